@@ -1,0 +1,27 @@
+"""Fixtures that several areas share."""
+
+from pathlib import Path
+
+import pytest
+
+import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+
+
+@pytest.fixture(scope='session')
+def tiny_vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised autoencoder of preset 'tiny', in diffusers format, scaling factor 0.5."""
+    from usp_mm.vaes.tiny import make_tiny_vae, save_vae
+
+    folder = tmp_path_factory.mktemp('vae') / 'tiny'
+    save_vae(make_tiny_vae(scaling_factor=0.5), folder)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small demo data set: 40 + 20 digits, 6 + 4 scenes; treat it as read-only."""
+    from usp_mm.datasets.demo import DemoData, make_demo_data
+
+    folder = tmp_path_factory.mktemp('data') / 'demo'
+    make_demo_data(folder, DemoData(train_digits=40, val_digits=20, train_scenes=6, val_scenes=4))
+    return folder

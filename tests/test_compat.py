@@ -1,0 +1,265 @@
+"""Each patch of usp_mm.compat: active where upstream is broken, inactive where it works."""
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import Registry
+
+from usp_mm import compat
+
+
+def run_script(script: str, *paths: Path) -> str:
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [*paths, Path(__file__).parents[1]])), 'OMP_NUM_THREADS': '1'}
+    result = subprocess.run([sys.executable, '-c', textwrap.dedent(script)], env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_projects_import_and_their_registries_find_our_types():
+    out = run_script("""
+        import sys
+        import usp_mm
+        heavy = ('torchvision', 'diffusers', 'transformers', 'mmcv', 'mmpretrain', 'mmseg', 'mmagic')
+        assert not [name for name in heavy if name in sys.modules]
+
+        import mmseg.models, mmagic.models, mmagic.evaluation, mmpretrain.models
+        import mmseg.registry, mmagic.registry, mmpretrain.registry
+        from usp_mm.models import USPViT
+        for project in (mmpretrain, mmseg, mmagic):
+            assert project.registry.MODELS.get('USPViT') is USPViT, project
+
+        from importlib.machinery import PathFinder
+        import mmcv.ops
+        from mmengine.utils.dl_utils import mmcv_full_available
+        compiled = PathFinder.find_spec('mmcv._ext', mmcv.__path__) is not None
+        assert mmcv_full_available() == compiled
+        if not compiled:
+            import torch
+            boxes = torch.tensor([[0., 0., 1., 1.]])
+            try:
+                mmcv.ops.nms(boxes, torch.ones(1), 0.5)
+            except ImportError as e:
+                print(e)
+        else:
+            print('pip install mmcv==2.1.0')
+
+        from diffusers.models.unets import unet_2d_condition
+        from mmagic.models.editors.vico import vico_utils
+        assert vico_utils.UNet2DConditionOutput is unet_2d_condition.UNet2DConditionOutput
+    """)
+    assert 'mmcv==2.1.0' in out
+
+
+def test_modules_that_exist_are_left_alone_and_a_broken_torchvision_gets_its_schemas(tmp_path):
+    for name in ('mmcv/_ext.py', 'diffusers/models/unet_2d_condition.py', 'albumentations/core.py', 'torchvision/_C.so'):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True)
+        file.write_text('real = True')
+        for folder in file.relative_to(tmp_path).parents[:-1]:
+            (tmp_path / folder / '__init__.py').touch()
+    run_script(
+        """
+        import sys
+        import usp_mm
+        import mmcv._ext, diffusers.models.unet_2d_condition
+        assert mmcv._ext.real and diffusers.models.unet_2d_condition.real
+        assert 'mmagic.datasets.transforms.albu_function' not in sys.modules
+
+        import torch
+        assert 'Tensor dets' in str(torch.ops.torchvision.nms.default._schema)
+        assert 'Tensor dets' in str(torch.ops.torchvision.qnms.default._schema)
+        """,
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize('state', ['imported', 'loads', 'absent'])
+def test_torchvision_schemas_are_not_declared_where_torchvision_works_or_is_absent(state, monkeypatch):
+    declared = []
+    monkeypatch.setattr(torch.library, 'define', lambda *args: declared.append(args))
+    if state == 'imported':
+        monkeypatch.setitem(sys.modules, 'torchvision', sys.modules.get('torchvision', object()))
+        monkeypatch.setattr(compat, '_folders', lambda package: ['/torchvision'])
+    else:
+        monkeypatch.delitem(sys.modules, 'torchvision', raising=False)
+        monkeypatch.setattr(compat, '_folders', lambda package: ['/torchvision'] if state == 'loads' else [])
+        monkeypatch.setattr(compat, '_torchvision_library_loads', lambda folder: state == 'loads')
+    compat.torchvision_schemas()
+    assert declared == []
+
+
+def test_albumentations_placeholder_names_the_fix(monkeypatch):
+    name = 'mmagic.datasets.transforms.albu_function'
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(compat.importlib.util, 'find_spec', lambda module: None)
+    compat.mmagic_albumentations()
+    with pytest.raises(ImportError, match=r'AlbuCorruptFunction: .*pip install albumentations'):
+        sys.modules[name].AlbuCorruptFunction(keys=['img'])
+
+
+def test_placeholders_have_no_private_attributes_of_their_own():
+    compat._placeholder('usp_mm_test_placeholder', lambda name: name)
+    module = sys.modules.pop('usp_mm_test_placeholder')
+    assert module.public == 'public'
+    assert module.__spec__.loader is None
+    assert not hasattr(module, '__file__')
+
+
+def test_numpy_bool8_is_added_only_where_it_is_gone(monkeypatch):
+    monkeypatch.setattr(np, 'bool8', 'numpy 1', raising=False)
+    compat.numpy_bool8()
+    assert np.bool8 == 'numpy 1'
+    monkeypatch.delattr(np, 'bool8')
+    if hasattr(np, 'bool8'):
+        pytest.skip('numpy 1 has it')
+    compat.numpy_bool8()
+    assert np.bool8 is np.bool_
+
+
+def test_registries_are_told_at_once_or_on_import(tmp_path, monkeypatch):
+    (tmp_path / 'project_a').mkdir()
+    (tmp_path / 'project_a' / '__init__.py').touch()
+    (tmp_path / 'project_a' / 'registry.py').write_text(
+        "from mmengine.registry import Registry\nHOOKS = Registry('hook')\nLOOPS = Registry('loop')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(compat, 'PROJECTS', ('project_a', 'project_b'))
+    present = type(sys)('project_b.registry')
+    present.HOOKS = Registry('hook')
+    monkeypatch.setitem(sys.modules, 'project_b.registry', present)
+
+    compat.register_on_import()
+    assert present.HOOKS._locations == ['usp_mm.engine']
+    assert 'project_a.registry' not in sys.modules
+    imported = importlib.import_module('project_a.registry')
+    assert imported.HOOKS._locations == ['usp_mm.engine']
+    assert imported.LOOPS._locations == []  # MMEngine's registries share one default list
+
+    compat.register_on_import()
+    assert present.HOOKS._locations == ['usp_mm.engine']
+
+
+def test_runner_resumes_from_its_own_checkpoint(tmp_path):
+    run_script(f"""
+        import numpy as np, torch
+        import usp_mm
+        from mmengine.model import BaseModel
+        from mmengine.runner import Runner
+
+        class Model(BaseModel):
+            def __init__(self):
+                super().__init__()
+                self.linear = torch.nn.Linear(1, 1)
+            def forward(self, inputs, mode='loss'):
+                return dict(loss=self.linear(inputs).square().mean())
+
+        def runner(epochs, **kwargs):
+            return Runner(
+                Model(), {str(tmp_path)!r}, train_dataloader=dict(
+                    dataset=[dict(inputs=torch.ones(1))] * 4, batch_size=2, num_workers=0,
+                    collate_fn=dict(type='default_collate'),
+                    sampler=dict(type='DefaultSampler', shuffle=False)),
+                train_cfg=dict(by_epoch=True, max_epochs=epochs), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+                default_scope='mmengine', **kwargs)
+
+        first = runner(1, experiment_name='first')
+        first.message_hub.update_info('best_score', np.float32(0.5))
+        first.train()
+        second = runner(2, experiment_name='second', resume=True)
+        second.train()
+        assert second.iter == 4
+        assert second.message_hub.get_info('best_score') == 0.5
+        history = second.message_hub.get_scalar('train/loss')
+        assert len(history.data[0]) == 4, history.data
+        assert history.data[0][:2].tolist() == first.message_hub.get_scalar('train/loss').data[0].tolist()
+    """)
+
+
+class Reduced:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def saved(tmp_path: Path, content) -> Path:
+    torch.save(content, tmp_path / 'file.pth')
+    return tmp_path / 'file.pth'
+
+
+def test_checkpoint_content_loads_as_data(tmp_path):
+    history = HistoryBuffer([1.0, 3.0], [1, 1])
+    content = dict(
+        args=argparse.Namespace(lr=0.1),
+        history=history,
+        scalars=[np.float64(1.5), np.float32(2.5), np.int64(3), np.int32(4), np.bool_(True)],
+        array=np.arange(3),
+    )
+    loaded = torch.load(saved(tmp_path, content), weights_only=True)
+    assert loaded['args'] == content['args']
+    assert loaded['history'].statistics('mean') == 2.0
+    assert loaded['scalars'] == content['scalars']
+    assert loaded['array'].tolist() == [0, 1, 2]
+
+
+def test_numpy_1_paths_load(tmp_path):
+    path = tmp_path / 'file.pth'
+    new = getattr(np, '_core', None)
+    torch.save(np.float64(1.5), path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'numpy._core.multiarray', b'numpy.core.multiarray'))
+    assert new is None or path.read_bytes() != data
+    assert torch.load(path, weights_only=True) == 1.5
+
+
+@pytest.mark.parametrize(
+    ('function', 'args'),
+    [
+        (os.system, ('touch hacked',)),
+        (eval, ("open('hacked', 'w')",)),
+        (getattr, (HistoryBuffer, '__init__')),
+        (getattr, (HistoryBuffer, '_set_default_statistics')),
+        (getattr, (HistoryBuffer, 'register_statistics')),
+        (getattr, (HistoryBuffer, 'data')),
+        (getattr, (HistoryBuffer([1.0], [1]), 'mean')),
+        (getattr, (np.ndarray, 'tofile')),
+        (getattr, (Reduced(getattr, HistoryBuffer, 'mean'), '__globals__')),
+        (HistoryBuffer.mean, (HistoryBuffer([1.0], [1]),)),
+    ],
+)
+def test_code_in_a_checkpoint_is_refused(function, args, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = saved(tmp_path, Reduced(function, *args))
+    with pytest.raises(UnpicklingError):
+        torch.load(path, weights_only=True)
+    assert not (tmp_path / 'hacked').exists()
+
+
+def test_getattr_answers_only_public_methods_of_history_buffer():
+    assert compat.history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
+    with pytest.raises(UnpicklingError, match="attribute 'system' of <module 'os'"):
+        compat.history_buffer_method(os, 'system')
+    with pytest.raises(UnpicklingError, match='only methods of HistoryBuffer'):
+        compat.history_buffer_method(type('Fake', (HistoryBuffer,), {}), 'mean')
+
+
+def test_apply_twice_changes_nothing():
+    before = dict(sys.modules), torch.serialization.get_safe_globals()
+    compat.apply.cache_clear()
+    compat.apply()
+    assert torch.serialization.get_safe_globals().__len__() == len(before[1])
+    assert [name for name in sys.modules if name not in before[0]] == []
+    assert sys.modules['mmcv._ext'] is before[0]['mmcv._ext']

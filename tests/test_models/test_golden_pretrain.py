@@ -1,0 +1,80 @@
+"""Pretraining against the official code: encoder, mask, prediction, loss, gradients (float32)."""
+
+import numpy as np
+import pytest
+import torch
+from golden import golden_weights, load
+from mmpretrain.registry import MODELS
+
+from usp_mm.checkpoints import from_official, to_official
+from usp_mm.functional.masking import mask_from_noise
+from usp_mm.functional.patchify import unpatchify
+
+ARCH = dict(embed_dims=48, depth=2, num_heads=3, decoder_dims=32, decoder_depth=2, decoder_heads=4)
+CASES = {
+    'pretrain_sdvae_c4s8_normpix': ('sd-f8d4', 64, 'patch'),
+    'pretrain_sdvae_c4s8_rawtarget': ('sd-f8d4', 64, None),
+    'pretrain_sdvae_c4s8_normimage': ('sd-f8d4', 64, 'image'),
+    'pretrain_kl16_c16s16_normpix': ('kl-f16d16', 96, 'patch'),
+}
+
+
+def close(ours, theirs, tolerance=1e-5):
+    np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=0, atol=tolerance)
+
+
+def official_state(model, tables):
+    """The official state dict, from this model's shapes, with the recorded position tables."""
+    shapes = {name: value.shape for name, value in to_official(model.state_dict()).items()}
+    state = golden_weights(shapes)
+    state.update({name: torch.from_numpy(tables[name]) for name in ('pos_embed', 'decoder_pos_embed')})
+    return state
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    vae, img_size, norm_pix = CASES[request.param]
+    model = MODELS.build(
+        dict(
+            type='USP',
+            data_preprocessor=dict(type='LatentDataPreprocessor', vae=vae, load_vae=False),
+            backbone=dict(type='USPViT', arch=ARCH, img_size=img_size),
+            head=dict(type='USPHead', norm_pix=norm_pix),
+        )
+    )
+    golden = load(request.param)
+    model.load_state_dict(from_official(official_state(model, golden)), strict=True)
+    return model, golden
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_position_tables_equal_the_recorded_ones(name):
+    vae, img_size, _ = CASES[name]
+    shape = dict(arch=ARCH, vae=vae, img_size=img_size)
+    golden = load(name)
+    close(MODELS.build(dict(type='USPViT', **shape)).pos_embed, golden['pos_embed'])
+    close(MODELS.build(dict(type='USPDecoder', **shape)).decoder_pos_embed, golden['decoder_pos_embed'])
+
+
+def test_forward_loss_and_gradients(case):
+    model, golden = case
+    x = torch.from_numpy(golden['x'])
+    mask = mask_from_noise(torch.from_numpy(golden['noise']), 0.75)
+    np.testing.assert_array_equal(mask.mask, golden['mask'])
+    np.testing.assert_array_equal(mask.restore, golden['ids_restore'])
+
+    close(model.backbone.forward_visible(x, mask.keep), golden['latent'])
+    pred = model.predict_patches(x, mask)
+    close(pred, golden['pred'])
+    close(unpatchify(pred, model.head.patch_size, model.backbone.geometry.grid), golden['unpatchified'])
+
+    loss = model.head.loss(pred, x, mask.mask)
+    close(loss, golden['loss'])
+    close(model.head.loss(pred, torch.from_numpy(golden['target']), mask.mask), golden['loss_other_target'])
+
+    loss.backward()
+    backbone, neck = model.backbone, model.neck
+    close(backbone.patch_embed.proj.weight.grad, golden['grad_patch'])
+    close(backbone.blocks[0].attn.qkv.weight.grad, golden['grad_qkv0'])
+    close(backbone.cls_token.grad, golden['grad_cls'])
+    close(neck.mask_token.grad, golden['grad_mask_token'])

@@ -1,0 +1,148 @@
+"""Requirements, the wheel's content, and the install logic of tools/env.sh."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from usp_mm import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def read(name: str) -> list[Requirement]:
+    lines = (line.split('#')[0].strip() for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+PINS = {canonicalize_name(pin.name): pin for pin in read('constraints')}
+
+
+@pytest.mark.parametrize('name', ['runtime', 'seg', 'gen', 'dev'])
+def test_every_requirement_is_pinned_within_its_range(name):
+    for requirement in read(name):
+        (pin,) = PINS[canonicalize_name(requirement.name)].specifier
+        assert pin.operator == '=='
+        assert requirement.specifier.contains(pin.version), requirement
+
+
+def test_pins_are_exact_public_versions():
+    for pin in PINS.values():
+        assert re.fullmatch(r'==[0-9][0-9a-z.]*', str(pin.specifier)), pin
+
+
+def test_installed_metadata_names_the_extras():
+    assert version('usp-mm') == __version__
+    declared = [Requirement(line) for line in requires('usp-mm')]
+    for extra in ('seg', 'gen', 'dev'):
+        names = {r.name for r in declared if r.marker and r.marker.evaluate({'extra': extra})}
+        assert names == {r.name for r in read(extra)}
+        assert names <= {r.name for r in declared if r.marker and r.marker.evaluate({'extra': 'all'})}
+
+
+def test_wheel_carries_configs_and_tools_for_mim(tmp_path):
+    source = tmp_path / 'source'
+    ignore = shutil.ignore_patterns('__pycache__', '*.egg-info', '.*', 'data', 'work_dirs', 'build', 'tests')
+    shutil.copytree(ROOT, source, ignore=ignore)
+    command = [
+        sys.executable,
+        '-m',
+        'pip',
+        'wheel',
+        '-q',
+        '--no-deps',
+        '--no-build-isolation',
+        '-w',
+        str(tmp_path),
+        str(source),
+    ]
+    subprocess.run(command, check=True)
+    with zipfile.ZipFile(tmp_path / f'usp_mm-{__version__}-py3-none-any.whl') as wheel:
+        files = set(wheel.namelist())
+    for folder in ('configs', 'tools'):
+        expected = {f'usp_mm/.mim/{path.relative_to(source)}' for path in (source / folder).rglob('*') if path.is_file()}
+        assert expected <= files
+    assert {str(path.relative_to(source)) for path in (source / 'usp_mm').rglob('*.py')} <= files
+    assert 'usp_mm/.mim/model-index.yml' in files
+    assert not [name for name in files if name.split('/')[0] in ('tests', 'configs', 'tools')]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Runs `ensure_env` with a stand-in for the environment's Python that logs what it is asked for."""
+    venv, log = tmp_path / 'venv', tmp_path / 'log'
+    (venv / 'bin').mkdir(parents=True)
+    python = venv / 'bin' / 'python'
+    python.write_text(f'#!/bin/sh\necho "$@" >>{log}\ncase "$*" in *"$FAIL"*) exit 1;; esac\n')
+    python.chmod(0o755)
+    for name in ('requirements', 'tools'):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ('setup.py', 'pyproject.toml'):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def ensure(extras: str, fail: str = 'nothing') -> tuple[int, list[str]]:
+        log.unlink(missing_ok=True)
+        env = {**os.environ, 'USP_VENV': str(venv), 'FAIL': fail}
+        script = f'set -euo pipefail; source {tmp_path}/tools/env.sh; ensure_env {extras}'
+        code = subprocess.run(['bash', '-c', script], env=env, capture_output=True).returncode
+        return code, [line for line in log.read_text().splitlines() if ' install ' in line] if log.exists() else []
+
+    ensure.root = tmp_path
+    return ensure
+
+
+def test_second_run_installs_nothing_and_all_satisfies_core(environment):
+    code, installs = environment('core')
+    assert code == 0
+    assert 'constraints.txt' in installs[0]
+    assert 'gen.txt' not in installs[0]
+    assert environment('core') == (0, [])
+    code, installs = environment('all')
+    assert (code, 'gen.txt' in installs[0]) == (0, True)
+    assert environment('all') == environment('core') == (0, [])
+
+
+def test_changed_requirements_are_installed(environment):
+    environment('all')
+    with (environment.root / 'requirements' / 'constraints.txt').open('a') as file:
+        file.write('# changed\n')
+    assert len(environment('all')[1]) == 2
+
+
+@pytest.mark.parametrize('step', ['runtime.txt', '--no-deps'])
+def test_an_interrupted_install_is_taken_up_again(step, environment):
+    environment('core')
+    with (environment.root / 'setup.py').open('a') as file:
+        file.write('# changed\n')
+    assert environment('core', fail=step)[0] != 0
+    assert len(environment('core')[1]) == 2
+
+
+def test_no_suitable_python_is_one_clear_error(environment, tmp_path):
+    tools = tmp_path / 'path'
+    tools.mkdir()
+    for name in ('bash', 'cat', 'cut', 'dirname', 'rm', 'sha256sum'):
+        (tools / name).symlink_to(shutil.which(name))
+    script = f'set -euo pipefail; source {environment.root}/tools/env.sh; ensure_env core'
+    env = {'PATH': str(tools), 'USP_VENV': str(tmp_path / 'absent')}
+    result = subprocess.run([str(tools / 'bash'), '-c', script], env=env, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert result.stderr == 'no Python from 3.10 to 3.13 was found on PATH (tested: 3.11)\n'
+
+
+def test_ci_runs_what_a_developer_runs():
+    lines = (ROOT / '.ci' / 'run').read_text().splitlines()
+    assert lines[1:] == ['set -eu', 'bash tools/test.sh']
+    hooks = (ROOT / '.pre-commit-config.yaml').read_text()
+    commands = re.findall(r'^"\$USP_VENV/bin/(\w+)" (.+)$', (ROOT / 'tools' / 'test.sh').read_text(), re.MULTILINE)
+    assert len(commands) == 3
+    for tool, arguments in commands:
+        assert f'{tool} {arguments}\n' in hooks

@@ -1,0 +1,138 @@
+#!/usr/bin/env python
+"""Write, check and describe a cache of VAE latents.
+
+    python tools/cache_latents.py write data/imagenet/train data/latents-224 --vae sd-f8d4 --img-size 224
+    torchrun --nproc-per-node 8 tools/cache_latents.py write ...      # the same cache, byte for byte, sooner
+    python tools/cache_latents.py verify data/latents-224
+    python tools/cache_latents.py info data/latents-224
+
+A `write` that was killed goes on where it stopped when the same command is run again.
+"""
+
+import argparse
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from mmengine.logging import MMLogger
+
+from usp_mm.datasets.latent_cache.plan import CacheSpec
+from usp_mm.datasets.latent_cache.storage import STORAGES, STORES
+from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
+from usp_mm.datasets.latent_cache.writer import write_cache
+from usp_mm.presets import VAES
+from usp_mm.vaes import build_codec
+
+ENCODE_DTYPES = {'float32': 'float32', 'tf32': 'float32', 'bfloat16': 'bfloat16', 'float16': 'float16'}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    write = commands.add_parser('write', help='encode a folder of images, or finish doing so')
+    write.add_argument('data', help='folder with one sub-folder of images a class, or with images only')
+    write.add_argument('out', type=Path, help="the cache's folder")
+    write.add_argument('--vae', default='sd-f8d4', choices=sorted(VAES), help='preset (default: %(default)s)')
+    write.add_argument('--vae-path', help="weights of the VAE (default: the preset's hub id)")
+    write.add_argument('--img-size', type=int, default=224, help='side of the crops, pixels (default: %(default)s)')
+    write.add_argument(
+        '--store', default='moments', choices=STORES, help='what to keep of the posterior (default: %(default)s)'
+    )
+    write.add_argument(
+        '--dtype',
+        default='float16',
+        choices=STORAGES,
+        help='of what is stored; float16 keeps the log-variance in 8 bits (default: %(default)s)',
+    )
+    write.add_argument(
+        '--encode-dtype', default='float32', choices=ENCODE_DTYPES, help="the VAE's arithmetic (default: %(default)s)"
+    )
+    write.add_argument('--no-flip', action='store_true', help='leave out the mirrored images (validation)')
+    write.add_argument(
+        '--random-crops', type=int, default=0, metavar='K', help='K random resized crops in place of the centre crop'
+    )
+    write.add_argument(
+        '--crop-scale', type=float, nargs=2, default=(0.2, 1.0), metavar=('MIN', 'MAX'), help='area of a random crop'
+    )
+    write.add_argument('--seed', type=int, default=0, help='of the random crops')
+    write.add_argument('--shard-size', type=int, default=16384, help='images a shard (default: %(default)s)')
+    write.add_argument(
+        '--encode-batch-size',
+        type=int,
+        default=16,
+        help='images a call of the VAE, part of what is cached (default: %(default)s)',
+    )
+    write.add_argument('--batch-size', type=int, default=64, help='images decoded and moved at a time (default: %(default)s)')
+    write.add_argument('--workers', type=int, default=4, help='image decoding processes of each process (default: %(default)s)')
+    write.add_argument('--device', help="default: this process's GPU, else the CPU")
+    verify = commands.add_parser('verify', help='compare every file with its checksum; exit code 1 if one differs')
+    verify.add_argument('out', type=Path)
+    verify.add_argument('--delete-bad', action='store_true', help='delete bad files, so that `write` redoes them')
+    commands.add_parser('info', help='print what a cache holds').add_argument('out', type=Path)
+    return parser.parse_args()
+
+
+def write(args: argparse.Namespace) -> int:
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))  # only to wait for each other
+    spec = CacheSpec(
+        image_size=args.img_size,
+        store=args.store,
+        dtype=args.dtype,
+        encode_dtype=args.encode_dtype,
+        encode_batch_size=args.encode_batch_size,
+        flip=not args.no_flip,
+        random_crops=args.random_crops,
+        crop_scale=tuple(args.crop_scale),
+        seed=args.seed,
+        shard_size=args.shard_size,
+    )
+    gpu = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    device = args.device or (gpu if torch.cuda.is_available() else 'cpu')
+    if not Path(args.data).is_dir() and '://' not in args.data:
+        raise FileNotFoundError(f"image folder '{args.data}' does not exist: give the folder that holds the class folders")
+    codec = build_codec(args.vae, path=args.vae_path, dtype=ENCODE_DTYPES[args.encode_dtype])
+    write_cache(args.data, args.out, codec, spec, args.batch_size, args.workers, device)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    bad = verify_cache(args.out, delete_bad=args.delete_bad)
+    for name, problem in bad.items():
+        print(f'BAD {name}: {problem}')
+    if not bad:
+        print(f'{args.out}: every file matches its checksum')
+    elif args.delete_bad:
+        print('bad files are deleted: run the same `write` command again to redo them')
+    else:
+        print('run `verify --delete-bad` and then the same `write` command to redo them')
+    return int(bool(bad))
+
+
+def info(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table('field', 'value', title=str(args.out))
+    for key, value in describe_cache(args.out).items():
+        table.add_row(key, f'{value:,}' if type(value) is int else str(value))
+    Console().print(table)
+    return 0
+
+
+def main() -> int:
+    args = parse_args()
+    MMLogger.get_instance('cache_latents')
+    try:
+        return dict(write=write, verify=verify, info=info)[args.command](args)
+    except (ValueError, OSError) as error:
+        print(f'cache_latents {args.command}: error: {error}', file=sys.stderr)
+        return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

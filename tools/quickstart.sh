@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Install what is pinned into .venv (or $USP_VENV), then run the demo; arguments go to tools/quickstart.py.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+ensure_env core
+exec "$USP_VENV/bin/python" "$ROOT/tools/quickstart.py" "$@"

@@ -1,0 +1,37 @@
+"""Evaluate a checkpoint: `python tools/test.py CONFIG CHECKPOINT`."""
+
+import argparse
+from pathlib import Path
+
+import mmengine
+
+import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.engine.launch import add_common_arguments, build_runner, load_config, run_command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--amp', action='store_true', help='autocast during the test')
+    parser.add_argument('--out', help='write the metrics to this JSON file')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not Path(args.checkpoint).is_file():
+        raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    runner = build_runner(cfg)
+    metrics = runner.test()
+    if args.out and runner.rank == 0:
+        mmengine.dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    run_command(main)

@@ -1,0 +1,46 @@
+"""Train a config: `python tools/train.py configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py`."""
+
+import argparse
+
+from mmengine.config import Config
+
+import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.engine.launch import add_common_arguments, build_runner, load_config, run_command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', help='continue from a checkpoint, by default the latest of --work-dir'
+    )
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
+    parser.add_argument('--no-validate', action='store_true', help='skip validation during training')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.amp:
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    if args.auto_scale_lr:
+        if 'auto_scale_lr' not in cfg:
+            raise ValueError(f'--auto-scale-lr: {args.config} does not say which batch its learning rate is for')
+        cfg.auto_scale_lr.enable = True
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    apply_flags(cfg, args)
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    run_command(main)

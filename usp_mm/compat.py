@@ -1,0 +1,199 @@
+"""Every patch of an upstream library, each with its reason and the condition for deleting it.
+
+`apply()` runs on `import usp_mm`. A patch does nothing where upstream works, and none of them imports the library it
+patches: torchvision, mmcv, mmpretrain, mmseg, mmagic and diffusers are still imported only by those who use them.
+"""
+
+import argparse
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
+from pathlib import Path
+from pickle import UnpicklingError
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+import wrapt
+from mmengine.logging import HistoryBuffer
+
+from usp_mm.registry import add_locations
+
+#: The projects whose registries learn this package's types.
+PROJECTS = ('mmpretrain', 'mmseg', 'mmagic')
+
+
+@functools.cache
+def apply() -> None:
+    """Apply every patch; a second call does nothing."""
+    torchvision_schemas()
+    mmcv_ext()
+    numpy_bool8()
+    diffusers_unet()
+    mmagic_albumentations()
+    checkpoint_globals()
+    register_on_import()
+
+
+def torchvision_schemas() -> None:
+    """Declare torchvision's `nms` and `qnms` operators if its C library doesn't load.
+
+    Reason: a CPU build of torch with the registry's CUDA build of torchvision fails at `import torchvision`
+    ("operator torchvision::nms does not exist"), for two operators that nothing here calls.
+    Delete when: torchvision registers no fake implementation of an operator that it failed to load.
+    """
+    folders = _folders('torchvision')
+    if 'torchvision' in sys.modules or not folders or _torchvision_library_loads(Path(folders[0])):
+        return
+    for schema in (
+        'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+        'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+    ):
+        name, signature = schema.split('(', 1)
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f'torchvision::{name}', f'({signature}')
+
+
+def mmcv_ext() -> None:
+    """Stand in for `mmcv._ext`, mmcv's compiled operators, where they aren't installed.
+
+    Reason: mmseg and mmagic import all of `mmcv.ops`, mmcv-lite carries none, and this package needs none.
+    `mmengine.utils.dl_utils.mmcv_full_available()` still answers False, since the stand-in has no loader.
+    Delete when: mmseg and mmagic import with mmcv-lite.
+    """
+    if not _exists('mmcv._ext'):
+        fix = (
+            'the compiled operators of mmcv are not installed: mmcv-lite has none. Install full mmcv in its place: '
+            '`pip uninstall mmcv-lite` and `MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv==2.1.0`'
+        )
+        _placeholder('mmcv._ext', functools.partial(_missing, fix=fix))
+
+
+def numpy_bool8() -> None:
+    """Give numpy 2 the name `bool8`.
+
+    Reason: `mmagic.utils.trans_utils` names it, numpy 2.0 removed it.
+    Delete when: mmagic no longer names it.
+    """
+    if not hasattr(np, 'bool8'):
+        np.bool8 = np.bool_  # type: ignore[attr-defined]
+
+
+def diffusers_unet() -> None:
+    """Let `diffusers.models.unet_2d_condition` mean `diffusers.models.unets.unet_2d_condition`.
+
+    Reason: mmagic imports from the old path, diffusers moved it.
+    Delete when: mmagic imports from the new path.
+    """
+    if not _exists('diffusers.models.unet_2d_condition'):
+        moved = 'diffusers.models.unets.unet_2d_condition'
+        _placeholder('diffusers.models.unet_2d_condition', lambda name: getattr(importlib.import_module(moved), name))
+
+
+def mmagic_albumentations() -> None:
+    """Stand in for mmagic's two albumentations transforms where albumentations isn't installed.
+
+    Reason: `mmagic.datasets` and `mmagic.evaluation` import them unconditionally, though albumentations is optional.
+    Delete when: mmagic imports it conditionally, as its `transforms/albumentations.py` already does.
+    """
+    if importlib.util.find_spec('albumentations') is None:
+        fix = 'albumentations is not installed: `pip install albumentations`'
+        _placeholder('mmagic.datasets.transforms.albu_function', functools.partial(_missing, fix=fix))
+
+
+def checkpoint_globals() -> None:
+    """Name what `torch.load(weights_only=True)` may find in checkpoints of MMEngine and of official code.
+
+    Reason: since torch 2.6 that is the default, and MMEngine's checkpoints hold `HistoryBuffer` (with its methods),
+    numpy arrays and numpy scalars; official ones hold the run's `argparse.Namespace`.
+    numpy's private names are allowed under both of the paths that numpy 1 and 2 write.
+    Delete when: MMEngine declares its own.
+    """
+    reconstruct: Any = np.zeros(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    private = [(f, f'numpy.{core}.multiarray.{f.__name__}') for f in (reconstruct, scalar) for core in ('core', '_core')]
+    dtypes = [type(np.dtype(name)) for name in ('bool', 'int32', 'int64', 'float32', 'float64')]
+    guarded = [(history_buffer_method, 'builtins.getattr')]
+    torch.serialization.add_safe_globals([HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, *dtypes, *private, *guarded])
+
+
+def history_buffer_method(owner: Any, name: str) -> FunctionType:
+    """What `builtins.getattr` means in a checkpoint: one of HistoryBuffer's own public methods.
+
+    Raises:
+        pickle.UnpicklingError: If anything else is asked for.
+    """
+    method = vars(HistoryBuffer).get(name) if owner is HistoryBuffer and not name.startswith('_') else None
+    if not isinstance(method, FunctionType):
+        raise UnpicklingError(f'attribute {name!r} of {owner!r}: only methods of HistoryBuffer are allowed in a checkpoint')
+    return method
+
+
+def register_on_import() -> None:
+    """Make MMEngine's registries, and each project's as soon as it is imported, find this package's types.
+
+    Reason: a registry asked for a name imports its own locations but not its parents'.
+    Delete when: MMEngine's `Registry.get` also imports the locations of the parents that it searches.
+    """
+    add_locations()
+    for project in PROJECTS:
+        wrapt.register_post_import_hook(add_locations, f'{project}.registry')
+
+
+def _folders(package: str) -> list[str]:
+    """The folders of a top-level package, without importing it (empty if absent)."""
+    spec = importlib.util.find_spec(package)
+    return list(spec.submodule_search_locations or []) if spec else []
+
+
+def _exists(module: str) -> bool:
+    """Whether a dotted module is imported or can be found, without importing any of its parents."""
+    if module in sys.modules:
+        return True
+    package, *parts = module.split('.')
+    folders = _folders(package)
+    for depth in range(2, len(parts) + 2):
+        spec = PathFinder.find_spec('.'.join([package, *parts][:depth]), folders)
+        if spec is None:
+            return False
+        folders = list(spec.submodule_search_locations or [])
+    return True
+
+
+def _torchvision_library_loads(folder: Path) -> bool:
+    """Whether torch can load torchvision's C library."""
+    library = next((folder / f'_C{suffix}' for suffix in EXTENSION_SUFFIXES if (folder / f'_C{suffix}').exists()), None)
+    if library is None:
+        return False
+    try:
+        torch.ops.load_library(str(library))
+    except OSError:
+        return False
+    return True
+
+
+def _placeholder(name: str, attribute: Callable[[str], Any]) -> None:
+    """Put a module into sys.modules whose public attributes are `attribute(name)`."""
+
+    def __getattr__(key: str) -> Any:
+        if key.startswith('__'):
+            raise AttributeError(f'module {name!r} has no attribute {key!r}')
+        return attribute(key)
+
+    module = ModuleType(name, 'Placeholder made by usp_mm.compat.')
+    module.__spec__ = ModuleSpec(name, loader=None)
+    module.__getattr__ = __getattr__  # type: ignore[method-assign]
+    sys.modules[name] = module
+
+
+def _missing(name: str, fix: str) -> Callable[..., Any]:
+    """A function that raises an ImportError naming the fix."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        raise ImportError(f'{name}: {fix}')
+
+    return call

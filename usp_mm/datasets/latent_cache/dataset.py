@@ -1,0 +1,201 @@
+"""Read a latent cache as an mmpretrain data set."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmpretrain.datasets import BaseDataset
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from usp_mm.functional.random import uniform
+from usp_mm.registry import DATASETS
+
+from ..epoch_index import EpochIndex
+from .manifest import LABELS, SAMPLES, WRITE_COMMAND, read_manifest
+from .shards import Shard, all_shards
+
+
+@DATASETS.register_module()
+class LatentCacheDataset(BaseDataset):
+    """Posterior moments from the cache that `tools/cache_latents.py write` made, in place of images.
+
+    A sample is `dict(inputs=float32[2C, h, w], data_samples=DataSample)`: mean and log-variance,
+    unscaled, with `gt_label` and `sample_idx`. The model's data preprocessor draws the latent.
+    A cache of means only gives a log-variance of -30, so the draw is the mean.
+
+    Which view (crop, flip) a sample shows depends on (seed, epoch, sample), taken from the
+    `EpochIndex` of `EpochSampler`; a plain int is epoch 0, seed 0. Shards are mapped into memory,
+    in each process on first use; nothing of them is pickled.
+
+    Args:
+        data_root: folder of the cache.
+        vae: preset the cache must have been written with; unchecked if None, as are the next three.
+        vae_hash: hash of the weights the cache must have been written with (`LatentCodec.weight_hash`).
+        img_size: side of the encoded crops the cache must have, pixels.
+        num_samples: images the cache must hold.
+        flip: True, a random view; False, always the first (unflipped), as for validation.
+        metainfo: overrides of the meta information, such as class names.
+
+    Raises:
+        FileNotFoundError: no cache, or an incomplete one.
+        ValueError: the cache is another one than asked for, or a shard is missing or too short.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        vae: str | None = None,
+        vae_hash: str | None = None,
+        img_size: int | None = None,
+        num_samples: int | None = None,
+        flip: bool = True,
+        metainfo: dict | None = None,
+    ) -> None:
+        self.folder = Path(data_root).expanduser()
+        self.manifest = read_manifest(self.folder)
+        self.num_views = len(self.manifest['views'])
+        self.flip = flip
+        expected = dict(vae=vae, vae_weight_hash=vae_hash, image_size=img_size, num_samples=num_samples)
+        self._check({key: value for key, value in expected.items() if value is not None})
+        shards = all_shards(self.folder, self.manifest)
+        self._check_files(shards)
+        self.storage = shards[0].storage
+        self._paths = [shard.path for shard in shards]
+        self._maps: dict[int, np.ndarray] = {}
+        self._labels = torch.from_numpy(np.load(self.folder / LABELS, allow_pickle=False))
+        self._rows = np.arange(self.manifest['num_samples'])  # what `get_subset_` narrows
+        classes = self.manifest.get('classes')
+        super().__init__(
+            ann_file='',
+            data_root=data_root,
+            lazy_init=True,
+            metainfo={**(dict(classes=tuple(classes)) if classes else {}), **(metainfo or {})},
+        )
+        self.full_init()
+
+    def _check(self, expected: dict[str, Any]) -> None:
+        found = self.manifest
+        differing = [
+            f'{key}: {found[key]!r} in the cache, {value!r} in the config'
+            for key, value in expected.items()
+            if found[key] != value
+        ]
+        if differing:
+            raise ValueError(f"latent cache '{self.folder}' is another one than the config asks for ({'; '.join(differing)})")
+        if self.flip and self.num_views == 1:
+            raise ValueError(
+                f"latent cache '{self.folder}' holds one view of each image, so flip=True has nothing to choose: set flip=False"
+            )
+
+    def _check_files(self, shards: list[Shard]) -> None:
+        sizes = {shard.path: shard.path.stat().st_size if shard.path.is_file() else -1 for shard in shards}
+        bad = [shard.path.name for shard in shards if sizes[shard.path] != shard.num_bytes]
+        if bad:
+            raise ValueError(
+                f"latent cache '{self.folder}': {', '.join(bad)} missing or of the wrong size: "
+                f"run the same '{WRITE_COMMAND}' command again to redo them"
+            )
+
+    def full_init(self) -> None:
+        """Nothing is left to initialise."""
+        self._fully_initialized = True
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__, _maps={})
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The samples of a batch, read and converted together (PyTorch's loaders ask for it)."""
+        indices = [self._normalised(index) for index in indices]
+        rows = self._rows[np.array(indices, dtype=np.int64)]
+        inputs = self.storage.decode(self._gather(rows, self._views(indices, rows)))
+        labels = self._labels[torch.from_numpy(rows)].unsqueeze(1)
+        labelled = self.CLASSES is not None
+        batch = []
+        for index, moments, label in zip(indices, inputs.unbind(), labels.unbind(), strict=True):
+            sample = DataSample()
+            sample.set_field(index, 'sample_idx', field_type='metainfo')
+            if labelled:
+                sample.set_field(label, 'gt_label', dtype=Tensor)
+            batch.append(dict(inputs=moments, data_samples=sample))
+        return batch
+
+    def _normalised(self, index: int) -> EpochIndex:
+        num = len(self)
+        if not -num <= index < num:
+            raise IndexError(f'index {int(index)} is out of range for {num} samples')
+        if isinstance(index, EpochIndex) and index >= 0:
+            return index
+        return EpochIndex(int(index) % num, getattr(index, 'epoch', 0), getattr(index, 'seed', 0))
+
+    def _views(self, indices: list[EpochIndex], rows: np.ndarray) -> np.ndarray:
+        """int64[N], the view each sample shows."""
+        views = np.zeros(len(indices), dtype=np.int64)
+        if not self.flip:
+            return views
+        crops, flipped = self.manifest['crops'], self.manifest['flip']
+        samples, epochs = torch.from_numpy(rows), torch.tensor([index.epoch for index in indices])
+        if crops > 1:
+            views += (uniform(samples, epochs, 1, seed=indices[0].seed, stream='crop')[:, 0].numpy() * crops).astype(np.int64)
+        if flipped:
+            views = 2 * views + (uniform(samples, epochs, 1, seed=indices[0].seed, stream='flip')[:, 0] < 0.5).numpy()
+        return views
+
+    def _gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """record[N] of the given samples and views."""
+        shards, places = np.divmod(rows, self.manifest['shard_size'])
+        places = places * self.num_views + views
+        records = np.empty(
+            len(rows), np.dtype((np.void, self.storage.record.itemsize))
+        )  # plain bytes: NumPy copies fields one by one
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            records[chosen] = self._map(int(shard))[places[chosen]]
+        return records.view(self.storage.record)
+
+    def _map(self, shard: int) -> np.ndarray:
+        """bytes[samples * views] of a shard."""
+        if shard not in self._maps:
+            records = np.load(self._paths[shard], mmap_mode='r', allow_pickle=False)
+            self._maps[shard] = np.asarray(records).reshape(-1).view(np.dtype((np.void, records.dtype.itemsize)))
+        return self._maps[shard]
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Index, class and relative image path of a sample."""
+        index = self._normalised(idx)
+        row = int(self._rows[index])
+        info = dict(sample_idx=index, img_path=self.image_paths()[row])
+        return dict(info, gt_label=int(self._labels[row])) if self.CLASSES is not None else info
+
+    def image_paths(self) -> list[str]:
+        """Relative path of every image that was cached, read from the file at each call."""
+        return (self.folder / SAMPLES).read_text().split('\n')[:-1]
+
+    def get_gt_labels(self) -> np.ndarray:
+        """int64[N], class of every sample."""
+        return self._labels.numpy()[self._rows]
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The class of a sample, as a list of one."""
+        return [int(self._labels[self._rows[self._normalised(idx)]])]
+
+    def get_subset_(self, indices: int | Iterable[int]) -> None:
+        """Keep the first (negative: last) `indices` samples, or those named."""
+        if isinstance(indices, int):
+            self._rows = self._rows[:indices] if indices >= 0 else self._rows[indices:]
+        else:
+            self._rows = self._rows[np.array(list(indices), dtype=np.int64)]
+
+    def get_subset(self, indices: int | Iterable[int]) -> 'LatentCacheDataset':
+        """A data set of the samples that `get_subset_` would keep."""
+        subset = self._copy_without_annotation()
+        subset.get_subset_(indices)
+        return subset

@@ -1,0 +1,78 @@
+"""Files that are there whole or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+#: Errors by which a file system says that there is no more room for us.
+_FULL = {
+    errno.ENOSPC: 'the disk is full',
+    errno.EDQUOT: 'the disk quota is used up',
+    errno.EFBIG: 'the file size limit is reached',
+}
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` for writing so that it appears, complete and on disk, only when the block ends without an error."""
+    partial = path.with_name(path.name + '.tmp')
+    try:
+        with partial.open('wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all."""
+    with write_whole(path) as file:
+        file.write((json.dumps(content, indent=1) + '\n').encode())
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def explain_full_disk(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
+    """Turn a full disk in the block into an OSError that says how many bytes are `needed` still and how many free."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(error.errno, _too_little(folder, needed(), _FULL[error.errno])) from error
+
+
+def check_free_space(folder: Path, needed: int) -> None:
+    """OSError if the disk of `folder` has less than `needed` bytes left."""
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, _too_little(folder, needed, 'too little disk space'))
+
+
+def _too_little(folder: Path, needed: int, reason: str) -> str:
+    free = shutil.disk_usage(folder).free
+    return (
+        f"cannot write the latent cache '{folder}', {reason}: needs {needed:,} more bytes, {free:,} are free; "
+        'make room and run the same command again (finished shards are kept)'
+    )

@@ -1,0 +1,202 @@
+"""What a `write` will do, decided and checked before any image is encoded, and the same on every resume."""
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from usp_mm.vaes import LatentCodec
+
+from ..folder import FolderScan, scan_image_folder
+from .files import check_free_space, write_json, write_whole
+from .manifest import FORMAT_VERSION, LABELS, MANIFEST, PLAN, SAMPLES, WRITE_COMMAND, read_plan
+from .shards import all_shards, latent_statistics
+from .storage import MomentStorage
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """What to cache. Everything here is fixed by the first `write`: a resume must ask for the same.
+
+    Args:
+        image_size: side of the crops, pixels.
+        store: 'moments' (mean and log-variance) or 'mean'.
+        dtype: a key of `STORAGES`.
+        encode_dtype: 'float32', 'tf32', 'bfloat16' or 'float16', the arithmetic of the VAE.
+        encode_batch_size: images a call of the VAE, always filled up to it: a convolution rounds by the batch it is in.
+        flip: whether to store the encoding of the mirrored image too.
+        random_crops: 0, one centre crop; k, that many random resized crops of each image.
+        crop_scale: area of a random crop, as a fraction of the image's.
+        seed: of the random crops.
+        shard_size: samples a shard.
+    """
+
+    image_size: int
+    store: str = 'moments'
+    dtype: str = 'float16'
+    encode_dtype: str = 'float32'
+    encode_batch_size: int = 16
+    flip: bool = True
+    random_crops: int = 0
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    seed: int = 0
+    shard_size: int = 16384
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_scale
+        for name, valid, expected in (
+            ('image_size', self.image_size > 0, 'a positive number of pixels'),
+            ('encode_batch_size', self.encode_batch_size > 0, 'a positive number of images'),
+            ('random_crops', self.random_crops >= 0, '0 or a number of crops'),
+            ('crop_scale', 0 < low <= high <= 1, '0 < low <= high <= 1'),
+            ('seed', self.seed >= 0, 'a non-negative integer'),
+            ('shard_size', self.shard_size > 0, 'a positive number of samples'),
+        ):
+            if not valid:
+                raise ValueError(f'{name}={getattr(self, name)} must be {expected}')
+
+    def crop(self) -> dict[str, Any]:
+        """How an image becomes crops."""
+        common = dict(resampling='Pillow bicubic', color='RGB, EXIF orientation ignored')
+        if self.random_crops:
+            return dict(mode='random', scale=list(self.crop_scale), ratio=[3 / 4, 4 / 3], seed=self.seed, **common)
+        return dict(mode='center', resize='short side: box filter by halves, then bicubic', **common)
+
+    def views(self) -> list[str]:
+        """Names of the views, in storage order."""
+        crops = [f'crop {k}' for k in range(max(self.random_crops, 1))]
+        return [name + flip for name in crops for flip in (['', ', flipped'] if self.flip else [''])]
+
+
+def prepare(data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec) -> tuple[dict[str, Any], bool]:
+    """Check everything that can be checked beforehand and write plan.json, samples.txt and labels.npy.
+
+    Returns:
+        The plan, and whether the cache is complete already.
+
+    Raises:
+        ValueError: an argument is invalid, or `out` was begun with other parameters.
+        FileNotFoundError: no images.
+        OSError: not enough disk space.
+    """
+    check_codec(codec, spec)
+    if not os.path.relpath(out.resolve(), Path(data_root).resolve()).startswith('..'):
+        raise ValueError(f"the cache folder '{out}' lies in the image folder '{data_root}': choose a place outside")
+    plan, files = make_plan(scan_image_folder(data_root), codec, spec)
+    begun = read_plan(out)
+    if begun is not None:
+        _check_same(begun, plan, out)
+    shards = all_shards(out, plan)
+    missing = sum(shard.num_bytes for shard in shards if not shard.is_whole())
+    if not missing and (out / MANIFEST).is_file():
+        return plan, True
+    out.mkdir(parents=True, exist_ok=True)
+    check_free_space(out, missing + sum(map(len, files.values())))
+    begin(out, plan, files)
+    if begun is not None:
+        done = sum(shard.is_whole() for shard in shards)
+        MMLogger.get_current_instance().info(f"continuing '{out}': {done} of {len(shards)} shards are finished")
+    return plan, False
+
+
+def check_codec(codec: LatentCodec, spec: CacheSpec) -> None:
+    """ValueError unless the VAE has latents, and its stride divides the image size."""
+    if codec.moment_channels != 2 * codec.channels:
+        raise ValueError(f"VAE '{codec.name}' has no latents to cache: train from the images")
+    if spec.image_size % codec.stride:
+        raise ValueError(f"image size {spec.image_size} is not a multiple of the stride {codec.stride} of VAE '{codec.name}'")
+
+
+def make_plan(scan: FolderScan, codec: LatentCodec, spec: CacheSpec) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The plan, and what goes into samples.txt and labels.npy."""
+    broken = [path for path in scan.paths if '\n' in path or '\r' in path]
+    if broken:
+        raise ValueError(f'image path {broken[0]!r} has a line break: rename it')
+    latent_size = spec.image_size // codec.stride
+    labels = io.BytesIO()
+    np.save(labels, np.array(scan.labels if scan.labels is not None else [-1] * len(scan.paths), dtype=np.int64))
+    files = {SAMPLES: ('\n'.join(scan.paths) + '\n').encode(), LABELS: labels.getvalue()}
+    plan = dict(
+        format_version=FORMAT_VERSION,
+        vae=codec.name,
+        vae_weight_hash=codec.weight_hash,
+        scale=_plain(codec.scale),
+        shift=_plain(codec.shift),
+        channels=codec.channels,
+        stride=codec.stride,
+        image_size=spec.image_size,
+        latent_size=latent_size,
+        crop=spec.crop(),
+        encode_dtype=spec.encode_dtype,
+        encode_batch_size=spec.encode_batch_size,
+        dtype=spec.dtype,
+        store=spec.store,
+        fields=MomentStorage(spec.dtype, spec.store, codec.channels, latent_size).fields,
+        crops=max(spec.random_crops, 1),
+        flip=spec.flip,
+        views=spec.views(),
+        num_samples=len(scan.paths),
+        shard_size=spec.shard_size,
+        samples_sha256=hashlib.sha256(files[SAMPLES]).hexdigest(),
+        labels_sha256=hashlib.sha256(files[LABELS]).hexdigest(),
+        classes=None if scan.classes is None else list(scan.classes),
+    )
+    return plan, files
+
+
+def begin(out: Path, plan: dict[str, Any], files: dict[str, bytes]) -> None:
+    """Take back the manifest, until every shard is whole again, and write the plan."""
+    (out / MANIFEST).unlink(missing_ok=True)
+    for name, content in files.items():
+        with write_whole(out / name) as file:
+            file.write(content)
+    write_json(out / PLAN, plan)
+
+
+def finish(out: Path, plan: dict[str, Any]) -> None:
+    """Write the manifest, once every shard is whole.
+
+    Raises:
+        OSError: one isn't.
+    """
+    shards = all_shards(out, plan)
+    missing = [shard.path.name for shard in shards if not shard.is_whole()]
+    missing += [name for name in (SAMPLES, LABELS) if not (out / name).is_file()]
+    if missing:
+        raise OSError(f"{', '.join(missing)} of '{out}' vanished while others were written: run '{WRITE_COMMAND}' again")
+    summaries = [shard.summary() for shard in shards]
+    mean, std = latent_statistics(summaries, len(plan['views']) * plan['latent_size'] ** 2)
+    entries = [{key: summary[key] for key in ('file', 'count', 'bytes', 'sha256')} for summary in summaries]
+    write_json(out / MANIFEST, dict(plan, latent_mean=mean, latent_std=std, shards=entries))
+
+
+def _check_same(begun: dict[str, Any], plan: dict[str, Any], out: Path) -> None:
+    there, now = _parameters(begun), _parameters(plan)
+    differing = [key for key in {**there, **now} if there.get(key) != now.get(key)]
+    if differing:
+        values = '; '.join(f'{key}: {_short(there.get(key))} there, {_short(now.get(key))} now' for key in differing)
+        raise ValueError(
+            f"'{out}' was begun by '{WRITE_COMMAND}' with other parameters ({values}): "
+            'repeat them, or choose another folder, or delete this one'
+        )
+
+
+def _parameters(plan: dict[str, Any]) -> dict[str, Any]:
+    """What a user chose, without what follows from it."""
+    derived = ('latent_size', 'views', 'fields', 'labels_sha256', 'crop')
+    return {key: plan[key] for key in plan if key not in derived} | {f'crop {key}': plan['crop'][key] for key in plan['crop']}
+
+
+def _plain(value: Any) -> Any:
+    return value.flatten().tolist() if isinstance(value, Tensor) else value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f'{text[:117]}...'

@@ -1,0 +1,109 @@
+"""One shard of a latent cache on disk."""
+
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from torch import Tensor
+
+from .files import write_json, write_whole
+from .manifest import load_json, shard_counts, shard_name
+from .storage import LOGVAR_MAX, LOGVAR_MIN, MomentStorage
+
+_SIDECAR_KEYS = dict(file=str, count=int, bytes=int, sha256=str, latent_sum=list, latent_square_sum=list)
+
+
+class Shard:
+    """Shard `number` of the cache in `folder` that is written by `plan` (or a manifest)."""
+
+    def __init__(self, folder: Path, plan: dict[str, Any], number: int) -> None:
+        self.path = folder / shard_name(number)
+        self.sidecar = self.path.with_suffix('.json')
+        self.start = number * plan['shard_size']
+        self.count = shard_counts(plan)[number]
+        self.storage = MomentStorage(plan['dtype'], plan['store'], plan['channels'], plan['latent_size'])
+        self.header = _npy_header(self.storage.record, (self.count, len(plan['views'])))
+        self.num_bytes = len(self.header) + self.count * len(plan['views']) * self.storage.record.itemsize
+
+    def is_whole(self) -> bool:
+        """Whether it was finished and has its full size (its bytes are not read)."""
+        return self.sidecar.is_file() and self.path.is_file() and self.path.stat().st_size == self.num_bytes
+
+    def summary(self) -> dict[str, Any]:
+        """What was noted when it was finished."""
+        return load_json(self.sidecar, _SIDECAR_KEYS)
+
+    @contextmanager
+    def writer(self) -> Iterator['ShardWriter']:
+        """Fill the shard front to back; it and its sidecar appear when the block ends without an error."""
+        self.sidecar.unlink(missing_ok=True)
+        with write_whole(self.path) as file:
+            writer = ShardWriter(file, self.storage)
+            writer.append(self.header)
+            yield writer
+            assert writer.count == self.count, f'{writer.count} samples written to a shard of {self.count}'
+        write_json(self.sidecar, dict(file=self.path.name, count=self.count, bytes=self.num_bytes, **writer.summary()))
+
+
+def all_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
+    """Every shard of a plan (or manifest)."""
+    return [Shard(folder, plan, number) for number in range(len(shard_counts(plan)))]
+
+
+class ShardWriter:
+    """Appends samples to an open shard and sums up what it writes."""
+
+    def __init__(self, file: BinaryIO, storage: MomentStorage) -> None:
+        self.file, self.storage, self.digest, self.count = file, storage, hashlib.sha256(), 0
+        self.sums: list[np.ndarray] = []
+
+    def write(self, moments: Tensor) -> None:
+        """Append samples: float32[N, views, 2C, h, w], on the CPU."""
+        self.count += len(moments)
+        self.sums.append(_latent_sums(moments, with_variance='logvar' in self.storage.dtypes))
+        self.append(self.storage.encode(moments.flatten(0, 1)).tobytes())
+
+    def append(self, content: bytes) -> None:
+        """Append bytes."""
+        self.file.write(content)
+        self.digest.update(content)
+
+    def summary(self) -> dict[str, Any]:
+        """Checksum, and sums over all samples that do not depend on how they came in batches (they are exact)."""
+        first, second = ([math.fsum(column) for column in part] for part in np.concatenate(self.sums).transpose(1, 2, 0))
+        return dict(sha256=self.digest.hexdigest(), latent_sum=first, latent_square_sum=second)
+
+
+def latent_statistics(summaries: Iterable[dict[str, Any]], numbers_a_sample: int) -> tuple[list[float], list[float]]:
+    """Per-channel mean and standard deviation of the latents from the sums of every shard.
+
+    Args:
+        summaries: of the shards.
+        numbers_a_sample: latent numbers a channel and sample: views × h × w.
+    """
+    summaries = list(summaries)
+    total = sum(summary['count'] for summary in summaries) * numbers_a_sample
+    first = [math.fsum(column) / total for column in zip(*(summary['latent_sum'] for summary in summaries), strict=True)]
+    second = [
+        math.fsum(column) / total for column in zip(*(summary['latent_square_sum'] for summary in summaries), strict=True)
+    ]
+    return first, [math.sqrt(max(square - mean**2, 0.0)) for mean, square in zip(first, second, strict=True)]
+
+
+def _latent_sums(moments: Tensor, with_variance: bool) -> np.ndarray:
+    """Sums of E[z] and E[z²] over views and positions. float32[N, V, 2C, h, w] -> float64[N, 2, C]."""
+    mean, logvar = moments.double().chunk(2, dim=2)
+    square = mean**2 + logvar.clamp(LOGVAR_MIN, LOGVAR_MAX).exp() if with_variance else mean**2
+    return np.stack([part.sum((1, 3, 4)).numpy() for part in (mean, square)], axis=1)
+
+
+def _npy_header(record: np.dtype, shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(record)
+    np.lib.format.write_array_header_2_0(header, dict(descr=descr, fortran_order=False, shape=shape))
+    return header.getvalue()

@@ -1,0 +1,179 @@
+"""Encode a folder of images into a latent cache, alone or as one of several processes."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.logging import MMLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from usp_mm.vaes import LatentCodec
+
+from .crops import CroppedImages, stack_or_error
+from .files import explain_full_disk
+from .manifest import SAMPLES
+from .plan import CacheSpec, finish, prepare
+from .shards import Shard, all_shards
+
+
+def write_cache(
+    data_root: str,
+    out: str | Path,
+    codec: LatentCodec,
+    spec: CacheSpec,
+    batch_size: int = 64,
+    num_workers: int = 2,
+    device: str = 'cpu',
+) -> dict[str, Any]:
+    """Write the latent cache of an image folder, or what is missing of it.
+
+    Under an initialised process group every process calls this; shard i is written by rank
+    i modulo the number of processes, and rank 0 writes the manifest when all shards are whole. The
+    bytes do not depend on the number of processes, the batch size or interruptions.
+
+    Args:
+        data_root: one sub-folder a class, or a flat folder of images.
+        out: the cache's folder.
+        codec: built with `spec.encode_dtype` ('float32' for 'tf32').
+        spec: what to cache.
+        batch_size: images decoded and sent to the device at a time.
+        num_workers: processes that decode images.
+        device: of the VAE.
+
+    Returns:
+        The plan, whose keys are in the manifest too.
+
+    Raises:
+        ValueError: an argument is invalid, `out` was begun with other parameters, an image can't
+            be decoded or its latent not be stored.
+        FileNotFoundError: no images.
+        OSError: the disk is, or would get, full.
+    """
+    out = Path(out)
+    rank, world_size = get_dist_info()
+    plan, complete = _prepare_on_rank0(data_root, out, codec, spec, rank)
+    logger = MMLogger.get_current_instance()
+    if complete:
+        logger.info(f"latent cache '{out}' is complete already: nothing to do")
+        return plan
+    shards = all_shards(out, plan)
+    mine = [shard for shard in shards[rank::world_size] if not shard.is_whole()]
+    if rank == 0 and len(shards) < world_size:
+        logger.warning(f'{len(shards)} shards occupy only as many of {world_size} processes: use a smaller shard size')
+    with explain_full_disk(out, lambda: sum(shard.num_bytes for shard in mine if not shard.is_whole())):
+        with _tf32(spec.encode_dtype == 'tf32'):
+            _write_shards(mine, plan, data_root, codec.to(device), batch_size, num_workers, show=rank == 0)
+        barrier()
+        if rank == 0:
+            finish(out, plan)
+    if rank == 0:
+        logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples in {len(shards)} shards")
+    barrier()
+    return plan
+
+
+def _prepare_on_rank0(data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec, rank: int) -> tuple[dict[str, Any], bool]:
+    """`prepare` by one process; if it raises there, the others exit quietly."""
+    answer: list[Any] = [None]
+    try:
+        if rank == 0:
+            answer = [prepare(data_root, out, codec, spec)]
+    finally:
+        broadcast_object_list(answer)
+    if answer[0] is None:
+        raise SystemExit(1)
+    return answer[0]
+
+
+def _write_shards(
+    shards: list[Shard], plan: dict[str, Any], data_root: str, codec: LatentCodec, batch_size: int, num_workers: int, show: bool
+) -> None:
+    if not shards:
+        return
+    folder = shards[0].path.parent
+    paths = (folder / SAMPLES).read_text().split('\n')[:-1]
+    loader = DataLoader(
+        CroppedImages(data_root, paths, plan['image_size'], plan['crop'], plan['crops']),
+        batch_sampler=[
+            range(start, min(start + batch_size, shard.start + shard.count))
+            for shard in shards
+            for start in range(shard.start, shard.start + shard.count, batch_size)
+        ],
+        num_workers=num_workers,
+        collate_fn=stack_or_error,
+    )
+    batches = iter(loader)
+    with tqdm(total=sum(shard.count for shard in shards), unit='img', disable=not show, desc='encoding') as progress:
+        for shard in shards:
+            start = shard.start
+            with shard.writer() as writer:
+                for _ in range(math.ceil(shard.count / batch_size)):
+                    images = next(batches)
+                    if isinstance(images, ValueError):
+                        raise images
+                    moments = encode_views(codec, images, plan['flip'], plan['encode_batch_size'])
+                    _check_storable(moments, shard, paths[start : start + len(images)], plan)
+                    writer.write(moments)
+                    start += len(images)
+                    progress.update(len(images))
+
+
+def encode_views(codec: LatentCodec, images: Tensor, flip: bool, encode_batch_size: int) -> Tensor:
+    """Moments of each crop and, after it, of its mirror image.
+
+    Args:
+        codec: the VAE.
+        images: uint8[N, K, 3, H, W].
+        flip: whether to encode the mirror images.
+        encode_batch_size: of every call of the VAE.
+
+    Returns:
+        float32[N, V, 2C, h, w] on the CPU.
+    """
+    views = []
+    for crop in images.unbind(1):
+        pixels = (crop.to(codec.device).float() - 127.5) / 127.5
+        for view in [pixels, pixels.flip(-1)] if flip else [pixels]:
+            views.append(
+                torch.cat([_encode_filled(codec, chunk, encode_batch_size) for chunk in view.split(encode_batch_size)])
+            )
+    return torch.stack(views, dim=1).cpu()
+
+
+def _encode_filled(codec: LatentCodec, images: Tensor, batch_size: int) -> Tensor:
+    """Moments of at most `batch_size` images, from a call with exactly as many."""
+    filling = images[-1:].expand(batch_size - len(images), -1, -1, -1)
+    return codec.encode(torch.cat([images, filling]))[: len(images)]
+
+
+def _check_storable(moments: Tensor, shard: Shard, paths: list[str], plan: dict[str, Any]) -> None:
+    bad = shard.storage.unstorable(moments.flatten(0, 1)).view(len(paths), -1).any(1)
+    if not bad.any():
+        return
+    first = int(bad.int().argmax())
+    if not moments[first].isfinite().all():
+        raise ValueError(
+            f"the latent of image '{paths[first]}' is not finite: check the image and the VAE's weights, "
+            f'or encode in a wider dtype than {plan["encode_dtype"]}'
+        )
+    raise ValueError(
+        f"the latent of image '{paths[first]}' reaches {moments[first].abs().max():.4g}, "
+        f'beyond the range of dtype {plan["dtype"]}: write the cache in bfloat16 or float32'
+    )
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Whether float32 convolutions and products on a GPU may round to TF32."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -1,0 +1,16 @@
+"""Optimizers, hooks and file backends that MMEngine and mmpretrain lack: importing this module registers them."""
+
+from .file_backend import AtomicLocalBackend
+from .hooks import LatentCacheCheckHook, ReduceLossHook, RestorationHook, StatelessSeedHook
+from .lars import MAELARS
+from .optim_wrapper import AutocastOptimWrapper
+
+__all__ = [
+    'MAELARS',
+    'AtomicLocalBackend',
+    'AutocastOptimWrapper',
+    'LatentCacheCheckHook',
+    'ReduceLossHook',
+    'RestorationHook',
+    'StatelessSeedHook',
+]

@@ -1,0 +1,122 @@
+"""Find misspelt config keys before any long work starts."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from usp_mm import registry
+from usp_mm.presets import nearest
+
+#: Which registry builds what stands under a top-level key of a config.
+_BUILDERS = {
+    'model': registry.MODELS,
+    'optimizer': registry.OPTIMIZERS,
+    'dataset': registry.DATASETS,
+    'sampler': registry.DATA_SAMPLERS,
+    'pipeline': registry.TRANSFORMS,
+    'custom_hooks': registry.HOOKS,
+    'default_hooks': registry.HOOKS,
+}
+
+#: Top-level keys that MMEngine reads besides the Runner's own arguments.
+_RUNTIME_KEYS = {
+    'auto_scale_lr',
+    'compile',
+    'custom_imports',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+}
+
+
+def check_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Refuse `--cfg-options` whose path leads nowhere; MMEngine would create it and go on.
+
+    Raises:
+        ValueError: names the first unknown part of the key and the nearest known one.
+    """
+    known = set(inspect.signature(Runner.__init__).parameters) | _RUNTIME_KEYS
+    for option in options or {}:
+        parts = option.split('.')
+        node: Any = cfg
+        for depth, part in enumerate(parts):
+            valid = _children(node) | (known if depth == 0 else set())
+            last = depth == len(parts) - 1
+            if part not in valid and (depth == 0 or not last):
+                where = '.'.join(parts[:depth]) or 'the config'
+                raise ValueError(
+                    f"unknown key '{part}' in --cfg-options {option}: {where} has {sorted(valid)}{nearest(part, valid)}"
+                )
+            node = _descend(node, part)
+
+
+def _children(node: Any) -> set[str]:
+    if isinstance(node, list | tuple):
+        return {str(i) for i in range(len(node))}
+    return set(node.keys()) if isinstance(node, dict | Config) else set()
+
+
+def _descend(node: Any, part: str) -> Any:
+    if isinstance(node, list | tuple):
+        return node[int(part)]
+    return node.get(part) if isinstance(node, dict | Config) else None
+
+
+def check_config(cfg: Config) -> None:
+    """Compare every `dict(type=…)` of a config with the signature of the class it names.
+
+    Raises:
+        ValueError: an argument that the class does not take, with its place and the nearest name; an unset checkpoint.
+        FileNotFoundError: a checkpoint that is not there.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        for path, node in _typed_dicts(cfg._cfg_dict, ''):
+            if node['type'] == 'USPPretrained':
+                _check_checkpoint(path, node)
+            builder = next((_BUILDERS[part] for part in reversed(path.split('.')) if part in _BUILDERS), None)
+            if builder is not None and isinstance(node['type'], str):
+                _check_arguments(path, node, builder)
+
+
+def _typed_dicts(node: Any, path: str):
+    if isinstance(node, dict | ConfigDict):
+        if 'type' in node and path:
+            yield path, node
+        for key, value in node.items():
+            yield from _typed_dicts(value, f'{path}.{key}' if path else key)
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from _typed_dicts(value, f'{path}.{i}')
+
+
+def _check_arguments(path: str, node: dict, builder: Any) -> None:
+    with builder.switch_scope_and_registry(None) as scoped:
+        target = scoped.get(node['type'])
+    if not inspect.isclass(target):
+        return
+    valid: set[str] = set()
+    for cls in target.__mro__:
+        if '__init__' not in vars(cls) or cls is object:
+            continue
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        valid |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - {'self'}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    else:
+        return  # everything is accepted down to `object`
+    for key in node:
+        if key not in valid | {'type', '_scope_'}:
+            raise ValueError(f"unknown key '{key}' in {path}: {target.__name__} takes {sorted(valid)}{nearest(key, valid)}")
+
+
+def _check_checkpoint(path: str, node: dict) -> None:
+    checkpoint = node.get('checkpoint')
+    if not checkpoint:
+        raise ValueError(f'{path}.checkpoint is unset: give it in the config or with --cfg-options {path}.checkpoint=FILE')
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"{path}.checkpoint: no file at '{checkpoint}'")

@@ -1,0 +1,33 @@
+"""Files that are whole or absent."""
+
+import os
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+
+class AtomicLocalBackend(LocalBackend):
+    """LocalBackend that writes beside the target, syncs, then renames.
+
+    A kill, a full disk or Ctrl-C during a checkpoint leaves the previous file as it was.
+    Chosen by `backend_args=dict(backend='atomic')` of CheckpointHook.
+    """
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+        try:
+            with open(part, 'wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        self.put(obj.encode(encoding), filepath)
+
+
+register_backend('atomic', AtomicLocalBackend, force=True)

@@ -1,0 +1,82 @@
+"""What `tools/train.py` and `tools/test.py` share."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+from .config_check import check_cfg_options, check_config
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """--work-dir, --cfg-options, --launcher, with MMEngine's meanings."""
+    parser.add_argument('--work-dir', help='where logs, checkpoints and pictures go (default: work_dirs/CONFIG-NAME)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='settings to override, key=value')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
+
+
+def load_config(args: Namespace) -> Config:
+    """The config of the command line, checked.
+
+    Raises:
+        FileNotFoundError: no such config.
+        ValueError: a key that nothing reads.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f"no config at '{args.config}': give a file under configs/")
+    cfg = Config.fromfile(args.config)
+    check_cfg_options(cfg, args.cfg_options)
+    cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    check_config(cfg)
+    return cfg
+
+
+def prepare_cpu(cfg: Config) -> None:
+    """Where there is no GPU, join the processes through gloo and wrap the model without device ids.
+
+    MMEngine's own launchers call `torch.cuda.set_device`.
+
+    Raises:
+        ValueError: a launcher other than 'pytorch' without a GPU.
+    """
+    if torch.cuda.is_available() or cfg.launcher == 'none':
+        return
+    if cfg.launcher != 'pytorch':
+        raise ValueError(f"--launcher {cfg.launcher} needs GPUs and none is visible: on CPU use 'pytorch'")
+    torch.distributed.init_process_group('gloo')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Runner of a checked config, on whatever devices there are."""
+    prepare_cpu(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def run_command(main) -> None:
+    """Run a tool's `main()`; a user's mistake ends in one line and exit code 2, not in a traceback."""
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        logger = MMLogger.get_current_instance()
+        logger.debug('traceback', exc_info=True)
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('interrupted')
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

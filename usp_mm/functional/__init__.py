@@ -1,0 +1,1 @@
+"""Pure torch: the maths of the paper, importable without any OpenMMLab package."""

@@ -1,0 +1,73 @@
+"""Addressable noise: a number depends on (seed, stream, epoch, sample, position) and nothing else.
+
+Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3" (SC 2011), in torch integer arithmetic: a batch of samples is one vectorised call on any
+device, and the draws of a sample are the same whatever the batch size, number of workers or
+processes, and on CPU and GPU alike.
+
+Shape legend: N samples, M numbers a sample.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = 0xFFFFFFFF
+
+#: One stream a use, so that no two uses see the same numbers.
+STREAMS = {
+    name: i for i, name in enumerate(('mask', 'posterior', 'flip', 'crop', 'latent_noise', 'noise_level', 'image_noise'))
+}
+
+
+def philox4x32(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int], rounds: int = 10
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four 32-bit words (held in int64) for each 4×32-bit counter (int64 tensors that broadcast)."""
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
+    k0, k1 = key
+    for _ in range(rounds):
+        product0, product1 = c0 * _MULTIPLIER[0], c2 * _MULTIPLIER[1]  # wrap modulo 2^64, as wanted
+        high0, low0 = (product0 >> 32) & _LOW, product0 & _LOW
+        high1, low1 = (product1 >> 32) & _LOW, product1 & _LOW
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
+    return c0, c1, c2, c3
+
+
+def _words(samples: Tensor, epochs: Tensor, num: int, seed: int, stream: str) -> Tensor:
+    """`num` 32-bit words a sample. int64[N] twice -> int64[N, num]."""
+    blocks = torch.arange(math.ceil(num / 4), device=samples.device)
+    key = (seed & _LOW, (seed >> 32) & _LOW ^ (STREAMS[stream] << 24))
+    counter = (blocks[None], epochs[:, None] & _LOW, samples[:, None] & _LOW, (samples[:, None] >> 32) & _LOW)
+    return torch.stack(philox4x32(counter, key), dim=-1).flatten(1)[:, :num]
+
+
+def uniform(samples: Tensor, epochs: Tensor, num: int, *, seed: int, stream: str) -> Tensor:
+    """Uniform draws in [0, 1), a multiple of 2^-24 each.
+
+    Args:
+        samples: int64[N], which sample of the data set each row is.
+        epochs: int64[N], the epoch (or step) the draw belongs to.
+        num: draws a sample.
+        seed: any integer from 0 to 2^56 - 1.
+        stream: a key of `STREAMS`.
+
+    Returns:
+        float32[N, num] on the device of `samples`.
+    """
+    return (_words(samples, epochs, num, seed, stream) >> 8).to(torch.float32) * 2.0**-24
+
+
+def normal(samples: Tensor, epochs: Tensor, shape: tuple[int, ...], *, seed: int, stream: str) -> Tensor:
+    """Standard normal draws by Box-Muller, float32[N, *shape]; arguments as in `uniform`."""
+    num = math.prod(shape)
+    half = math.ceil(num / 2)
+    u = uniform(samples, epochs, 2 * half, seed=seed, stream=stream)
+    radius = torch.sqrt(-2.0 * torch.log1p(-u[:, :half]))  # 1 - u lies in (0, 1]
+    angle = (2.0 * math.pi) * u[:, half:]
+    draws = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
+    return draws[:, :num].reshape(len(samples), *shape)

@@ -1,0 +1,90 @@
+"""What follows from naming a VAE once: the shapes of everything downstream.
+
+A config names the VAE in `data_preprocessor.vae`; backbone and decoder shapes are derived here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from usp_mm.presets import ARCHS, VAES, lookup, nearest
+
+
+@dataclass(frozen=True)
+class LatentGeometry:
+    """Shapes of the latent of square images.
+
+    Attributes:
+        channels: of the latent.
+        stride: image pixels per latent pixel.
+        patch_size: latent pixels per token side.
+        img_size: image side in pixels.
+    """
+
+    channels: int
+    stride: int
+    patch_size: int
+    img_size: int
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latent."""
+        return self.img_size // self.stride
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens per column and per row."""
+        side = self.latent_size // self.patch_size
+        return side, side
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in a token's patch."""
+        return self.patch_size**2 * self.channels
+
+
+def latent_geometry(vae: str, img_size: int, patch_size: int | None = None) -> LatentGeometry:
+    """Shapes for a preset of `usp_mm.presets.VAES`.
+
+    Raises:
+        ValueError: an unknown preset, or an image side that the VAE's stride times the patch does not divide.
+    """
+    row = lookup(VAES, vae, 'VAE')
+    patch = patch_size or row['patch_size']
+    unit = row['stride'] * patch
+    if img_size % unit:
+        raise ValueError(
+            f"img_size={img_size} does not suit VAE '{vae}': its stride {row['stride']} times patch {patch} needs a "
+            f'multiple of {unit}, such as {max(1, round(img_size / unit)) * unit}'
+        )
+    return LatentGeometry(row['channels'], row['stride'], patch, img_size)
+
+
+def resolve_arch(arch: str | dict) -> dict[str, Any]:
+    """A row of `usp_mm.presets.ARCHS`, or a dict that sets the same keys (missing ones as in 'base').
+
+    Raises:
+        ValueError: an unknown preset or key.
+    """
+    if isinstance(arch, str):
+        return lookup(ARCHS, arch, 'arch')
+    for key in arch:
+        if key not in ARCHS['base']:
+            raise ValueError(f"unknown arch key '{key}': expected {sorted(ARCHS['base'])}{nearest(key, ARCHS['base'])}")
+    return {**ARCHS['base'], **arch}
+
+
+def share_vae(data_preprocessor: dict, backbone: Any) -> Any:
+    """A copy of a backbone config with the preprocessor's VAE preset in it (a built module passes).
+
+    Raises:
+        ValueError: the backbone names another VAE than the data preprocessor.
+    """
+    if not isinstance(backbone, dict):
+        return backbone
+    vae = data_preprocessor['vae']
+    if backbone.get('vae', vae) != vae:
+        raise ValueError(
+            f"the backbone is built for VAE '{backbone['vae']}' but the data preprocessor encodes with '{vae}': "
+            'set model.data_preprocessor.vae alone, the backbone follows it'
+        )
+    return {**backbone, 'vae': vae}

@@ -1,0 +1,66 @@
+"""Pictures of masked latent modelling (USP, Figures 5 and 6)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.dataset import default_collate
+from torch import Tensor
+
+COMPOSITES = ('predicted', 'visible')
+_GAP = 2
+_HIDDEN = 0.0  # mid-grey in [-1, 1]
+
+
+@torch.no_grad()
+def restoration_picture(model: torch.nn.Module, samples: Sequence[dict], composite: str = 'predicted') -> np.ndarray:
+    """One row a sample: original, masked, restored, and what the VAE alone makes of the true latent.
+
+    Args:
+        model: a `USP` algorithm (its mode is put back afterwards).
+        samples: items of a data set: dict(inputs, data_samples), images or cached latents.
+        composite: 'predicted', decode the predicted latents everywhere (the official picture for a
+            VAE); 'visible', keep the true latents where they were visible (pixel MAE's picture).
+
+    Returns:
+        uint8[rows, columns, 3], RGB.
+
+    Raises:
+        ValueError: an unknown composite.
+    """
+    if composite not in COMPOSITES:
+        raise ValueError(f"composite='{composite}' must be one of {COMPOSITES}")
+    was_training = model.training
+    model.eval()
+    data = model.data_preprocessor(default_collate(list(samples)), training=False)
+    latents = data['inputs']
+    restored, mask = model.reconstruct(latents, data['data_samples'])
+    if composite == 'visible':
+        hidden = F.interpolate(mask, size=latents.shape[-2:], mode='nearest')
+        restored = hidden * restored + (1 - hidden) * latents
+    model.train(was_training)
+
+    codec = model.data_preprocessor.codec.to(latents.device)
+    decoded = codec.decode(latents)
+    original = _original(samples, model.data_preprocessor, decoded)
+    hidden = F.interpolate(mask, size=original.shape[-2:], mode='nearest')
+    masked = (1 - hidden) * original + hidden * _HIDDEN
+    columns = [original, masked, codec.decode(restored)]
+    if codec.stride > 1:
+        columns.append(decoded)
+    return _tile(columns, model.data_preprocessor)
+
+
+def _original(samples: Sequence[dict], preprocessor: torch.nn.Module, decoded: Tensor) -> Tensor:
+    """The images as the VAE saw them; where only latents are stored, their decoding."""
+    inputs = torch.stack([sample['inputs'] for sample in samples]).to(decoded.device)
+    return preprocessor._normalize(inputs) if inputs.shape[1] == 3 else decoded
+
+
+def _tile(columns: list[Tensor], preprocessor: torch.nn.Module) -> np.ndarray:
+    """[N, 3, H, W] normalised images, one list entry a column -> uint8[rows, columns, 3]."""
+    pixels = [(column * preprocessor.std + preprocessor.mean).clamp(0, 255) for column in columns]
+    framed = [F.pad(p, (_GAP, _GAP, _GAP, _GAP), value=255.0) for p in pixels]
+    grid = torch.cat([torch.cat(list(p), dim=1) for p in framed], dim=2)
+    return grid.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

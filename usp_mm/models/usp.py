@@ -1,0 +1,88 @@
+"""USP pretraining: masked latent modelling (arXiv 2503.06132, section 3.1 and appendix A)."""
+
+from mmpretrain.models.selfsup.base import BaseSelfSupervisor
+from torch import Tensor
+
+from usp_mm.functional import random
+from usp_mm.functional.ddpm import diffuse
+from usp_mm.functional.masking import Mask, mask_from_noise
+from usp_mm.functional.patchify import unpatchify
+from usp_mm.registry import MODELS
+
+from .geometry import share_vae
+from .sample_keys import sample_keys
+
+
+@MODELS.register_module()
+class USP(BaseSelfSupervisor):
+    """Encode the visible latent patches, decode all of them, compare the masked ones.
+
+    The VAE is named once, in `data_preprocessor.vae`; size, `img_size` and `patch_size` once, in `backbone`.
+
+    Args:
+        backbone, neck, head: configs of USPViT, USPDecoder and USPHead.
+        data_preprocessor: config of LatentDataPreprocessor.
+        mask_ratio: share of hidden tokens, in (0, 1).
+        noise_alpha_bar: None, or the range (low, high) of ᾱ, drawn uniformly per sample, to which the
+            encoder's input is diffused; the target stays clean (appendix A; official: 0.5, 1.0).
+        init_cfg: mmengine's.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict | None = None,
+        head: dict | None = None,
+        data_preprocessor: dict | None = None,
+        mask_ratio: float = 0.75,
+        noise_alpha_bar: tuple[float, float] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if not 0 < mask_ratio < 1:
+            raise ValueError(f'mask_ratio={mask_ratio} must lie between 0 and 1')
+        data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
+        backbone = share_vae(data_preprocessor, backbone)
+        neck = {'type': 'USPDecoder', **_shape_of(backbone), **(neck or {})}
+        super().__init__(backbone, neck, head or dict(type='USPHead'), None, None, data_preprocessor, init_cfg)
+        self.head.patch_size = self.backbone.geometry.patch_size
+        self.mask_ratio, self.noise_alpha_bar = mask_ratio, noise_alpha_bar
+
+    def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+        """Latents [N, C, H, W] -> dict(loss)."""
+        mask = self.draw_mask(inputs, data_samples)
+        pred = self.predict_patches(self._noised(inputs, data_samples), mask)
+        return dict(loss=self.head.loss(pred, inputs, mask.mask))
+
+    def predict_patches(self, latents: Tensor, mask: Mask) -> Tensor:
+        """Latents and a mask over their tokens -> predicted patches [N, L, P·P·C], as the head normalises them."""
+        return self.neck(self.backbone.forward_visible(latents, mask.keep), mask.restore)
+
+    def draw_mask(self, latents: Tensor, data_samples: list | None) -> Mask:
+        """The mask of each sample, a function of (seed, epoch, sample) only."""
+        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device)
+        rows, cols = self.backbone.geometry.grid
+        noise = random.uniform(samples, epochs, rows * cols, seed=seed, stream='mask')
+        return mask_from_noise(noise, self.mask_ratio)
+
+    def reconstruct(self, latents: Tensor, data_samples: list | None = None) -> tuple[Tensor, Tensor]:
+        """Predicted latents everywhere [N, C, H, W], and the mask [N, 1, h, w] over tokens (1: hidden).
+
+        Normalised predictions are put on the scale of the true patch, as MAE's own pictures do.
+        """
+        mask = self.draw_mask(latents, data_samples)
+        pred = self.head.denormalize(self.predict_patches(latents, mask), latents)
+        grid = self.backbone.geometry.grid
+        return unpatchify(pred, self.head.patch_size, grid), mask.mask.reshape(-1, 1, *grid)
+
+    def _noised(self, latents: Tensor, data_samples: list | None) -> Tensor:
+        if self.noise_alpha_bar is None:
+            return latents
+        low, high = self.noise_alpha_bar
+        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device)
+        alpha_bar = low + (high - low) * random.uniform(samples, epochs, 1, seed=seed, stream='noise_level')
+        noise = random.normal(samples, epochs, tuple(latents.shape[1:]), seed=seed, stream='latent_noise')
+        return diffuse(latents, alpha_bar[:, 0], noise)
+
+
+def _shape_of(backbone: dict) -> dict:
+    return {key: backbone[key] for key in ('arch', 'vae', 'img_size', 'patch_size') if key in backbone}

@@ -1,0 +1,35 @@
+"""Classification on latents: fine-tuning and linear probing (USP section 3.3.1)."""
+
+from mmpretrain.models import ImageClassifier
+
+from usp_mm.registry import MODELS
+
+from .geometry import resolve_arch, share_vae
+
+
+@MODELS.register_module()
+class USPClassifier(ImageClassifier):
+    """mmpretrain's ImageClassifier whose shapes follow from `data_preprocessor.vae` and `backbone.arch`.
+
+    `neck.input_features` (BatchNorm neck of the linear probe) and `head.in_channels` default to the
+    encoder's width.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict | None = None,
+        head: dict | None = None,
+        train_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
+        backbone = share_vae(data_preprocessor, backbone)
+        width = resolve_arch(backbone.get('arch', 'base'))['embed_dims']
+        if neck is not None and neck['type'] == 'ClsBatchNormNeck':
+            neck = {'input_features': width, **neck}
+        if head is not None:
+            head = {'in_channels': width, **head}
+            data_preprocessor.setdefault('num_classes', head.get('num_classes'))
+        super().__init__(backbone, neck, head, None, train_cfg, data_preprocessor, init_cfg)

@@ -1,0 +1,55 @@
+"""The pretraining decoder (USP section 3.1: 8 blocks, width 512, 16 heads for every encoder)."""
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from usp_mm.functional.masking import gather_tokens
+from usp_mm.functional.pos_embed import sincos_table
+from usp_mm.layers import TransformerBlock, init_vit_weights
+from usp_mm.layers.block import LayerNorm
+from usp_mm.registry import MODELS
+
+from .geometry import latent_geometry, resolve_arch
+
+
+@MODELS.register_module()
+class USPDecoder(BaseModule):
+    """Visible tokens and mask tokens -> a patch for every token.
+
+    Arguments as in `USPViT`; the algorithm copies them from the backbone's config.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        vae: str = 'sd-f8d4',
+        img_size: int = 224,
+        patch_size: int | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        row, geometry = resolve_arch(arch), latent_geometry(vae, img_size, patch_size)
+        dims = row['decoder_dims']
+        self.decoder_embed = nn.Linear(row['embed_dims'], dims)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dims))
+        table = sincos_table(dims, geometry.grid, cls_token=True)[None].float()
+        self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
+        self.decoder_blocks = nn.ModuleList(TransformerBlock(dims, row['decoder_heads']) for _ in range(row['decoder_depth']))
+        self.decoder_norm = LayerNorm(dims)
+        self.decoder_pred = nn.Linear(dims, geometry.patch_dim)
+
+    def init_weights(self) -> None:
+        init_vit_weights(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+        super().init_weights()
+
+    def forward(self, x: Tensor, restore: Tensor) -> Tensor:
+        """Encoded [N, 1 + K, D], int64[N, L] of `Mask.restore` -> predicted patches [N, L, P·P·C]."""
+        x = self.decoder_embed(x)
+        hidden = self.mask_token.to(x.dtype).expand(len(x), restore.shape[1] + 1 - x.shape[1], -1)
+        tokens = gather_tokens(torch.cat([x[:, 1:], hidden], dim=1), restore)
+        x = torch.cat([x[:, :1], tokens], dim=1) + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(self.decoder_norm(x))[:, 1:]

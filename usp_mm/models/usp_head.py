@@ -1,0 +1,38 @@
+"""The reconstruction loss of pretraining (USP section 3.1)."""
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from usp_mm.functional.patchify import normalize_target, patchify
+from usp_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class USPHead(BaseModule):
+    """Mean squared error against the target's patches, averaged over masked patches, in float32.
+
+    Args:
+        norm_pix: 'patch', targets normalised token by token; 'image', over the whole latent; None, raw (Table 8c).
+        patch_size: latent pixels per token side; the algorithm copies the backbone's.
+    """
+
+    def __init__(self, norm_pix: str | None = 'patch', patch_size: int = 2, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        if norm_pix not in ('patch', 'image', None):
+            raise ValueError(f"norm_pix={norm_pix!r} must be 'patch', 'image' or None")
+        self.norm_pix, self.patch_size = norm_pix, patch_size
+
+    def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Predicted patches [N, L, P·P·C], latents [N, C, H, W], mask [N, L] (1: hidden) -> scalar."""
+        patches = normalize_target(patchify(target, self.patch_size), self.norm_pix)
+        error = (pred.float() - patches).square().mean(dim=-1)
+        return (error * mask).sum() / mask.sum()
+
+    def denormalize(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Predicted patches on the scale of the latents, given the latents whose statistics normalised them."""
+        if self.norm_pix is None:
+            return pred.float()
+        patches = patchify(target, self.patch_size).float()
+        dims = {'patch': (-1,), 'image': (-2, -1)}[self.norm_pix]
+        std = (patches.var(dim=dims, keepdim=True) + 1e-6).sqrt()
+        return pred.float() * std + patches.mean(dim=dims, keepdim=True)

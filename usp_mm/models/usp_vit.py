@@ -1,0 +1,196 @@
+"""The USP encoder: a ViT on VAE latents (USP section 3.1; MAE, arXiv 2111.06377)."""
+
+from collections.abc import Sequence
+
+import torch
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
+
+from usp_mm.functional.masking import gather_tokens
+from usp_mm.functional.pos_embed import resize_pos_embed, sincos_table
+from usp_mm.layers import TransformerBlock, init_vit_weights
+from usp_mm.layers.block import LayerNorm
+from usp_mm.registry import MODELS
+from usp_mm.vaes import build_codec
+
+from .geometry import latent_geometry, resolve_arch
+from .weight_transfer import fit_pos_embed
+
+
+@MODELS.register_module()
+class USPViT(BaseBackbone):
+    """PatchConv, class token, fixed sine-cosine positions, pre-norm blocks, final LayerNorm.
+
+    Input: scaled latents [N, C, H, W]; with `codec`, images in [-1, 1].
+
+    Args:
+        arch: a preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
+        vae: the preset that fixes latent channels, stride and patch; algorithms fill it in from
+            the data preprocessor.
+        img_size: image side in pixels that the position table is made for. Other sizes are served
+            by resizing the table.
+        patch_size: latent pixels per token side; the VAE's own if None.
+        out_type: 'cls_token' [N, D], 'avg_featmap' (mean of the patch tokens, through its own fresh
+            `fc_norm`) [N, D], 'featmap' [N, D, h, w] or 'raw' [N, 1 + L, D].
+        out_indices: blocks whose output is returned, negative ones from the end.
+        final_norm: whether the last block's output passes the final LayerNorm `norm`.
+        drop_path_rate: of the last block; linear from 0 at the first.
+        frozen_stages: -1, nothing frozen; k ≥ 0, patch embedding, tokens and the first k blocks are
+            frozen and stay in eval mode (all of it when k is the depth).
+        interpolate_mode: for resizing the position table, 'bicubic' or 'bilinear'.
+        codec: None where latents come from the data preprocessor; a dict of `build_codec` arguments
+            (path, dtype, …) makes the frozen VAE the first stage here (sliding windows count pixels).
+            Neither placement adds a key to the state dict.
+        init_cfg: mmengine's; dict(type='USPPretrained', checkpoint=…) loads an encoder.
+    """
+
+    OUT_TYPES = ('raw', 'cls_token', 'avg_featmap', 'featmap')
+
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        vae: str = 'sd-f8d4',
+        img_size: int = 224,
+        patch_size: int | None = None,
+        out_type: str = 'cls_token',
+        out_indices: int | Sequence[int] = -1,
+        final_norm: bool = True,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        interpolate_mode: str = 'bicubic',
+        codec: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.arch = resolve_arch(arch)
+        self.geometry = latent_geometry(vae, img_size, patch_size)
+        self.embed_dims, self.num_layers = self.arch['embed_dims'], self.arch['depth']
+        if out_type not in self.OUT_TYPES:
+            raise ValueError(f"out_type='{out_type}' must be one of {self.OUT_TYPES}")
+        self.out_type, self.interpolate_mode = out_type, interpolate_mode
+        self.out_indices = self._layer_indices(out_indices)
+        if not -1 <= frozen_stages <= self.num_layers:
+            raise ValueError(f'frozen_stages={frozen_stages} must lie in -1 … {self.num_layers}, the depth')
+        self.frozen_stages = frozen_stages
+        self.codec = None if codec is None else build_codec(vae, **codec)
+
+        dims, geometry = self.embed_dims, self.geometry
+        self.patch_embed = PatchEmbed(None, geometry.patch_size, geometry.channels, dims, strict_img_size=False, bias=True)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
+        table = sincos_table(dims, geometry.grid, cls_token=True)[None].float()
+        self.pos_embed = nn.Parameter(table, requires_grad=False)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dims, self.arch['num_heads'], drop_path=rate)
+            for rate in torch.linspace(0, drop_path_rate, self.num_layers).tolist()
+        )
+        self.norm = LayerNorm(dims) if final_norm else nn.Identity()
+        self.fc_norm = LayerNorm(dims) if out_type == 'avg_featmap' else nn.Identity()
+        self._register_load_state_dict_pre_hook(self._resize_loaded_pos_embed)
+        self._freeze()
+
+    def _layer_indices(self, indices: int | Sequence[int]) -> tuple[int, ...]:
+        depth = self.num_layers
+        indices = (indices,) if isinstance(indices, int) else tuple(indices)
+        for index in indices:
+            if not -depth <= index < depth:
+                raise ValueError(f'out_indices={indices}: {index} is not a block of a {depth}-block encoder')
+        return tuple(index % depth for index in indices)
+
+    def init_weights(self) -> None:
+        """Official initialisation, then whatever `init_cfg` says."""
+        init_vit_weights(self)
+        nn.init.normal_(self.cls_token, std=0.02)
+        super().init_weights()
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """One output, of kind `out_type`, for each of `out_indices`."""
+        x, grid = self._embed(x)
+        x = torch.cat([self._class_token(len(x)), x], dim=1)
+        outs = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.out_indices:
+                outs.append(self._format(self.norm(x) if i == self.num_layers - 1 else x, grid))
+        return tuple(outs)
+
+    def forward_visible(self, x: Tensor, keep: Tensor) -> Tensor:
+        """Encode the visible tokens alone: latents [N, C, H, W], int64[N, K] -> [N, 1 + K, D]."""
+        expected = self.geometry.latent_size
+        if x.shape[-2:] != (expected, expected):
+            raise ValueError(
+                f'latents are {x.shape[-2]}x{x.shape[-1]} but the backbone pretrains on {expected}x{expected} '
+                f'(img_size={self.geometry.img_size}): make img_size and the data agree'
+            )
+        x = gather_tokens(self._embed(x)[0], keep)
+        x = torch.cat([self._class_token(len(x)), x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def _class_token(self, num: int) -> Tensor:
+        return (self.cls_token + self.pos_embed[:, :1]).expand(num, -1, -1)
+
+    def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Patch tokens with positions, [N, L, D], and their grid."""
+        if self.codec is not None:
+            codec = self.codec.to(x.device)
+            x = codec.mode(codec.encode(x))
+        patch = self.geometry.patch_size
+        grid = (x.shape[-2] // patch, x.shape[-1] // patch)
+        table = resize_pos_embed(self.pos_embed, self.geometry.grid, grid, self.interpolate_mode)
+        return self.patch_embed(x) + table[:, 1:], grid
+
+    def _format(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self.out_type == 'raw':
+            return x
+        if self.out_type == 'cls_token':
+            return x[:, 0]
+        if self.out_type == 'avg_featmap':
+            return self.fc_norm(x[:, 1:].mean(dim=1))
+        return x[:, 1:].transpose(1, 2).reshape(len(x), -1, *grid)
+
+    # ------------------------------------------------------------------ freezing, loading, layer decay
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        frozen = [self.patch_embed, *self.blocks[: self.frozen_stages]]
+        return [*frozen, self.norm, self.fc_norm] if self.frozen_stages == self.num_layers else frozen
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        if self.frozen_stages >= 0:
+            self.cls_token.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'USPViT':
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _resize_loaded_pos_embed(self, state_dict: dict, prefix: str, *args) -> None:
+        """Fit a checkpoint's square position table to this model's grid."""
+        name = prefix + 'pos_embed'
+        table = state_dict.get(name)
+        if table is not None:
+            state_dict[name] = fit_pos_embed(table, self.geometry.grid, self.interpolate_mode)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """(layer of a parameter, number of layers) for layer-wise learning-rate decay (Table 13).
+
+        Patch embedding and tokens are layer 0, block i is i + 1, everything after the last block is
+        the last layer, depth + 1.
+        """
+        num_layers = self.num_layers + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        name = param_name[len(prefix) :]
+        if name.startswith(('cls_token', 'pos_embed', 'patch_embed')):
+            return 0, num_layers
+        if name.startswith('blocks.'):
+            return int(name.split('.')[1]) + 1, num_layers
+        return num_layers - 1, num_layers

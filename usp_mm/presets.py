@@ -1,0 +1,44 @@
+"""Named sizes and autoencoders: one row a preset.
+
+`ARCHS` is Table 1 of USP (arXiv 2503.06132), `VAES` its tables 3, 6 and 8f. Everything that a
+preset implies (channels, stride, patch size, decoder width) is derived in code from its row, so
+that a config names a preset and nothing else.
+"""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+# fmt: off
+#          encoder                                          MAE decoder (section 3.1)                            DiT/SiT at patch 2
+ARCHS: dict[str, dict[str, int]] = {
+    'tiny':  dict(depth=6,  num_heads=3,  embed_dims=192,  decoder_depth=2, decoder_heads=4,  decoder_dims=128),  # demo, tests
+    'base':  dict(depth=12, num_heads=12, embed_dims=768,  decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 130 M
+    'large': dict(depth=24, num_heads=16, embed_dims=1024, decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 458 M
+    'xl':    dict(depth=28, num_heads=16, embed_dims=1152, decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 675 M
+}
+
+#                latent = channels × H/stride × W/stride; scale multiplies it; patch is the PatchConv's kernel on it.
+#                scale=None: per-channel statistics from a latent cache's manifest. source: hub id or file to download.
+VAES: dict[str, dict[str, Any]] = {
+    'sd-f8d4':     dict(codec='diffusers', channels=4,  stride=8,  scale=0.18215, patch_size=2,  source='stabilityai/sd-vae-ft-ema', licence='MIT'),  # default everywhere
+    'sd-f8d4-mse': dict(codec='diffusers', channels=4,  stride=8,  scale=0.18215, patch_size=2,  source='stabilityai/sd-vae-ft-mse', licence='MIT'),
+    'kl-f16d16':   dict(codec='kl',        channels=16, stride=16, scale=0.2325,  patch_size=1,  source='kl16.ckpt of LTH14/mar', licence='MIT'),      # Tables 6, 8f
+    'va-f16d32':   dict(codec='kl',        channels=32, stride=16, scale=None,    patch_size=1,  source='vavae-imagenet256-f16d32-dinov2.pt of hustvl/vavae-imagenet256-f16d32-dinov2', licence='MIT'),  # Table 3
+    'tiny':        dict(codec='diffusers', channels=4,  stride=8,  scale=1.0,     patch_size=2,  source='tools/train_tiny_vae.py', licence='Apache-2.0'),  # demo, tests
+    'pixel':       dict(codec='pixel',     channels=3,  stride=1,  scale=1.0,     patch_size=16, source='', licence=''),  # no autoencoder: the MAE baseline
+}
+# fmt: on
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """'; did you mean X?' for the closest of `valid` (empty when nothing is close)."""
+    close = get_close_matches(str(name), [str(v) for v in valid], n=1)
+    return f"; did you mean '{close[0]}'?" if close else ''
+
+
+def lookup(table: Mapping[str, Any], name: str, what: str) -> Any:
+    """`table[name]`, or a ValueError that lists the valid names and the nearest one."""
+    if name not in table:
+        raise ValueError(f"unknown {what} '{name}': expected one of {sorted(table)}{nearest(name, table)}")
+    return table[name]

@@ -1,0 +1,6 @@
+"""Frozen autoencoders behind one contract: images in, latents out, and back."""
+
+from .base import LatentCodec
+from .build import build_codec
+
+__all__ = ['LatentCodec', 'build_codec']

@@ -1,0 +1,163 @@
+"""A codec from the name of a preset."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usp_mm.presets import VAES, lookup, nearest
+
+from . import sd
+from .base import LatentCodec
+from .kl import load_autoencoder
+from .pixel import PixelCodec
+from .weights import read_weights
+
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+#: What VA-VAE's training checkpoint holds beside the autoencoder: its losses, and the vision model it is aligned with.
+TRAINING_ONLY = ('loss.', 'foundation_model.', 'linear_proj.')
+#: Presets whose folder says the scale.
+_OWN_SCALE = ('tiny',)
+
+Stats = str | Path | Mapping[str, Any] | None
+
+
+def codec_spec(name: str) -> dict[str, Any]:
+    """The preset's row of `usp_mm.presets.VAES`, for shapes without weights; unknown names are a ValueError."""
+    row: dict[str, Any] = lookup(VAES, name, 'VAE')
+    return row
+
+
+def build_codec(
+    cfg: str | Mapping[str, Any] | LatentCodec,
+    *,
+    path: str | Path | None = None,
+    dtype: str | torch.dtype = 'float32',
+    encode_batch_size: int | None = None,
+    stats: Stats = None,
+    load_weights: bool = True,
+) -> LatentCodec:
+    """A frozen autoencoder, its weights loaded and checked.
+
+    Args:
+        cfg: a preset of `usp_mm.presets.VAES`, or a dict of `name` and any of the arguments below (which it overrides);
+            a codec is returned as it is.
+        path: weights. diffusers presets: a folder (autoencoder or whole pipeline) or hub id, by default the preset's hub
+            id. KL presets: a `.safetensors`, `.ckpt`, `.pt` or `.pth` file.
+        dtype: arithmetic of the network: 'float32', 'bfloat16' or 'float16'. What it returns is float32.
+        encode_batch_size: images per network call; all at once if None.
+        stats: per-channel statistics for presets without a fixed scale (`va-f16d32`): a latent cache's manifest.json, or
+            a dict or JSON file with lists 'latent_mean' and 'latent_std'.
+        load_weights: False where only latents are scaled, such as training from a cache; encoding and decoding then fail.
+
+    Raises:
+        ValueError: an unknown preset, key or dtype; weights that are not the preset's; statistics that are not.
+        FileNotFoundError: no weights or statistics at the path.
+    """
+    arguments = dict(path=path, dtype=dtype, encode_batch_size=encode_batch_size, stats=stats, load_weights=load_weights)
+    if isinstance(cfg, LatentCodec):
+        if path is not None or stats is not None:
+            raise ValueError(f'{cfg!r} is built already: give path and stats to build_codec with its name instead')
+        return cfg
+    if isinstance(cfg, str):
+        return _build(cfg, **arguments)  # type: ignore[arg-type]
+    for key in cfg:
+        if key not in ('name', *arguments):
+            raise ValueError(f"unknown VAE key '{key}': expected {['name', *arguments]}{nearest(key, ['name', *arguments])}")
+    if 'name' not in cfg:
+        raise ValueError(f"VAE {dict(cfg)} lacks 'name': one of {sorted(VAES)}")
+    return _build(**{**arguments, **cfg})
+
+
+def _build(
+    name: str,
+    path: str | Path | None,
+    dtype: str | torch.dtype,
+    encode_batch_size: int | None,
+    stats: Stats,
+    load_weights: bool,
+) -> LatentCodec:
+    row = codec_spec(name)
+    if stats is not None and row['scale'] is not None:
+        raise ValueError(f"VAE '{name}' has the fixed scale {row['scale']}: remove stats={stats!r}")
+    common = dict(
+        name=name,
+        channels=row['channels'],
+        stride=row['stride'],
+        patch_size=row['patch_size'],
+        scale=row['scale'],
+        dtype=lookup(DTYPES, str(dtype).removeprefix('torch.'), 'dtype'),
+        encode_batch_size=encode_batch_size,
+    )
+    moments = None if stats is None else read_stats(stats)
+    codec = _LOADERS[row['codec']](name, row, None if path is None else str(path), load_weights, common)
+    if moments is not None:
+        codec.set_stats(*moments)
+    return codec
+
+
+def _diffusers(name: str, row: dict[str, Any], path: str | None, load_weights: bool, common: dict[str, Any]) -> LatentCodec:
+    own_scale = name in _OWN_SCALE
+    if own_scale and path is None:
+        raise ValueError(f"VAE '{name}' needs a path: make its folder with `python {row['source']} DATA OUT`, pass path=OUT")
+    if not load_weights and not own_scale:
+        return sd.DiffusersCodec(None, **common)
+    obtain = (
+        f'make it with `python {row["source"]} DATA OUT`'
+        if own_scale
+        else f'download it with `hf download {row["source"]} --local-dir DIR` and pass path=DIR'
+    )
+    path = path or row['source']
+    config, arguments = sd.read_config(path, obtain)
+    scale, shift = sd.check_config(config, name, row, path, own_scale)
+    network = sd.load_network(path, arguments, obtain) if load_weights else None
+    return sd.DiffusersCodec(network, **{**common, 'scale': scale, 'shift': shift})
+
+
+def _kl(name: str, row: dict[str, Any], path: str | None, load_weights: bool, common: dict[str, Any]) -> LatentCodec:
+    if not load_weights:
+        return LatentCodec(None, **common)
+    if path is None:
+        raise ValueError(f"VAE '{name}' needs a path to its weights: download {row['source']} and pass path=FILE")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} does not exist: download {row['source']} for VAE '{name}'")
+    weights = {key: x for key, x in read_weights(path).items() if not key.startswith(TRAINING_ONLY)}
+    network, structure = load_autoencoder(weights, path)
+    for key, value in (('channels', structure.latent_channels), ('stride', structure.stride)):
+        if value != row[key]:
+            raise ValueError(f"{path} has latent {key} {value}, but VAE '{name}' has {row[key]}: name the VAE that it is")
+    return LatentCodec(network, **common)
+
+
+def _pixel(name: str, row: dict[str, Any], path: str | None, load_weights: bool, common: dict[str, Any]) -> LatentCodec:
+    if path is not None:
+        raise ValueError(f"VAE '{name}' has no weights: remove path='{path}'")
+    return PixelCodec(**common)
+
+
+_LOADERS = {'diffusers': _diffusers, 'kl': _kl, 'pixel': _pixel}
+
+
+def read_stats(stats: str | Path | Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """'latent_mean' and 'latent_std' of a dict or JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, or a list is missing.
+    """
+    content: Any = stats
+    if not isinstance(stats, Mapping):
+        if not Path(stats).is_file():
+            raise FileNotFoundError(f'{stats} is not a file: expected the manifest.json of a latent cache')
+        try:
+            content = json.loads(Path(stats).read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{stats} is not JSON ({error}): expected the manifest.json of a latent cache') from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"stats are a {type(content).__name__}: expected lists 'latent_mean' and 'latent_std' by name")
+    for key in ('latent_mean', 'latent_std'):
+        if not isinstance(content.get(key), (list, tuple)):
+            raise ValueError(f"stats have no list '{key}' (found {sorted(content)}): expected 'latent_mean' and 'latent_std'")
+    return list(content['latent_mean']), list(content['latent_std'])
