@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+import usp_mm  # noqa: F401, I001  (upstream patches before anything else is imported)
+from small_world import SmallWorld
+from vae_files import GOLDEN_KL16, kl_weights, save
 
 
 @pytest.fixture(scope='session')
@@ -25,3 +27,10 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('data') / 'demo'
     make_demo_data(folder, DemoData(train_digits=40, val_digits=20, train_scenes=6, val_scenes=4))
     return folder
+
+
+@pytest.fixture(scope='session')
+def small_world(tmp_path_factory: pytest.TempPathFactory, demo_data: Path, tiny_vae_folder: Path) -> SmallWorld:
+    """Everything that lets any config take a step in a second; treat it as read-only."""
+    folder = tmp_path_factory.mktemp('small_world')
+    return SmallWorld(folder, demo_data, tiny_vae_folder, save(kl_weights(GOLDEN_KL16), folder / 'kl16.safetensors'))

@@ -6,7 +6,7 @@ from pathlib import Path
 import mmengine
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
-from usp_mm.engine.launch import add_common_arguments, build_runner, load_config, run_command
+from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config, run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -15,7 +15,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--amp', action='store_true', help='autocast during the test')
     parser.add_argument('--out', help='write the metrics to this JSON file')
-    add_common_arguments(parser)
+    add_run_arguments(parser)
     return parser.parse_args()
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     args = parse_args()
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
-    cfg = load_config(args)
+    cfg = load_run_config(args)
     cfg.load_from = args.checkpoint
     if args.amp:
         cfg.test_cfg.fp16 = True

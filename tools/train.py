@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import Config
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
-from usp_mm.engine.launch import add_common_arguments, build_runner, load_config, run_command
+from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config, run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
     parser.add_argument('--no-validate', action='store_true', help='skip validation during training')
-    add_common_arguments(parser)
+    add_run_arguments(parser)
     return parser.parse_args()
 
 
@@ -37,7 +37,7 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_run_config(args)
     apply_flags(cfg, args)
     build_runner(cfg).train()
 

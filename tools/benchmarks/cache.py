@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--num-samples', type=int, default=4096, help='default: %(default)s')
     parser.add_argument('--batch-size', type=int, default=256, help='default: %(default)s')
     parser.add_argument('--shard-size', type=int, default=16384, help='samples a shard (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, default=5, help='times the data are read; the best counts (default: %(default)s)')
+    parser.add_argument('--epochs', type=int, default=10, help='times the data are read; the best counts (default: %(default)s)')
     parser.add_argument('--folder', type=Path, help='where to write, on the disk to be measured (default: a temporary folder)')
 
 
@@ -122,7 +122,7 @@ def measure_cache(folder: Path, moments: Any, dtype: str, args: argparse.Namespa
             sampler=dict(type='EpochSampler', seed=0),
             batch_size=args.batch_size,
             num_workers=0,
-            collate_fn=dict(type='default_collate'),
+            collate_fn=dict(type='collate_latents'),
         )
     )
     return _row(f'cache, {dtype}', folder, write_seconds, loader, args.epochs)

@@ -13,10 +13,15 @@ from mmengine.runner import Runner
 from .config_check import check_cfg_options, check_config
 
 
-def add_common_arguments(parser: ArgumentParser) -> None:
-    """--work-dir, --cfg-options, --launcher, with MMEngine's meanings."""
-    parser.add_argument('--work-dir', help='where logs, checkpoints and pictures go (default: work_dirs/CONFIG-NAME)')
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """--cfg-options, with MMEngine's meaning."""
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='settings to override, key=value')
+
+
+def add_run_arguments(parser: ArgumentParser) -> None:
+    """--work-dir, --cfg-options, --launcher, with MMEngine's meanings."""
+    add_config_arguments(parser)
+    parser.add_argument('--work-dir', help='where logs, checkpoints and pictures go (default: work_dirs/CONFIG-NAME)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
 
@@ -28,15 +33,21 @@ def load_config(args: Namespace) -> Config:
         FileNotFoundError: no such config.
         ValueError: a key that nothing reads.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not Path(args.config).is_file():
         raise FileNotFoundError(f"no config at '{args.config}': give a file under configs/")
     cfg = Config.fromfile(args.config)
     check_cfg_options(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
+    check_config(cfg)
+    return cfg
+
+
+def load_run_config(args: Namespace) -> Config:
+    """`load_config`, with launcher and work folder set."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
-    check_config(cfg)
     return cfg
 
 

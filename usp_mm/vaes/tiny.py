@@ -37,7 +37,7 @@ class TinyVAETraining:
         seed: of weights, data order, crops, flips and posterior noise.
     """
 
-    steps: int = 800
+    steps: int = 400
     batch_size: int = 16
     lr: float = 4e-3
     kl_weight: float = 1e-4

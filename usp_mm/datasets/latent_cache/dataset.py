@@ -153,16 +153,17 @@ class LatentCacheDataset(BaseDataset):
         """record[N] of the given samples and views."""
         shards, places = np.divmod(rows, self.manifest['shard_size'])
         places = places * self.num_views + views
-        records = np.empty(
-            len(rows), np.dtype((np.void, self.storage.record.itemsize))
-        )  # plain bytes: NumPy copies fields one by one
-        for shard in np.unique(shards):
+        touched = np.unique(shards).tolist()
+        if len(touched) == 1:
+            return self._map(touched[0])[places].view(self.storage.record)
+        records = np.empty(len(rows), np.dtype((np.void, self.storage.record.itemsize)))
+        for shard in touched:
             chosen = shards == shard
-            records[chosen] = self._map(int(shard))[places[chosen]]
+            records[chosen] = self._map(shard)[places[chosen]]
         return records.view(self.storage.record)
 
     def _map(self, shard: int) -> np.ndarray:
-        """bytes[samples * views] of a shard."""
+        """bytes[samples * views] of a shard: records as plain bytes, since NumPy copies structured ones field by field."""
         if shard not in self._maps:
             records = np.load(self._paths[shard], mmap_mode='r', allow_pickle=False)
             self._maps[shard] = np.asarray(records).reshape(-1).view(np.dtype((np.void, records.dtype.itemsize)))

@@ -1,0 +1,12 @@
+_base_ = './digits_latents.py'
+
+val_dataloader = dict(
+    batch_size=256,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='LatentCacheDataset', data_root='work_dirs/quickstart/latents/val', flip=False),
+)
+val_evaluator = dict(type='Accuracy', topk=(1,))
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

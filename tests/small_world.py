@@ -1,0 +1,90 @@
+"""Data, caches, VAE weights and shrunk configs, so that any config can take a step in a second."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+
+ROOT = Path(__file__).parent.parent
+ARCH = dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
+
+
+def run_tool(*command, cwd=ROOT, **kwargs):
+    """Run `python COMMAND` as a user does; returns the finished process with its output as text."""
+    words = [sys.executable, *map(str, command)]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=600, **kwargs)
+
+
+class SmallWorld:
+    """Two classes of two images, a tiny VAE, a KL-16 of width 32, caches of both, and a pretrained encoder each."""
+
+    def __init__(self, folder: Path, demo_data: Path, tiny_vae_folder: Path, kl16_file: Path) -> None:
+        self.folder, self.tiny_vae_folder, self.kl16_file = folder, tiny_vae_folder, kl16_file
+        self.images = folder / 'images'
+        for split in ('train', 'val'):
+            for name in ('0', '1'):
+                target = self.images / split / name
+                target.mkdir(parents=True)
+                for image in sorted((demo_data / 'imagenet' / split / name).iterdir())[:2]:
+                    shutil.copy(image, target)
+
+    def vae_of(self, name: str) -> dict:
+        """Preset and weights that stand in for a config's VAE: the same channels, stride and patch."""
+        if name == 'pixel':
+            return dict(vae='pixel', vae_path=None)
+        if name == 'kl-f16d16':
+            return dict(vae=name, vae_path=str(self.kl16_file))
+        return dict(vae='tiny', vae_path=str(self.tiny_vae_folder))
+
+    def cache(self, vae: str, img_size: int, flip: bool = True) -> str:
+        """A latent cache of the training images."""
+        from usp_mm.datasets.latent_cache.plan import CacheSpec
+        from usp_mm.datasets.latent_cache.writer import write_cache
+        from usp_mm.vaes import build_codec
+
+        preset = self.vae_of(vae)
+        out = self.folder / f'latents-{preset["vae"]}-{img_size}-{flip}'
+        if not out.exists():
+            codec = build_codec(preset['vae'], path=preset['vae_path'])
+            write_cache(str(self.images / 'train'), out, codec, CacheSpec(img_size, flip=flip), num_workers=0)
+        return str(out)
+
+    def encoder(self, backbone: dict, vae: str) -> str:
+        """A checkpoint of a random encoder of this shape."""
+        path = self.folder / f'encoder-{vae}-{backbone["img_size"]}.pth'
+        if not path.exists():
+            shape = {key: backbone[key] for key in ('arch', 'img_size', 'patch_size') if key in backbone}
+            encoder = MODELS.build(dict(type='USPViT', vae=vae, **shape))
+            torch.save(dict(state_dict={f'backbone.{k}': v for k, v in encoder.state_dict().items()}), path)
+        return str(path)
+
+    def shrink(self, cfg: Config) -> Config:
+        """The config at a size that steps in a second: one epoch of one iteration of four images."""
+        model, preset = cfg.model, self.vae_of(cfg.model.data_preprocessor.vae)
+        model.data_preprocessor.update(preset)
+        model.backbone.arch = dict(ARCH)
+        if 'frozen_stages' in model.backbone:
+            model.backbone.frozen_stages = ARCH['depth']
+        if model.backbone.get('init_cfg'):
+            model.backbone.init_cfg.checkpoint = self.encoder(model.backbone, preset['vae'])
+        if 'num_classes' in model.get('head', {}):
+            model.head.num_classes = 2
+        for name in ('train', 'val', 'test'):
+            loader = cfg.get(f'{name}_dataloader')
+            if loader is None:
+                continue
+            loader.update(batch_size=4, num_workers=0, persistent_workers=False)
+            if loader.dataset.type == 'LatentCacheDataset':
+                loader.dataset.data_root = self.cache(preset['vae'], model.backbone.img_size, loader.dataset.flip)
+            else:
+                loader.dataset.data_root = str(self.images)
+        if cfg.get('val_evaluator'):
+            cfg.val_evaluator.topk = cfg.test_evaluator.topk = (1,)
+        cfg.train_cfg.max_epochs = 1
+        cfg.param_scheduler = [dict(type='ConstantLR', factor=1.0, by_epoch=False)]
+        cfg.default_hooks.logger.interval = 1
+        return cfg

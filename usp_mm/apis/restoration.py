@@ -1,0 +1,57 @@
+"""Restore masked images with a pretrained USP (Figures 5 and 6)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmpretrain.registry import MODELS, TRANSFORMS
+
+from usp_mm.datasets import EpochIndex
+from usp_mm.models import USP
+from usp_mm.models.restoration import restoration_picture
+from usp_mm.vaes.weights import read_weights
+
+
+def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = None) -> USP:
+    """The pretraining algorithm of a config with a checkpoint's weights, loaded strictly.
+
+    Args:
+        checkpoint: of `tools/train.py`, or official weights.
+        device: by default the GPU, else the CPU.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: a config of another stage, or a checkpoint of another model.
+    """
+    if cfg.model.type != 'USP':
+        raise ValueError(f"restoration needs a pretraining config (model.type 'USP'), this one has '{cfg.model.type}'")
+    weights = read_weights(checkpoint)
+    model = MODELS.build(cfg.model)
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"'{checkpoint}' does not fit the config: {error}") from error
+    return model.to(device or get_device()).eval()
+
+
+def restore_images(model: USP, images: Sequence[str | Path], composite: str = 'predicted', seed: int = 0) -> np.ndarray:
+    """One row an image, as `restoration_picture` draws it: uint8[rows, columns, 3], RGB.
+
+    Args:
+        images: files; each is resized and centre-cropped to the model's size.
+        composite: 'predicted' or 'visible'.
+        seed: of the masks.
+    """
+    size = model.backbone.geometry.img_size
+    steps = [
+        dict(type='LoadImage'),
+        dict(type='ResizeEdge', scale=size, edge='short', backend='pillow', interpolation='bicubic'),
+        dict(type='CenterCrop', crop_size=size),
+        dict(type='PackInputs'),
+    ]
+    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+    samples = [pipeline(dict(img_path=str(path), sample_idx=EpochIndex(i, 0, seed))) for i, path in enumerate(images)]
+    return restoration_picture(model, samples, composite)
