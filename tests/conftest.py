@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-
-import usp_mm  # noqa: F401, I001  (upstream patches before anything else is imported)
 from small_world import SmallWorld
 from vae_files import GOLDEN_KL16, kl_weights, save
+
+import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 
 
 @pytest.fixture(scope='session')

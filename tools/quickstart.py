@@ -20,9 +20,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-PRETRAIN = 'configs/usp/usp_vit-tiny_1xb128-coslr-60e_digits.py'
-PROBE = 'configs/vit/vit-tiny_usp-pre_1xb128-linear-coslr-20e_digits.py'
+PRETRAIN = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
+PROBE = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
 console = Console()
 
 
@@ -94,7 +93,7 @@ def prepare(stages: Stages, args: argparse.Namespace) -> None:
 def pretrain_and_probe(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
     """Pretrain, probe the encoder, and probe a random one with the same seed, data and schedule."""
     work_dir = stages.work_dir
-    data = [f'{loader}_dataloader.dataset.data_root={work_dir}/latents/{split}' for loader, split in (('train', 'train'),)]
+    data = [f'train_dataloader.dataset.data_root={work_dir}/latents/train']
     vae = f'model.data_preprocessor.vae_path={work_dir}/vae'
     run_dir = work_dir / f'pretrain-seed{seed}'
     epochs = [f'train_cfg.max_epochs={args.pretrain_epochs}'] if args.pretrain_epochs else []
@@ -105,7 +104,10 @@ def pretrain_and_probe(stages: Stages, args: argparse.Namespace, seed: int) -> d
 
     accuracy = {}
     epochs = [f'train_cfg.max_epochs={args.probe_epochs}'] if args.probe_epochs else []
-    data += [f'val_dataloader.dataset.data_root={work_dir}/latents/val', f'test_dataloader.dataset.data_root={work_dir}/latents/val']
+    data += [
+        f'val_dataloader.dataset.data_root={work_dir}/latents/val',
+        f'test_dataloader.dataset.data_root={work_dir}/latents/val',
+    ]
     starts = {
         'usp': [f'model.backbone.init_cfg.checkpoint={checkpoint}'],
         'random': ['model.backbone.init_cfg=None'],
@@ -144,9 +146,7 @@ def report(stages: Stages, runs: list[dict], picture: Path) -> None:
         'pretraining loss, first → last': ' → '.join(mean_of([r[key] for r in runs], 3) for key in ('loss_first', 'loss_last')),
         'linear probe, USP encoder': mean_of([r['accuracy']['usp'] for r in runs], 2) + ' %',
         'linear probe, random encoder': mean_of([r['accuracy']['random'] for r in runs], 2) + ' %',
-        'time': f'{sum(stages.seconds.values()):.0f} s on {torch.get_num_threads()} CPU threads'
-        if not torch.cuda.is_available()
-        else f'{sum(stages.seconds.values()):.0f} s on {torch.cuda.get_device_name()}',
+        'time': f'{sum(stages.seconds.values()):.0f} s on {device_name()}',
         'restoration picture': str(picture),
         'TensorBoard': f'tensorboard --logdir {stages.work_dir}',
         'summary': str(stages.work_dir / 'summary.json'),
@@ -154,8 +154,17 @@ def report(stages: Stages, runs: list[dict], picture: Path) -> None:
     for row in rows.items():
         table.add_row(*row)
     console.print(table)
-    summary = dict(runs=runs, seconds=stages.seconds, picture=str(picture), torch=torch.__version__, machine=platform.processor())
+    summary = dict(
+        runs=runs, seconds=stages.seconds, picture=str(picture), torch=torch.__version__, machine=platform.processor()
+    )
     (stages.work_dir / 'summary.json').write_text(json.dumps(summary, indent=1) + '\n')
+
+
+def device_name() -> str:
+    """The GPU, or how many threads of which processor."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f'{torch.get_num_threads()} CPU threads ({platform.machine()})'
 
 
 def mean_of(values: list[float], digits: int) -> str:

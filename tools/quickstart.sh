@@ -3,4 +3,5 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 ensure_env core
-exec "$USP_VENV/bin/python" "$ROOT/tools/quickstart.py" "$@"
+cd "$ROOT"
+exec "$USP_VENV/bin/python" tools/quickstart.py "$@"

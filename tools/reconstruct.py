@@ -47,7 +47,7 @@ def find_images(paths: list[str], num: int) -> list[Path]:
             raise FileNotFoundError(f"no image or folder at '{path}'")
         found += [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
     if not found:
-        raise FileNotFoundError(f"no image in {paths}: looked for {', '.join(SUFFIXES)}")
+        raise FileNotFoundError(f'no image in {paths}: looked for {", ".join(SUFFIXES)}')
     num = min(num, len(found))
     return [found[i * len(found) // num] for i in range(num)]
 

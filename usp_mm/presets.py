@@ -12,7 +12,7 @@ from typing import Any
 # fmt: off
 #          encoder                                          MAE decoder (section 3.1)                            DiT/SiT at patch 2
 ARCHS: dict[str, dict[str, int]] = {
-    'tiny':  dict(depth=6,  num_heads=3,  embed_dims=192,  decoder_depth=2, decoder_heads=4,  decoder_dims=128),  # demo, tests
+    'tiny':  dict(depth=4,  num_heads=4,  embed_dims=128,  decoder_depth=2, decoder_heads=4,  decoder_dims=64),   # demo, tests
     'base':  dict(depth=12, num_heads=12, embed_dims=768,  decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 130 M
     'large': dict(depth=24, num_heads=16, embed_dims=1024, decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 458 M
     'xl':    dict(depth=28, num_heads=16, embed_dims=1152, decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 675 M

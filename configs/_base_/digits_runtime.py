@@ -1,3 +1,3 @@
 _base_ = './usp_runtime.py'
 
-default_hooks = dict(logger=dict(interval=11), checkpoint=dict(interval=20, max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=23), checkpoint=dict(interval=20, max_keep_ckpts=2))

@@ -22,7 +22,11 @@ def test_options_that_lead_nowhere(option, message):
 
 def test_valid_options_pass():
     cfg = Config.fromfile(CONFIG)
-    options = {'model.backbone.drop_path_rate': 0.1, 'train_dataloader.dataset.pipeline.2.scale': 128, 'find_unused_parameters': True}
+    options = {
+        'model.backbone.drop_path_rate': 0.1,
+        'train_dataloader.dataset.pipeline.2.scale': 128,
+        'find_unused_parameters': True,
+    }
     check_cfg_options(cfg, options)
     cfg.merge_from_dict(options)
     check_config(cfg)

@@ -19,7 +19,9 @@ def test_layer_decay_scales_and_weight_decay():
         dict(
             type='USPClassifier',
             data_preprocessor=dict(type='LatentDataPreprocessor', vae='sd-f8d4', load_vae=False),
-            backbone=dict(type='USPViT', arch=dict(embed_dims=48, num_heads=3), img_size=64, out_type='avg_featmap', final_norm=False),
+            backbone=dict(
+                type='USPViT', arch=dict(embed_dims=48, num_heads=3), img_size=64, out_type='avg_featmap', final_norm=False
+            ),
             head=dict(type='VisionTransformerClsHead', num_classes=10),
         )
     )

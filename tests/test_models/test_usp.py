@@ -93,7 +93,9 @@ def test_vae_leaves_no_trace_and_checkpoints_load_wherever_it_stands(tiny_vae_fo
 def test_ten_adamw_steps_follow_a_plain_torch_loop_bit_for_bit():
     """Decay and betas of section 3.1 against torch's AdamW with two hand-made groups."""
     ours, plain = build(), build()
-    optim_cfg = dict(optimizer=dict(type='AdamW', lr=2.4e-3, betas=(0.9, 0.95), weight_decay=0.05), paramwise_cfg=dict(flat_decay_mult=0.0))
+    optim_cfg = dict(
+        optimizer=dict(type='AdamW', lr=2.4e-3, betas=(0.9, 0.95), weight_decay=0.05), paramwise_cfg=dict(flat_decay_mult=0.0)
+    )
     wrapper = build_optim_wrapper(ours, {'type': 'OptimWrapper', **optim_cfg})
     trained = [p for p in plain.parameters() if p.requires_grad]
     groups = [

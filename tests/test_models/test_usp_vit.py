@@ -106,6 +106,13 @@ def test_pretraining_refuses_latents_of_another_size():
 
 def test_layer_depth_follows_the_blocks():
     model = build()
-    depths = [model.get_layer_depth(f'backbone.{n}', 'backbone.') for n in ('cls_token', 'patch_embed.proj.bias', 'blocks.1.norm1.bias')]
+    depths = [
+        model.get_layer_depth(f'backbone.{n}', 'backbone.')
+        for n in ('cls_token', 'patch_embed.proj.bias', 'blocks.1.norm1.bias')
+    ]
     assert depths == [(0, 5), (0, 5), (2, 5)]
-    assert model.get_layer_depth('backbone.norm.weight', 'backbone.') == model.get_layer_depth('head.fc.weight', 'backbone.') == (4, 5)
+    assert (
+        model.get_layer_depth('backbone.norm.weight', 'backbone.')
+        == model.get_layer_depth('head.fc.weight', 'backbone.')
+        == (4, 5)
+    )

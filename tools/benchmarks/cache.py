@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--num-samples', type=int, default=4096, help='default: %(default)s')
     parser.add_argument('--batch-size', type=int, default=256, help='default: %(default)s')
     parser.add_argument('--shard-size', type=int, default=16384, help='samples a shard (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, default=10, help='times the data are read; the best counts (default: %(default)s)')
+    parser.add_argument(
+        '--epochs', type=int, default=10, help='times the data are read; the best counts (default: %(default)s)'
+    )
     parser.add_argument('--folder', type=Path, help='where to write, on the disk to be measured (default: a temporary folder)')
 
 

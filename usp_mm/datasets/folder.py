@@ -48,7 +48,7 @@ def scan_image_folder(
 
     samples, empty = get_samples(root, folder_to_idx if with_label else None, is_image)
     if not samples:
-        raise FileNotFoundError(f"no image in '{root}': looked for {', '.join(extensions)}")
+        raise FileNotFoundError(f"no image in '{root}': looked for {', '.join(sorted(extensions))}")
     if empty:
         names = ', '.join(f"'{name}'" for name in sorted(empty))
         raise ValueError(f"no image in class folder {names} of '{root}': fill or delete it (class numbers follow the folders)")
@@ -63,7 +63,7 @@ class ImageFolder(CustomDataset):
 
     def _find_samples(self) -> list:
         scan = scan_image_folder(self.img_prefix, self.extensions, self.with_label)
-        if scan.labels is None:
+        if scan.labels is None or scan.classes is None:
             return scan.paths
         classes = self._metainfo.setdefault('classes', scan.classes)
         if len(classes) != len(scan.classes):

@@ -7,8 +7,9 @@ import torch
 
 
 def derive_seed(*key: int) -> int:
-    """A 63-bit seed from non-negative integers; keys that differ anywhere give unrelated seeds."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+    """A 63-bit seed from integers of 0 to 2^64 - 1; keys that differ anywhere give unrelated seeds."""
+    words = [len(key), *(word for number in key for word in divmod(int(number), 1 << 32))]  # of 32 bits each
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
 def seed_all(*key: int) -> None:

@@ -1,5 +1,7 @@
 """Pipeline steps that mmpretrain lacks."""
 
+from typing import Any
+
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.logging import MMLogger
 
@@ -52,7 +54,7 @@ class LoadImage(LoadImageFromFile):
         ValueError: the file is truncated or no image.
     """
 
-    def __init__(self, *, imdecode_backend: str = 'pillow', **kwargs) -> None:
+    def __init__(self, *, imdecode_backend: str = 'pillow', **kwargs: Any) -> None:
         super().__init__(imdecode_backend=imdecode_backend, **kwargs)
 
     def transform(self, results: dict) -> dict | None:

@@ -71,9 +71,11 @@ def check_config(cfg: Config) -> None:
     """Compare every `dict(type=…)` of a config with the signature of the class it names.
 
     Raises:
-        ValueError: an argument that the class does not take, with its place and the nearest name; an unset checkpoint.
+        ValueError: an argument that the class does not take, with its place and the nearest name; an unset checkpoint;
+            training that ends before a scheduler begins.
         FileNotFoundError: a checkpoint that is not there.
     """
+    _check_schedule(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         for path, node in _typed_dicts(cfg._cfg_dict, ''):
             if node['type'] == 'USPPretrained':
@@ -81,6 +83,17 @@ def check_config(cfg: Config) -> None:
             builder = next((_BUILDERS[part] for part in reversed(path.split('.')) if part in _BUILDERS), None)
             if builder is not None and isinstance(node['type'], str):
                 _check_arguments(path, node, builder)
+
+
+def _check_schedule(cfg: Config) -> None:
+    max_epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
+    for i, scheduler in enumerate(cfg.get('param_scheduler') or []):
+        begin = scheduler.get('begin', 0)
+        if max_epochs is not None and scheduler.get('by_epoch', True) and begin >= max_epochs:
+            raise ValueError(
+                f'train_cfg.max_epochs={max_epochs} ends before param_scheduler.{i} begins, at {begin}: shorten the warm-up too, '
+                f'--cfg-options param_scheduler.0.end=E param_scheduler.{i}.begin=E'
+            )
 
 
 def _typed_dicts(node: Any, path: str):

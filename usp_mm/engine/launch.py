@@ -3,11 +3,11 @@
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from .config_check import check_cfg_options, check_config
@@ -78,16 +78,24 @@ def build_runner(cfg: Config) -> Runner:
     return Runner.from_cfg(cfg)
 
 
-def run_command(main) -> None:
-    """Run a tool's `main()`; a user's mistake ends in one line and exit code 2, not in a traceback."""
+def run_command(main: Callable[[], None]) -> None:
+    """Run a tool's `main()`; a user's mistake ends in one line and exit code 1, not in a traceback."""
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
-        logger = MMLogger.get_current_instance()
-        logger.debug('traceback', exc_info=True)
-        sys.exit(f'error: {error}')
+    except (ValueError, OSError) as error:
+        if os.environ.get('USP_TRACEBACK'):
+            raise
+        sys.exit(f'error: {_one_line(error)}  (USP_TRACEBACK=1 shows where)')
     except KeyboardInterrupt:
         sys.exit('interrupted')
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _one_line(error: Exception) -> str:
+    """The message; of an error in a data-loading process, the original's."""
+    text = str(error).strip()
+    if text.startswith('Caught '):
+        text = text.splitlines()[-1].split(': ', 1)[-1]
+    return text

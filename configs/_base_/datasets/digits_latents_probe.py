@@ -4,7 +4,7 @@ val_dataloader = dict(
     batch_size=256,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='collate_latents'),
     dataset=dict(type='LatentCacheDataset', data_root='work_dirs/quickstart/latents/val', flip=False),
 )
 val_evaluator = dict(type='Accuracy', topk=(1,))

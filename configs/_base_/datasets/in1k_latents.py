@@ -5,6 +5,6 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='collate_latents'),
     dataset=dict(type='LatentCacheDataset', data_root='data/imagenet_latents/sd-f8d4_224px', flip=True),
 )

@@ -16,10 +16,9 @@ def collate_latents(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     inputs = [sample['inputs'] for sample in batch]
     whole = inputs[0]._base
-    if whole is None or len(whole) != len(inputs):
+    if whole is None or len(whole) != len(inputs) or set(batch[0]) != {'inputs', 'data_samples'}:
         return default_collate(batch)
     for row, x in enumerate(inputs):
         if x._base is not whole or x.storage_offset() != row * x.numel():
             return default_collate(batch)
-    rest = default_collate([{key: value for key, value in sample.items() if key != 'inputs'} for sample in batch])
-    return dict(rest, inputs=whole)
+    return dict(inputs=whole, data_samples=[sample['data_samples'] for sample in batch])

@@ -36,7 +36,7 @@ def random_crop(image: Image.Image, size: int, scale: Sequence[float], seed: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         top, left, height, width = RandomResizedCrop.get_params(image, list(scale), list(RATIO))
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+    return image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
 
 
 def load_image(path: str) -> Image.Image:

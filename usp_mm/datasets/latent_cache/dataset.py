@@ -1,11 +1,13 @@
 """Read a latent cache as an mmpretrain data set."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import MMLogger
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.structures import DataSample
 from torch import Tensor
@@ -43,6 +45,8 @@ class LatentCacheDataset(BaseDataset):
         FileNotFoundError: no cache, or an incomplete one.
         ValueError: the cache is another one than asked for, or a shard is missing or too short.
     """
+
+    _warned = False
 
     def __init__(
         self,
@@ -114,13 +118,19 @@ class LatentCacheDataset(BaseDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The samples of a batch, read and converted together (PyTorch's loaders ask for it)."""
-        indices = [self._normalised(index) for index in indices]
-        rows = self._rows[np.array(indices, dtype=np.int64)]
-        inputs = self.storage.decode(self._gather(rows, self._views(indices, rows)))
+        if self.flip and not self._warned and not isinstance(indices[0], EpochIndex):
+            self._warned = True
+            MMLogger.get_current_instance().warning(
+                'LatentCacheDataset got an index without an epoch, so each sample shows the same view in every epoch: '
+                "use sampler=dict(type='EpochSampler'), or flip=False for validation"
+            )
+        samples = [self._normalised(index) for index in indices]
+        rows = self._rows[np.array(samples, dtype=np.int64)]
+        inputs = self.storage.decode(self._gather(rows, self._views(samples, rows)))
         labels = self._labels[torch.from_numpy(rows)].unsqueeze(1)
         labelled = self.CLASSES is not None
         batch = []
-        for index, moments, label in zip(indices, inputs.unbind(), labels.unbind(), strict=True):
+        for index, moments, label in zip(samples, inputs.unbind(), labels.unbind(), strict=True):
             sample = DataSample()
             sample.set_field(index, 'sample_idx', field_type='metainfo')
             if labelled:
@@ -197,6 +207,6 @@ class LatentCacheDataset(BaseDataset):
 
     def get_subset(self, indices: int | Iterable[int]) -> 'LatentCacheDataset':
         """A data set of the samples that `get_subset_` would keep."""
-        subset = self._copy_without_annotation()
+        subset = copy.copy(self)
         subset.get_subset_(indices)
         return subset

@@ -11,10 +11,10 @@ import numpy as np
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from usp_mm.files import check_free_space, write_json, write_whole
 from usp_mm.vaes import LatentCodec
 
 from ..folder import FolderScan, scan_image_folder
-from .files import check_free_space, write_json, write_whole
 from .manifest import FORMAT_VERSION, LABELS, MANIFEST, PLAN, SAMPLES, WRITE_COMMAND, read_plan
 from .shards import all_shards, latent_statistics
 from .storage import MomentStorage
@@ -96,8 +96,8 @@ def prepare(data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec) -> t
     missing = sum(shard.num_bytes for shard in shards if not shard.is_whole())
     if not missing and (out / MANIFEST).is_file():
         return plan, True
-    out.mkdir(parents=True, exist_ok=True)
     check_free_space(out, missing + sum(map(len, files.values())))
+    out.mkdir(parents=True, exist_ok=True)
     begin(out, plan, files)
     if begun is not None:
         done = sum(shard.is_whole() for shard in shards)

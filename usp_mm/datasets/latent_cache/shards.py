@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-from .files import write_json, write_whole
+from usp_mm.files import write_json, write_whole
+
 from .manifest import load_json, shard_counts, shard_name
 from .storage import LOGVAR_MAX, LOGVAR_MIN, MomentStorage
 

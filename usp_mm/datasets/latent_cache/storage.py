@@ -47,7 +47,7 @@ class MomentStorage:
             del fields['logvar']
         self.dtypes, self.channels, self.latent_size = fields, channels, latent_size
         shape = (channels, latent_size, latent_size)
-        layout = [(name, _NUMPY[dtype], shape) for name, dtype in fields.items()]
+        layout: list[tuple] = [(name, _NUMPY[dtype], shape) for name, dtype in fields.items()]
         if fields.get('logvar') == 'uint8':
             layout.insert(1, ('logvar_range', np.dtype('<f4'), (channels, 2)))
         self.record = np.dtype(layout, align=True)
@@ -56,8 +56,8 @@ class MomentStorage:
     def fields(self) -> dict[str, str]:
         """What each field of the record holds, for the manifest."""
         notes = {'bfloat16': 'bfloat16 (its bits as int16)', 'uint8': 'uint8 code: logvar = low + step * code'}
-        described = {name: notes.get(dtype, dtype) for name, dtype in self.dtypes.items()}
-        if 'logvar_range' in self.record.names:
+        described = {name: notes.get(dtype) or dtype for name, dtype in self.dtypes.items()}
+        if self.dtypes.get('logvar') == 'uint8':
             described['logvar_range'] = 'float32 (low, step) of each channel'
         return described
 
@@ -84,7 +84,8 @@ class MomentStorage:
 
     def decode(self, records: np.ndarray) -> Tensor:
         """record[N] -> moments float32[N, 2C, h, w]; a log-variance that was not stored is -30 (deviation 3e-7)."""
-        moments = torch.empty(len(records), 2 * self.channels, self.latent_size, self.latent_size)
+        shape = (len(records), 2 * self.channels, self.latent_size, self.latent_size)
+        moments = torch.from_numpy(np.empty(shape, np.float32))  # NumPy asks for huge pages: fewer page faults than torch.empty
         for name, part in zip(('mean', 'logvar'), moments.chunk(2, dim=1), strict=True):
             dtype = self.dtypes.get(name)
             if dtype is None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .files import sha256
+from usp_mm.files import sha256
+
 from .manifest import LABELS, MANIFEST, SAMPLES, read_manifest
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from usp_mm.files import explain_full_disk
 from usp_mm.vaes import LatentCodec
 
 from .crops import CroppedImages, stack_or_error
-from .files import explain_full_disk
 from .manifest import SAMPLES
 from .plan import CacheSpec, finish, prepare
 from .shards import Shard, all_shards
@@ -35,7 +35,8 @@ def write_cache(
 
     Under an initialised process group every process calls this; shard i is written by rank
     i modulo the number of processes, and rank 0 writes the manifest when all shards are whole. The
-    bytes do not depend on the number of processes, the batch size or interruptions.
+    bytes do not depend on the number of processes, the batch size or interruptions. (Float32
+    convolutions on a CPU also round by the number of threads, on a GPU by its model.)
 
     Args:
         data_root: one sub-folder a class, or a flat folder of images.

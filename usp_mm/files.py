@@ -65,14 +65,18 @@ def explain_full_disk(folder: Path, needed: Callable[[], int]) -> Iterator[None]
 
 
 def check_free_space(folder: Path, needed: int) -> None:
-    """OSError if the disk of `folder` has less than `needed` bytes left."""
-    if shutil.disk_usage(folder).free < needed:
+    """OSError if the disk that `folder` is, or will be, on has less than `needed` bytes left."""
+    if _free(folder) < needed:
         raise OSError(errno.ENOSPC, _too_little(folder, needed, 'too little disk space'))
 
 
 def _too_little(folder: Path, needed: int, reason: str) -> str:
-    free = shutil.disk_usage(folder).free
     return (
-        f"cannot write the latent cache '{folder}', {reason}: needs {needed:,} more bytes, {free:,} are free; "
+        f"cannot write the latent cache '{folder}', {reason}: needs {needed:,} more bytes, {_free(folder):,} are free; "
         'make room and run the same command again (finished shards are kept)'
     )
+
+
+def _free(folder: Path) -> int:
+    folder = folder.resolve()
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free

@@ -1,0 +1,298 @@
+"""Writing a latent cache in this process."""
+
+import errno
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_codec import fake_codec, image_folder, truncate_jpeg
+from PIL import Image
+from torch import Tensor
+
+from usp_mm.datasets import LatentCacheDataset
+from usp_mm.datasets.latent_cache import read_manifest
+from usp_mm.datasets.latent_cache.crops import center_crop
+from usp_mm.datasets.latent_cache.plan import CacheSpec
+from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
+from usp_mm.datasets.latent_cache.writer import write_cache
+from usp_mm.vaes import build_codec
+
+SPEC = dict(image_size=32, dtype='float32', shard_size=3)
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp('images'), {'b': 4, 'a': 3, 'c': 1})
+
+
+def write(images: Path, out: Path, batch_size: int = 2, num_workers: int = 0, **spec) -> Path:
+    write_cache(str(images), out, fake_codec(), CacheSpec(**{**SPEC, **spec}), batch_size, num_workers)
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def pixels(path: Path) -> Tensor:
+    crop = np.asarray(center_crop(Image.open(path), 32), dtype=np.float32)
+    return torch.from_numpy((crop - 127.5) / 127.5).permute(2, 0, 1)
+
+
+def views_on_disk(out: Path) -> Tensor:
+    """float32[N, V, 2C, h, w], read without the package's reader."""
+    shards = [np.load(path) for path in sorted(out.glob('*.npy')) if path.name != 'labels.npy']
+    records = np.concatenate(shards)
+    return torch.from_numpy(np.concatenate([records['mean'], records['logvar']], axis=2))
+
+
+def test_views_are_the_encodings_of_image_and_mirror_image(images: Path, tmp_path: Path) -> None:
+    out = write(images, tmp_path / 'out')
+    paths = sorted(images.glob('*/*.png'))
+    batch = torch.stack([pixels(path) for path in paths])
+    codec = fake_codec()
+    found = views_on_disk(out)
+    assert torch.equal(found[:, 0], codec.encode(batch))
+    assert torch.equal(found[:, 1], codec.encode(batch.flip(-1)))
+    assert not torch.allclose(found[:, 1], found[:, 0].flip(-1)), 'the mirror image is encoded, not its latent mirrored'
+    assert (out / 'samples.txt').read_text().split() == [path.relative_to(images).as_posix() for path in paths]
+    assert np.load(out / 'labels.npy').tolist() == [0, 0, 0, 1, 1, 1, 1, 2]
+
+
+def test_manifest(images: Path, tmp_path: Path) -> None:
+    out = write(images, tmp_path / 'out')
+    manifest = read_manifest(out)
+    assert manifest == read_manifest(out / 'manifest.json')
+    expected = dict(
+        vae='sd-f8d4', vae_weight_hash=fake_codec().weight_hash, scale=0.18215, image_size=32, dtype='float32', num_samples=8,
+        classes=['a', 'b', 'c'], views=['crop 0', 'crop 0, flipped'], encode_dtype='float32', store='moments',
+    )  # fmt: skip
+    assert {key: manifest[key] for key in expected} == expected
+    assert [(shard['file'], shard['count']) for shard in manifest['shards']] == [
+        ('shard-00000.npy', 3),
+        ('shard-00001.npy', 3),
+        ('shard-00002.npy', 2),
+    ]
+    summary = describe_cache(out)
+    assert summary['bytes_per_image'] == sum(path.stat().st_size for path in out.glob('shard-*.npy')) / 8
+    mean, logvar = views_on_disk(out).double().chunk(2, dim=2)
+    variance = mean.var((0, 1, 3, 4), unbiased=False) + logvar.exp().mean((0, 1, 3, 4))
+    assert manifest['latent_mean'] == pytest.approx(mean.mean((0, 1, 3, 4)).tolist(), rel=1e-12)
+    assert manifest['latent_std'] == pytest.approx(variance.sqrt().tolist(), rel=1e-12)
+    stats = build_codec('va-f16d32', load_weights=False)
+    with pytest.raises(ValueError, match='latent_mean has 4 numbers'):
+        stats.set_stats(manifest['latent_mean'], manifest['latent_std'])
+
+
+def test_means_alone_have_the_deviation_of_means(images: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(write(images, tmp_path / 'out', store='mean'))
+    batch = torch.stack([pixels(path) for path in sorted(images.glob('*/*.png'))])
+    mean = torch.cat([fake_codec().encode(view)[:, :4] for view in (batch, batch.flip(-1))]).double()
+    assert manifest['latent_std'] == pytest.approx(mean.std((0, 2, 3), unbiased=False).tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize('random_crops', [0, 2])
+def test_bytes_do_not_depend_on_batches_and_workers(images: Path, tmp_path: Path, random_crops: int) -> None:
+    first = write(images, tmp_path / 'first', batch_size=1, random_crops=random_crops, dtype='float16')
+    second = write(images, tmp_path / 'second', batch_size=5, num_workers=2, random_crops=random_crops, dtype='float16')
+    assert contents(first) == contents(second)
+
+
+def test_bytes_of_a_real_vae_do_not_depend_on_batches(demo_data: Path, tiny_vae_folder: Path, tmp_path: Path) -> None:
+    """Convolutions round by the size of the batch, hence calls of one size."""
+    for batch_size in (3, 64):
+        codec = build_codec('tiny', path=tiny_vae_folder)
+        spec = CacheSpec(image_size=32, dtype='float32', shard_size=7, encode_batch_size=4)
+        write_cache(str(demo_data / 'imagenet' / 'val'), tmp_path / str(batch_size), codec, spec, batch_size, 0)
+    assert contents(tmp_path / '3') == contents(tmp_path / '64')
+
+
+def test_random_crops_differ_and_follow_the_seed(images: Path, tmp_path: Path) -> None:
+    found = views_on_disk(write(images, tmp_path / 'out', random_crops=3))
+    assert found.shape == (8, 6, 8, 4, 4)
+    assert len({view.numpy().tobytes() for view in found.flatten(0, 1)}) == 48
+    other = views_on_disk(write(images, tmp_path / 'other', random_crops=3, seed=1))
+    assert not (found == other).flatten(2).all(-1).any()
+    fewer = views_on_disk(write(images, tmp_path / 'fewer', random_crops=1))
+    assert torch.equal(fewer, found[:, :2]), 'crop k depends on (seed, image, k)'
+    assert read_manifest(tmp_path / 'out')['crop']['scale'] == [0.2, 1.0]
+
+
+def test_two_processes_write_what_one_does(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 1 first: without a process group nobody waits, so the manifest is rank 0's to write last."""
+    expected = contents(write(images, tmp_path / 'one'))
+    module = 'usp_mm.datasets.latent_cache.writer'
+    monkeypatch.setattr(f'{module}._prepare_on_rank0', lambda *args: prepared)
+    from usp_mm.datasets.latent_cache.plan import prepare
+
+    prepared = prepare(str(images), tmp_path / 'two', fake_codec(), CacheSpec(**SPEC))
+    monkeypatch.setattr(f'{module}.get_dist_info', lambda: (1, 2))
+    write(images, tmp_path / 'two')
+    assert sorted(path.name for path in (tmp_path / 'two').glob('shard-*.npy')) == ['shard-00001.npy']
+    monkeypatch.setattr(f'{module}.get_dist_info', lambda: (0, 2))
+    write(images, tmp_path / 'two')
+    assert contents(tmp_path / 'two') == expected
+
+
+def test_finished_shards_are_kept(images: Path, tmp_path: Path) -> None:
+    out = write(images, tmp_path / 'out')
+    before, times = contents(out), {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    write(images, out)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times, 'complete: nothing to do'
+    (out / 'shard-00001.npy').unlink()
+    (out / 'shard-00002.json').unlink()
+    write(images, out)
+    assert contents(out) == before
+    redone = {name for name, time in times.items() if (out / name).stat().st_mtime_ns != time}
+    assert not {'shard-00000.npy', 'shard-00000.json'} & redone
+    assert {'shard-00001.npy', 'shard-00002.npy', 'manifest.json'} <= redone
+
+
+def test_a_short_shard_takes_the_manifest_back_until_it_is_redone(images: Path, tmp_path: Path) -> None:
+    out = write(images, tmp_path / 'out')
+    before = contents(out)
+    with (out / 'shard-00001.npy').open('r+b') as file:
+        file.truncate(100)
+    truncate_jpeg(images / 'b' / 'half.jpg')
+    try:
+        with pytest.raises(ValueError, match='num_samples: 8 there, 9 now'):
+            write(images, out)
+    finally:
+        (images / 'b' / 'half.jpg').unlink()
+    write(images, out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(image_size=40), 'image_size: 32 there, 40 now'),
+        (dict(dtype='float16'), "dtype: 'float32' there, 'float16' now"),
+        (dict(store='mean'), "store: 'moments' there, 'mean' now"),
+        (dict(flip=False), 'flip: True there, False now'),
+        (dict(random_crops=2), "crop mode: 'center' there, 'random' now"),
+        (dict(shard_size=4), 'shard_size: 3 there, 4 now'),
+    ],
+)
+def test_other_parameters_are_refused(images: Path, tmp_path: Path, change: dict, message: str) -> None:
+    out = write(images, tmp_path / 'out')
+    before = contents(out)
+    with pytest.raises(ValueError, match=message):
+        write(images, out, **change)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(image_size=36), "image size 36 is not a multiple of the stride 8 of VAE 'sd-f8d4'"),
+        (dict(image_size=0), 'image_size=0 must be'),
+        (dict(dtype='float61'), "unknown storage dtype 'float61'"),
+        (dict(store='modes'), "store='modes' must be one of"),
+        (dict(random_crops=1, crop_scale=(0.5, 0.2)), 'crop_scale='),
+        (dict(shard_size=0), 'shard_size=0 must be'),
+    ],
+)
+def test_invalid_arguments_write_nothing(images: Path, tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write(images, tmp_path / 'out', **change)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_bad_places_and_codecs(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='lies in the image folder'):
+        write(images, images / 'a' / 'latents')
+    with pytest.raises(FileNotFoundError, match=r'nowhere.* does not exist'):
+        write(tmp_path / 'nowhere', tmp_path / 'out')
+    with pytest.raises(ValueError, match="VAE 'pixel' has no latents to cache"):
+        write_cache(str(images), tmp_path / 'out', build_codec('pixel'), CacheSpec(**SPEC), 2, 0)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_truncated_image_is_named_and_leaves_no_manifest(tmp_path: Path, num_workers: int) -> None:
+    root = image_folder(tmp_path / 'images', {'a': 3, 'b': 3})
+    path = truncate_jpeg(root / 'b' / '1.jpg')
+    with pytest.raises(ValueError, match=f"^cannot decode image '{path}': image file is truncated"):
+        write(root, tmp_path / 'out', num_workers=num_workers)
+    names = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    assert names == ['labels.npy', 'plan.json', 'samples.txt', 'shard-00000.json', 'shard-00000.npy']
+
+
+@pytest.mark.parametrize(
+    ('value', 'dtype', 'message'),
+    [
+        (float('nan'), 'float16', "the latent of image 'b/0.png' is not finite"),
+        (1e6, 'float16', "the latent of image 'b/0.png' reaches 1e.06, beyond the range of dtype float16"),
+    ],
+)
+def test_latents_that_cannot_be_stored(images: Path, tmp_path: Path, value: float, dtype: str, message: str) -> None:
+    codec = fake_codec()
+    encode, blue = codec.network.encode, float(pixels(images / 'b' / '0.png').sum())
+
+    def spoil(batch: Tensor) -> Tensor:
+        moments = encode(batch)
+        moments[(batch.sum((1, 2, 3)) - blue).abs() < 1e-3, 2, 1, 1] = value
+        return moments
+
+    codec.network.encode = spoil
+    with pytest.raises(ValueError, match=message):
+        write_cache(str(images), tmp_path / 'out', codec, CacheSpec(**{**SPEC, 'dtype': dtype}), 2, 0)
+    assert not (tmp_path / 'out' / 'manifest.json').exists()
+    assert (tmp_path / 'out' / 'shard-00000.npy').exists()
+    assert not (tmp_path / 'out' / 'shard-00001.npy').exists()
+
+
+def test_full_disk(images: Path, tmp_path: Path) -> None:
+    """A device that is always full stands in for the second shard's file."""
+    expected = contents(write(images, tmp_path / 'whole'))
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'shard-00001.npy.tmp').symlink_to('/dev/full')
+    size = sum(len(expected[f'shard-0000{i}.npy']) for i in (1, 2))
+    with pytest.raises(OSError, match=rf'disk is full: needs {size:,} more bytes, [\d,]+ are free') as caught:
+        write(images, out)
+    assert caught.value.errno == errno.ENOSPC
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ['labels.npy', 'plan.json', 'samples.txt', 'shard-00000.json', 'shard-00000.npy']
+    assert contents(write(images, out)) == expected
+
+
+def test_too_little_space_is_noticed_before_the_first_image(images: Path, tmp_path: Path, monkeypatch) -> None:
+    codec = fake_codec()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr('shutil.disk_usage', lambda path: usage._replace(free=1000))
+    with pytest.raises(OSError, match=r'too little disk space: needs [\d,]+ more bytes, 1,000 are free'):
+        write_cache(str(images), tmp_path / 'out', codec, CacheSpec(**SPEC), 2, 0)
+    assert codec.network.calls == 0
+    assert not (tmp_path / 'out').exists()
+
+
+def test_verify_finds_one_flipped_bit(images: Path, tmp_path: Path) -> None:
+    out = write(images, tmp_path / 'out')
+    before = contents(out)
+    assert verify_cache(out) == {}
+    for name in ('shard-00001.npy', 'labels.npy'):
+        damaged = bytearray(before[name])
+        damaged[-5] ^= 1
+        (out / name).write_bytes(damaged)
+    (out / 'shard-00002.npy').unlink()
+    found = verify_cache(out)
+    assert sorted(found) == ['labels.npy', 'shard-00001.npy', 'shard-00002.npy']
+    assert found['shard-00002.npy'] == 'missing'
+    assert found['shard-00001.npy'].startswith('SHA-256 is ')
+    assert verify_cache(out, delete_bad=True) == found
+    with pytest.raises(FileNotFoundError, match='is incomplete: run the same'):
+        verify_cache(out)
+    write(images, out)
+    assert contents(out) == before
+
+
+def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    out = write(image_folder(tmp_path / 'images', {'': 4}), tmp_path / 'out')
+    dataset = LatentCacheDataset(str(out))
+    assert read_manifest(out)['classes'] is None
+    assert 'gt_label' not in dataset[0]['data_samples']
+    assert dataset.get_data_info(3)['img_path'] == '3.png'
