@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -56,3 +57,10 @@ def test_builds_small_and_steps(path, small_world, tmp_path):
     records = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()]
     assert torch.isfinite(torch.tensor(records[0]['loss']))
     assert {key.split('.')[0] for key in runner.model.state_dict()} <= {'backbone', 'neck', 'head'}
+
+
+def test_every_leaf_stands_in_a_metafile_of_the_model_index():
+    listed = []
+    for metafile in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
+        listed += [model['Config'] for model in yaml.safe_load((ROOT / metafile).read_text())['Models']]
+    assert sorted(listed) == sorted(map(str, LEAVES))

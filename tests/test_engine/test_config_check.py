@@ -52,7 +52,7 @@ def test_arguments_that_a_class_does_not_take(key, message):
 
 def test_unset_and_missing_checkpoints(tmp_path):
     cfg = Config.fromfile(LINEAR)
-    with pytest.raises(ValueError, match='model.backbone.init_cfg.checkpoint is unset.*--cfg-options'):
+    with pytest.raises(ValueError, match=r'model\.backbone\.init_cfg\.checkpoint is unset.*--cfg-options'):
         check_config(cfg)
     cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'nothing.pth')
     with pytest.raises(FileNotFoundError, match=r"no file at '.*nothing.pth'"):

@@ -25,7 +25,7 @@ def trained(tiny_vae_folder, tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_tool_writes_the_picture(trained, demo_data, tiny_vae_folder, tmp_path):
-    cfg, checkpoint = trained
+    _, checkpoint = trained
     options = ['--cfg-options', f'model.data_preprocessor.vae_path={tiny_vae_folder}']
     images = ['--images', demo_data / 'imagenet' / 'val', '--num', 3]
     out = ['--out', tmp_path / 'a' / 'picture.png', '--tensorboard', tmp_path / 'tb']

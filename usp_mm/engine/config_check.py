@@ -91,8 +91,8 @@ def _check_schedule(cfg: Config) -> None:
         begin = scheduler.get('begin', 0)
         if max_epochs is not None and scheduler.get('by_epoch', True) and begin >= max_epochs:
             raise ValueError(
-                f'train_cfg.max_epochs={max_epochs} ends before param_scheduler.{i} begins, at {begin}: shorten the warm-up too, '
-                f'--cfg-options param_scheduler.0.end=E param_scheduler.{i}.begin=E'
+                f'train_cfg.max_epochs={max_epochs} ends before param_scheduler.{i} begins, at {begin}: '
+                f'shorten the warm-up too, --cfg-options param_scheduler.0.end=E param_scheduler.{i}.begin=E'
             )
 
 

@@ -2,6 +2,7 @@
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
+    persistent_workers=False,
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='collate_latents'),

@@ -3,6 +3,7 @@ _base_ = './digits_latents.py'
 val_dataloader = dict(
     batch_size=256,
     num_workers=0,
+    persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='collate_latents'),
     dataset=dict(type='LatentCacheDataset', data_root='work_dirs/quickstart/latents/val', flip=False),

@@ -1,0 +1,73 @@
+"""Shell launchers, and upstream's own train.py on our configs."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import mmpretrain
+import pytest
+from mmengine.config import Config
+from small_world import ROOT, run_tool
+
+DIGITS = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """An environment whose `srun` and `python` write down how they were called."""
+    for name in ('srun', 'python'):
+        path = tmp_path / 'bin' / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('#!/bin/sh\necho "$(basename "$0") $*"\n')
+        path.chmod(0o755)
+    return {**os.environ, 'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}'}
+
+
+def called(env, *command, **variables):
+    done = subprocess.run(['bash', *command], cwd=ROOT, env={**env, **variables}, capture_output=True, text=True, check=True)
+    return ' '.join(done.stdout.split())
+
+
+def test_slurm(recorder):
+    train = called(recorder, 'tools/slurm_train.sh', 'gpu', 'job', 'c.py', 'out', '--resume', GPUS='64', SRUN_ARGS='--qos x')
+    assert train == (
+        'srun -p gpu --job-name=job --gres=gpu:8 --ntasks=64 --ntasks-per-node=8 --cpus-per-task=5 --kill-on-bad-exit=1 '
+        '--qos x python -u tools/train.py c.py --work-dir out --launcher slurm --resume'
+    )
+    test = called(recorder, 'tools/slurm_test.sh', 'gpu', 'job', 'c.py', 'epoch_1.pth', GPUS='1', GPUS_PER_NODE='1')
+    assert test.endswith('python -u tools/test.py c.py epoch_1.pth --launcher slurm')
+    assert '--gres=gpu:1 --ntasks=1 --ntasks-per-node=1' in test
+
+
+def test_nodes(recorder):
+    line = called(recorder, 'tools/dist_train.sh', 'c.py', '8', '--amp', NNODES='4', NODE_RANK='2', MASTER_ADDR='10.0.0.1')
+    assert line == (
+        'python -m torch.distributed.run --nnodes=4 --node_rank=2 --nproc_per_node=8 --master_addr=10.0.0.1 '
+        '--master_port=29500 tools/train.py c.py --launcher pytorch --amp'
+    )
+    assert called(recorder, 'tools/dist_test.sh', 'c.py', 'e.pth', '8').endswith('tools/test.py c.py e.pth --launcher pytorch')
+
+
+@pytest.fixture
+def digits(small_world):
+    cache = small_world.cache('tiny', 64)
+    data = [f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}', f'train_dataloader.dataset.data_root={cache}']
+    schedule = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'train_cfg.max_epochs=2']
+    return [*data, 'train_dataloader.batch_size=4', *schedule]
+
+
+@pytest.mark.slow
+def test_upstream_train_py_needs_only_the_custom_import(digits, tmp_path):
+    upstream = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'train.py'
+    done = run_tool(upstream, ROOT / DIGITS, '--work-dir', tmp_path / 'run', '--cfg-options', *digits, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'run' / 'last_checkpoint').read_text().strip().endswith('epoch_2.pth')
+
+
+@pytest.mark.slow
+def test_amp_and_auto_scale_lr(digits, tmp_path):
+    done = run_tool('tools/train.py', DIGITS, '--work-dir', tmp_path, '--amp', '--auto-scale-lr', '--cfg-options', *digits)
+    assert done.returncode == 0, done.stderr
+    cfg = Config.fromfile(tmp_path / Path(DIGITS).name)
+    assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and cfg.auto_scale_lr.enable
+    assert 'Scaling the original LR by 0.0625.' in next(tmp_path.glob('*/*.log')).read_text()
