@@ -8,5 +8,5 @@ _base_ = [
     '../_base_/models/usp_vit-base_linear.py',
     '../_base_/datasets/in1k_linear_224px.py',
     '../_base_/schedules/linear_lars_coslr_90e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/linear_runtime.py',
 ]

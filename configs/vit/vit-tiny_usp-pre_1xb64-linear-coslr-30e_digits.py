@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/models/usp_vit-base_linear.py',
     '../_base_/datasets/digits_latents_probe.py',
     '../_base_/schedules/linear_lars_coslr_90e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/linear_runtime.py',
 ]
 
 model = dict(

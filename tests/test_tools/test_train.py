@@ -43,6 +43,12 @@ def losses(work_dir):
     return found
 
 
+def run_launcher(*command):
+    """Run `bash COMMAND` on a port of its own."""
+    env = {**os.environ, 'PORT': '29517', 'PATH': f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'}
+    return subprocess.run(['bash', *map(str, command)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+
+
 def weights(path):
     return torch.load(path, map_location='cpu', weights_only=True)['state_dict']
 
@@ -137,14 +143,38 @@ def test_two_processes_follow_one_with_the_doubled_batch(online, tmp_path):
         'tools/train.py', BASE, '--work-dir', tmp_path / 'one', '--cfg-options', *common, 'train_dataloader.batch_size=8'
     )  # fmt: skip
     assert one.returncode == 0, one.stderr
-    env = {**os.environ, 'PORT': '29517', 'PATH': f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'}
-    command = ['bash', 'tools/dist_train.sh', BASE, '2', '--work-dir', tmp_path / 'two', '--cfg-options', *common]
-    two = subprocess.run(
-        [*map(str, command), 'train_dataloader.batch_size=4'], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
-    )
+    command = ['tools/dist_train.sh', BASE, 2, '--work-dir', tmp_path / 'two', '--cfg-options', *common]
+    two = run_launcher(*command, 'train_dataloader.batch_size=4')
     assert two.returncode == 0, two.stderr
     single, double = losses(tmp_path / 'one'), losses(tmp_path / 'two')
     assert len(single) == 20 and double == pytest.approx(single, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_probe_statistics_are_averaged_over_processes(small_world, tmp_path):
+    """The mean of two processes' running means is one process's, and dist_test.sh scores like test.py."""
+    linear = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
+    vae = f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}'
+    cache = small_world.cache('tiny', 64, flip=False)
+    data = [f'{split}_dataloader.dataset.data_root={cache}' for split in ('train', 'val', 'test')]
+    short = ['train_cfg.max_epochs=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'model.head.num_classes=2']
+    options = [vae, *data, *short, 'model.backbone.init_cfg=None']
+    one = run_tool(
+        'tools/train.py', linear, '--work-dir', tmp_path / 'one', '--cfg-options', *options, 'train_dataloader.batch_size=4'
+    )  # fmt: skip
+    assert one.returncode == 0, one.stderr
+    command = ['tools/dist_train.sh', linear, 2, '--work-dir', tmp_path / 'two']
+    two = run_launcher(*command, '--cfg-options', *options, 'train_dataloader.batch_size=2')
+    assert two.returncode == 0, two.stderr
+    first, second = weights(tmp_path / 'one' / 'epoch_2.pth'), weights(tmp_path / 'two' / 'epoch_2.pth')
+    torch.testing.assert_close(second['neck.bn.running_mean'], first['neck.bn.running_mean'], rtol=0, atol=1e-5)
+
+    checkpoint, out = tmp_path / 'one' / 'epoch_2.pth', tmp_path / 'metrics.json'
+    command = ['tools/dist_test.sh', linear, checkpoint, 2, '--work-dir', tmp_path / 'test', '--out', out]
+    tested = run_launcher(*command, '--cfg-options', *options)
+    assert tested.returncode == 0, tested.stderr
+    logged = [json.loads(line) for line in next((tmp_path / 'one').glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(logged[-1]['accuracy/top1'])
 
 
 @pytest.mark.slow

@@ -6,9 +6,6 @@ pixels with 16 grey levels. What is written depends on the arguments alone, byte
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +13,8 @@ import numpy as np
 from mmengine.logging import MMLogger
 from PIL import Image
 from tqdm import tqdm
+
+from usp_mm.files import write_folder
 
 MANIFEST = 'demo.json'
 #: Label in a scene's annotation, ADE20K's way: 0 belongs to no class (`reduce_zero_label`), the others count from 1.
@@ -67,23 +66,14 @@ def make_demo_data(out: str | Path, config: DemoData = DemoData()) -> bool:
         logger.info(f'{out}: already there, complete and unchanged')
         return False
     images, labels, splits = _load_digits(config)
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.absolute().parent))
-    try:
-        temporary.chmod(0o755)
+    with write_folder(out) as folder:
         total = sum(len(split) for split in splits) + config.train_scenes + config.val_scenes
         with tqdm(total=total, desc='demo data', unit='image', leave=False) as progress:
             for name, scenes, split in zip(('train', 'val'), ('training', 'validation'), splits, strict=True):
-                _write_digits(temporary / 'imagenet' / name, images, labels, split, config, progress)
-                _write_scenes(temporary / 'ade20k', scenes, images[split], labels[split], config, progress)
-        manifest = {'config': asdict(config), 'scene_classes': SCENE_CLASSES, 'sha256': _digest(temporary)}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
-        if out.exists():
-            out.rmdir()
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+                _write_digits(folder / 'imagenet' / name, images, labels, split, config, progress)
+                _write_scenes(folder / 'ade20k', scenes, images[split], labels[split], config, progress)
+        manifest = {'config': asdict(config), 'scene_classes': SCENE_CLASSES, 'sha256': _digest(folder)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
     logger.info(f'{out}: {len(splits[0])} + {len(splits[1])} digits, {config.train_scenes} + {config.val_scenes} scenes')
     return True
 

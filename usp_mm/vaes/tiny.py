@@ -3,9 +3,6 @@
 For the demo and for tests: everything that works on `sd-f8d4` works on its latents.
 """
 
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +16,8 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
+
+from usp_mm.files import write_folder
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 WIDTHS = (8, 16, 32, 64)
@@ -80,16 +79,8 @@ def make_tiny_vae(seed: int = 0, scaling_factor: float = 1.0, widths: Sequence[i
 
 def save_vae(vae: Any, out: str | Path) -> None:
     """Write a diffusers autoencoder's folder, complete or not at all. `out` must be empty or absent (OSError)."""
-    out = Path(out)
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.absolute().parent))
-    try:
-        temporary.chmod(0o755)
-        vae.save_pretrained(temporary)
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with write_folder(Path(out)) as folder:
+        vae.save_pretrained(folder)
 
 
 def train_tiny_vae(

@@ -1,22 +1,16 @@
 # Table 12: RandomResizedCrop and flip; evaluation resizes to 256 and crops 224, bicubic
+_base_ = './in1k_usp_224px.py'
+
 train_dataloader = dict(
     batch_size=256,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ImageFolder',
-        data_root='data/imagenet',
-        data_prefix='train',
         pipeline=[
             dict(type='SeedBySample'),
             dict(type='LoadImage'),
             dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs'),
-        ],
+        ]
     ),
 )
 val_dataloader = dict(

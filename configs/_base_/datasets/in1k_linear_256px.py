@@ -1,42 +1,25 @@
-# Table 12: RandomResizedCrop and flip; evaluation resizes to 292 and crops 256, bicubic
+# as at 224, with the same ratio of resize to crop
+_base_ = './in1k_linear_224px.py'
+
 train_dataloader = dict(
-    batch_size=256,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ImageFolder',
-        data_root='data/imagenet',
-        data_prefix='train',
         pipeline=[
             dict(type='SeedBySample'),
             dict(type='LoadImage'),
             dict(type='RandomResizedCrop', scale=256, backend='pillow', interpolation='bicubic'),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs'),
-        ],
-    ),
+        ]
+    )
 )
 val_dataloader = dict(
-    batch_size=256,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ImageFolder',
-        data_root='data/imagenet',
-        data_prefix='val',
         pipeline=[
             dict(type='LoadImage'),
             dict(type='ResizeEdge', scale=292, edge='short', backend='pillow', interpolation='bicubic'),
             dict(type='CenterCrop', crop_size=256),
             dict(type='PackInputs'),
-        ],
-    ),
+        ]
+    )
 )
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator

@@ -1,21 +1,13 @@
-# the official code's online augmentation; any folder of class folders serves as data_root
+_base_ = './in1k_usp_224px.py'
+
 train_dataloader = dict(
-    batch_size=64,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ImageFolder',
-        data_root='data/imagenet',
-        data_prefix='train',
         pipeline=[
             dict(type='SeedBySample'),
             dict(type='LoadImage'),
             dict(type='RandomResizedCrop', scale=256, crop_ratio_range=(0.2, 1.0), backend='pillow', interpolation='bicubic'),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs'),
-        ],
-    ),
+        ]
+    )
 )
