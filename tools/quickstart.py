@@ -32,7 +32,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--vae-steps', type=int, help='training steps of the VAE, for a shorter or longer run')
     parser.add_argument('--pretrain-epochs', type=int, help='likewise')
     parser.add_argument('--probe-epochs', type=int, help='likewise')
-    return parser.parse_args()
+    args = parser.parse_args()
+    for option, epochs, warmup in (('pretrain', args.pretrain_epochs, 12), ('probe', args.probe_epochs, 10)):
+        if epochs is not None and epochs <= warmup:
+            parser.error(f'--{option}-epochs {epochs} must be more than the {warmup} warm-up epochs')
+    return args
 
 
 class Stages:
@@ -66,7 +70,7 @@ class Stages:
             except KeyboardInterrupt:
                 process.terminate()
                 process.wait()
-                sys.exit('interrupted: run the same command again, finished stages are kept')
+                sys.exit('interrupted: run the same command again; data, VAE and latent caches that are finished are kept')
         self.seconds[name] = round(time.monotonic() - start, 1)
         if code:
             console.print('\n'.join(list(lines)[-20:]), markup=False, highlight=False)

@@ -55,7 +55,7 @@ def find_images(paths: list[str], num: int) -> list[Path]:
 def main() -> None:
     args = parse_args()
     images = find_images(args.images, args.num)
-    cfg = load_config(args)
+    cfg = load_config(args, initialises=False)
     from usp_mm.apis import load_algorithm, restore_images
 
     picture = restore_images(load_algorithm(cfg, args.checkpoint), images, args.composite, args.seed)

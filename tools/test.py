@@ -23,7 +23,7 @@ def main() -> None:
     args = parse_args()
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
-    cfg = load_run_config(args)
+    cfg = load_run_config(args, initialises=False)
     cfg.load_from = args.checkpoint
     if args.amp:
         cfg.test_cfg.fp16 = True

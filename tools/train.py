@@ -31,6 +31,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         if 'auto_scale_lr' not in cfg:
             raise ValueError(f'--auto-scale-lr: {args.config} does not say which batch its learning rate is for')
         cfg.auto_scale_lr.enable = True
+        # MMEngine counts one iteration's batch alone
+        cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 

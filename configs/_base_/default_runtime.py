@@ -11,6 +11,7 @@ default_hooks = dict(
     iteration_seed=dict(type='StatelessSeedHook'),
     reduce_loss=dict(type='ReduceLossHook'),
     latent_cache=dict(type='LatentCacheCheckHook'),
+    checkpoint_match=dict(type='CheckpointMatchHook'),
 )
 
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])

@@ -2,6 +2,8 @@
 
 import errno
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +290,19 @@ def test_verify_finds_one_flipped_bit(images: Path, tmp_path: Path) -> None:
         verify_cache(out)
     write(images, out)
     assert contents(out) == before
+
+
+def test_a_second_writer_is_refused(images: Path, tmp_path: Path) -> None:
+    out = write(images, tmp_path / 'out')
+    (out / 'manifest.json').unlink()
+    hold = 'import fcntl, sys; f = open(sys.argv[1], "wb"); fcntl.lockf(f, fcntl.LOCK_EX); print("held", flush=True); input()'
+    holder = subprocess.Popen([sys.executable, '-c', hold, out / '.lock'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b'held\n'
+    with pytest.raises(ValueError, match=f"another process is writing latent cache '{out}'"):
+        write(images, out)
+    holder.communicate(b'\n')
+    write(images, out)
+    assert (out / 'manifest.json').is_file() and not (out / '.lock').exists()
 
 
 def test_flat_folder_has_no_labels(tmp_path: Path) -> None:

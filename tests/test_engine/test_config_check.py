@@ -13,6 +13,7 @@ LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
         ('trian_cfg.max_epochs', "unknown key 'trian_cfg'.*did you mean 'train_cfg'"),
         ('model.bakcbone.arch', "unknown key 'bakcbone'.*model has.*did you mean 'backbone'"),
         ('train_dataloader.dataset.pipeline.9.scale', "unknown key '9'"),
+        ('param_scheduler.7', "unknown key '7'"),
     ],
 )
 def test_options_that_lead_nowhere(option, message):
@@ -40,6 +41,8 @@ def test_valid_options_pass():
         ('model.mask_ration', "unknown key 'mask_ration' in model: USP takes.*did you mean 'mask_ratio'"),
         ('model.data_preprocessor.vae_pth', "in model.data_preprocessor.*did you mean 'vae_path'"),
         ('train_dataloader.dataset.data_rot', "in train_dataloader.dataset: ImageFolder takes.*did you mean 'data_root'"),
+        ('optim_wrapper.paramwise_cfg.flat_decay_mul', "in optim_wrapper.paramwise_cfg: .*did you mean 'flat_decay_mult'"),
+        ('auto_scale_lr.enabel', "in auto_scale_lr: .*did you mean 'enable'"),
         ('default_hooks.restoration.intervall', "in default_hooks.restoration: RestorationHook.*did you mean 'interval'"),
     ],
 )

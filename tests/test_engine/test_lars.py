@@ -3,13 +3,12 @@
 import numpy as np
 import torch
 from golden import load
-from mmpretrain.models import ClsBatchNormNeck
-from mmpretrain.registry import OPTIMIZERS
+from mmpretrain.registry import MODELS, OPTIMIZERS
 
 
 def test_three_official_steps():
     golden = load('linear_probe_lars')
-    norm, linear = ClsBatchNormNeck(48), torch.nn.Linear(48, 10)
+    norm, linear = MODELS.build(dict(type='ClsBatchNormNeck', input_features=48)), torch.nn.Linear(48, 10)
     linear.load_state_dict({k: torch.from_numpy(golden[f'{k}0']) for k in ('weight', 'bias')})
     optimizer = OPTIMIZERS.build(dict(type='MAELARS', params=linear.parameters(), lr=3.2, momentum=0.9, weight_decay=0.0))
     for step in range(3):

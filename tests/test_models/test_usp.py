@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -43,6 +44,16 @@ def test_a_mask_depends_on_seed_epoch_and_sample_alone():
         assert not torch.equal(model.draw_mask(x, other).mask, masks)
 
 
+def test_without_an_epoch_masks_are_fresh_in_training_and_fixed_in_evaluation():
+    model, x = build(), latents()
+    plain = [DataSample(metainfo={'sample_idx': i}) for i in range(4)]
+    for samples in (plain, None):
+        model.train()
+        assert not torch.equal(model.draw_mask(x, samples).mask, model.draw_mask(x, samples).mask)
+        model.eval()
+        assert torch.equal(model.draw_mask(x, samples).mask, model.draw_mask(x, samples).mask)
+
+
 def test_loss_of_a_batch_is_the_mean_of_its_halves():
     model, x, samples = build(), latents(), samples_of([5, 9, 2, 7])
     halves = [model.loss(x[i : i + 2], samples[i : i + 2])['loss'] for i in (0, 2)]
@@ -80,6 +91,8 @@ def test_vae_leaves_no_trace_and_checkpoints_load_wherever_it_stands(tiny_vae_fo
     model.init_weights()
     assert not codec.network.training and codec.weight_hash == before
     assert copy.deepcopy(model).data_preprocessor.codec is codec
+    ema = ExponentialMovingAverage(model)
+    assert {name.split('.')[1] for name in ema.state_dict() if name != 'steps'} == {'backbone', 'neck'}
 
     images = torch.rand(1, 3, 64, 64) * 2 - 1
     outside = MODELS.build(dict(type='USPViT', arch=ARCH, img_size=64, vae='tiny'))
@@ -131,6 +144,7 @@ def test_target_is_float32_under_autocast():
     ('kwargs', 'message'),
     [
         (dict(mask_ratio=1.0), 'mask_ratio=1.0 must lie between 0 and 1'),
+        (dict(noise_alpha_bar=(0.5, 1.5)), r'noise_alpha_bar=\(0.5, 1.5\) must be \(low, high\)'),
         (dict(head=dict(type='USPHead', norm_pix='pix')), "norm_pix='pix' must be"),
         (
             dict(backbone=dict(type='USPViT', arch=ARCH, img_size=64, vae='kl-f16d16')),

@@ -25,8 +25,9 @@ def test_output_types_are_views_of_the_same_tokens(latents):
     torch.testing.assert_close(build(out_type='cls_token').eval()(latents)[0], raw[:, 0])
     featmap = build(out_type='featmap').eval()(latents)[0]
     torch.testing.assert_close(featmap[:, :, 1, 2], raw[:, 1 + 4 + 2])
-    averaged = build(out_type='avg_featmap').eval()
+    averaged = build(out_type='avg_featmap', final_norm=True).eval()
     torch.testing.assert_close(averaged(latents)[0], averaged.fc_norm(raw[:, 1:].mean(1)))
+    assert 'norm.weight' not in build(out_type='avg_featmap').state_dict()  # `fc_norm` in its place, as in fine-tuning
 
 
 def test_out_indices_return_each_block_and_norm_only_the_last(latents):

@@ -127,12 +127,17 @@ def test_a_cached_run_learns_the_probe_loads_it_and_test_scores_it(small_world, 
             assert torch.equal(value, pretrained[name]), name
 
     out = tmp_path / 'metrics.json'
-    options += [f'model.backbone.init_cfg.checkpoint={tmp_path}/run/epoch_30.pth']
     command = ['tools/test.py', LINEAR, tmp_path / 'probe' / 'epoch_2.pth', '--work-dir', tmp_path / 'test', '--out', out]
     tested = run_tool(*command, '--cfg-options', *options)
     assert tested.returncode == 0, tested.stderr
     logged = [json.loads(line) for line in next((tmp_path / 'probe').glob('*/vis_data/scalars.json')).read_text().splitlines()]
     assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(logged[-1]['accuracy/top1'])
+
+    other = run_tool(
+        'tools/test.py', LINEAR, tmp_path / 'run' / 'epoch_30.pth', '--work-dir', tmp_path / 'test', '--cfg-options', *options
+    )
+    assert other.returncode == 1
+    assert re.search(r'error: the checkpoint is of another model than the config: \d+ missing \(neck', other.stderr)
 
 
 @pytest.mark.slow

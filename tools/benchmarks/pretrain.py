@@ -96,7 +96,6 @@ def runner_loop(args: argparse.Namespace) -> dict[str, float]:
         cfg.train_dataloader.dataset.data_root = f'{folder}/cache'
         cfg.train_cfg.max_epochs, cfg.log_level = 1, 'ERROR'
         cfg.param_scheduler = cfg.param_scheduler[:1]  # the warm-up: the cosine would begin after the end
-        cfg.default_hooks.pop('restoration')
         cfg.default_hooks.checkpoint.interval = -1
         cfg.default_hooks.checkpoint.save_last = False
         if args.mode == 'ours fp32':

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmpretrain.registry import MODELS, TRANSFORMS
 
+from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
 from usp_mm.models import USP
 from usp_mm.models.restoration import restoration_picture
@@ -29,6 +30,8 @@ def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = Non
     if cfg.model.type != 'USP':
         raise ValueError(f"restoration needs a pretraining config (model.type 'USP'), this one has '{cfg.model.type}'")
     weights = read_weights(checkpoint)
+    if 'cls_token' in weights:
+        weights = from_official(weights)
     model = MODELS.build(cfg.model)
     try:
         model.load_state_dict(weights, strict=True)

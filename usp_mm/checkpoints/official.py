@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-_BACKBONE = ('cls_token', 'pos_embed', 'patch_embed.', 'blocks.', 'norm.', 'fc_norm.')
+from usp_mm.models.weight_transfer import ENCODER_KEYS
+
 _NECK = ('mask_token', 'decoder_')
 _HEAD = 'head.'
 
@@ -28,7 +29,7 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _to_ours(name: str) -> str:
-    if name.startswith(_BACKBONE):
+    if name.startswith(ENCODER_KEYS):
         return f'backbone.{name}'
     if name.startswith(_NECK):
         return f'neck.{name}'
@@ -36,7 +37,7 @@ def _to_ours(name: str) -> str:
         return f'head.layers.{name}'
     raise ValueError(
         f"'{name}' is not a key of an official USP, MAE or timm ViT checkpoint: expected names that start with "
-        f'{(*_BACKBONE, *_NECK, _HEAD)}'
+        f'{(*ENCODER_KEYS, *_NECK, _HEAD)}'
     )
 
 

@@ -47,15 +47,18 @@ class SeedBySample(BaseTransform):
 class LoadImage(LoadImageFromFile):
     """mmcv's `LoadImageFromFile` with Pillow, whose failures name the file.
 
-    Pillow refuses a truncated JPEG, of which OpenCV before 5 returns the rest in grey.
+    Pillow refuses a truncated JPEG, of which OpenCV before 5 returns the rest in grey. EXIF orientation is
+    ignored, as in torchvision and in the latent cache.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated or no image.
     """
 
-    def __init__(self, *, imdecode_backend: str = 'pillow', **kwargs: Any) -> None:
-        super().__init__(imdecode_backend=imdecode_backend, **kwargs)
+    def __init__(
+        self, *, imdecode_backend: str = 'pillow', color_type: str = 'color_ignore_orientation', **kwargs: Any
+    ) -> None:
+        super().__init__(imdecode_backend=imdecode_backend, color_type=color_type, **kwargs)
 
     def transform(self, results: dict) -> dict | None:
         try:

@@ -34,6 +34,18 @@ _RUNTIME_KEYS = {
 }
 
 
+#: Dicts that no class takes as arguments, and the keys that MMEngine (mmpretrain, for layer decay) reads in them.
+_PLAIN_DICTS = {
+    'auto_scale_lr': {'enable', 'base_batch_size'},
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
+    'optim_wrapper.paramwise_cfg': {
+        'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
+        'dcn_offset_lr_mult', 'bypass_duplicate', 'layer_decay_rate',
+    },
+}  # fmt: skip
+
+
 def check_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
     """Refuse `--cfg-options` whose path leads nowhere; MMEngine would create it and go on.
 
@@ -47,7 +59,7 @@ def check_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
         for depth, part in enumerate(parts):
             valid = _children(node) | (known if depth == 0 else set())
             last = depth == len(parts) - 1
-            if part not in valid and (depth == 0 or not last):
+            if part not in valid and (depth == 0 or not last or isinstance(node, list | tuple)):
                 where = '.'.join(parts[:depth]) or 'the config'
                 raise ValueError(
                     f"unknown key '{part}' in --cfg-options {option}: {where} has {sorted(valid)}{nearest(part, valid)}"
@@ -67,8 +79,11 @@ def _descend(node: Any, part: str) -> Any:
     return node.get(part) if isinstance(node, dict | Config) else None
 
 
-def check_config(cfg: Config) -> None:
+def check_config(cfg: Config, initialises: bool = True) -> None:
     """Compare every `dict(type=…)` of a config with the signature of the class it names.
+
+    Args:
+        initialises: whether `init_cfg` has to name its checkpoint.
 
     Raises:
         ValueError: an argument that the class does not take, with its place and the nearest name; an unset checkpoint;
@@ -76,13 +91,24 @@ def check_config(cfg: Config) -> None:
         FileNotFoundError: a checkpoint that is not there.
     """
     _check_schedule(cfg)
+    _check_plain_dicts(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         for path, node in _typed_dicts(cfg._cfg_dict, ''):
-            if node['type'] == 'USPPretrained':
+            if initialises and node['type'] == 'USPPretrained':
                 _check_checkpoint(path, node)
             builder = next((_BUILDERS[part] for part in reversed(path.split('.')) if part in _BUILDERS), None)
             if builder is not None and isinstance(node['type'], str):
                 _check_arguments(path, node, builder)
+
+
+def _check_plain_dicts(cfg: Config) -> None:
+    for path, valid in _PLAIN_DICTS.items():
+        node: Any = cfg
+        for part in path.split('.'):
+            node = _descend(node, part)
+        for key in node or ():
+            if key not in valid:
+                raise ValueError(f"unknown key '{key}' in {path}: expected {sorted(valid)}{nearest(key, valid)}")
 
 
 def _check_schedule(cfg: Config) -> None:

@@ -3,10 +3,11 @@
 from mmengine.dist import all_reduce_dict, get_rank, is_distributed, master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.utils.data import Dataset
 
-from usp_mm.datasets import LatentCacheDataset
+from usp_mm.datasets import EpochIndex, LatentCacheDataset
 from usp_mm.datasets.seeding import seed_all
 from usp_mm.models.restoration import restoration_picture
 from usp_mm.registry import HOOKS
@@ -55,8 +56,13 @@ class RestorationHook(Hook):
     def __init__(self, interval: int = 10, num_images: int = 8, composite: str = 'predicted') -> None:
         self.interval, self.num_images, self.composite = interval, num_images, composite
 
+    def before_train(self, runner: Runner) -> None:
+        if _unwrapped(runner).data_preprocessor.codec.network is None:
+            runner.logger.warning('no restoration pictures: the VAE was not loaded (data_preprocessor.load_vae=False)')
+            self.interval = 0
+
     def after_train_epoch(self, runner: Runner) -> None:
-        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
+        if self.interval and (self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)):
             self._draw(runner)
 
     @master_only
@@ -64,24 +70,36 @@ class RestorationHook(Hook):
         model = _unwrapped(runner)
         dataset = runner.train_dataloader.dataset
         step = max(1, len(dataset) // self.num_images)
-        samples = [dataset[i * step] for i in range(min(self.num_images, len(dataset)))]
-        runner.visualizer.add_image('restoration', restoration_picture(model, samples, self.composite), step=runner.epoch + 1)
+        indices = [EpochIndex(i * step, seed=runner.seed) for i in range(min(self.num_images, len(dataset)))]
+        picture = restoration_picture(model, [dataset[index] for index in indices], self.composite)
+        runner.visualizer.add_image('restoration', picture, step=runner.epoch + 1)
 
 
 @HOOKS.register_module()
 class LatentCacheCheckHook(Hook):
-    """Refuse, before the first step, a latent cache of another VAE or size than the model's.
+    """Refuse, before the first step, a latent cache of another VAE, size or normalisation than the model's.
 
     Raises:
         ValueError: names what differs, both sides.
     """
 
     def before_train(self, runner: Runner) -> None:
-        dataset = runner.train_dataloader.dataset
+        self._check(runner, runner.train_dataloader.dataset)
+
+    def before_val(self, runner: Runner) -> None:
+        self._check(runner, runner.val_dataloader.dataset)
+
+    def before_test(self, runner: Runner) -> None:
+        self._check(runner, runner.test_dataloader.dataset)
+
+    def _check(self, runner: Runner, dataset: Dataset) -> None:
+        while not isinstance(dataset, LatentCacheDataset) and hasattr(dataset, 'dataset'):
+            dataset = dataset.dataset
         if not isinstance(dataset, LatentCacheDataset):
             return
         model = _unwrapped(runner)
-        codec, found = model.data_preprocessor.codec, dataset.manifest
+        preprocessor, found = model.data_preprocessor, dataset.manifest
+        codec = preprocessor.codec
         expected = {'vae': codec.name, 'image_size': model.backbone.geometry.img_size}
         if codec.network is not None:
             expected['vae_weight_hash'] = codec.weight_hash
@@ -91,6 +109,44 @@ class LatentCacheCheckHook(Hook):
                     f"latent cache '{dataset.folder}' was written with {key}={found[key]!r}, the model has {value!r}: "
                     'write a cache for this model, or name the VAE and size that the cache was written with'
                 )
+        mean, std = preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
+        if {*mean, *std} != {127.5}:
+            raise ValueError(
+                f"latent cache '{dataset.folder}' was written from images normalised by 127.5, the data preprocessor has "
+                f'mean={mean}, std={std}: use a data set of images for another normalisation'
+            )
+
+
+@HOOKS.register_module()
+class CheckpointMatchHook(Hook):
+    """Refuse a checkpoint of another model, which MMEngine would load in part or not at all and go on.
+
+    Testing and `--resume` need every key and shape to match (a position table may be resized). Training from
+    `load_from` may leave parts out, which are logged, but not everything.
+
+    Raises:
+        ValueError: names what is missing, unexpected or of another shape.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        ours, theirs = _unwrapped(runner).state_dict(), checkpoint.get('state_dict', checkpoint)
+        theirs = {name.removeprefix('module.'): value for name, value in theirs.items()}
+        problems = {
+            'missing': [name for name in ours if name not in theirs],
+            'unexpected': [name for name in theirs if name not in ours],
+            'of another shape': [
+                f'{name} {tuple(theirs[name].shape)} for {tuple(value.shape)}'
+                for name, value in ours.items()
+                if name in theirs and 'pos_embed' not in name and theirs[name].shape != value.shape
+            ],
+        }
+        found = '; '.join(f'{len(names)} {kind} ({", ".join(names[:3])}…)' for kind, names in problems.items() if names)
+        if not found:
+            return
+        in_part = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        if not in_part or len(problems['missing']) + len(problems['of another shape']) == len(ours):
+            raise ValueError(f'the checkpoint is of another model than the config: {found}')
+        runner.logger.warning(f'the checkpoint fits the model in part: {found}')
 
 
 def _unwrapped(runner: Runner) -> nn.Module:

@@ -26,8 +26,11 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
 
 
-def load_config(args: Namespace) -> Config:
+def load_config(args: Namespace, initialises: bool = True) -> Config:
     """The config of the command line, checked.
+
+    Args:
+        initialises: whether weights will be initialised, so that `init_cfg` has to name its checkpoint.
 
     Raises:
         FileNotFoundError: no such config.
@@ -38,14 +41,14 @@ def load_config(args: Namespace) -> Config:
     cfg = Config.fromfile(args.config)
     check_cfg_options(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
-    check_config(cfg)
+    check_config(cfg, initialises)
     return cfg
 
 
-def load_run_config(args: Namespace) -> Config:
+def load_run_config(args: Namespace, initialises: bool = True) -> Config:
     """`load_config`, with launcher and work folder set."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args)
+    cfg = load_config(args, initialises)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     return cfg
@@ -88,9 +91,8 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(f'error: {_one_line(error)}  (USP_TRACEBACK=1 shows where)')
     except KeyboardInterrupt:
         sys.exit('interrupted')
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # not after an error: it would wait for the other processes
 
 
 def _one_line(error: Exception) -> str:

@@ -25,17 +25,21 @@ def unpatchify(x_NLD: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
     return x.permute(0, 5, 1, 3, 2, 4).reshape(n, dim // (p * p), rows * p, cols * p)
 
 
-def normalize_target(target_NLD: Tensor, over: str | None, eps: float = 1e-6) -> Tensor:
-    """The reconstruction target of patches [N, L, D], in float32.
+def patch_statistics(target_NLD: Tensor, over: str) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation √(unbiased variance + 1e-6) of patches [N, L, D], float32, to broadcast with them.
 
     Args:
-        over: 'patch': each token by its own mean and unbiased variance (section 3.1); 'image': the
-            whole image by one mean and variance; None: as it is (Table 8c).
+        over: 'patch', of each token (section 3.1), or 'image', of the whole image.
     """
+    target = target_NLD.float()
+    dims = {'patch': (-1,), 'image': (-2, -1)}[over]
+    return target.mean(dim=dims, keepdim=True), (target.var(dim=dims, keepdim=True) + 1e-6).sqrt()
+
+
+def normalize_target(target_NLD: Tensor, over: str | None) -> Tensor:
+    """The reconstruction target of patches [N, L, D], float32; `over` as in `patch_statistics`, None: as it is (Table 8c)."""
     target = target_NLD.float()
     if over is None:
         return target
-    dims = {'patch': (-1,), 'image': (-2, -1)}[over]
-    mean = target.mean(dim=dims, keepdim=True)
-    variance = target.var(dim=dims, keepdim=True)
-    return (target - mean) / (variance + eps).sqrt()
+    mean, std = patch_statistics(target, over)
+    return (target - mean) / std

@@ -40,7 +40,6 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         mix_space: 'latent', mix after the VAE (official), or 'image', before it.
         noise: None, dict(alpha_bar=x) or dict(timestep=t of 1000): diffuse every latent to that
             level, in training and evaluation (robustness runs, appendix A).
-        seed: used for samples that do not carry the runner's seed (see `EpochIndex`).
     """
 
     def __init__(
@@ -59,14 +58,13 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         batch_augments: dict | None = None,
         mix_space: str = 'latent',
         noise: dict | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__(num_classes=num_classes, batch_augments=batch_augments)
         _check_choice('posterior', posterior, ('mode', 'sample', None))
         _check_choice('mix_space', mix_space, ('latent', 'image'))
-        self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
-        self.bgr_to_rgb, self.posterior, self.mix_space, self.seed = to_rgb, posterior, mix_space, seed
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.bgr_to_rgb, self.posterior, self.mix_space = to_rgb, posterior, mix_space
         self.noise_alpha_bar = None if noise is None else _alpha_bar(**noise)
         self.codec = build_codec(
             vae, path=vae_path, dtype=vae_dtype, encode_batch_size=encode_batch_size, stats=vae_stats, load_weights=load_vae
@@ -90,7 +88,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
             latents = self._latents(self._normalize(inputs), data_samples, training)
             out = super().forward(dict(inputs=latents, data_samples=data_samples), training)
         if self.noise_alpha_bar is not None:
-            out['inputs'] = self._add_noise(out['inputs'], data_samples)
+            out['inputs'] = self._add_noise(out['inputs'], data_samples, training)
         return out
 
     def _normalize(self, inputs: Tensor) -> Tensor:
@@ -120,12 +118,12 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         posterior = self.posterior or ('mode' if from_image else 'sample')
         if posterior == 'mode' or not training:
             return codec.mode(moments)
-        samples, epochs, seed = sample_keys(data_samples, len(moments), moments.device, self.seed)
+        samples, epochs, seed = sample_keys(data_samples, len(moments), moments.device, training)
         shape = (codec.channels, *moments.shape[2:])
         return codec.sample(moments, random.normal(samples, epochs, shape, seed=seed, stream='posterior'))
 
-    def _add_noise(self, latents: Tensor, data_samples: list | None) -> Tensor:
-        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, self.seed)
+    def _add_noise(self, latents: Tensor, data_samples: list | None, training: bool) -> Tensor:
+        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, training)
         noise = random.normal(samples, epochs, tuple(latents.shape[1:]), seed=seed, stream='latent_noise')
         return diffuse(latents, self.noise_alpha_bar, noise)
 

@@ -40,6 +40,8 @@ class USP(BaseSelfSupervisor):
     ) -> None:
         if not 0 < mask_ratio < 1:
             raise ValueError(f'mask_ratio={mask_ratio} must lie between 0 and 1')
+        if noise_alpha_bar is not None and not 0 <= noise_alpha_bar[0] <= noise_alpha_bar[1] <= 1:
+            raise ValueError(f'noise_alpha_bar={noise_alpha_bar} must be (low, high) with 0 <= low <= high <= 1')
         data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
         backbone = share_vae(data_preprocessor, backbone)
         neck = {'type': 'USPDecoder', **_shape_of(backbone), **(neck or {})}
@@ -59,7 +61,7 @@ class USP(BaseSelfSupervisor):
 
     def draw_mask(self, latents: Tensor, data_samples: list | None) -> Mask:
         """The mask of each sample, a function of (seed, epoch, sample) only."""
-        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device)
+        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, self.training)
         rows, cols = self.backbone.geometry.grid
         noise = random.uniform(samples, epochs, rows * cols, seed=seed, stream='mask')
         return mask_from_noise(noise, self.mask_ratio)
@@ -78,7 +80,7 @@ class USP(BaseSelfSupervisor):
         if self.noise_alpha_bar is None:
             return latents
         low, high = self.noise_alpha_bar
-        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device)
+        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, self.training)
         alpha_bar = low + (high - low) * random.uniform(samples, epochs, 1, seed=seed, stream='noise_level')
         noise = random.normal(samples, epochs, tuple(latents.shape[1:]), seed=seed, stream='latent_noise')
         return diffuse(latents, alpha_bar[:, 0], noise)

@@ -3,7 +3,7 @@
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from usp_mm.functional.patchify import normalize_target, patchify
+from usp_mm.functional.patchify import normalize_target, patch_statistics, patchify
 from usp_mm.registry import MODELS
 
 
@@ -13,14 +13,15 @@ class USPHead(BaseModule):
 
     Args:
         norm_pix: 'patch', targets normalised token by token; 'image', over the whole latent; None, raw (Table 8c).
-        patch_size: latent pixels per token side; the algorithm copies the backbone's.
+
+    `patch_size`, latent pixels per token side, is the backbone's: the algorithm sets it.
     """
 
-    def __init__(self, norm_pix: str | None = 'patch', patch_size: int = 2, init_cfg: dict | None = None) -> None:
+    def __init__(self, norm_pix: str | None = 'patch', init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if norm_pix not in ('patch', 'image', None):
             raise ValueError(f"norm_pix={norm_pix!r} must be 'patch', 'image' or None")
-        self.norm_pix, self.patch_size = norm_pix, patch_size
+        self.norm_pix, self.patch_size = norm_pix, 2
 
     def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Predicted patches [N, L, P·P·C], latents [N, C, H, W], mask [N, L] (1: hidden) -> scalar."""
@@ -32,7 +33,5 @@ class USPHead(BaseModule):
         """Predicted patches on the scale of the latents, given the latents whose statistics normalised them."""
         if self.norm_pix is None:
             return pred.float()
-        patches = patchify(target, self.patch_size).float()
-        dims = {'patch': (-1,), 'image': (-2, -1)}[self.norm_pix]
-        std = (patches.var(dim=dims, keepdim=True) + 1e-6).sqrt()
-        return pred.float() * std + patches.mean(dim=dims, keepdim=True)
+        mean, std = patch_statistics(patchify(target, self.patch_size), self.norm_pix)
+        return pred.float() * std + mean

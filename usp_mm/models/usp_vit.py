@@ -34,7 +34,8 @@ class USPViT(BaseBackbone):
         out_type: 'cls_token' [N, D], 'avg_featmap' (mean of the patch tokens, through its own fresh
             `fc_norm`) [N, D], 'featmap' [N, D, h, w] or 'raw' [N, 1 + L, D].
         out_indices: blocks whose output is returned, negative ones from the end.
-        final_norm: whether the last block's output passes the final LayerNorm `norm`.
+        final_norm: whether the last block's output passes the final LayerNorm `norm`; by default it does,
+            except with 'avg_featmap', whose `fc_norm` takes its place.
         drop_path_rate: of the last block; linear from 0 at the first.
         frozen_stages: -1, nothing frozen; k ≥ 0, patch embedding, tokens and the first k blocks are
             frozen and stay in eval mode (all of it when k is the depth).
@@ -55,7 +56,7 @@ class USPViT(BaseBackbone):
         patch_size: int | None = None,
         out_type: str = 'cls_token',
         out_indices: int | Sequence[int] = -1,
-        final_norm: bool = True,
+        final_norm: bool | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         interpolate_mode: str = 'bicubic',
@@ -84,6 +85,7 @@ class USPViT(BaseBackbone):
             TransformerBlock(dims, self.arch['num_heads'], drop_path=rate)
             for rate in torch.linspace(0, drop_path_rate, self.num_layers).tolist()
         )
+        final_norm = out_type != 'avg_featmap' if final_norm is None else final_norm
         self.norm = LayerNorm(dims) if final_norm else nn.Identity()
         self.fc_norm = LayerNorm(dims) if out_type == 'avg_featmap' else nn.Identity()
         self._register_load_state_dict_pre_hook(self._resize_loaded_pos_embed)

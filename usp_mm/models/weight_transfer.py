@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from usp_mm.functional.pos_embed import resize_pos_embed
 from usp_mm.vaes.weights import read_weights
 
-#: What may differ between a pretraining encoder and a downstream one: the final norms follow `out_type`.
-_OPTIONAL = ('norm.', 'fc_norm.')
+#: Names of an encoder, with this package's prefix or none.
+ENCODER_KEYS = ('cls_token', 'pos_embed', 'patch_embed.', 'blocks.', 'norm.', 'fc_norm.')
+#: The final norms follow `out_type`: `fc_norm` may be new, and either may be left over.
+_MAY_BE_NEW, _MAY_BE_LEFT = ('fc_norm.',), ('norm.', 'fc_norm.')
 
 
 def encoder_weights(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:
@@ -23,8 +25,7 @@ def encoder_weights(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.')
     if prefix + 'cls_token' in state_dict:
         return {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
     if 'cls_token' in state_dict:
-        ours = ('cls_token', 'pos_embed', 'patch_embed.', 'blocks.', *_OPTIONAL)
-        return {key: value for key, value in state_dict.items() if key.startswith(ours)}
+        return {key: value for key, value in state_dict.items() if key.startswith(ENCODER_KEYS)}
     raise ValueError(
         f"no encoder in the checkpoint: neither '{prefix}cls_token' nor 'cls_token' among {sorted(state_dict)[:5]}…"
     )
@@ -49,7 +50,7 @@ class USPPretrained:
 
     Raises (when the weights are initialised):
         FileNotFoundError: no such file.
-        ValueError: `checkpoint` unset, keys or shapes that do not fit. Only the final norms may be new or left over.
+        ValueError: `checkpoint` unset, keys or shapes that do not fit. Only `fc_norm` may be new, only final norms left over.
     """
 
     def __init__(self, checkpoint: str | None, prefix: str = 'backbone.') -> None:
@@ -65,7 +66,8 @@ class USPPretrained:
             result: Any = module.load_state_dict(weights, strict=False)
         except RuntimeError as error:
             raise ValueError(f"'{self.checkpoint}' does not fit the backbone: {error}") from error
-        wrong = [key for key in (*result.missing_keys, *result.unexpected_keys) if not key.startswith(_OPTIONAL)]
+        wrong = [key for key in result.missing_keys if not key.startswith(_MAY_BE_NEW)]
+        wrong += [key for key in result.unexpected_keys if not key.startswith(_MAY_BE_LEFT)]
         if wrong:
             raise ValueError(
                 f"'{self.checkpoint}' does not fit the backbone: missing {result.missing_keys[:5]}, "

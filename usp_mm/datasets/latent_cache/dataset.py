@@ -138,25 +138,26 @@ class LatentCacheDataset(BaseDataset):
             batch.append(dict(inputs=moments, data_samples=sample))
         return batch
 
-    def _normalised(self, index: int) -> EpochIndex:
+    def _normalised(self, index: int) -> int:
         num = len(self)
         if not -num <= index < num:
             raise IndexError(f'index {int(index)} is out of range for {num} samples')
-        if isinstance(index, EpochIndex) and index >= 0:
+        if index >= 0:
             return index
-        return EpochIndex(int(index) % num, getattr(index, 'epoch', 0), getattr(index, 'seed', 0))
+        return EpochIndex(index + num, index.epoch, index.seed) if isinstance(index, EpochIndex) else index + num
 
-    def _views(self, indices: list[EpochIndex], rows: np.ndarray) -> np.ndarray:
+    def _views(self, indices: list[int], rows: np.ndarray) -> np.ndarray:
         """int64[N], the view each sample shows."""
         views = np.zeros(len(indices), dtype=np.int64)
         if not self.flip:
             return views
         crops, flipped = self.manifest['crops'], self.manifest['flip']
-        samples, epochs = torch.from_numpy(rows), torch.tensor([index.epoch for index in indices])
+        samples, seed = torch.from_numpy(rows), getattr(indices[0], 'seed', 0)
+        epochs = torch.tensor([getattr(index, 'epoch', 0) for index in indices])
         if crops > 1:
-            views += (uniform(samples, epochs, 1, seed=indices[0].seed, stream='crop')[:, 0].numpy() * crops).astype(np.int64)
+            views += (uniform(samples, epochs, 1, seed=seed, stream='crop')[:, 0].numpy() * crops).astype(np.int64)
         if flipped:
-            views = 2 * views + (uniform(samples, epochs, 1, seed=indices[0].seed, stream='flip')[:, 0] < 0.5).numpy()
+            views = 2 * views + (uniform(samples, epochs, 1, seed=seed, stream='flip')[:, 0] < 0.5).numpy()
         return views
 
     def _gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT_VERSION = 1
-MANIFEST, PLAN, SAMPLES, LABELS = 'manifest.json', 'plan.json', 'samples.txt', 'labels.npy'
+MANIFEST, PLAN, SAMPLES, LABELS, LOCK = 'manifest.json', 'plan.json', 'samples.txt', 'labels.npy', '.lock'
 WRITE_COMMAND = 'tools/cache_latents.py write'
 
 #: Keys of a plan, hence of a manifest, with their types.

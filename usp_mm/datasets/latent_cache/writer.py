@@ -1,8 +1,9 @@
 """Encode a folder of images into a latent cache, alone or as one of several processes."""
 
+import fcntl
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from usp_mm.files import explain_full_disk
 from usp_mm.vaes import LatentCodec
 
 from .crops import CroppedImages, stack_or_error
-from .manifest import SAMPLES
+from .manifest import LOCK, SAMPLES
 from .plan import CacheSpec, finish, prepare
 from .shards import Shard, all_shards
 
@@ -67,7 +68,8 @@ def write_cache(
     mine = [shard for shard in shards[rank::world_size] if not shard.is_whole()]
     if rank == 0 and len(shards) < world_size:
         logger.warning(f'{len(shards)} shards occupy only as many of {world_size} processes: use a smaller shard size')
-    with explain_full_disk(out, lambda: sum(shard.num_bytes for shard in mine if not shard.is_whole())):
+    lock = _locked(out) if rank == 0 else nullcontext()
+    with lock, explain_full_disk(out, lambda: sum(shard.num_bytes for shard in mine if not shard.is_whole())):
         with _tf32(spec.encode_dtype == 'tf32'):
             _write_shards(mine, plan, data_root, codec.to(device), batch_size, num_workers, show=rank == 0)
         barrier()
@@ -77,6 +79,25 @@ def write_cache(
         logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples in {len(shards)} shards")
     barrier()
     return plan
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the cache's folder against other writers; the lock dies with the process.
+
+    Raises:
+        ValueError: somebody else holds it.
+    """
+    path = out / LOCK
+    with path.open('wb') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by loader processes
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(f"another process is writing latent cache '{out}': wait for it or stop it") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _prepare_on_rank0(data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec, rank: int) -> tuple[dict[str, Any], bool]:

@@ -1,0 +1,76 @@
+"""Checks that stand between a wrong file and a long run."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop
+from mmpretrain.registry import MODELS
+
+from usp_mm.datasets import LatentCacheDataset
+from usp_mm.engine import CheckpointMatchHook, LatentCacheCheckHook, RestorationHook
+
+
+class Loop(BaseLoop):
+    """A training loop that is never run."""
+
+    def __init__(self):
+        pass
+
+    def run(self):
+        raise NotImplementedError
+
+
+def runner_of(model, training=False, resume=False, **kwargs):
+    loop = Loop() if training else None
+    return SimpleNamespace(model=model, _train_loop=loop, _resume=resume, logger=MMLogger.get_current_instance(), **kwargs)
+
+
+def model_of(depth=2, **preprocessor):
+    arch = dict(embed_dims=32, depth=depth, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
+    backbone = dict(type='USPViT', arch=arch, img_size=64)
+    return MODELS.build(dict(type='USP', backbone=backbone, data_preprocessor=preprocessor))
+
+
+def test_a_checkpoint_of_another_model():
+    hook, model = CheckpointMatchHook(), model_of(load_vae=False)
+    hook.after_load_checkpoint(runner_of(model), dict(state_dict=model.state_dict()))
+    deeper = dict(state_dict=model_of(depth=3, load_vae=False).state_dict())
+    for kwargs in (dict(), dict(training=True, resume=True)):
+        with pytest.raises(ValueError, match=r'of another model than the config: 12 unexpected \(backbone\.blocks\.2\.'):
+            hook.after_load_checkpoint(runner_of(model, **kwargs), deeper)
+    hook.after_load_checkpoint(runner_of(model, training=True), deeper)  # load_from: in part
+    with pytest.raises(ValueError, match=r'missing \(backbone\.cls_token.*1 unexpected \(fc\.weight…\)'):
+        hook.after_load_checkpoint(runner_of(model, training=True), dict(state_dict={'fc.weight': torch.zeros(1)}))
+    wrong = dict(model.state_dict(), **{'backbone.norm.bias': torch.zeros(3)})
+    with pytest.raises(ValueError, match=r'1 of another shape \(backbone\.norm\.bias \(3,\) for \(32,\)'):
+        hook.after_load_checkpoint(runner_of(model), dict(state_dict=wrong))
+
+
+def test_a_cache_of_another_vae_size_or_normalisation(small_world):
+    hook, dataset = LatentCacheCheckHook(), LatentCacheDataset(small_world.cache('tiny', 64))
+    tiny = dict(vae='tiny', vae_path=str(small_world.tiny_vae_folder))
+    loader = SimpleNamespace(dataset=SimpleNamespace(dataset=dataset))  # behind a wrapper
+
+    def check(**preprocessor):
+        for stage in ('train', 'val', 'test'):
+            runner = runner_of(model_of(**preprocessor), **{f'{stage}_dataloader': loader})
+            getattr(hook, f'before_{stage}')(runner)
+
+    check(**tiny)
+    with pytest.raises(ValueError, match="written with vae='tiny', the model has 'sd-f8d4'"):
+        check(load_vae=False)
+    with pytest.raises(ValueError, match=r'normalised by 127.5, the data preprocessor has mean=\[10.0, 10.0, 10.0\]'):
+        check(**tiny, mean=[10, 10, 10])
+    large = LatentCacheDataset(small_world.cache('tiny', 224))
+    loader.dataset = large
+    with pytest.raises(ValueError, match='written with image_size=224, the model has 64'):
+        check(**tiny)
+
+
+def test_no_pictures_without_a_vae():
+    hook = RestorationHook(interval=1)
+    hook.before_train(runner_of(model_of(load_vae=False)))
+    hook.after_train_epoch(SimpleNamespace())  # would draw
+    assert hook.interval == 0
