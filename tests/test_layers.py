@@ -8,10 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'version', 'presets', 'files', 'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets', 'models',
+    'version', 'presets', 'files', 'cli', 'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets', 'models',
     'evaluation', 'engine', 'checkpoints', 'apis',
 ]  # fmt: skip
-PURE = {'functional': (), 'vaes': ('mmengine.logging',), 'layers': (), 'presets': (), 'files': ()}
+PURE = {'functional': (), 'vaes': ('mmengine.logging',), 'layers': (), 'presets': (), 'files': (), 'cli': ()}
 
 
 def imported_modules(path):

@@ -11,13 +11,13 @@ A `write` that was killed goes on where it stopped when the same command is run 
 
 import argparse
 import os
-import sys
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from mmengine.logging import MMLogger
 
+from usp_mm.cli import run_command
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.storage import STORAGES, STORES
 from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
@@ -95,8 +95,6 @@ def write(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"image folder '{args.data}' does not exist: give the folder that holds the class folders")
     codec = build_codec(args.vae, path=args.vae_path, dtype=ENCODE_DTYPES[args.encode_dtype])
     write_cache(args.data, args.out, codec, spec, args.batch_size, args.workers, device)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
     return 0
 
 
@@ -127,12 +125,8 @@ def info(args: argparse.Namespace) -> int:
 def main() -> int:
     args = parse_args()
     MMLogger.get_instance('cache_latents')
-    try:
-        return dict(write=write, verify=verify, info=info)[args.command](args)
-    except (ValueError, OSError) as error:
-        print(f'cache_latents {args.command}: error: {error}', file=sys.stderr)
-        return 1
+    return dict(write=write, verify=verify, info=info)[args.command](args)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

@@ -5,6 +5,7 @@ python tools/make_demo_data.py data/demo
 
 import argparse
 
+from usp_mm.cli import run_command
 from usp_mm.datasets.demo import DemoData, make_demo_data
 
 
@@ -24,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

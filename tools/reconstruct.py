@@ -10,7 +10,8 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
-from usp_mm.engine.launch import add_config_arguments, load_config, run_command
+from usp_mm.cli import run_command
+from usp_mm.engine.launch import add_config_arguments, load_config
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 

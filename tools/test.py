@@ -6,7 +6,8 @@ from pathlib import Path
 import mmengine
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
-from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config, run_command
+from usp_mm.cli import run_command
+from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config
 
 
 def parse_args() -> argparse.Namespace:

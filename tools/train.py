@@ -5,7 +5,8 @@ import argparse
 from mmengine.config import Config
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
-from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config, run_command
+from usp_mm.cli import run_command
+from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config
 
 
 def parse_args() -> argparse.Namespace:

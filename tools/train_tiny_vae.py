@@ -6,6 +6,7 @@ python tools/train_tiny_vae.py data/demo/imagenet/train work_dirs/tiny_vae
 import argparse
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.cli import run_command
 from usp_mm.vaes.tiny import TinyVAETraining, train_tiny_vae
 
 
@@ -25,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -116,5 +116,5 @@ def test_a_mistake_is_one_line(images: Path, tiny_vae_folder: Path, tmp_path: Pa
     path = truncate_jpeg(root / 'half.jpg')
     done = run(*write_command(root.parent, tmp_path / 'out', tiny_vae_folder))
     assert done.returncode == 1
-    assert f"cache_latents write: error: cannot decode image '{path}'" in done.stderr
+    assert f"error: cannot decode image '{path}'" in done.stderr
     assert 'Traceback' not in done.stderr

@@ -1,9 +1,7 @@
 """What `tools/train.py` and `tools/test.py` share."""
 
 import os
-import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -79,25 +77,3 @@ def build_runner(cfg: Config) -> Runner:
     """Runner of a checked config, on whatever devices there are."""
     prepare_cpu(cfg)
     return Runner.from_cfg(cfg)
-
-
-def run_command(main: Callable[[], None]) -> None:
-    """Run a tool's `main()`; a user's mistake ends in one line and exit code 1, not in a traceback."""
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        if os.environ.get('USP_TRACEBACK'):
-            raise
-        sys.exit(f'error: {_one_line(error)}  (USP_TRACEBACK=1 shows where)')
-    except KeyboardInterrupt:
-        sys.exit('interrupted')
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # not after an error: it would wait for the other processes
-
-
-def _one_line(error: Exception) -> str:
-    """The message; of an error in a data-loading process, the original's."""
-    text = str(error).strip()
-    if text.startswith('Caught '):
-        text = text.splitlines()[-1].split(': ', 1)[-1]
-    return text
