@@ -53,6 +53,25 @@ def test_arguments_that_a_class_does_not_take(key, message):
         check_config(cfg)
 
 
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('model.backbone.type', 'USPVit', "unknown type 'USPVit' in model.backbone; did you mean 'USPViT'"),
+        (
+            'train_dataloader.dataset.pipeline.1.type',
+            'LoadImag',
+            r"unknown type 'LoadImag' in .*pipeline\.1; did you mean 'LoadImage'",
+        ),
+        ('optim_wrapper.optimizer.type', 'AdamV', "unknown type 'AdamV' in optim_wrapper.optimizer; did you mean 'Adam"),
+    ],
+)
+def test_unknown_types(key, value, message):
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict({key: value})
+    with pytest.raises(ValueError, match=message):
+        check_config(cfg)
+
+
 def test_unset_and_missing_checkpoints(tmp_path):
     cfg = Config.fromfile(LINEAR)
     with pytest.raises(ValueError, match=r'model\.backbone\.init_cfg\.checkpoint is unset.*--cfg-options'):

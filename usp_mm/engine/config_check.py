@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DefaultScope
+from mmengine.registry import WEIGHT_INITIALIZERS, DefaultScope
 from mmengine.runner import Runner
 
 from usp_mm import registry
@@ -20,6 +20,8 @@ _BUILDERS = {
     'pipeline': registry.TRANSFORMS,
     'custom_hooks': registry.HOOKS,
     'default_hooks': registry.HOOKS,
+    'init_cfg': WEIGHT_INITIALIZERS,
+    'augments': None,  # mmpretrain's own registry
 }
 
 #: Top-level keys that MMEngine reads besides the Runner's own arguments.
@@ -86,7 +88,7 @@ def check_config(cfg: Config, initialises: bool = True) -> None:
         initialises: whether `init_cfg` has to name its checkpoint.
 
     Raises:
-        ValueError: an argument that the class does not take, with its place and the nearest name; an unset checkpoint;
+        ValueError: a type or an argument that is not known, with its place and the nearest name; an unset checkpoint;
             training that ends before a scheduler begins.
         FileNotFoundError: a checkpoint that is not there.
     """
@@ -136,6 +138,9 @@ def _typed_dicts(node: Any, path: str):
 def _check_arguments(path: str, node: dict, builder: Any) -> None:
     with builder.switch_scope_and_registry(None) as scoped:
         target = scoped.get(node['type'])
+        known = {*scoped.module_dict, *builder.module_dict}
+    if target is None:
+        raise ValueError(f"unknown type '{node['type']}' in {path}{nearest(node['type'], known)}")
     if not inspect.isclass(target):
         return
     valid: set[str] = set()
