@@ -46,8 +46,8 @@ class Stages:
         self.work_dir = work_dir
         self.seconds: dict[str, float] = {}
 
-    def run(self, name: str, *command: object) -> str:
-        """Run `python COMMAND`; its output goes to WORK_DIR/logs/NAME.log and is returned.
+    def run(self, name: str, *command: object) -> None:
+        """Run `python COMMAND`; its output goes to WORK_DIR/logs/NAME.log.
 
         Raises:
             SystemExit: the command failed; its last lines are shown.
@@ -56,7 +56,7 @@ class Stages:
         console.print(f'\n[bold]{name}[/]  python {shlex.join(words)}', highlight=False, soft_wrap=True)
         log = self.work_dir / 'logs' / f'{name.replace(" ", "-")}.log'
         log.parent.mkdir(parents=True, exist_ok=True)
-        start, lines = time.monotonic(), deque[str](maxlen=5000)
+        start, lines = time.monotonic(), deque[str](maxlen=20)
         with log.open('w') as file, console.status('…') as status:
             process = subprocess.Popen(
                 [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
@@ -73,10 +73,9 @@ class Stages:
                 sys.exit('interrupted: run the same command again; data, VAE and latent caches that are finished are kept')
         self.seconds[name] = round(time.monotonic() - start, 1)
         if code:
-            console.print('\n'.join(list(lines)[-20:]), markup=False, highlight=False)
+            console.print('\n'.join(lines), markup=False, highlight=False)
             sys.exit(f"stage '{name}' failed (exit code {code}); its log: {log}")
         console.print(f'  {self.seconds[name]:.0f} s, log: {log}', highlight=False)
-        return '\n'.join(lines)
 
 
 def prepare(stages: Stages, args: argparse.Namespace) -> None:
@@ -158,9 +157,7 @@ def report(stages: Stages, runs: list[dict], picture: Path) -> None:
     for row in rows.items():
         table.add_row(*row)
     console.print(table)
-    summary = dict(
-        runs=runs, seconds=stages.seconds, picture=str(picture), torch=torch.__version__, machine=platform.processor()
-    )
+    summary = dict(runs=runs, seconds=stages.seconds, picture=str(picture), torch=torch.__version__, device=device_name())
     (stages.work_dir / 'summary.json').write_text(json.dumps(summary, indent=1) + '\n')
 
 

@@ -17,6 +17,7 @@ def test_every_stage_and_a_second_run(tmp_path, monkeypatch):
     summary = json.loads((work_dir / 'summary.json').read_text())
     stages = ['demo data', 'tiny VAE', 'cache train', 'cache val', 'pretrain seed 0', 'probe usp seed 0', 'probe random seed 0']
     assert list(summary['seconds']) == [*stages, 'restoration']
+    assert set(summary) == {'runs', 'seconds', 'picture', 'torch', 'device'} and summary['device']
     (run,) = summary['runs']
     assert run['loss_last'] < run['loss_first']
     assert set(run['accuracy']) == {'usp', 'random'} and min(run['accuracy'].values()) > 20

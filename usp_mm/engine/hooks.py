@@ -145,7 +145,8 @@ class CheckpointMatchHook(Hook):
             return
         in_part = isinstance(runner._train_loop, BaseLoop) and not runner._resume
         if not in_part or len(problems['missing']) + len(problems['of another shape']) == len(ours):
-            raise ValueError(f'the checkpoint is of another model than the config: {found}')
+            fix = 'use the config it was trained with'
+            raise ValueError(f'the checkpoint is of another model than the config: {found}: {fix}')
         runner.logger.warning(f'the checkpoint fits the model in part: {found}')
 
 

@@ -18,9 +18,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
 
 #: One stream a use, so that no two uses see the same numbers.
-STREAMS = {
-    name: i for i, name in enumerate(('mask', 'posterior', 'flip', 'crop', 'latent_noise', 'noise_level', 'image_noise'))
-}
+STREAMS = {name: i for i, name in enumerate(('mask', 'posterior', 'flip', 'crop', 'latent_noise', 'noise_level'))}
 
 
 def philox4x32(
