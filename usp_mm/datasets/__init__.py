@@ -3,7 +3,18 @@
 from .epoch_index import EpochIndex
 from .folder import ImageFolder
 from .latent_cache import LatentCacheDataset
-from .samplers import EpochSampler
-from .transforms import LoadImage, SeedBySample
+from .requests import SampleRequests
+from .samplers import EpochInfiniteSampler, EpochSampler
+from .transforms import ADMCenterCrop, LoadImage, SeedBySample
 
-__all__ = ['EpochIndex', 'EpochSampler', 'ImageFolder', 'LatentCacheDataset', 'LoadImage', 'SeedBySample']
+__all__ = [
+    'ADMCenterCrop',
+    'EpochIndex',
+    'EpochInfiniteSampler',
+    'EpochSampler',
+    'ImageFolder',
+    'LatentCacheDataset',
+    'LoadImage',
+    'SampleRequests',
+    'SeedBySample',
+]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from mmengine.dataset import DefaultSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 
 from usp_mm.registry import DATA_SAMPLERS
 
@@ -22,11 +22,37 @@ class EpochSampler(DefaultSampler):
 
     def __iter__(self) -> Iterator[EpochIndex]:
         num = len(self.dataset)
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
-            order = torch.randperm(num, generator=generator)
-        else:
-            order = torch.arange(num)
+        order = _order(num, self.seed, self.epoch, self.shuffle)
         order = order.repeat(math.ceil(self.total_size / num))[: self.total_size]
         for index in order[self.rank :: self.world_size].tolist():
             yield EpochIndex(index, self.epoch, self.seed)
+
+
+@DATA_SAMPLERS.register_module()
+class EpochInfiniteSampler(InfiniteSampler):
+    """MMEngine's `InfiniteSampler` (same arguments) that yields `EpochIndex` and can start anywhere.
+
+    One epoch's order follows another's without end, and rank r of W takes every W-th index from r on.
+    """
+
+    start = 0
+
+    def seek(self, num_samples: int) -> None:
+        """Let the next iteration begin after the first `num_samples` of this process."""
+        self.start = num_samples
+
+    def __iter__(self) -> Iterator[EpochIndex]:
+        position = self.rank + self.start * self.world_size
+        while True:
+            epoch, place = divmod(position, self.size)
+            indices = _order(self.size, self.seed, epoch, self.shuffle)[place :: self.world_size].tolist()
+            for index in indices:
+                yield EpochIndex(index, epoch, self.seed)
+            position += len(indices) * self.world_size
+
+
+def _order(num: int, seed: int, epoch: int, shuffle: bool) -> torch.Tensor:
+    """int64[num], the indices of an epoch."""
+    if not shuffle:
+        return torch.arange(num)
+    return torch.randperm(num, generator=torch.Generator().manual_seed(derive_seed(seed, epoch)))

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.logging import MMLogger
+from PIL import Image
 
 from usp_mm.registry import TRANSFORMS
 
 from .epoch_index import EpochIndex
+from .latent_cache.crops import center_crop
 from .seeding import seed_all
 
 
@@ -67,3 +70,20 @@ class LoadImage(LoadImageFromFile):
             raise
         except Exception as error:
             raise ValueError(f"cannot decode image '{results['img_path']}': {error}; replace or delete the file") from error
+
+
+@TRANSFORMS.register_module()
+class ADMCenterCrop(BaseTransform):
+    """The central square of an image at `size` pixels, resized as ADM, DiT and the latent cache do it.
+
+    Args:
+        size: side of the crop, pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def transform(self, results: dict) -> dict:
+        results['img'] = np.asarray(center_crop(Image.fromarray(results['img']), self.size))
+        results['img_shape'] = results['img'].shape[:2]
+        return results

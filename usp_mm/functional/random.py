@@ -18,7 +18,12 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
 
 #: One stream a use, so that no two uses see the same numbers.
-STREAMS = {name: i for i, name in enumerate(('mask', 'posterior', 'flip', 'crop', 'latent_noise', 'noise_level'))}
+# fmt: off
+STREAMS = {name: i for i, name in enumerate((
+    'mask', 'posterior', 'flip', 'crop', 'latent_noise', 'noise_level',
+    'noise', 'timestep', 'label_dropout', 'start_noise', 'step_noise', 'label',
+))}
+# fmt: on
 
 
 def philox4x32(

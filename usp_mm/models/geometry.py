@@ -73,18 +73,18 @@ def resolve_arch(arch: str | dict) -> dict[str, Any]:
     return {**ARCHS['base'], **arch}
 
 
-def share_vae(data_preprocessor: dict, backbone: Any) -> Any:
-    """A copy of a backbone config with the preprocessor's VAE preset in it (a built module passes).
+def share_vae(data_preprocessor: dict, network: Any, part: str = 'backbone') -> Any:
+    """A copy of the config of `part`, a network on latents, with the preprocessor's VAE preset in it (a built module passes).
 
     Raises:
-        ValueError: the backbone names another VAE than the data preprocessor.
+        ValueError: the network names another VAE than the data preprocessor.
     """
-    if not isinstance(backbone, dict):
-        return backbone
+    if not isinstance(network, dict):
+        return network
     vae = data_preprocessor['vae']
-    if backbone.get('vae', vae) != vae:
+    if network.get('vae', vae) != vae:
         raise ValueError(
-            f"the backbone is built for VAE '{backbone['vae']}' but the data preprocessor encodes with '{vae}': "
-            'set model.data_preprocessor.vae alone, the backbone follows it'
+            f"the {part} is built for VAE '{network['vae']}' but the data preprocessor encodes with '{vae}': "
+            f'set model.data_preprocessor.vae alone, the {part} follows it'
         )
-    return {**backbone, 'vae': vae}
+    return {**network, 'vae': vae}

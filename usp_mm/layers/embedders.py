@@ -1,0 +1,72 @@
+"""What a generator is told: the patches of a noisy latent, the time and the class (DiT, arXiv 2212.09748, section 3.2)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from usp_mm.functional.patchify import patchify
+
+from .modulation import conditioning
+
+
+def sinusoidal_embedding(t_N: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
+    """float32[N, dim]: cosines, then sines, of t at wavelengths from 2π to `max_period`·2π; `dim` is even."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t_N.device) / half)
+    angles = t_N[:, None].float() * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class PatchEmbedder(nn.Module):
+    """PatchConv: [N, C, h, w] -> tokens [N, L, dim].
+
+    Computed as a matrix product: on CPU a convolution's last bits depend on the batch.
+    """
+
+    def __init__(self, channels: int, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, patch_size, patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)  # row, column, channel, as `patchify` orders a patch
+        return F.linear(patchify(x, self.proj.kernel_size[0]), weight, self.proj.bias)
+
+
+class TimestepEmbedder(nn.Module):
+    """A two-layer SiLU network on 256 sinusoids of the time: [N] -> [N, dim]."""
+
+    num_frequencies = 256
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(self.num_frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def init_normal(self) -> None:
+        """Weights normal(0, 0.02); biases are left alone."""
+        for linear in (self.mlp[0], self.mlp[2]):
+            nn.init.normal_(linear.weight, std=0.02)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return conditioning(self.mlp, sinusoidal_embedding(t, self.num_frequencies))
+
+
+class LabelEmbedder(nn.Module):
+    """A learned vector for each class and, where classes are dropped in training, for "no class": int64[N] -> [N, dim].
+
+    Args:
+        num_classes: labels run from 0; `num_classes` itself is "no class".
+        null: whether there is a vector for "no class" (classifier-free guidance, arXiv 2207.12598).
+    """
+
+    def __init__(self, num_classes: int, dim: int, null: bool) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + null, dim)
+
+    def init_normal(self) -> None:
+        """Normal(0, 0.02)."""
+        nn.init.normal_(self.embedding_table.weight, std=0.02)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.embedding_table(y)

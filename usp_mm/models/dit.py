@@ -1,0 +1,148 @@
+"""The generators' network, DiT and SiT (arXiv 2212.09748, 2401.08740) with USP's norms (arXiv 2503.06132, section 2.3).
+
+Shape legend: N batch, C latent channels, h×w latent, L tokens, D width.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from usp_mm.functional.patchify import unpatchify
+from usp_mm.functional.pos_embed import sincos_table
+from usp_mm.layers import FinalLayer, LabelEmbedder, ModulatedBlock, PatchEmbedder, TimestepEmbedder, init_vit_weights
+from usp_mm.presets import lookup
+from usp_mm.registry import MODELS
+
+from .geometry import latent_geometry, resolve_arch
+
+ACTIVATIONS = {'gelu': nn.GELU, 'gelu_tanh': partial(nn.GELU, approximate='tanh')}
+
+
+@MODELS.register_module()
+class DiT(BaseModule):
+    """PatchConv, fixed sine-cosine positions, modulated blocks, and a modulated linear layer back to patches.
+
+    State-dict names are those of the official DiT and SiT.
+
+    Args:
+        arch: a preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
+        vae: the preset that fixes latent channels, stride and patch; the generator fills it in from the data preprocessor.
+        img_size: image side in pixels that the position table is made for.
+        patch_size: latent pixels per token side; the VAE's own if None.
+        num_classes: labels are 0 … num_classes - 1, and `null_label` = num_classes stands for "no class".
+        class_dropout: probability of training a sample without its class; 0: there is no "no class".
+        norm_affine: USP's trainable scale and shift of norm1 and norm2 (Table 8b); plain DiT has none.
+        act: the MLPs' activation; 'gelu_tanh' is official, although the encoder has 'gelu'.
+        learn_sigma: predict twice the channels, the second half for the variance.
+        gate_bias: initial bias of the residual gates, 0 (adaLN-Zero) or 1 (appendix A).
+        with_cp: recompute the blocks' activations in the backward pass instead of keeping them.
+        init_cfg: mmengine's; dict(type='USPPretrained', checkpoint=…) starts from a pretrained encoder.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        vae: str = 'sd-f8d4',
+        img_size: int = 256,
+        patch_size: int | None = None,
+        num_classes: int = 1000,
+        class_dropout: float = 0.1,
+        norm_affine: bool = True,
+        act: str = 'gelu_tanh',
+        learn_sigma: bool = True,
+        gate_bias: float = 0.0,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if not 0 <= class_dropout < 1:
+            raise ValueError(f'class_dropout={class_dropout} must lie in [0, 1)')
+        self.arch = resolve_arch(arch)
+        self.geometry = latent_geometry(vae, img_size, patch_size)
+        self.embed_dims, self.num_layers = self.arch['embed_dims'], self.arch['depth']
+        self.num_classes, self.class_dropout, self.null_label = num_classes, class_dropout, num_classes
+        self.learn_sigma, self.with_cp = learn_sigma, with_cp
+        geometry, dims = self.geometry, self.embed_dims
+
+        self.x_embedder = PatchEmbedder(geometry.channels, dims, geometry.patch_size)
+        self.t_embedder = TimestepEmbedder(dims)
+        self.y_embedder = LabelEmbedder(num_classes, dims, null=class_dropout > 0)
+        self.pos_embed = nn.Parameter(sincos_table(dims, geometry.grid)[None].float(), requires_grad=False)
+        block = partial(ModulatedBlock, act_layer=lookup(ACTIVATIONS, act, 'act'), norm_affine=norm_affine, gate_bias=gate_bias)
+        self.blocks = nn.ModuleList(block(dims, self.arch['num_heads']) for _ in range(self.num_layers))
+        self.final_layer = FinalLayer(dims, geometry.patch_dim * (2 if learn_sigma else 1))
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of what `forward` returns."""
+        return self.geometry.channels * (2 if self.learn_sigma else 1)
+
+    def init_weights(self) -> None:
+        """Official initialisation (blocks are the identity, the output is 0), then whatever `init_cfg` says."""
+        init_vit_weights(self)
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        self.t_embedder.init_normal()
+        self.y_embedder.init_normal()
+        for block in self.blocks:
+            block.init_modulation()
+        self.final_layer.init_zero()
+        super().init_weights()
+
+    def forward(
+        self, x: Tensor, t: Tensor, y: Tensor, return_hidden: Sequence[int] | None = None
+    ) -> Tensor | tuple[Tensor, dict[int, Tensor]]:
+        """Predict from noisy latents.
+
+        Args:
+            x: float[N, C, h, w], scaled.
+            t: [N], steps 0 … 999 (DiT) or times in [0, 1] (SiT).
+            y: int64[N], labels.
+            return_hidden: numbers of blocks passed, 1 … depth, after which to return the tokens.
+
+        Returns:
+            [N, out_channels, h, w]; with `return_hidden`, that and {k: tokens [N, L, D]}.
+
+        Raises:
+            ValueError: latents of another size than the position table's, or no such block.
+        """
+        self._check(x, return_hidden)
+        tokens = self.x_embedder(x) + self.pos_embed
+        c = self.t_embedder(t) + self.y_embedder(y)
+        hidden: dict[int, Tensor] = {}
+        for k, block in enumerate(self.blocks, start=1):
+            recompute = self.with_cp and torch.is_grad_enabled()
+            tokens = checkpoint(block, tokens, c, use_reentrant=False) if recompute else block(tokens, c)
+            if return_hidden and k in return_hidden:
+                hidden[k] = tokens
+        out = self._output(unpatchify(self.final_layer(tokens, c), self.geometry.patch_size, self.geometry.grid))
+        return out if return_hidden is None else (out, hidden)
+
+    def _output(self, out: Tensor) -> Tensor:
+        return out
+
+    def _check(self, x: Tensor, return_hidden: Sequence[int] | None) -> None:
+        expected = (self.geometry.channels, self.geometry.latent_size, self.geometry.latent_size)
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f'latents are {tuple(x.shape[1:])}, but {type(self).__name__} is built for {expected} '
+                f'(img_size={self.geometry.img_size}): make denoiser.img_size, the VAE and the data agree'
+            )
+        for k in return_hidden or ():
+            if not 1 <= k <= self.num_layers:
+                raise ValueError(f'return_hidden={list(return_hidden)}: {k} is not a block from 1 to {self.num_layers}')
+
+
+@MODELS.register_module()
+class SiT(DiT):
+    """DiT whose forward drops the variance half: flow matching has no use for it, official checkpoints carry it."""
+
+    @property
+    def out_channels(self) -> int:
+        return self.geometry.channels
+
+    def _output(self, out: Tensor) -> Tensor:
+        return out[:, : self.geometry.channels]

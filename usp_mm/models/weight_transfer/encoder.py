@@ -1,0 +1,65 @@
+"""The encoder in a checkpoint: which names are its own, and its position table on another grid."""
+
+import re
+from collections.abc import Mapping
+from math import isqrt
+
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from usp_mm.functional.pos_embed import resize_pos_embed
+
+#: Names of an encoder, with this package's prefix or none.
+ENCODER_KEYS = ('cls_token', 'pos_embed', 'patch_embed.', 'blocks.', 'norm.', 'fc_norm.')
+
+
+def split_checkpoint(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.') -> tuple[dict[str, Tensor], list[str]]:
+    """(module that holds the encoder, without `prefix`; names of everything beside it).
+
+    This package's checkpoints keep the encoder under `prefix`. Official ones are one flat module, whose decoder
+    or head is in the first part.
+
+    Raises:
+        ValueError: no encoder in it.
+    """
+    if prefix + 'cls_token' in state_dict:
+        module = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+        return module, [name for name in state_dict if not name.startswith(prefix)]
+    if 'cls_token' in state_dict:
+        return dict(state_dict), []
+    raise ValueError(
+        f"no encoder in the checkpoint: neither '{prefix}cls_token' nor 'cls_token' among {sorted(state_dict)[:5]}…"
+    )
+
+
+def encoder_weights(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:
+    """The encoder of a checkpoint with this package's names (under `prefix`) or the official ones (no prefix).
+
+    Raises:
+        ValueError: no encoder in it.
+    """
+    module, _ = split_checkpoint(state_dict, prefix)
+    flat = prefix + 'cls_token' not in state_dict
+    return {name: value for name, value in module.items() if not flat or name.startswith(ENCODER_KEYS)}
+
+
+def block_part(name: str) -> tuple[int, str] | None:
+    """(3, 'attn') of 'blocks.3.attn.qkv.weight'; None for what is in no block."""
+    match = re.match(r'blocks\.(\d+)\.(\w+)\.', name)
+    return (int(match[1]), match[2]) if match else None
+
+
+def square_side(table: Tensor) -> int | None:
+    """s of a position table with class token [1, 1 + s·s, D]; None if its tokens are no square."""
+    tokens = table.shape[1] - 1
+    side = isqrt(tokens)
+    return side if side * side == tokens else None
+
+
+def fit_pos_embed(table: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
+    """A square table with class token [1, 1 + s·s, D], resized to `grid`; one that is not square is returned as it is."""
+    side = square_side(table)
+    if side is None or (side, side) == grid:
+        return table
+    MMLogger.get_current_instance().info(f'position table {side}x{side} resized to {grid[0]}x{grid[1]} ({mode})')
+    return resize_pos_embed(table, (side, side), grid, mode)
