@@ -9,14 +9,20 @@ from mmengine import registry as _root
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
+    EVALUATOR,
     HOOKS,
+    LOOPS,
+    METRICS,
     MODELS,
     OPTIM_WRAPPERS,
     OPTIMIZERS,
     TRANSFORMS,
 )
 
-__all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'MODELS', 'OPTIMIZERS', 'OPTIM_WRAPPERS', 'TRANSFORMS', 'add_locations']
+__all__ = [
+    'DATASETS', 'DATA_SAMPLERS', 'EVALUATOR', 'HOOKS', 'LOOPS', 'METRICS', 'MODELS', 'OPTIMIZERS', 'OPTIM_WRAPPERS',
+    'TRANSFORMS', 'add_locations',
+]  # fmt: skip
 
 #: The module that registers this package's types, for each kind of registry.
 LOCATIONS = {
@@ -25,6 +31,8 @@ LOCATIONS = {
     'DATA_SAMPLERS': 'usp_mm.datasets',
     'TRANSFORMS': 'usp_mm.datasets',
     'HOOKS': 'usp_mm.engine',
+    'LOOPS': 'usp_mm.engine',
+    'METRICS': 'usp_mm.evaluation',
     'OPTIMIZERS': 'usp_mm.engine',
     'OPTIM_WRAPPERS': 'usp_mm.engine',
 }

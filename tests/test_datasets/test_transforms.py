@@ -9,8 +9,10 @@ import torch
 from fake_codec import image_folder
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from PIL import Image
 
-from usp_mm.datasets import EpochIndex, ImageFolder, SeedBySample
+from usp_mm.datasets import ADMCenterCrop, EpochIndex, ImageFolder, SeedBySample
+from usp_mm.datasets.latent_cache.crops import center_crop
 
 PIPELINE = [
     dict(type='SeedBySample'),
@@ -81,3 +83,10 @@ def test_plain_index_warns_once_and_stays_random(images: Path, monkeypatch: pyte
     assert not torch.equal(first, second)
     assert len(warnings) == 1
     assert "use sampler=dict(type='EpochSampler')" in warnings[0]
+
+
+def test_adm_center_crop_is_the_latent_caches() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (70, 150, 3), dtype=np.uint8)
+    results = ADMCenterCrop(size=32)(dict(img=image))
+    assert results['img_shape'] == (32, 32)
+    assert np.array_equal(results['img'], np.asarray(center_crop(Image.fromarray(image), 32)))

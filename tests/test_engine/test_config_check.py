@@ -79,3 +79,24 @@ def test_unset_and_missing_checkpoints(tmp_path):
     cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'nothing.pth')
     with pytest.raises(FileNotFoundError, match=r"no file at '.*nothing.pth'"):
         check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ('key', 'message'),
+    [
+        ('model.guidance.scales', "unknown key 'scales' in model.guidance: .*did you mean 'scale'"),
+        ('model.ema.momentun', "unknown key 'momentun' in model.ema: .*did you mean 'momentum'"),
+        ('model.sampler.steps', "unknown key 'steps' in model.sampler: SDESampler.*did you mean 'num_steps'"),
+        ('model.denoiser.norm_afine', "in model.denoiser: SiT takes.*did you mean 'norm_affine'"),
+        ('train_cfg.max_iter', "in train_cfg: PositionedIterTrainLoop takes.*did you mean 'max_iters'"),
+        ('val_evaluator.metrics.refrence', "in val_evaluator.metrics: ADMMetrics takes.*did you mean 'reference'"),
+        ('val_evaluator.metric', "unknown key 'metric' in val_evaluator: Evaluator takes.*did you mean 'metrics'"),
+        ('val_dataloader.sampler.shufle', "in val_dataloader.sampler: DefaultSampler takes.*did you mean 'shuffle'"),
+    ],
+)
+def test_arguments_of_a_generator_config(key, message):
+    cfg = Config.fromfile('configs/sit/sit-base-p2_8xb32-400k_in1k-256px.py')
+    check_config(cfg)
+    cfg.merge_from_dict({key: 1})
+    with pytest.raises(ValueError, match=message):
+        check_config(cfg)

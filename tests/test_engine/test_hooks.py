@@ -55,7 +55,8 @@ def test_a_cache_of_another_vae_size_or_normalisation(small_world):
 
     def check(**preprocessor):
         for stage in ('train', 'val', 'test'):
-            runner = runner_of(model_of(**preprocessor), **{f'{stage}_dataloader': loader})
+            loop = SimpleNamespace(dataloaders=[loader]) if stage == 'val' else SimpleNamespace(dataloader=loader)
+            runner = runner_of(model_of(**preprocessor), **{f'{stage}_loop': loop})
             getattr(hook, f'before_{stage}')(runner)
 
     check(**tiny)
@@ -74,3 +75,23 @@ def test_no_pictures_without_a_vae():
     hook.before_train(runner_of(model_of(load_vae=False)))
     hook.after_train_epoch(SimpleNamespace())  # would draw
     assert hook.interval == 0
+
+
+def generator_of(**kwargs):
+    denoiser = dict(type='SiT', arch=dict(embed_dims=32, depth=1, num_heads=2), img_size=64, num_classes=10)
+    parts = dict(objective=dict(type='FlowObjective'), sampler=dict(type='SDESampler'), data_preprocessor=dict(load_vae=False))
+    return MODELS.build(dict(type='LatentDiffusionGenerator', denoiser=denoiser, **parts, **kwargs))
+
+
+def test_a_generators_checkpoint_without_averaged_weights():
+    plain = generator_of(ema=None, sample_model='orig').state_dict()
+    with pytest.raises(ValueError, match=r'it holds no averaged weights: --cfg-options model\.ema=None'):
+        CheckpointMatchHook().after_load_checkpoint(runner_of(generator_of()), dict(state_dict=plain))
+
+
+@pytest.mark.parametrize('meta', [dict(num_classes=11), dict(classes=tuple('abcdefghijk'))])
+def test_data_with_more_classes_than_the_generator(meta):
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=meta))
+    runner = runner_of(generator_of(), train_loop=SimpleNamespace(dataloader=loader))
+    with pytest.raises(ValueError, match=r'11 classes, the generator takes 10: set model\.denoiser\.num_classes=11'):
+        LatentCacheCheckHook().before_train(runner)

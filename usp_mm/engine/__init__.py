@@ -1,17 +1,23 @@
 """Optimizers, hooks and file backends that MMEngine and mmpretrain lack: importing this module registers them."""
 
+from .ema_hook import GeneratorEMAHook
 from .file_backend import AtomicLocalBackend
 from .hooks import CheckpointMatchHook, LatentCacheCheckHook, ReduceLossHook, RestorationHook, StatelessSeedHook
 from .lars import MAELARS
+from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
+from .run_info import RunInfoHook
 
 __all__ = [
     'MAELARS',
     'AtomicLocalBackend',
     'AutocastOptimWrapper',
     'CheckpointMatchHook',
+    'GeneratorEMAHook',
     'LatentCacheCheckHook',
+    'PositionedIterTrainLoop',
     'ReduceLossHook',
     'RestorationHook',
+    'RunInfoHook',
     'StatelessSeedHook',
 ]

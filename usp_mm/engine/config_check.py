@@ -11,9 +11,16 @@ from mmengine.runner import Runner
 from usp_mm import registry
 from usp_mm.presets import nearest
 
-#: Which registry builds what stands under a top-level key of a config.
+#: Which registry builds what stands under a key of a config; of several keys on the way, the last counts.
 _BUILDERS = {
     'model': registry.MODELS,
+    'model.sampler': registry.MODELS,
+    'train_cfg': registry.LOOPS,
+    'val_cfg': registry.LOOPS,
+    'test_cfg': registry.LOOPS,
+    'val_evaluator': registry.METRICS,
+    'test_evaluator': registry.METRICS,
+    'extractor': registry.MODELS,
     'optimizer': registry.OPTIMIZERS,
     'dataset': registry.DATASETS,
     'sampler': registry.DATA_SAMPLERS,
@@ -22,6 +29,7 @@ _BUILDERS = {
     'default_hooks': registry.HOOKS,
     'init_cfg': WEIGHT_INITIALIZERS,
     'augments': None,  # mmpretrain's own registry
+    'vis_kwargs_list': None,  # mmagic's, of functions
 }
 
 #: Top-level keys that MMEngine reads besides the Runner's own arguments.
@@ -41,6 +49,8 @@ _PLAIN_DICTS = {
     'auto_scale_lr': {'enable', 'base_batch_size'},
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
+    'model.guidance': {'scale', 'channels', 'interval'},
+    'model.ema': {'momentum', 'interval'},
     'optim_wrapper.paramwise_cfg': {
         'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
         'dcn_offset_lr_mult', 'bypass_duplicate', 'layer_decay_rate',
@@ -98,9 +108,18 @@ def check_config(cfg: Config, initialises: bool = True) -> None:
         for path, node in _typed_dicts(cfg._cfg_dict, ''):
             if initialises and node['type'] == 'USPPretrained':
                 _check_checkpoint(path, node)
-            builder = next((_BUILDERS[part] for part in reversed(path.split('.')) if part in _BUILDERS), None)
+            builder = _builder(path, node)
             if builder is not None and isinstance(node['type'], str):
                 _check_arguments(path, node, builder)
+
+
+def _builder(path: str, node: dict) -> Any:
+    """The registry that builds what stands at `path`, or None."""
+    if path in _BUILDERS and 'metrics' not in node:
+        return _BUILDERS[path]
+    if path in ('val_evaluator', 'test_evaluator'):
+        return registry.EVALUATOR
+    return next((_BUILDERS[part] for part in reversed(path.split('.')) if part in _BUILDERS), None)
 
 
 def _check_plain_dicts(cfg: Config) -> None:

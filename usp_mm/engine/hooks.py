@@ -77,30 +77,46 @@ class RestorationHook(Hook):
 
 @HOOKS.register_module()
 class LatentCacheCheckHook(Hook):
-    """Refuse, before the first step, a latent cache of another VAE, size or normalisation than the model's.
+    """Refuse, before the first step, a latent cache of another VAE, size or normalisation than the model's, and data with
+    more classes than a generator has.
 
     Raises:
         ValueError: names what differs, both sides.
     """
 
     def before_train(self, runner: Runner) -> None:
-        self._check(runner, runner.train_dataloader.dataset)
+        self._check_loop(runner, runner.train_loop)
 
     def before_val(self, runner: Runner) -> None:
-        self._check(runner, runner.val_dataloader.dataset)
+        self._check_loop(runner, runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
-        self._check(runner, runner.test_dataloader.dataset)
+        self._check_loop(runner, runner.test_loop)
 
-    def _check(self, runner: Runner, dataset: Dataset) -> None:
+    def _check_loop(self, runner: Runner, loop: BaseLoop) -> None:
+        # mmagic's loops have several loaders
+        for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
+            self._check_classes(runner, loader.dataset)
+            self._check_cache(runner, loader.dataset)
+
+    def _check_classes(self, runner: Runner, dataset: Dataset) -> None:
+        denoiser, meta = getattr(_unwrapped(runner), 'denoiser', None), getattr(dataset, 'metainfo', None) or {}
+        found = meta.get('num_classes') or len(meta.get('classes') or ())
+        if denoiser is not None and found > denoiser.num_classes:
+            raise ValueError(
+                f'the data have {found} classes, the generator takes {denoiser.num_classes}: '
+                f'set model.denoiser.num_classes={found}'
+            )
+
+    def _check_cache(self, runner: Runner, dataset: Dataset) -> None:
         while not isinstance(dataset, LatentCacheDataset) and hasattr(dataset, 'dataset'):
             dataset = dataset.dataset
         if not isinstance(dataset, LatentCacheDataset):
             return
         model = _unwrapped(runner)
         preprocessor, found = model.data_preprocessor, dataset.manifest
-        codec = preprocessor.codec
-        expected = {'vae': codec.name, 'image_size': model.backbone.geometry.img_size}
+        codec, network = preprocessor.codec, model.denoiser if hasattr(model, 'denoiser') else model.backbone
+        expected = {'vae': codec.name, 'image_size': network.geometry.img_size}
         if codec.network is not None:
             expected['vae_weight_hash'] = codec.weight_hash
         for key, value in expected.items():
@@ -146,6 +162,8 @@ class CheckpointMatchHook(Hook):
         in_part = isinstance(runner._train_loop, BaseLoop) and not runner._resume
         if not in_part or len(problems['missing']) + len(problems['of another shape']) == len(ours):
             fix = 'use the config it was trained with'
+            if all(name.startswith('denoiser_ema.') for name in problems['missing']) and not problems['of another shape']:
+                fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='orig' samples without"
             raise ValueError(f'the checkpoint is of another model than the config: {found}: {fix}')
         runner.logger.warning(f'the checkpoint fits the model in part: {found}')
 

@@ -71,8 +71,13 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         )
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Collated images, moments or latents [N, ., ., .] -> dict(inputs=float32 latents, data_samples)."""
+        """Collated images, moments or latents [N, ., ., .] -> dict(inputs=float32 latents, data_samples).
+
+        A dict of inputs asks a generator for samples: it passes.
+        """
         inputs = self.cast_data(data['inputs'])
+        if isinstance(inputs, dict):
+            return dict(inputs=inputs, data_samples=data.get('data_samples'))
         if not isinstance(inputs, Tensor):
             inputs = _stack(inputs)
         data_samples = data.get('data_samples')

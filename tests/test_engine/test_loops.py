@@ -1,0 +1,57 @@
+"""Iteration-based training that resumes at the next sample."""
+
+from itertools import islice
+
+import pytest
+from mmengine.dataset import DefaultSampler
+
+from usp_mm.datasets import EpochInfiniteSampler
+
+
+def sampler(num, rank=0, world_size=1, seed=3, **kwargs):
+    made = EpochInfiniteSampler(range(num), seed=seed, **kwargs)
+    made.rank, made.world_size = rank, world_size
+    return made
+
+
+def first(made, num):
+    return [(int(index), index.epoch, index.seed) for index in islice(made, num)]
+
+
+def test_each_epoch_holds_every_sample_once_in_an_order_of_its_own():
+    items = first(sampler(7), 21)
+    epochs = [items[i : i + 7] for i in (0, 7, 14)]
+    for epoch, part in enumerate(epochs):
+        assert sorted(index for index, _, _ in part) == list(range(7))
+        assert {(e, s) for _, e, s in part} == {(epoch, 3)}
+    assert [i for i, _, _ in epochs[0]] != [i for i, _, _ in epochs[1]]
+    assert first(sampler(4, shuffle=False), 6) == [(i % 4, i // 4, 3) for i in range(6)]
+
+
+@pytest.mark.parametrize('num', [1, 3, 7, 10])
+@pytest.mark.parametrize('world_size', [2, 3, 4])
+def test_processes_take_turns_in_the_order_of_one_process(num, world_size):
+    whole = first(sampler(num), 30 * world_size)
+    parts = [first(sampler(num, rank, world_size), 30) for rank in range(world_size)]
+    assert [item for turn in zip(*parts, strict=True) for item in turn] == whole
+
+
+@pytest.mark.parametrize('start', [0, 1, 6, 7, 20])
+def test_seek_goes_on_where_it_stopped(start):
+    moved = sampler(7, 1, 2)
+    moved.seek(start)
+    assert first(moved, 12) == first(sampler(7, 1, 2), start + 12)[start:]
+
+
+def test_the_loop_refuses_a_sampler_that_cannot_seek():
+    from mmengine.runner import Runner  # noqa: F401
+    from torch.utils.data import DataLoader
+
+    from usp_mm.engine import PositionedIterTrainLoop
+
+    class FakeRunner:
+        visualizer = None
+
+    loader = DataLoader([1, 2], sampler=DefaultSampler([1, 2]))
+    with pytest.raises(ValueError, match=r"sampler DefaultSampler: use sampler=dict\(type='EpochInfiniteSampler'\)"):
+        PositionedIterTrainLoop(FakeRunner(), loader, max_iters=2)

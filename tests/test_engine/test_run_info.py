@@ -1,0 +1,128 @@
+"""The facts of a run, and the operations of a training sample against counts by hand."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from usp_mm.engine.flops import count_flops
+from usp_mm.engine.run_info import RunInfoHook, run_info
+from usp_mm.models import DiT
+
+LATENTS = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
+ONLINE = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
+LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+KEYS = [
+    'config', 'stage', 'model', 'network', 'world_size', 'device', 'device_name', 'batch_size', 'accumulative_counts',
+    'parameters', 'flops_per_sample', 'train_flops_per_sample', 'online_encoding', 'torch', 'seed', 'start_iter', 'max_iters',
+    'iters_per_epoch', 'log_window',
+]  # fmt: skip
+
+
+class Generator(nn.Module):
+    """What the counting reads of a generator."""
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.denoiser = DiT(dict(depth=2, num_heads=2, embed_dims=32), vae='tiny', img_size=64, **kwargs)
+
+
+def block_flops(tokens, width):
+    return 2 * tokens * width * width * (3 + 1 + 8) + 4 * tokens * tokens * width
+
+
+def dit_flops(tokens=16, width=32, depth=2, patch=16, out=32, frequencies=256):
+    modulation = 2 * width * width * (6 * depth + 2)
+    embedders = 2 * tokens * patch * width + 2 * frequencies * width + 2 * width * width
+    return depth * block_flops(tokens, width) + modulation + embedders + 2 * tokens * width * out
+
+
+def test_a_denoiser_is_counted_exactly():
+    counted = count_flops(Generator())
+    assert counted['forward'] == dit_flops()
+    # the gradient of the latents and of the time's frequencies is not needed: one product instead of two
+    first = 2 * 16 * 16 * 32 + 2 * 256 * 32
+    assert counted['train'] == 3 * dit_flops() - first
+    assert count_flops(Generator(with_cp=True)) == counted
+
+
+def test_pretraining_counts_visible_tokens_and_decoder():
+    backbone = dict(type='USPViT', img_size=64, arch=dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16,
+                    decoder_depth=1, decoder_heads=2))  # fmt: skip
+    model = MODELS.build(dict(type='USP', backbone=backbone, data_preprocessor=dict(load_vae=False)))
+    encoder = 2 * 16 * 16 * 32 + 2 * block_flops(1 + 4, 32)
+    decoder = 2 * 5 * 32 * 16 + block_flops(17, 16) + 2 * 17 * 16 * 16
+    counted = count_flops(model)
+    assert counted['forward'] == encoder + decoder
+    assert 2.9 < counted['train'] / counted['forward'] <= 3
+
+
+def test_counting_leaves_no_trace(small_world):
+    cfg = small_world.shrink(Config.fromfile(LINEAR))
+    model = MODELS.build(cfg.model)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes, objects = [m.training for m in model.modules()], [id(p) for p in model.parameters()]
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    counted = count_flops(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [m.training for m in model.modules()] == modes and [id(p) for p in model.parameters()] == objects
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    # the encoder is frozen: only the head's weights (32 x 2) have a gradient
+    assert counted['train'] - counted['forward'] == 2 * 32 * 2
+
+
+def test_a_compiled_denoiser_is_counted_without_compiling():
+    model = Generator()
+    model.denoiser.compile(backend=lambda *args: pytest.fail('compiled'))
+    assert count_flops(model)['forward'] == dit_flops()
+
+
+@pytest.mark.parametrize(
+    ('path', 'stage', 'encodes'),
+    [(LATENTS, 'pretraining', False), (ONLINE, 'pretraining', True), (LINEAR, 'classification', True)],
+)
+def test_a_run_writes_its_facts(path, stage, encodes, small_world, tmp_path):
+    cfg = small_world.shrink(Config.fromfile(path))
+    cfg.work_dir, cfg.val_cfg, cfg.val_dataloader, cfg.val_evaluator = str(tmp_path), None, None, None
+    cfg.optim_wrapper.accumulative_counts = 3
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(RunInfoHook())
+    runner.train()
+    info = json.loads((tmp_path / runner.timestamp / 'run_info.json').read_text())
+    assert list(info) == KEYS
+    assert (info['config'], info['stage'], info['model']) == (path.split('/')[-1], stage, cfg.model.type)
+    assert info['flops_per_sample'] > 0 and info['train_flops_per_sample'] > info['flops_per_sample']
+    expected = dict(network='USPViT', world_size=1, batch_size=4, accumulative_counts=3, online_encoding=encodes, seed=0,
+                    start_iter=0, max_iters=1, iters_per_epoch=1, log_window=10)  # fmt: skip
+    assert {key: info[key] for key in expected} == expected
+    assert info['parameters'] == sum(p.numel() for p in runner.model.parameters() if p.requires_grad)
+
+
+def test_an_unknown_model_is_noted_and_trains():
+    warnings = []
+    runner = SimpleNamespace(
+        model=nn.Linear(2, 2),
+        cfg=SimpleNamespace(filename=None),
+        experiment_name='linear',
+        train_dataloader=SimpleNamespace(batch_size=5, dataset=[]),
+        train_loop=None,
+        optim_wrapper=None,
+        seed=1,
+        iter=7,
+        max_iters=9,
+        log_processor=SimpleNamespace(window_size=10),
+        logger=SimpleNamespace(warning=warnings.append),
+    )
+    info = run_info(runner)
+    assert info['flops_per_sample'] is None and info['train_flops_per_sample'] is None
+    assert warnings == ['floating-point operations are not counted: TypeError: no way to count the operations of a Linear']
+    assert (info['config'], info['stage'], info['parameters'], info['start_iter']) == ('linear', 'Linear', 6, 7)
+    assert info['online_encoding'] is False and info['iters_per_epoch'] is None

@@ -1,0 +1,352 @@
+import copy
+import itertools
+import math
+
+import golden
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from test_golden_dit import build
+from test_objectives import tensors
+
+from usp_mm.functional import ddpm, flow, sde
+from usp_mm.models.guidance import Guidance
+from usp_mm.models.objectives import DDPMObjective, FlowObjective
+from usp_mm.models.samplers import AncestralSampler, DDIMSampler, ODESampler, SDESampler
+from usp_mm.registry import MODELS
+
+SIT_SAMPLES = [name for name in golden.load('sit_sample') if name.startswith('ode_') or name.count('_') == 4]
+MEAN, STD = 0.3, 0.5  # of the Gaussian data whose exact denoisers are below
+
+
+def assert_close(actual, expected):
+    """To 1e-4 of the largest value: chains amplify rounding."""
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+def no_noise(k):
+    raise AssertionError('a deterministic sampler asked for noise')
+
+
+# ------------------------------------------------------------------ the official chains
+
+
+@pytest.mark.parametrize(('name', 'kind'), [('dit_sample_ddpm10', 'AncestralSampler'), ('dit_sample_ddim8', 'DDIMSampler')])
+def test_diffusion_chains_are_the_official_ones(name, kind):
+    numbers, asked, called = tensors(name), [], []
+    guided = Guidance(float(numbers['cfg_scale']), channels=3).denoise(build('DiT'), numbers['y'])
+
+    def denoise(x, t):
+        called.append(t.tolist())
+        return guided(x, t)
+
+    def step_noise(k):
+        asked.append(k)
+        return numbers['noise'][k, :2]  # of the conditional half; the other half's state is never read
+
+    sampler, objective = MODELS.build(dict(type=kind, num_steps=len(numbers['timesteps']))), DDPMObjective()
+    sampler.check(objective)
+    sample = sampler.sample(denoise, numbers['z'], objective, step_noise)
+    assert_close(sample, numbers['sample'])
+    assert called == [[t, t] for t in reversed(numbers['timesteps'].tolist())]
+    assert asked == (list(range(9)) if kind == 'AncestralSampler' else [])
+
+
+@pytest.mark.parametrize('name', SIT_SAMPLES)
+def test_flow_chains_are_the_official_ones(name):
+    numbers, (kind, prediction, method, *rest) = tensors('sit_sample'), name.split('_')
+    if kind == 'ode':
+        sampler = dict(type='ODESampler', method=method, num_steps=int(rest[0]))
+    else:
+        last_step = None if rest[1] == 'None' else rest[1].lower()
+        sampler = dict(type='SDESampler', method=method.lower(), diffusion=rest[0].lower(), last_step=last_step, num_steps=10)
+    sampler, objective, model = MODELS.build(sampler), FlowObjective(prediction=prediction), build('SiT')
+    sampler.check(objective)
+    sample = sampler.sample(lambda x, t: model(x, t, numbers['y']), numbers['z'], objective, lambda k: numbers['sde_noise'][k])
+    assert_close(sample, numbers[name])
+
+
+def test_ancestral_chain_is_that_of_diffusers():
+    """Its scheduler draws the noise itself, from a generator that is replayed here."""
+    scheduler = DDPMScheduler(variance_type='learned_range', timestep_spacing='linspace', clip_sample=False)
+    scheduler.set_timesteps(25)
+    z, theirs = torch.randn(2, 4, 4, 4), torch.Generator().manual_seed(7)
+    x, ours = z, torch.Generator().manual_seed(7)
+
+    def denoise(x, t):
+        return torch.cat([0.8 * x + 0.1 * torch.sin(3 * x), torch.cos(x)], dim=1) / (1 + t[:, None, None, None] / 1000)
+
+    for t in scheduler.timesteps:
+        x = scheduler.step(denoise(x, t.expand(2)), t, x, generator=theirs).prev_sample
+    step_noise = lambda k: torch.randn(z.shape, generator=ours)  # noqa: E731
+    assert_close(AncestralSampler(25).sample(denoise, z, DDPMObjective(), step_noise), x)
+
+
+# ------------------------------------------------------------------ exact denoisers of Gaussian data
+
+
+def gaussian_flow(objective):
+    """The exact prediction for data N(MEAN, STD²), in closed form."""
+
+    def denoise(x, t):
+        c = flow.Coefficients(*(value[:, None, None, None] for value in objective.coefficients(t.double())))
+        centred, variance = x - c.alpha * MEAN, (c.alpha * STD).square() + c.sigma.square()
+        if objective.prediction == 'velocity':
+            return c.d_alpha * MEAN + (c.alpha * c.d_alpha * STD**2 + c.sigma * c.d_sigma) / variance * centred
+        return centred / variance * (c.sigma if objective.prediction == 'noise' else -1)
+
+    return denoise
+
+
+def gaussian_diffusion(objective, kept):
+    """Exact noise, and exact variance of the step to the kept step before."""
+    alpha_bar = objective.alpha_bar
+    short = ddpm.schedule(alpha_bar[kept])
+
+    def denoise(x, t):
+        row, a = kept.tolist().index(int(t[0])), alpha_bar[t][:, None, None, None]
+        eps = (1 - a).sqrt() * (x - a.sqrt() * MEAN) / (a * STD**2 + 1 - a)
+        c = short.at(row)
+        # what x_t leaves unknown of x0 adds to the variance given x0
+        variance = c.log_posterior.exp() + c.mean_x0.square() * STD**2 * (1 - a) / (a * STD**2 + 1 - a)
+        fraction = 2 * (variance.log() - c.log_posterior) / (c.log_beta - c.log_posterior) - 1
+        return torch.cat([eps, fraction.expand_as(eps)], dim=1)
+
+    return denoise
+
+
+def moments(sampler, objective, denoise):
+    """Mean and standard deviation of the samples, without drawing any: the chain is linear, so that its answers to unit
+    noise at the start and in each step add up."""
+    num = sampler.num_steps
+    z = torch.zeros(num + 2, 1, 1, 1, dtype=torch.float64)
+    z[1] = 1
+
+    def step_noise(k):
+        noise = torch.zeros_like(z)
+        noise[k + 2] = 1
+        return noise
+
+    sampler.check(objective)
+    x = sampler.sample(denoise, z, objective, step_noise).flatten().double()
+    return float(x[0]), float((x[1:] - x[0]).square().sum().sqrt())
+
+
+@pytest.mark.parametrize('prediction', flow.PREDICTIONS)
+@pytest.mark.parametrize('path', sorted(flow.PATHS))
+@pytest.mark.parametrize('method', ['euler', 'heun2', 'dopri5'])
+def test_exact_velocity_moves_each_point_to_its_quantile(method, path, prediction):
+    objective, z = FlowObjective(path, prediction), torch.linspace(-2, 2, 9).reshape(9, 1, 1, 1)
+    sampler = ODESampler(method, num_steps=400)
+    sampler.check(objective)
+    x = sampler.sample(gaussian_flow(objective), z, objective, no_noise)
+    tolerance = 2e-2 if method == 'euler' else 3e-3  # the interval leaves out up to 1e-3 at either end
+    torch.testing.assert_close(x, MEAN + STD * z, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize('method', ['euler', 'heun'])
+@pytest.mark.parametrize('diffusion', sorted(sde.DIFFUSIONS))
+def test_every_diffusion_ends_in_the_data_distribution(diffusion, method):
+    objective = FlowObjective('gvp', 'velocity' if diffusion != 'sbdm' else 'noise')
+    sampler = SDESampler(method, 1000, diffusion, 'mean', last_step_size=0.002)
+    mean, std = moments(sampler, objective, gaussian_flow(objective))
+    assert mean == pytest.approx(MEAN, abs=0.01) and std == pytest.approx(STD, abs=0.01)
+
+
+@pytest.mark.parametrize('num_steps', [4, 30])
+def test_ancestral_chain_of_any_length_is_exact_for_exact_variances(num_steps):
+    objective = DDPMObjective()
+    kept = ddpm.spaced_timesteps(1000, num_steps)
+    last = objective.alpha_bar[-1]
+    mean, std = moments(AncestralSampler(num_steps), objective, gaussian_diffusion(objective, kept))
+    # what remains at t = 999 of the data is missing from the start noise; the last step adds no noise
+    assert mean == pytest.approx(MEAN, abs=2 * MEAN * float(last.sqrt()))
+    assert std == pytest.approx(STD, abs=1e-3)
+
+
+def test_ddim_moves_each_point_to_its_quantile():
+    objective, z = DDPMObjective(), torch.linspace(-2, 2, 9).reshape(9, 1, 1, 1)
+    sampler = DDIMSampler(500)
+    x = sampler.sample(gaussian_diffusion(objective, torch.arange(0, 1000, 2)), z, objective, no_noise)
+    torch.testing.assert_close(x, MEAN + STD * z, rtol=0, atol=1e-2)
+
+
+def test_euler_visits_the_shifted_grid():
+    objective, seen = FlowObjective(), []
+    sampler = ODESampler('euler', 6, timestep_shift=0.3)
+    sampler.sample(lambda x, t: seen.append(t) or torch.zeros_like(x), torch.zeros(2, 1, 1, 1), objective, no_noise)
+    grid = [0.3 * t / (1 - 0.7 * t) for t in (0, 0.2, 0.4, 0.6, 0.8)]
+    assert torch.stack(seen).tolist() == [pytest.approx([t, t], abs=1e-7) for t in grid]
+
+
+# ------------------------------------------------------------------ what samplers ask for
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'calls', 'noises'),
+    [
+        (AncestralSampler(10), 10, 9),
+        (DDIMSampler(10), 10, 0),
+        (ODESampler('euler', 10), 9, 0),
+        (ODESampler('heun2', 10), 18, 0),
+        (SDESampler('euler', 10), 10, 9),
+        (SDESampler('euler', 10, last_step=None), 9, 9),
+        (SDESampler('heun', 10), 19, 9),
+    ],
+)
+def test_calls_steps_and_noise(sampler, calls, noises):
+    diffusion = sampler.objective_type is DDPMObjective
+    objective, count, asked, steps = sampler.objective_type(), [], [], []
+
+    def denoise(x, t):
+        assert x.shape == (2, 4, 2, 2) and t.shape == (2,) and not torch.is_grad_enabled()
+        assert t.dtype == (torch.int64 if diffusion else torch.float32)
+        count.append(1)
+        return torch.cat([x, x], dim=1) if diffusion else x
+
+    def step_noise(k):
+        asked.append(k)
+        return torch.ones(2, 4, 2, 2)
+
+    def on_step(k, x):
+        steps.append((k, x.clone()))
+
+    z = torch.randn(2, 4, 2, 2)
+    x = sampler.sample(denoise, z, objective, step_noise, on_step)
+    assert len(count) == calls and asked == list(range(noises))
+    assert [k for k, _ in steps] == list(range(len(steps))) and len(steps) == max(
+        9, calls if calls <= 10 else calls // 2 + calls % 2
+    )
+    assert torch.equal(steps[-1][1], x) and len({float(x.sum()) for _, x in steps}) == len(steps)
+    assert torch.equal(sampler.sample(denoise, z, objective, step_noise), x) and x.dtype == torch.float32
+
+
+def test_adaptive_steps_do_not_depend_on_who_watches():
+    objective, seen = FlowObjective(prediction='noise'), []
+    sampler, z = ODESampler('dopri5', num_steps=5), torch.randn(3, 1, 2, 2)
+    alone = sampler.sample(gaussian_flow(objective), z, objective, no_noise)
+    watched = sampler.sample(gaussian_flow(objective), z, objective, no_noise, lambda k, x: seen.append((k, x)))
+    assert torch.equal(alone, watched) and [k for k, _ in seen] == [0, 1, 2, 3] and torch.equal(seen[-1][1], alone)
+
+
+@pytest.mark.parametrize('path', sorted(flow.PATHS))
+def test_adaptive_steps_stay_within_the_interval(path):
+    objective, times = FlowObjective(path, 'noise'), []
+    exact = gaussian_flow(objective)
+    sampler = ODESampler('dopri5')
+    sampler.sample(lambda x, t: times.append(float(t[0])) or exact(x, t), torch.randn(3, 1, 2, 2), objective, no_noise)
+    first, last = flow.sample_interval(path, 'noise')
+    assert min(times) == pytest.approx(first) and max(times) == pytest.approx(last) and max(times) <= last + 1e-7
+
+
+@pytest.mark.parametrize(
+    'sampler', [AncestralSampler(5), DDIMSampler(5), ODESampler('heun2', 5), SDESampler('heun', 5), ODESampler('dopri5')]
+)
+def test_a_sample_does_not_depend_on_its_batch_where_the_sampler_says_so(sampler):
+    objective, z, noise = sampler.objective_type(), torch.randn(3, 4, 2, 2), torch.randn(5, 3, 4, 2, 2)
+
+    def denoise(x, t):
+        out = x.sin()
+        return torch.cat([out, out], dim=1) if objective.integer_times else out
+
+    batch = sampler.sample(denoise, z, objective, lambda k: noise[k])
+    single = sampler.sample(denoise, z[1:2], objective, lambda k: noise[k, 1:2])
+    assert torch.equal(batch[1:2], single) == sampler.batch_invariant
+
+
+@pytest.mark.parametrize('sampler', [AncestralSampler(5), DDIMSampler(5), SDESampler('euler', 5), SDESampler('heun', 5)])
+def test_no_step_waits_for_the_device(sampler):
+    """States without values (device 'meta') raise when anything reads them."""
+    objective, z = sampler.objective_type(), torch.empty(3, 4, 2, 2, device='meta')
+    x = sampler.sample(lambda x, t: torch.cat([x, x], 1) if objective.integer_times else x, z, objective, lambda k: z)
+    assert x.device == z.device and x.shape == z.shape and x.dtype == torch.float32
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_every_flow_combination_is_sampled_or_refused_with_its_reason():
+    z, refused, total = torch.linspace(-2, 2, 4).reshape(4, 1, 1, 1), set(), 0
+    for path, prediction in itertools.product(flow.PATHS, flow.PREDICTIONS):
+        objective = FlowObjective(path, prediction)
+        denoise = gaussian_flow(objective)
+        for settings in itertools.product(('euler', 'heun'), (30,), sde.DIFFUSIONS, (*sde.LAST_STEPS, None)):
+            sampler, total = SDESampler(*settings), total + 1
+            try:
+                sampler.check(objective)
+            except ValueError as error:
+                refused.add((path, prediction, *settings, str(error).split(' ')[0]))
+                continue
+            assert sampler.sample(denoise, z, objective, lambda k: z.flip(0)).isfinite().all(), (path, prediction, settings)
+    sbdm = {
+        (path, 'velocity', method, 30, 'sbdm', last, "diffusion='sbdm'")
+        for path, method, last in itertools.product(('linear', 'gvp'), ('euler', 'heun'), (*sde.LAST_STEPS, None))
+    }
+    heun = {
+        (path, 'velocity', 'heun', 30, diffusion, None, "method='heun'")
+        for path, diffusion in itertools.product(('linear', 'gvp'), set(sde.DIFFUSIONS) - {'sbdm'})
+    }
+    assert refused == sbdm | heun and total == 9 * 48
+
+
+@pytest.mark.parametrize('sampler', [SDESampler(diffusion='sbdm'), SDESampler('heun', last_step=None)])
+def test_refused_combinations_do_fail(sampler):
+    objective = FlowObjective()
+    sampled = sampler.sample(gaussian_flow(objective), torch.ones(1, 1, 1, 1), objective, lambda k: torch.ones(1, 1, 1, 1))
+    assert not math.isfinite(float(sampled))
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda: ODESampler('heun'), "'heun': torchdiffeq has no fixed-step method of that name, its is 'heun2'"),
+        (lambda: ODESampler('eular'), "unknown ODE method 'eular'.*did you mean 'euler'"),
+        (lambda: ODESampler('euler', 1), 'num_steps=1 must be at least 2'),
+        (lambda: ODESampler('dopri5', timestep_shift=0.3), "timestep_shift=0.3 moves a time grid, but 'dopri5' has none"),
+        (lambda: ODESampler('euler', timestep_shift=0.0), 'timestep_shift=0.0 must be positive'),
+        (lambda: ODESampler(rtol=0.0), 'rtol=0.0 must be positive'),
+        (lambda: SDESampler('heun2'), "unknown SDE method 'heun2'.*did you mean 'heun'"),
+        (lambda: SDESampler(diffusion='sigmas'), "unknown diffusion 'sigmas'.*did you mean 'sigma'"),
+        (lambda: SDESampler(last_step='means'), "unknown last_step 'means'.*did you mean 'mean'"),
+        (lambda: SDESampler(last_step_size=0.0), r'last_step_size=0.0 must lie between 0 and 1 \(last_step=None'),
+        (lambda: SDESampler(last_step_size=1.0), 'last_step_size=1.0 must lie between 0 and 1'),
+        (lambda: SDESampler(num_steps=1), 'num_steps=1 must be at least 2'),
+        (lambda: AncestralSampler(1), 'num_steps=1 must be at least 2'),
+        (lambda: DDIMSampler(1), 'num_steps=1 must be at least 2'),
+    ],
+)
+def test_settings_that_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'objective', 'message'),
+    [
+        (SDESampler(), DDPMObjective(), 'trained with FlowObjective, not DDPMObjective: use AncestralSampler or DDIMSampler'),
+        (ODESampler(), DDPMObjective(), 'trained with FlowObjective, not DDPMObjective'),
+        (AncestralSampler(), FlowObjective(), 'trained with DDPMObjective, not FlowObjective: use ODESampler or SDESampler'),
+        (DDIMSampler(), FlowObjective(), 'trained with DDPMObjective, not FlowObjective'),
+        (AncestralSampler(200), DDPMObjective(100), 'num_steps=200 of the sampler exceeds the 100 of the objective'),
+        (DDIMSampler(300), DDPMObjective(), 'num_steps=300 of the sampler must divide the 1000 of the objective'),
+        (SDESampler(last_step_size=0.9995), FlowObjective(prediction='noise'), 'leaves no time after the start at 0.001'),
+    ],
+)
+def test_pairs_that_are_refused(sampler, objective, message):
+    with pytest.raises(ValueError, match=message):
+        sampler.check(objective)
+
+
+def test_missing_solver_is_named(monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'torchdiffeq', None)
+    with pytest.raises(ImportError, match=r"pip install 'usp-mm\[gen\]'"):
+        ODESampler().check(FlowObjective())
+
+
+def test_descriptions_rebuild_the_sampler():
+    samplers = [AncestralSampler(7), ODESampler('euler', 9, timestep_shift=0.5), ODESampler(rtol=1e-4), SDESampler('heun', 5)]
+    for sampler in samplers:
+        settings = sampler.describe()
+        assert settings.pop('name') == type(sampler).__name__
+        assert type(sampler)(**settings).describe() == copy.deepcopy(sampler).describe()
+    assert 'last_step_size' not in SDESampler(last_step=None).describe()

@@ -1,0 +1,43 @@
+"""When a generator's averaged weights move."""
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch.utils.hooks import RemovableHandle
+
+from usp_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class GeneratorEMAHook(Hook):
+    """Update the average of LatentDiffusionGenerator after each step that its optimizer really took.
+
+    Neither the iterations between which gradients accumulate nor a step that loss scaling skips count. MMEngine's EMAHook
+    keeps its average outside the model, where sampling, `load_from` and weight transfer don't reach it.
+
+    Training from a `load_from` without averaged weights starts the average at the weights; upstream leaves it random.
+    """
+
+    priority = 'HIGH'  # before CheckpointMatchHook
+
+    def __init__(self) -> None:
+        self._handle: RemovableHandle | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if not isinstance(runner._train_loop, BaseLoop) or runner._resume:
+            return
+        weights = checkpoint.get('state_dict', checkpoint)
+        current = {name.removeprefix('denoiser.'): value for name, value in weights.items() if name.startswith('denoiser.')}
+        if current and not any(name.startswith('denoiser_ema.') for name in weights):
+            weights.update({f'denoiser_ema.module.{name}': value for name, value in current.items()})
+            weights['denoiser_ema.steps'] = torch.tensor(1)
+            runner.logger.info('the checkpoint has no averaged weights: the average starts at its weights')
+
+    def before_train(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(lambda *_: model.update_ema())
+
+    def after_train(self, runner: Runner) -> None:
+        if self._handle is not None:
+            self._handle.remove()

@@ -1,0 +1,106 @@
+"""What a run was: the facts that its logged times and metrics are read with."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import get_world_size, master_only
+from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+
+from usp_mm.datasets import LatentCacheDataset
+from usp_mm.files import write_json
+from usp_mm.models import USP, USPClassifier
+from usp_mm.registry import HOOKS
+from usp_mm.vaes.pixel import PixelCodec
+
+from .flops import count_flops
+
+FILE = 'run_info.json'
+
+
+@HOOKS.register_module()
+class RunInfoHook(Hook):
+    """Write `<work_dir>/<timestamp>/run_info.json` when training begins or is resumed.
+
+    Keys: config, stage ('pretraining', 'classification', 'generation', or the model's type), model, network;
+    world_size, device, device_name, batch_size (of a process and iteration), accumulative_counts (iterations an
+    optimizer step); parameters (trainable); flops_per_sample and train_flops_per_sample (`count_flops`; null where
+    they cannot be counted); online_encoding (whether each step runs the VAE's encoder, which is not counted); torch,
+    seed, start_iter, max_iters, iters_per_epoch (null in a loop over iterations), log_window (iterations that a
+    logged time is the mean of).
+    """
+
+    priority = 'LOW'  # after the checks that may refuse to train
+
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        write_json(Path(runner.log_dir) / FILE, run_info(runner))
+
+
+def run_info(runner: Runner) -> dict[str, Any]:
+    """The facts of a runner that is about to train, as `RunInfoHook` lists them."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    loader, loop = runner.train_dataloader, runner.train_loop
+    network = getattr(model, 'denoiser', getattr(model, 'backbone', model))
+    flops = _flops(runner, model)
+    return dict(
+        config=Path(runner.cfg.filename).name if runner.cfg.filename else runner.experiment_name,
+        stage=_stage(model),
+        model=type(model).__name__,
+        network=type(network).__name__,
+        world_size=get_world_size(),
+        device=get_device(),
+        device_name=device_name(),
+        batch_size=loader.batch_size,
+        accumulative_counts=getattr(runner.optim_wrapper, '_accumulative_counts', 1),
+        parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        flops_per_sample=flops and flops['forward'],
+        train_flops_per_sample=flops and flops['train'],
+        online_encoding=_encodes(model, loader.dataset),
+        torch=torch.__version__,
+        seed=runner.seed,
+        start_iter=runner.iter,
+        max_iters=runner.max_iters,
+        iters_per_epoch=len(loader) if isinstance(loop, EpochBasedTrainLoop) else None,
+        log_window=runner.log_processor.window_size,
+    )
+
+
+def device_name() -> str:
+    """The GPU, or how many threads of which processor."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f'{torch.get_num_threads()} CPU threads ({platform.machine()})'
+
+
+def _stage(model: nn.Module) -> str:
+    if hasattr(model, 'denoiser'):
+        return 'generation'
+    stages = {'pretraining': USP, 'classification': USPClassifier}
+    return next((stage for stage, kind in stages.items() if isinstance(model, kind)), type(model).__name__)
+
+
+def _flops(runner: Runner, model: nn.Module) -> dict[str, int] | None:
+    """None, with the reason in the log, for a model that cannot be counted."""
+    if is_model_wrapper(runner.model) and not isinstance(runner.model, MMDistributedDataParallel):
+        runner.logger.warning(f'floating-point operations are not counted: {type(runner.model).__name__} splits the weights')
+        return None
+    try:
+        return count_flops(model)
+    except Exception as error:  # a number for a table is no reason to stop anybody's training
+        runner.logger.warning(f'floating-point operations are not counted: {type(error).__name__}: {error}')
+        return None
+
+
+def _encodes(model: nn.Module, dataset: Any) -> bool:
+    """Whether images come in and a VAE stands between them and the network."""
+    while not isinstance(dataset, LatentCacheDataset) and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    codec = getattr(getattr(model, 'data_preprocessor', None), 'codec', None)
+    encoder = codec is not None and codec.network is not None and not isinstance(codec, PixelCodec)
+    return encoder and not isinstance(dataset, LatentCacheDataset)

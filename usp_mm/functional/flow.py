@@ -1,0 +1,141 @@
+"""Flows from noise to data along Gaussian paths, as in SiT (arXiv 2401.08740): x_t = α_t·x1 + σ_t·x0.
+
+t = 0 is noise x0, t = 1 is data x1. Coefficients are float64, since some cancel near the ends; states keep their type.
+
+A network predicts the velocity, the noise x0 or the score, and any of these gives the others by a linear combination of
+the state and the network's output, whose two coefficients (`Mix`) depend on t alone.
+
+Shape legend: N samples; states are [N, ...].
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PREDICTIONS = ('velocity', 'noise', 'score')
+WEIGHTINGS = ('velocity', 'likelihood')
+
+#: How far times stay from the ends at which a path's coefficients diverge, in training and in sampling.
+_TRAIN_EPS, _SAMPLE_EPS = {'vp': 1e-5}, 1e-3
+
+
+class Coefficients(NamedTuple):
+    """α, σ and their derivatives at times of any shape, float64."""
+
+    alpha: Tensor
+    sigma: Tensor
+    d_alpha: Tensor
+    d_sigma: Tensor
+
+
+def linear(t: Tensor) -> Coefficients:
+    """Straight lines: α = t, σ = 1 - t."""
+    return Coefficients(t, 1 - t, torch.ones_like(t), -torch.ones_like(t))
+
+
+def gvp(t: Tensor) -> Coefficients:
+    """Generalised variance preserving: α = sin(πt/2), σ = cos(πt/2)."""
+    angle = math.pi / 2 * t
+    sin, cos = angle.sin(), angle.cos()
+    return Coefficients(sin, cos, math.pi / 2 * cos, -math.pi / 2 * sin)
+
+
+def vp(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Coefficients:
+    """Variance preserving: DDPM's schedule in continuous time (arXiv 2011.13456, appendix C), run towards data."""
+    log_alpha = -0.25 * (1 - t).square() * (beta_max - beta_min) - 0.5 * (1 - t) * beta_min
+    d_log_alpha = 0.5 * (1 - t) * (beta_max - beta_min) + 0.5 * beta_min
+    alpha, sigma = log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
+    return Coefficients(alpha, sigma, alpha * d_log_alpha, -alpha.square() * d_log_alpha / sigma)
+
+
+PATHS: dict[str, Callable[[Tensor], Coefficients]] = {'linear': linear, 'gvp': gvp, 'vp': vp}
+
+
+def train_interval(path: str, prediction: str) -> tuple[float, float]:
+    """Times (first, last) that training draws from."""
+    return _interval(path, prediction, _TRAIN_EPS.get(path, _SAMPLE_EPS))
+
+
+def sample_interval(path: str, prediction: str) -> tuple[float, float]:
+    """Times (first, last) that sampling runs through: it stays away from ends at which the velocity can't be computed."""
+    return _interval(path, prediction, _SAMPLE_EPS)
+
+
+def _interval(path: str, prediction: str, eps: float) -> tuple[float, float]:
+    if path == 'vp':  # σ̇ diverges at data, whatever is predicted; α > 0 at noise
+        return 0.0, 1 - eps
+    return (0.0, 1.0) if prediction == 'velocity' else (eps, 1 - eps)
+
+
+def interpolate(c: Coefficients, x1: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """x_t = α·x1 + σ·x0 and its velocity u_t = α̇·x1 + σ̇·x0, for coefficients of each sample, [N]."""
+    alpha, sigma, d_alpha, d_sigma = (per_sample(value, x1) for value in c)
+    return alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0
+
+
+def per_sample(value: Tensor, like: Tensor) -> Tensor:
+    """[N] -> shaped and typed to multiply `like`, [N, ...]."""
+    return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def drift_variance(c: Coefficients) -> Tensor:
+    """w = (α̇/α)σ² - σσ̇: the path's velocity is (α̇/α)·x + w·score."""
+    return c.d_alpha / c.alpha * c.sigma.square() - c.sigma * c.d_sigma
+
+
+def loss_weight(c: Coefficients, weighting: str | None) -> Tensor:
+    """Weight of the error in the noise: 1; (w/σ)², that of a velocity loss; or w/σ², that of the likelihood."""
+    if weighting is None:
+        return torch.ones_like(c.alpha)
+    w = drift_variance(c)
+    return (w / c.sigma).square() if weighting == 'velocity' else w / c.sigma.square()
+
+
+class Mix(NamedTuple):
+    """Coefficients of the linear combination x·(state) + out·(network output)."""
+
+    x: Tensor
+    out: Tensor
+
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        """Combine, for 0-d coefficients."""
+        return self.x * x + self.out * out
+
+
+def velocity(c: Coefficients, prediction: str) -> Mix:
+    """The velocity of the probability flow, (α̇/α)·x + w·score, from what the network predicts."""
+    if prediction == 'velocity':
+        return Mix(torch.zeros_like(c.alpha), torch.ones_like(c.alpha))
+    w = drift_variance(c)
+    return Mix(c.d_alpha / c.alpha, w if prediction == 'score' else -w / c.sigma)
+
+
+def score(c: Coefficients, prediction: str) -> Mix:
+    """The score ∇log p_t from what the network predicts: -ε/σ, or (r·v - x)/(σ² - rσ̇σ) with r = α/α̇."""
+    zero, one = torch.zeros_like(c.alpha), torch.ones_like(c.alpha)
+    if prediction == 'velocity':
+        r = c.alpha / c.d_alpha
+        scale = c.sigma.square() - r * c.d_sigma * c.sigma
+        return Mix(-one / scale, r / scale)
+    return Mix(zero, one if prediction == 'score' else -one / c.sigma)
+
+
+def shift_times(t: Tensor, shift: float) -> Tensor:
+    """t' = s·t / (1 + (s - 1)·t), from [0, 1] onto [0, 1]; with t = 0 the noise, s < 1 spends more steps near noise.
+
+    Stable Diffusion 3 (arXiv 2403.03206) writes the same with t = 1 the noise, where s is the reciprocal.
+    """
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def logit_normal(u: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Uniform draws in [0, 1) -> draws whose logit is normal (arXiv 2403.03206, section 3.1), same type."""
+    return torch.sigmoid(mean + std * torch.special.ndtri(u))
+
+
+def cosine_distance(v: Tensor, u: Tensor) -> Tensor:
+    """Mean over space of 1 - cos(v, u) along channels (LightningDiT, arXiv 2501.01423): [N, C, h, w] twice -> [N]."""
+    return (1 - torch.cosine_similarity(v, u, dim=1)).flatten(1).mean(1)

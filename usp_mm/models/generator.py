@@ -1,0 +1,244 @@
+"""Train and sample a latent generator: DiT or SiT, with its averaged copy (USP, section 2.3 and Table 14).
+
+Shape legend: N samples, C×h×w latent, H×W image.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel, ExponentialMovingAverage
+from torch import Tensor, nn
+
+from usp_mm.functional import random
+from usp_mm.registry import MODELS
+
+from .geometry import share_vae
+from .guidance import Guidance
+from .sample_keys import sample_keys
+
+SAMPLE_MODELS = ('ema', 'orig')
+EMA = dict(momentum=1e-4)  # a decay of 0.9999 (Table 14)
+
+
+@MODELS.register_module()
+class LatentDiffusionGenerator(BaseModel):
+    """A denoiser, what it is trained for (objective), and how it is sampled (sampler).
+
+    The VAE is named once, in `data_preprocessor.vae`. Training noise, times and dropped classes depend on (seed, epoch,
+    sample); sample i depends on (seed, i, label): neither on batch size, process or step.
+
+    Args:
+        denoiser: config of DiT or SiT.
+        objective: config of DDPMObjective or FlowObjective.
+        sampler: config of a sampler that serves the objective.
+        data_preprocessor: config of LatentDataPreprocessor.
+        guidance: arguments of `Guidance`; none by default.
+        ema: `momentum` (1 - decay) and `interval` of the averaged weights that GeneratorEMAHook updates; None: no average.
+        sample_model: which weights sample, 'ema' or 'orig'.
+        decode_batch_size: images per VAE call in sampling. With 1, an image's pixels don't depend on the others'.
+        compile_denoiser: True, or arguments of torch.compile, to compile the network in place.
+        init_cfg: mmengine's.
+
+    Raises:
+        ValueError: parts that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        denoiser: dict,
+        objective: dict,
+        sampler: dict,
+        data_preprocessor: dict | None = None,
+        guidance: dict | None = None,
+        ema: dict | None = EMA,
+        sample_model: str = 'ema',
+        decode_batch_size: int = 1,
+        compile_denoiser: bool | dict = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
+        super().__init__(data_preprocessor, init_cfg)
+        self.denoiser = MODELS.build(share_vae(data_preprocessor, denoiser, 'denoiser'))
+        self.objective, self.sampler = MODELS.build(objective), MODELS.build(sampler)
+        self.guidance = Guidance(**(guidance or {}))
+        self.denoiser_ema = None if ema is None else ExponentialMovingAverage(self.denoiser, **ema)
+        if decode_batch_size < 1:
+            raise ValueError(f'decode_batch_size={decode_batch_size} must be at least 1')
+        self.decode_batch_size = decode_batch_size
+        self._check_parts()
+        self.sample_model = self._check_sample_model(sample_model)
+        self._sync_ema()
+        if compile_denoiser:
+            self._compile({} if compile_denoiser is True else compile_denoiser)
+
+    def _check_parts(self) -> None:
+        wanted, found = self.objective.out_channels(self.denoiser.geometry.channels), self.denoiser.out_channels
+        if wanted != found:
+            kinds = (
+                f'{type(self.objective).__name__} needs {wanted} output channels, {type(self.denoiser).__name__} has {found}'
+            )
+            raise ValueError(f'{kinds}: use DiT with learn_sigma as the objective says, and SiT with FlowObjective')
+        self.sampler.check(self.objective)
+        if self.guidance.active and not self.denoiser.class_dropout:
+            raise ValueError(f'guidance scale={self.guidance.scale} needs a "no class" label, but denoiser.class_dropout is 0')
+
+    def _check_sample_model(self, sample_model: str | None) -> str:
+        name = sample_model or self.sample_model
+        if name not in SAMPLE_MODELS:
+            raise ValueError(f'sample_model={name!r} must be one of {SAMPLE_MODELS}')
+        if name == 'ema' and self.denoiser_ema is None:
+            raise ValueError("sample_model='ema', but the generator was built with ema=None: use sample_model='orig'")
+        return name
+
+    def _compile(self, options: dict) -> None:
+        self.denoiser.compile(**options)
+        if self.denoiser_ema is not None:
+            self.denoiser_ema.module.compile(**options)
+
+    def init_weights(self) -> None:
+        """Initialise the denoiser, from pretrained weights if its `init_cfg` says so, then start the average from it."""
+        super().init_weights()
+        self._sync_ema()
+
+    @torch.no_grad()
+    def _sync_ema(self) -> None:
+        if self.denoiser_ema is not None:
+            self.denoiser_ema.module.load_state_dict(self.denoiser.state_dict())
+            self.denoiser_ema.steps.fill_(1)  # at 0, MMEngine's first update would copy instead of average
+
+    def update_ema(self) -> None:
+        """Move the average towards the current weights; once for each step of the optimizer."""
+        if self.denoiser_ema is not None:
+            self.denoiser_ema.update_parameters(self.denoiser)
+
+    # ------------------------------------------------------------------ mmengine's modes
+
+    def forward(self, inputs: Any, data_samples: list | None = None, mode: str = 'tensor', **kwargs: Any) -> Any:
+        """MMEngine's modes.
+
+        Args:
+            inputs: 'loss': scaled latents [N, C, h, w]. 'predict': dict(index=int64[N], label=int64[N]) and optionally `seed`,
+                `sample_model`; or mmagic's dict(num_batches=N), with optional `labels`. 'tensor': noisy latents.
+            data_samples: 'loss': with `gt_label`.
+            mode: 'loss' -> dict of losses; 'predict' -> list of mmagic DataSample, `fake_img` float[3, H, W], BGR in
+                [0, 255]; 'tensor' -> what the network returns, called with `t` and `y`.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs)
+        if mode == 'tensor':
+            return self.denoiser(inputs, **kwargs)
+        raise ValueError(f"mode='{mode}' must be 'loss', 'predict' or 'tensor'")
+
+    def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+        """Latents [N, C, h, w] with labels -> mean over the batch of the objective's loss and of its parts."""
+        samples, epochs, seed = sample_keys(data_samples, len(inputs), inputs.device, self.training)
+        t = self.objective.draw_times(random.uniform(samples, epochs, 1, seed=seed, stream='timestep')[:, 0])
+        noise = random.normal(samples, epochs, tuple(inputs.shape[1:]), seed=seed, stream='noise')
+        label = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
+        dropped = random.uniform(samples, epochs, 1, seed=seed, stream='label_dropout')[:, 0] < self.denoiser.class_dropout
+        label = torch.where(dropped, self.denoiser.null_label, label)
+        parts = self.objective.losses(lambda x_t, t: self.denoiser(x_t, t, label).float(), inputs, t, noise)
+        return {name: value.mean() for name, value in parts.items()}
+
+    def predict(self, inputs: dict) -> list:
+        """Sample what `inputs` asks for, as mmagic's data samples."""
+        from mmagic.structures import DataSample
+
+        index, label, seed = self._request(inputs)
+        images = self.sample(index, label, seed=seed, sample_model=inputs.get('sample_model'))
+        results = []
+        for image, i, y in zip(images.flip(1).float(), index.tolist(), label, strict=True):
+            result = DataSample(fake_img=image, metainfo=dict(sample_idx=i))
+            result.set_gt_label(y)
+            results.append(result)
+        return results
+
+    def _request(self, inputs: dict) -> tuple[Tensor, Tensor, int]:
+        device = self.denoiser.pos_embed.device
+        seed = int(torch.as_tensor(inputs.get('seed', 0)).flatten()[0])
+        labels = inputs.get('label', inputs.get('labels'))
+        if 'index' in inputs:
+            index = torch.as_tensor(inputs['index'], device=device)
+        else:
+            index = torch.arange(len(labels) if labels is not None else inputs['num_batches'], device=device)
+        if labels is None:
+            u = random.uniform(index, torch.zeros_like(index), 1, seed=seed, stream='label')[:, 0]
+            labels = (u * self.denoiser.num_classes).long()
+        return index, torch.as_tensor(labels, device=device), seed
+
+    # ------------------------------------------------------------------ sampling
+
+    def network(self, sample_model: str | None = None) -> nn.Module:
+        """The weights that sample."""
+        return self.denoiser_ema.module if self._check_sample_model(sample_model) == 'ema' else self.denoiser
+
+    @torch.no_grad()
+    def sample_latents(
+        self,
+        index: Tensor | Sequence[int],
+        label: Tensor | Sequence[int],
+        *,
+        seed: int = 0,
+        sample_model: str | None = None,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Scaled latents of the samples with these numbers.
+
+        Args:
+            index: int64[N], numbers of the samples: with `seed`, what their noise depends on.
+            label: int64[N], classes.
+            seed: of all samples.
+            sample_model: 'ema' or 'orig'; the model's own if None.
+            on_step: called with (step, state [N, C, h, w]) after each step.
+
+        Returns:
+            float32[N, C, h, w].
+
+        Raises:
+            ValueError: a label that is no class (`null_label` is allowed), or averaged weights that there are not.
+        """
+        network = self.network(sample_model)
+        device = network.pos_embed.device
+        index, label = torch.as_tensor(index, device=device), self._check_labels(torch.as_tensor(label, device=device))
+        geometry = network.geometry
+        shape = (geometry.channels, geometry.latent_size, geometry.latent_size)
+
+        def noise(step: int, stream: str = 'step_noise') -> Tensor:
+            return random.normal(index, torch.full_like(index, step), shape, seed=seed, stream=stream)
+
+        was_training = network.training
+        network.eval()
+        denoise = self.guidance.denoise(network, label)
+        latents = self.sampler.sample(denoise, noise(0, 'start_noise'), self.objective, noise, on_step)
+        network.train(was_training)
+        return latents
+
+    def sample(self, index: Tensor | Sequence[int], label: Tensor | Sequence[int], **kwargs: Any) -> Tensor:
+        """Images of the samples with these numbers: uint8[N, 3, H, W], RGB; arguments as in `sample_latents`."""
+        return self.decode(self.sample_latents(index, label, **kwargs))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents [N, C, h, w] -> uint8[N, 3, H, W], RGB: clamp(127.5·x + 128, 0, 255), as official DiT rounds."""
+        codec = self.data_preprocessor.codec.to(latents.device)
+        images = torch.cat([codec.decode(chunk) for chunk in latents.split(self.decode_batch_size)])
+        return (127.5 * images + 128).clamp(0, 255).to(torch.uint8)
+
+    def _check_labels(self, label: Tensor) -> Tensor:
+        last = self.denoiser.null_label if self.denoiser.class_dropout else self.denoiser.num_classes - 1
+        wrong = label[(label < 0) | (label > last)]
+        if len(wrong):
+            raise ValueError(f'label {int(wrong[0])} is no class: the generator has {self.denoiser.num_classes}, from 0')
+        return label
+
+    def describe(self, sample_model: str | None = None) -> dict[str, Any]:
+        """Objective, sampler, guidance and weights, for reports."""
+        return dict(
+            objective=self.objective.describe(),
+            sampler=self.sampler.describe(),
+            guidance=self.guidance.describe(),
+            sample_model=self._check_sample_model(sample_model),
+        )

@@ -1,0 +1,46 @@
+"""The interface of training objectives."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+#: (x_t [N, C, h, w], t [N]) -> the network's output, [N, C or 2C, h, w].
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+class Objective(ABC):
+    """A loss on noisy latents. It has no parameters.
+
+    Shape legend: N samples, C×h×w latent.
+    """
+
+    #: Whether times are steps, int64, or float32.
+    integer_times: bool
+
+    @abstractmethod
+    def out_channels(self, channels: int) -> int:
+        """Channels that the network must return for latents of `channels`."""
+
+    @abstractmethod
+    def draw_times(self, u: Tensor) -> Tensor:
+        """Uniform draws in [0, 1), [N] -> times of training, [N]."""
+
+    @abstractmethod
+    def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """One call of the network.
+
+        Args:
+            denoise: the network.
+            x: scaled latents, float32[N, C, h, w].
+            t: times, [N].
+            noise: standard normal, like `x`.
+
+        Returns:
+            float32[N] each: 'loss', to be minimised, and its parts.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Name and settings, as plain values."""

@@ -1,0 +1,73 @@
+"""DiT's objective (arXiv 2212.09748): noise prediction, with variances learned from the variational bound."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from usp_mm.functional import ddpm
+from usp_mm.registry import MODELS
+
+from .base import Denoise, Objective
+
+
+@MODELS.register_module()
+class DDPMObjective(Objective):
+    """Mean squared error of the noise, plus the bound's term in bits where the variance is learned.
+
+    Args:
+        num_steps, beta_start, beta_end: the linear schedule.
+        learn_sigma: the network's second half of channels is a variance; otherwise it is β.
+
+    Attributes:
+        alpha_bar: ᾱ, float64[num_steps], on the CPU.
+
+    Raises:
+        ValueError: not a schedule.
+    """
+
+    integer_times = True
+
+    def __init__(
+        self, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, learn_sigma: bool = True
+    ) -> None:
+        if num_steps < 2:
+            raise ValueError(f'num_steps={num_steps} must be at least 2')
+        if not 0 < beta_start <= beta_end < 1:
+            raise ValueError(f'beta_start={beta_start}, beta_end={beta_end} must satisfy 0 < beta_start <= beta_end < 1')
+        self.num_steps, self.beta_start, self.beta_end, self.learn_sigma = num_steps, beta_start, beta_end, learn_sigma
+        self.alpha_bar = ddpm.linear_alpha_bar(num_steps, beta_start, beta_end)
+        self._tables = {self.alpha_bar.device: (self.alpha_bar, ddpm.schedule(self.alpha_bar))}
+
+    def out_channels(self, channels: int) -> int:
+        return 2 * channels if self.learn_sigma else channels
+
+    def draw_times(self, u: Tensor) -> Tensor:
+        return (u.double() * self.num_steps).long()
+
+    def split(self, out: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The network's output -> predicted noise and, if it is learned, variance, float32[N, C, h, w] each."""
+        if not self.learn_sigma:
+            return out.float(), None
+        eps, fraction = out.float().chunk(2, dim=1)
+        return eps, fraction
+
+    def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """'loss' = 'mse' + 'vb' (or 'mse' alone); see `Objective`."""
+        alpha_bar, schedule = self._on(x.device)
+        x_t = ddpm.diffuse(x, alpha_bar[t], noise)
+        eps, fraction = self.split(denoise(x_t, t))
+        mse = (eps - noise).square().flatten(1).mean(1)
+        if fraction is None:
+            return dict(loss=mse, mse=mse.detach())
+        vb = ddpm.vlb_bits(schedule.per_sample(t, x), t, x, x_t, eps, fraction)
+        return dict(loss=mse + vb, mse=mse.detach(), vb=vb.detach())
+
+    def _on(self, device: torch.device) -> tuple[Tensor, ddpm.Schedule]:
+        if device not in self._tables:  # copied once, not in each step
+            self._tables[device] = self.alpha_bar.to(device), ddpm.schedule(self.alpha_bar).to(device)
+        return self._tables[device]
+
+    def describe(self) -> dict[str, Any]:
+        settings = ('num_steps', 'beta_start', 'beta_end', 'learn_sigma')
+        return dict(name=type(self).__name__, **{key: getattr(self, key) for key in settings})

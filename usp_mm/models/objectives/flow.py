@@ -1,0 +1,92 @@
+"""SiT's objective (arXiv 2401.08740): velocity, noise or score along a path, with LightningDiT's options (2501.01423)."""
+
+from typing import Any
+
+from torch import Tensor
+
+from usp_mm.functional import flow
+from usp_mm.presets import lookup
+from usp_mm.registry import MODELS
+
+from .base import Denoise, Objective
+
+TIMES = ('uniform', 'logit_normal')
+
+
+@MODELS.register_module()
+class FlowObjective(Objective):
+    """Mean squared error of what the network predicts at times t in [0, 1], 0 noise and 1 data.
+
+    Args:
+        path: 'linear', 'gvp' or 'vp', see `usp_mm.functional.flow`.
+        prediction: 'velocity', 'noise' or 'score'.
+        weighting: of a noise or score loss: None, or as a 'velocity' loss or the 'likelihood' would weigh it.
+        times: how training draws t, 'uniform' or 'logit_normal'.
+        logit_mean, logit_std: of 'logit_normal'.
+        cosine_weight: of the cosine distance of velocities, added to the loss; LightningDiT has 1.
+
+    Raises:
+        ValueError: an unknown name, or settings that exclude each other.
+    """
+
+    integer_times = False
+
+    def __init__(
+        self,
+        path: str = 'linear',
+        prediction: str = 'velocity',
+        weighting: str | None = None,
+        times: str = 'uniform',
+        logit_mean: float = 0.0,
+        logit_std: float = 1.0,
+        cosine_weight: float = 0.0,
+    ) -> None:
+        self.coefficients = lookup(flow.PATHS, path, 'path')
+        lookup(dict.fromkeys(flow.PREDICTIONS), prediction, 'prediction')
+        lookup(dict.fromkeys(TIMES), times, 'times')
+        if weighting is not None:
+            lookup(dict.fromkeys(flow.WEIGHTINGS), weighting, 'weighting')
+            if prediction == 'velocity':
+                raise ValueError(f"weighting='{weighting}' weighs noise or score: with prediction='velocity' it must be None")
+        if cosine_weight < 0 or (cosine_weight and prediction != 'velocity'):
+            raise ValueError(
+                f"cosine_weight={cosine_weight} must be 0 or more, and 0 with prediction='{prediction}': it compares velocities"
+            )
+        if logit_std <= 0:
+            raise ValueError(f'logit_std={logit_std} must be positive')
+        self.path, self.prediction, self.weighting, self.times = path, prediction, weighting, times
+        self.logit_mean, self.logit_std, self.cosine_weight = logit_mean, logit_std, cosine_weight
+
+    def out_channels(self, channels: int) -> int:
+        return channels
+
+    def draw_times(self, u: Tensor) -> Tensor:
+        first, last = flow.train_interval(self.path, self.prediction)
+        if self.times == 'logit_normal':
+            u = flow.logit_normal(u, self.logit_mean, self.logit_std)
+        return first + (last - first) * u
+
+    def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """'loss' = 'flow' + cosine_weight·'cosine' (only where it is weighed); see `Objective`."""
+        c = self.coefficients(t.double())
+        x_t, u_t = flow.interpolate(c, x, noise)
+        out = denoise(x_t, t).float()
+        if self.prediction == 'velocity':
+            error = out - u_t
+        elif self.prediction == 'noise':
+            error = out - noise
+        else:
+            error = out * flow.per_sample(c.sigma, x) + noise
+        weight = flow.loss_weight(c, self.weighting).to(x.dtype)
+        loss = weight * error.square().flatten(1).mean(1)
+        parts = dict(flow=loss.detach())
+        if self.cosine_weight:
+            cosine = flow.cosine_distance(out, u_t)
+            loss, parts['cosine'] = loss + self.cosine_weight * cosine, cosine.detach()
+        return dict(loss=loss, **parts)
+
+    def describe(self) -> dict[str, Any]:
+        settings = ['path', 'prediction', 'weighting', 'times', 'cosine_weight']
+        if self.times == 'logit_normal':
+            settings += ['logit_mean', 'logit_std']
+        return dict(name=type(self).__name__, **{key: getattr(self, key) for key in settings})

@@ -1,0 +1,55 @@
+"""DDPM's own sampler, on fewer steps than training had (arXiv 2102.09672, section 4)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from usp_mm.functional import ddpm
+from usp_mm.registry import MODELS
+
+from ..objectives import DDPMObjective
+from ..objectives.base import Denoise
+from .base import OnStep, Sampler, StepNoise, at_least
+
+
+@MODELS.register_module()
+class AncestralSampler(Sampler):
+    """Draws x_{t-1} from what the network makes of x_t, at evenly spaced steps from the last to 0; nothing is clipped.
+
+    The chain is that of diffusers' `DDPMScheduler(variance_type='learned_range', timestep_spacing='linspace',
+    clip_sample=False)`, which draws its noise itself, so that a sample would depend on its batch.
+
+    Args:
+        num_steps: network calls; one fewer are stochastic.
+
+    Raises:
+        ValueError: fewer than 2 steps.
+    """
+
+    objective_type = DDPMObjective
+
+    def __init__(self, num_steps: int = 250) -> None:
+        self.num_steps = at_least(num_steps, 2)
+
+    def check(self, objective: DDPMObjective) -> None:
+        super().check(objective)
+        if self.num_steps > objective.num_steps:
+            raise ValueError(f'num_steps={self.num_steps} of the sampler exceeds the {objective.num_steps} of the objective')
+
+    @torch.no_grad()
+    def sample(
+        self, denoise: Denoise, z: Tensor, objective: DDPMObjective, step_noise: StepNoise, on_step: OnStep | None = None
+    ) -> Tensor:
+        timesteps = ddpm.spaced_timesteps(objective.num_steps, self.num_steps)
+        schedule, x = ddpm.schedule(objective.alpha_bar[timesteps]), z
+        for k, row in enumerate(reversed(range(self.num_steps))):
+            t = torch.full((len(x),), int(timesteps[row]), device=x.device)
+            eps, fraction = objective.split(denoise(x, t))
+            x = ddpm.ancestral_step(schedule.at(row), x, eps, fraction, step_noise(k) if row > 0 else None)
+            if on_step is not None:
+                on_step(k, x)
+        return x
+
+    def describe(self) -> dict[str, Any]:
+        return dict(name=type(self).__name__, num_steps=self.num_steps)

@@ -1,0 +1,68 @@
+"""The interface of samplers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..objectives import DDPMObjective, Objective
+from ..objectives.base import Denoise
+
+#: k -> the standard normal noise [N, C, h, w] of the k-th stochastic step.
+StepNoise = Callable[[int], Tensor]
+#: (k, state [N, C, h, w]) after the k-th step.
+OnStep = Callable[[int, Tensor], None]
+
+
+class Sampler(ABC):
+    """Turns noise into latents by calling a denoiser at falling noise levels. It has no parameters.
+
+    Shape legend: N samples, C×h×w latent.
+    """
+
+    #: The objective that the denoiser must have been trained for.
+    objective_type: type[Objective]
+    #: Whether a sample is the same whatever the others in its batch.
+    batch_invariant = True
+
+    def check(self, objective: Objective) -> None:
+        """Refuse what can't be sampled.
+
+        Raises:
+            ValueError: an objective of another kind, or settings that are numerically invalid for it.
+        """
+        if not isinstance(objective, self.objective_type):
+            fitting = 'AncestralSampler or DDIMSampler' if isinstance(objective, DDPMObjective) else 'ODESampler or SDESampler'
+            raise ValueError(
+                f'{type(self).__name__} samples models trained with {self.objective_type.__name__}, '
+                f'not {type(objective).__name__}: use {fitting}'
+            )
+
+    @abstractmethod
+    def sample(
+        self, denoise: Denoise, z: Tensor, objective: Objective, step_noise: StepNoise, on_step: OnStep | None = None
+    ) -> Tensor:
+        """Run the chain, without autograd.
+
+        Args:
+            denoise: (x, t) -> the network's output, guided if it is to be.
+            z: start noise, float32[N, C, h, w].
+            objective: what the network was trained for; `check` accepted it.
+            step_noise: noise by number of the stochastic step, from 0.
+            on_step: called after each step.
+
+        Returns:
+            Latents, float32[N, C, h, w].
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Name and settings, as plain values."""
+
+
+def at_least(num_steps: int, least: int) -> int:
+    """`num_steps`, or a ValueError if there are too few."""
+    if num_steps < least:
+        raise ValueError(f'num_steps={num_steps} must be at least {least}')
+    return num_steps
