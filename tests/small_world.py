@@ -4,9 +4,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 ROOT = Path(__file__).parent.parent
@@ -19,12 +21,29 @@ def run_tool(*command, cwd=ROOT, **kwargs):
     return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=600, **kwargs)
 
 
+def train_quickly(cfg: Config, work_dir: Path) -> Runner:
+    """Train a shrunk config; without MMEngine's formatting of the configs it logs, which takes longer than the training."""
+    cfg.work_dir = str(work_dir)
+    with (
+        patch('mmengine.config.config.FormatCode', lambda text, **_: (text, True)),
+        patch('mmengine.runner.runner.collect_env', dict),
+    ):
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+    return runner
+
+
 class SmallWorld:
-    """Two classes of two images, a tiny VAE, a KL-16 of width 32, caches of both, and a pretrained encoder each."""
+    """Two classes of two images, a tiny VAE, a KL-16 of width 32, caches of both, and a pretrained encoder each.
+
+    Attributes:
+        images: folder of 'train' and 'val'.
+        digits: folder of the 40 images that these are some of.
+    """
 
     def __init__(self, folder: Path, demo_data: Path, tiny_vae_folder: Path, kl16_file: Path) -> None:
         self.folder, self.tiny_vae_folder, self.kl16_file = folder, tiny_vae_folder, kl16_file
-        self.images = folder / 'images'
+        self.images, self.digits = folder / 'images', demo_data / 'imagenet' / 'train'
         for split in ('train', 'val'):
             for name in ('0', '1'):
                 target = self.images / split / name
@@ -81,7 +100,7 @@ class SmallWorld:
             if loader.dataset.type == 'LatentCacheDataset':
                 loader.dataset.data_root = self.cache(preset['vae'], model.backbone.img_size, loader.dataset.flip)
             else:
-                loader.dataset.data_root = str(self.images)
+                loader.dataset.update(data_root=str(self.images), serialize_data=False)
         if cfg.get('val_evaluator'):
             cfg.val_evaluator.topk = cfg.test_evaluator.topk = (1,)
         cfg.train_cfg.max_epochs = 1

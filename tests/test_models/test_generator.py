@@ -175,3 +175,20 @@ def test_bad_input(build):
         build(guidance=dict(interval=(1, 0)))
     with pytest.raises(ValueError, match='decode_batch_size=0'):
         build(decode_batch_size=0)
+
+
+def test_a_compiled_network_gives_the_same_numbers_and_names(build):
+    plain, compiled = build(), build(compile_denoiser=dict(backend='eager', fullgraph=True))
+    torch.testing.assert_close(compiled.loss(**training_batch())['loss'], plain.loss(**training_batch())['loss'])
+    assert torch.equal(compiled.sample([1, 2], [3, 4]), plain.sample([1, 2], [3, 4]))
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+
+
+@kinds
+def test_bfloat16_autocast_keeps_the_loss_in_float32(build, kind):
+    model = build(kind)
+    exact = model.loss(**training_batch())['loss']
+    with torch.autocast('cpu', torch.bfloat16):
+        found = model.loss(**training_batch())['loss']
+    assert found.dtype == torch.float32 and not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, rtol=0.02, atol=0)

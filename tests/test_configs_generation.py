@@ -1,0 +1,124 @@
+"""Every DiT and SiT config: the name tells the truth, the recipe is the paper's, and it trains, samples, scores and saves."""
+
+import json
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from small_generation import GENERATION, shrink_generation
+from small_world import ROOT, train_quickly
+
+from usp_mm.engine.config_check import check_config
+from usp_mm.presets import VAES
+
+NAME = re.compile(
+    r'(?P<model>dit|sit)-(?P<arch>tiny|base|large|xl)-p(?P<patch>\d)(?:_(?P<start>usp|mae|sft)-pre)?(?:_(?P<variant>[a-z0-9-]+))?'
+    r'_(?P<gpus>\d+)xb(?P<batch>\d+)(?P<amp>-amp)?-(?P<steps>\d+)k_(?P<data>in1k|digits)(?:-(?P<px>\d+)px)?(?P<latents>-latents)?'
+)
+#: What the other configs have, and a variant's name says it has otherwise.
+COMMON = dict(scale=1.0, sampler=None, vae='sd-f8d4', gate_bias=0.0, keep_layers=None, load_norms=True)
+VARIANTS = {
+    'cfg': dict(scale=1.5),
+    'ode': dict(sampler='ODESampler'),
+    'noaffine': dict(load_norms=False),
+    'gate1': dict(gate_bias=1.0),
+    **{f'rand{n}': dict(keep_layers=12 - n) for n in (2, 4, 6)},
+    **{vae: dict(vae=vae) for vae in ('sd-f8d4-mse', 'kl-f16d16', 'va-f16d32')},
+}
+leaves = pytest.mark.parametrize('path', GENERATION, ids=lambda p: p.stem)
+
+
+def load(path):
+    """The config, and what its name says."""
+    name = NAME.fullmatch(path.stem)
+    assert name, f'{path.stem} does not follow the convention'
+    return Config.fromfile(ROOT / path), name
+
+
+@leaves
+def test_the_name_tells_the_truth(path):
+    cfg, name = load(path)
+    digits = name['data'] == 'digits'
+    assert cfg.train_dataloader.batch_size == int(name['batch'])
+    assert cfg.auto_scale_lr.base_batch_size == int(name['gpus']) * int(name['batch']) == (64 if digits else 256)
+    assert cfg.train_cfg.max_iters == int(name['steps']) * 1000 and cfg.train_cfg.max_iters % cfg.train_cfg.val_interval == 0
+    assert cfg.optim_wrapper.type == ('AutocastOptimWrapper' if name['amp'] else 'OptimWrapper')
+    model, denoiser = cfg.model, cfg.model.denoiser
+    assert (denoiser.type.lower(), denoiser.arch) == (name['model'], name['arch'])
+    assert model.objective.type == {'dit': 'DDPMObjective', 'sit': 'FlowObjective'}[name['model']]
+    assert denoiser.img_size == int(name['px'] or 64)
+    assert int(name['patch']) == denoiser.get('patch_size', VAES[model.data_preprocessor.vae]['patch_size'])
+    assert denoiser.num_classes == cfg.val_dataloader.dataset.num_classes == (10 if digits else 1000)
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.type == ('LatentCacheDataset' if name['latents'] or digits else 'ImageFolder')
+    if dataset.type == 'ImageFolder':
+        assert [step.size for step in dataset.pipeline if step.type == 'ADMCenterCrop'] == [denoiser.img_size]
+    elif not digits:
+        assert dataset.data_root == f'data/imagenet_latents/{model.data_preprocessor.vae}_{denoiser.img_size}px'
+
+
+@leaves
+def test_the_start_and_the_variant_are_those_of_the_name(path):
+    cfg, name = load(path)
+    model, init = cfg.model, cfg.model.denoiser.get('init_cfg')
+    assert (init is not None) == (name['start'] is not None)
+    if init is not None:
+        assert init.type == 'USPPretrained' and init.checkpoint is None
+        assert init.get('load_patch_embed', True) == (name['start'] != 'mae')
+        assert init.get('pos_interp', 'bicubic') == ('bilinear' if name['px'] == '512' else 'bicubic')
+        with pytest.raises(ValueError, match=r'model\.denoiser\.init_cfg\.checkpoint is unset'):
+            check_config(cfg)
+    # plain DiT and SiT have no affine norms; the demo's two arms are one network
+    plain = name['variant'] == 'noaffine' or (init is None and name['data'] != 'digits')
+    assert model.denoiser.get('norm_affine', True) == (not plain)
+    init = init or {}
+    found = dict(
+        scale=model.guidance.scale,
+        sampler=None if model.sampler.type in ('AncestralSampler', 'SDESampler') else model.sampler.type,
+        vae=model.data_preprocessor.vae,
+        gate_bias=model.denoiser.get('gate_bias', 0.0),
+        keep_layers=init.get('keep_layers'),
+        load_norms=init.get('load_norms', True),
+    )
+    data = dict(vae='tiny') if name['data'] == 'digits' else {}
+    assert found == {**COMMON, **VARIANTS.get(name['variant'], {}), **data}
+    assert name['variant'] is None or name['variant'] in VARIANTS
+
+
+@leaves
+def test_the_recipe_is_table_14(path):
+    cfg, name = load(path)
+    digits = name['data'] == 'digits'
+    model = cfg.model
+    assert dict(cfg.optim_wrapper.optimizer) == dict(
+        type='AdamW', lr=3e-4 if digits else 1e-4, betas=(0.9, 0.999), weight_decay=0.0
+    )
+    assert not cfg.get('param_scheduler')  # constant
+    assert model.ema.momentum == 1e-4 and model.denoiser.class_dropout == 0.1 and model.guidance['channels'] == 3
+    assert model.data_preprocessor.posterior == ('mode' if digits else 'sample')
+    if model.sampler.type != 'ODESampler':
+        assert model.sampler.num_steps == (50 if digits else 250)
+    if model.sampler.type == 'SDESampler':
+        assert (model.sampler.method, model.sampler.diffusion) == ('euler', 'sigma')
+        assert (model.sampler.last_step, model.sampler.last_step_size) == ('mean', 0.04)
+    if not digits:
+        assert cfg.val_dataloader.dataset.num_samples == 50_000 and cfg.val_dataloader.dataset.label_mode == 'random'
+        assert ('512' in cfg.val_evaluator.metrics.reference) == (name['px'] == '512')
+    assert cfg.test_dataloader == cfg.val_dataloader and cfg.test_evaluator == cfg.val_evaluator
+
+
+@leaves
+def test_trains_samples_scores_and_saves(path, small_world, tmp_path):
+    check_config(Config.fromfile(ROOT / path), initialises=False)
+    cfg = shrink_generation(small_world, Config.fromfile(ROOT / path))
+    check_config(cfg)
+    assert train_quickly(cfg, tmp_path).iter == 1
+    scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    records = {key: value for line in scalars for key, value in json.loads(line).items()}
+    assert torch.isfinite(torch.tensor([records['loss'], records['Feature/FD']])).all()
+    assert len(list(tmp_path.glob('*/vis_data/vis_image/samples_1.png'))) == 1
+    state = torch.load(tmp_path / 'iter_1.pth', map_location='cpu', weights_only=True)['state_dict']
+    assert {key.split('.')[0] for key in state} == {'denoiser', 'denoiser_ema'}
+    depth = {key.split('.')[2] for key in state if key.startswith('denoiser.blocks.')}
+    assert depth == {'0', '1'}

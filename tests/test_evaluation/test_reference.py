@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from numbered import Recorded, images, write_reference
+
+from usp_mm.evaluation.reference import Reference
+from usp_mm.evaluation.statistics import cache_folder, reference_statistics
+from usp_mm.functional.metrics import mean_covariance
+
+CPU = torch.device('cpu')
+SHAPES = dict(mu=(2048,), sigma=(2048, 2048), mu_s=(2023,), sigma_s=(2023, 2023))
+
+
+@pytest.fixture(scope='module')
+def statistics():
+    """ADM's four arrays."""
+    return {name: np.full(shape, i, np.float32) for i, (name, shape) in enumerate(SHAPES.items())}
+
+
+def features_of_reference(reference, extractor, cache_dir, batch_size=7):
+    return reference_statistics(reference, extractor, ['features'], 'features', CPU, batch_size, cache_dir)
+
+
+def test_statistics_of_images(tmp_path):
+    reference = Reference(write_reference(tmp_path / 'ref.npz'), adm=False, num_neighbours=100)
+    extractor = Recorded()
+    found = features_of_reference(reference, extractor, tmp_path / 'cache')
+    for ours, expected in zip(found.moments['features'], mean_covariance(extractor.tables[1]), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    assert reference.neighbour_indices == list(range(0, 600, 6))
+    torch.testing.assert_close(found.neighbours, extractor.tables[1, ::6], rtol=0, atol=0)
+
+
+def test_statistics_are_kept_under_what_they_are_of(tmp_path):
+    path, cache, extractor = write_reference(tmp_path / 'ref.npz', 40), tmp_path / 'cache', Recorded()
+
+    def images_seen(extractor=extractor, num_neighbours=10):
+        before = extractor.seen
+        found = features_of_reference(Reference(path, False, num_neighbours), extractor, cache)
+        return extractor.seen - before, found
+
+    (seen, first), (again, kept) = images_seen(), images_seen()
+    assert (seen, again) == (40, 0)
+    for one, other in zip(first.moments['features'], kept.moments['features'], strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(first.neighbours, kept.neighbours)
+    assert len(list((cache / 'references').iterdir())) == 1
+    assert images_seen(num_neighbours=11)[0] == 40
+    other = Recorded(2.0)
+    other.identity = 'recorded, doubled'
+    seen, doubled = images_seen(other)
+    assert seen == 40
+    torch.testing.assert_close(doubled.moments['features'][0], 2 * first.moments['features'][0], rtol=1e-6, atol=1e-9)
+    write_reference(tmp_path / 'ref.npz', 39)
+    assert images_seen()[0] == 39
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv('USP_CACHE', str(tmp_path))
+    assert cache_folder() == tmp_path
+    assert cache_folder('elsewhere').name == 'elsewhere'
+    monkeypatch.delenv('USP_CACHE')
+    monkeypatch.setenv('HOME', '/home/someone')
+    assert str(cache_folder()) == '/home/someone/.cache/usp_mm'
+
+
+def test_adm_statistics_come_from_the_file(tmp_path, statistics):
+    np.savez_compressed(tmp_path / 'ref.npz', **statistics)
+    reference = Reference(tmp_path / 'ref.npz', adm=True, num_neighbours=0)
+    extractor = Recorded()
+    found = reference_statistics(reference, extractor, ['pool', 'spatial'], 'pool', CPU, cache_dir=tmp_path / 'cache')
+    assert extractor.seen == 0 and not (tmp_path / 'cache').exists()
+    assert [float(x.flatten()[0]) for name in ('pool', 'spatial') for x in found.moments[name]] == [0, 1, 2, 3]
+    assert found.moments['spatial'][1].shape == (2023, 2023) and found.moments['pool'][0].dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ('kept', 'extra', 'adm', 'num_neighbours', 'message'),
+    [
+        ([], {}, True, 10, r"neither statistics nor images, found \['labels'\]: expected ADM's \(mu, sigma, mu_s, sigma_s\)"),
+        ([], {}, False, 10, r"holds no images: expected arr_0, found \['labels'\]"),
+        (['mu', 'sigma'], {}, True, 0, r"holds \['mu', 'sigma'\] but not \['mu_s', 'sigma_s'\]"),
+        (list(SHAPES), {}, True, 10, r'statistics but no images \(arr_0\).*num_reference_pr=0'),
+        (list(SHAPES), {}, False, 10, r'statistics of one network are of no use for another'),
+        (list(SHAPES), {'mu': np.zeros(64)}, True, 0, r"'mu' has shape \(64,\), ADM's statistics have \(2048,\)"),
+        ([], {'arr_0': images(3).astype(np.int64)}, True, 0, r"'arr_0' of .* is int64\[3, 8, 8, 3\]: expected images as uint8"),
+    ],
+)  # fmt: skip
+def test_bad_references(tmp_path, statistics, kept, extra, adm, num_neighbours, message):
+    chosen = {name: statistics[name] for name in kept}
+    np.savez_compressed(tmp_path / 'ref.npz', **{'labels': np.arange(3), **chosen, **extra})
+    with pytest.raises(ValueError, match=message):
+        Reference(tmp_path / 'ref.npz', adm, num_neighbours)
+
+
+def test_missing_reference(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.npz' does not exist"):
+        Reference(tmp_path / 'none.npz', True, 10)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='no image in'):
+        Reference(tmp_path / 'empty', True, 10)

@@ -1,0 +1,228 @@
+"""tools/sample.py as a user runs it: pictures, and one file of samples however it comes about."""
+
+import json
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from small_world import ROOT, run_tool
+
+from usp_mm.apis import load_generator, sample_classes, sample_trajectory
+from usp_mm.registry import MODELS
+
+CONFIG = 'configs/sit/sit-tiny-p2_1xb64-2k_digits.py'
+NUM = 24
+CLASSES = tuple(f'digit {i}' for i in range(10))
+
+
+def build(vae, **changes):
+    cfg = Config.fromfile(ROOT / CONFIG)
+    cfg.merge_from_dict({'model.data_preprocessor.vae_path': str(vae), **changes})
+    return MODELS.build(cfg.model)
+
+
+@pytest.fixture(scope='module')
+def trained(tiny_vae_folder, tmp_path_factory):
+    """Checkpoints of an untrained generator, with and without average, and the options that fit it."""
+    folder = tmp_path_factory.mktemp('trained')
+    torch.manual_seed(0)
+    model = build(tiny_vae_folder)
+    for parameter in model.parameters():  # an untrained one's output would be 0
+        if parameter.ndim < 3:
+            torch.nn.init.normal_(parameter.data, std=0.05)
+    weights, meta = model.state_dict(), dict(dataset_meta=dict(classes=CLASSES))
+    torch.save(dict(state_dict=weights, meta=meta), folder / 'iter_1.pth')
+    orig = {name: tensor for name, tensor in weights.items() if not name.startswith('denoiser_ema.')}
+    torch.save(dict(state_dict=orig), folder / 'orig.pth')
+    return folder, [f'model.data_preprocessor.vae_path={tiny_vae_folder}', 'model.sampler.num_steps=4']
+
+
+def command(trained, out, *words, seed=3):
+    folder, options = trained
+    return ['tools/sample.py', CONFIG, folder / 'iter_1.pth', '--num', NUM, '--out', out, '--seed', seed, *words,
+            '--cfg-options', *options]  # fmt: skip
+
+
+def run(*words, threads=1, processes=1):
+    launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', processes, '--'] if processes > 1 else []
+    return run_tool(*launcher, *words, env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': str(threads)})
+
+
+@pytest.fixture(scope='module')
+def reference(trained, tmp_path_factory):
+    """What one process with batches of 4 writes."""
+    out = tmp_path_factory.mktemp('reference') / 'samples.npz'
+    done = run(*command(trained, out, '--batch-size', 4), threads=2)
+    assert done.returncode == 0, done.stderr
+    assert '24/24' in done.stderr and f'{out}: 24 samples, described in {out}.json' in done.stdout
+    return out
+
+
+@pytest.mark.slow
+def test_one_process_with_batches_of_4(trained, reference, tiny_vae_folder):
+    with np.load(reference) as samples:
+        images, labels = samples['arr_0'], samples['arr_1']
+    assert images.shape == (NUM, 64, 64, 3) and images.dtype == np.uint8 and images.std() > 5
+    model = load_generator(CONFIG, trained[0] / 'iter_1.pth', 'cpu', dict(option.split('=') for option in trained[1][:1]))
+    model.sampler.num_steps = 4
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = model.sample([17], labels[17:18], seed=3).permute(0, 2, 3, 1)
+    torch.set_num_threads(before)
+    np.testing.assert_array_equal(alone[0].numpy(), images[17])
+    facts = json.loads(reference.with_name('samples.npz.json').read_text())
+    assert facts['sampler']['num_steps'] == 4 and facts['sampler']['name'] == 'SDESampler' and facts['seed'] == 3
+    assert facts['config'] == 'sit-tiny-p2_1xb64-2k_digits' and facts['checkpoint'] == str(trained[0] / 'iter_1.pth')
+    assert (facts['sample_model'], facts['label_mode'], facts['num_classes']) == ('ema', 'random', 10)
+
+
+@pytest.mark.slow
+def test_two_processes_with_batches_of_3(trained, reference, tmp_path):
+    out = tmp_path / 'samples.npz'
+    done = run(*command(trained, out, '--batch-size', 3), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert '24/24' in done.stderr
+    assert out.read_bytes() == reference.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['samples.npz', 'samples.npz.json']
+
+
+@pytest.mark.slow
+def test_killed_and_continued_by_two_processes(trained, reference, tmp_path):
+    out, parts = tmp_path / 'samples.npz', tmp_path / 'samples.npz.parts'
+    words = [sys.executable, *map(str, command(trained, out, '--batch-size', 5))]
+    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1'}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(parts.glob('part-*.npy'))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    finished = {path: path.stat().st_mtime_ns for path in parts.glob('part-*.npy')}
+    assert 4 <= len(finished) < NUM and not out.exists()
+    refused = mistake(trained, '--num', NUM, '--out', out, '--seed', 4)
+    assert refused.startswith(f"'{out}' was begun with other settings (seed: 3 there, 4 now; ")
+    assert {path: path.stat().st_mtime_ns for path in parts.glob('part-*.npy')} == finished
+
+    again = run(*command(trained, out, '--batch-size', 3), processes=2)
+    assert again.returncode == 0, again.stderr
+    assert f"continuing '{out}': {len(finished)} of 24 samples are there" in again.stdout + again.stderr
+    assert out.read_bytes() == reference.read_bytes() and not parts.exists()
+
+
+@pytest.mark.slow
+def test_pictures(trained, tmp_path):
+    folder, options = trained
+    files = ['--grid', tmp_path / 'grid.png', '--trajectory', tmp_path / 'movie.gif']
+    classes = ['--classes', 7, 'DIGIT 3:1', '--per-class', 2, '--guidance', 2, '--steps', 5]
+    done = run('tools/sample.py', CONFIG, folder / 'iter_1.pth', *classes, *files, '--cfg-options', *options)
+    assert done.returncode == 0, done.stderr
+    assert 'row 1: 2 of class 7 (digit 7)' in done.stdout and 'row 2: 1 of class 3 (digit 3)' in done.stdout
+    grid = np.asarray(Image.open(tmp_path / 'grid.png'))
+    assert grid.shape == (2 + 2 * 66, 2 + 2 * 66, 3)
+    overrides = {'model.data_preprocessor.vae_path': options[0].split('=')[1], 'model.guidance.scale': 2.0}
+    model = load_generator(CONFIG, folder / 'iter_1.pth', 'cpu', {**overrides, 'model.sampler.num_steps': 5})
+    rows = sample_classes(model, ['digit 7:2', '3:1'])
+    for (top, left), picture in zip([(0, 0), (0, 1), (1, 0)], [*rows[0], *rows[1]], strict=True):
+        cell = grid[2 + 66 * top :, 2 + 66 * left :][:64, :64]
+        assert np.abs(cell.astype(int) - picture).max() <= 1  # another number of threads
+    assert (grid[68:, 68:] == 255).all()
+    frames = sample_trajectory(model, [7, '3:1'], 2)
+    np.testing.assert_array_equal(frames[-1][0], rows[0])
+    assert frames[0][0].tolist() != rows[0].tolist()
+    with Image.open(tmp_path / 'movie.gif') as movie:
+        assert movie.n_frames == len(frames) == 5 and movie.size == (134, 134)
+
+
+def mistake(trained, *words, checkpoint='iter_1.pth', config=CONFIG, options=()):
+    """What the tool, in this process, says is wrong."""
+    words = [config, trained[0] / checkpoint, *words, '--cfg-options', *trained[1], *options]
+    main = runpy.run_path(str(ROOT / 'tools' / 'sample.py'))['main']
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['sample.py', *map(str, words)])
+        patch.chdir(ROOT)
+        with pytest.raises((ValueError, OSError)) as caught:
+            main()
+    return str(caught.value)
+
+
+GRID = ['--classes', '3', '--grid']
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ([], 'nothing to do: give --classes with --grid or --trajectory, or --num with --out'),
+        (['--grid', 'OUT/a.png'], '--classes goes with --grid or --trajectory, and they with it'),
+        (['--num', 8], '--num goes with --out, and it with --num'),
+        (['--num', 0, '--out', 'OUT/a.npz'], '--num 0 must be 1 or more'),
+        (['--num', 8, '--out', 'OUT/a.npy'], "--out 'OUT/a.npy' must end in .npz"),
+        ([*GRID, 'OUT/b/a.png'], "cannot write 'OUT/b/a.png': folder 'OUT/b' does not exist, create it first"),
+        ([*GRID, 'OUT/a.jpg'], "'OUT/a.jpg' must end in .png"),
+        ([*GRID, 'OUT/a.png', '--seed', -1], '--seed -1 must be from 0 to 2^56 - 1'),
+        ([*GRID, 'OUT/a.png', '--guidance-channels', 'x'], "--guidance-channels x must be a number or 'all'"),
+        ([*GRID, 'OUT/a.png', '--guidance', -1], 'guidance scale=-1.0 must be 0 or more'),
+        (['--classes', 10, '--grid', 'OUT/a.png'], 'class 10 is out of range: the generator has 10 classes, 0 to 9'),
+        (
+            ['--classes', 'digitt 7', '--grid', 'OUT/a.png'],
+            "unknown class 'digitt 7': expected a number below 10 or a name; did",
+        ),
+    ],
+)
+def test_mistakes_in_the_command(trained, tmp_path, words, message):
+    words = [str(word).replace('OUT', str(tmp_path)) for word in words]
+    assert mistake(trained, *words).startswith(message.replace('OUT', str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(checkpoint='nothing.pth'), r"no checkpoint at '.*nothing\.pth'"),
+        (dict(checkpoint='orig.pth'), r"'.*orig\.pth' has no averaged \(EMA\) weights: .* --sample-model orig"),
+        (dict(config='configs/sit/none.py'), r"no config at 'configs/sit/none\.py'"),
+        (
+            dict(options=['model.denoiser.norm_affine=False']),
+            r'does not fit the config: 32 unexpected \(denoiser\.blocks\.0\.norm1\.bias, .*, …\): give the config it was',
+        ),
+        (
+            dict(options=['model.denoiser.img_size=128']),
+            r'2 reshaped \(denoiser\.pos_embed \(1, 16, 128\) instead of \(1, 64, 128\)',
+        ),
+        (dict(options=['model.sampler.nm_steps=5']), "unknown key 'nm_steps' in model.sampler: SDESampler takes"),
+        (dict(options=['model.sampler.diffusion=sbdm']), "diffusion='sbdm' is infinite at t = 0"),
+    ],
+)
+def test_config_and_checkpoint_must_fit(trained, tmp_path, changes, message):
+    assert re.search(message, mistake(trained, *GRID, tmp_path / 'a.png', **changes))
+
+
+def test_config_of_another_stage(trained, tmp_path):
+    other = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
+    with pytest.raises(ValueError, match=r"sampling needs the config of a generator, this one has model\.type 'USP'"):
+        load_generator(other, trained[0] / 'iter_1.pth')
+
+
+def test_steps_of_a_sampler_that_chooses_them_itself(trained, tmp_path, tiny_vae_folder):
+    config = tmp_path / 'ode.py'
+    sampler = "dict(_delete_=True, type='ODESampler', method='dopri5', num_steps=4)"
+    config.write_text(f"_base_ = '{ROOT / CONFIG}'\nmodel = dict(sampler={sampler})\n")
+    said = mistake(trained, *GRID, tmp_path / 'a.png', '--steps', 5, config=config)
+    assert said.startswith("--steps 5: the sampler chooses its own steps, {'name': 'ODESampler', 'method': 'dopri5'")
+
+
+def test_weights_without_average(trained, tiny_vae_folder):
+    folder, _ = trained
+    options = {'model.data_preprocessor.vae_path': str(tiny_vae_folder), 'model.sampler.num_steps': 2}
+    model = load_generator(CONFIG, folder / 'orig.pth', 'cpu', options, sample_model='orig')
+    full = load_generator(CONFIG, folder / 'iter_1.pth', 'cpu', options)
+    assert model.denoiser_ema is None and full.denoiser_ema is not None
+    np.testing.assert_array_equal(sample_classes(model, [1], 1)[0], sample_classes(full, [1], 1, sample_model='orig')[0])
+    assert sample_classes(full, [1], 1)[0].tolist() != sample_classes(model, [1], 1)[0].tolist()
