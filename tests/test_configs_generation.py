@@ -26,7 +26,9 @@ VARIANTS = {
     **{f'rand{n}': dict(keep_layers=12 - n) for n in (2, 4, 6)},
     **{vae: dict(vae=vae) for vae in ('sd-f8d4-mse', 'kl-f16d16', 'va-f16d32')},
 }
+IMAGENET = [path for path in GENERATION if '_in1k' in path.stem]
 leaves = pytest.mark.parametrize('path', GENERATION, ids=lambda p: p.stem)
+imagenet = pytest.mark.parametrize('path', IMAGENET, ids=lambda p: p.stem)
 
 
 def load(path):
@@ -41,7 +43,7 @@ def test_the_name_tells_the_truth(path):
     cfg, name = load(path)
     digits = name['data'] == 'digits'
     assert cfg.train_dataloader.batch_size == int(name['batch'])
-    assert cfg.auto_scale_lr.base_batch_size == int(name['gpus']) * int(name['batch']) == (64 if digits else 256)
+    assert cfg.auto_scale_lr.base_batch_size == int(name['gpus']) * int(name['batch'])
     assert cfg.train_cfg.max_iters == int(name['steps']) * 1000 and cfg.train_cfg.max_iters % cfg.train_cfg.val_interval == 0
     assert cfg.optim_wrapper.type == ('AutocastOptimWrapper' if name['amp'] else 'OptimWrapper')
     model, denoiser = cfg.model, cfg.model.denoiser
@@ -86,26 +88,35 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
     assert name['variant'] is None or name['variant'] in VARIANTS
 
 
-@leaves
+@imagenet
 def test_the_recipe_is_table_14(path):
     cfg, name = load(path)
-    digits = name['data'] == 'digits'
     model = cfg.model
-    assert dict(cfg.optim_wrapper.optimizer) == dict(
-        type='AdamW', lr=3e-4 if digits else 1e-4, betas=(0.9, 0.999), weight_decay=0.0
-    )
+    assert dict(cfg.optim_wrapper.optimizer) == dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.0)
     assert not cfg.get('param_scheduler')  # constant
     assert model.ema.momentum == 1e-4 and model.denoiser.class_dropout == 0.1 and model.guidance['channels'] == 3
-    assert model.data_preprocessor.posterior == ('mode' if digits else 'sample')
+    assert model.data_preprocessor.posterior == 'sample' and cfg.auto_scale_lr.base_batch_size == 256
     if model.sampler.type != 'ODESampler':
-        assert model.sampler.num_steps == (50 if digits else 250)
+        assert model.sampler.num_steps == 250
     if model.sampler.type == 'SDESampler':
         assert (model.sampler.method, model.sampler.diffusion) == ('euler', 'sigma')
         assert (model.sampler.last_step, model.sampler.last_step_size) == ('mean', 0.04)
-    if not digits:
-        assert cfg.val_dataloader.dataset.num_samples == 50_000 and cfg.val_dataloader.dataset.label_mode == 'random'
-        assert ('512' in cfg.val_evaluator.metrics.reference) == (name['px'] == '512')
+    assert cfg.val_dataloader.dataset.num_samples == 50_000 and cfg.val_dataloader.dataset.label_mode == 'random'
+    assert ('512' in cfg.val_evaluator.metrics.reference) == (name['px'] == '512')
+
+
+@leaves
+def test_testing_is_validation(path):
+    cfg, _ = load(path)
     assert cfg.test_dataloader == cfg.val_dataloader and cfg.test_evaluator == cfg.val_evaluator
+
+
+@pytest.mark.parametrize('path', [path for path in GENERATION if path not in IMAGENET and 'pre' in path.stem], ids=str)
+def test_the_demo_arms_differ_in_the_start_alone(path):
+    started = Config.fromfile(ROOT / path)
+    scratch = Config.fromfile(ROOT / str(path).replace('_usp-pre', ''))
+    del started.model.denoiser['init_cfg']
+    assert started.to_dict() == scratch.to_dict()
 
 
 @leaves

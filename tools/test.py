@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 import mmengine
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
@@ -20,6 +22,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class KeepMetrics(Hook):
+    """The metrics of a test, which mmagic's loop doesn't return."""
+
+    metrics: dict | None = None
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self.metrics = metrics
+
+
 def main() -> None:
     args = parse_args()
     if not Path(args.checkpoint).is_file():
@@ -28,10 +39,11 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     if args.amp:
         cfg.test_cfg.fp16 = True
-    runner = build_runner(cfg)
-    metrics = runner.test()
+    runner, kept = build_runner(cfg), KeepMetrics()
+    runner.register_hook(kept)
+    runner.test()
     if args.out and runner.rank == 0:
-        mmengine.dump(metrics, args.out)
+        mmengine.dump(kept.metrics, args.out)
 
 
 if __name__ == '__main__':

@@ -84,6 +84,6 @@ class ADMCenterCrop(BaseTransform):
         self.size = size
 
     def transform(self, results: dict) -> dict:
-        results['img'] = np.asarray(center_crop(Image.fromarray(results['img']), self.size))
+        results['img'] = np.array(center_crop(Image.fromarray(results['img']), self.size))
         results['img_shape'] = results['img'].shape[:2]
         return results

@@ -1,0 +1,18 @@
+"""DiT on handwritten digits from scratch, the demo.
+
+python tools/train.py configs/dit/dit-tiny-p2_1xb64-2k_digits.py  (after tools/quickstart.sh has made the data)
+"""
+
+_base_ = [
+    '../_base_/models/dit-base-p2.py',
+    '../_base_/datasets/digits_gen_latents.py',
+    '../_base_/schedules/digits_gen_adamw_2k.py',
+    '../_base_/digits_gen_runtime.py',
+]
+
+model = dict(
+    data_preprocessor=dict(vae='tiny', vae_path='work_dirs/quickstart/vae', posterior='mode'),
+    denoiser=dict(arch='tiny', img_size=64, num_classes=10),
+    sampler=dict(num_steps=50),
+    ema=dict(momentum=5e-3),  # the run is too short for 1e-4
+)
