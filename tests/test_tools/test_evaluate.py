@@ -47,17 +47,8 @@ def expected(digits):
 
 
 def command(samples, demo_data, *extra):
-    return [
-        'tools/evaluate.py',
-        samples,
-        '--ref',
-        demo_data / 'imagenet' / 'val',
-        '--features',
-        'pixel',
-        '--workers',
-        0,
-        *extra,
-    ]
+    reference = demo_data / 'imagenet' / 'val'
+    return ['tools/evaluate.py', samples, '--ref', reference, '--features', 'pixel', '--workers', 0, *extra]
 
 
 @pytest.mark.slow
@@ -81,32 +72,39 @@ def test_scores_and_report(samples, demo_data, expected, tmp_path):
     assert {**two, 'metrics': None} == {**report, 'metrics': None}
 
 
-@pytest.mark.slow
-def test_a_folder_of_samples_and_an_extractor_of_a_config(digits, samples, demo_data, expected, tmp_path):
-    (tmp_path / 'samples').mkdir()
-    for i, image in enumerate(digits['train']):
-        Image.fromarray(image).save(tmp_path / 'samples' / f'{i:03}.png')
-    (tmp_path / 'pixels.py').write_text("extractor = dict(type='PixelFeatures', size=16)\n")
-    options = ['--extractor', tmp_path / 'pixels.py', '--cache-dir', tmp_path, '--json', tmp_path / 'report.json']
-    words = ['tools/evaluate.py', tmp_path / 'samples', '--ref', demo_data / 'imagenet' / 'val', *options]
-    done = run_tool(*words)
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / 'report.json').read_text())
-    assert report['metrics'] == pytest.approx(expected, rel=1e-6)
-    assert report['sampler'] is None and 'not recorded' in done.stdout
-
-
 @pytest.fixture
-def call(samples, demo_data, monkeypatch, tmp_path):
-    """Run the tool's main() in this process; returns its error."""
+def run_main(samples, demo_data, monkeypatch, tmp_path):
+    """Call the tool's main() in this process."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     import evaluate
 
-    def call(*words, given=samples, reference=demo_data / 'imagenet' / 'val'):
+    def run_main(*words, given=samples, reference=demo_data / 'imagenet' / 'val'):
         monkeypatch.setattr(sys, 'argv', [*map(str, ('evaluate.py', given, '--ref', reference, *words))])
+        evaluate.main()
+
+    return run_main
+
+
+def test_a_folder_of_samples_and_an_extractor_of_a_config(run_main, digits, expected, tmp_path, capsys):
+    (tmp_path / 'samples').mkdir()
+    for i, image in enumerate(digits['train']):
+        Image.fromarray(image).save(tmp_path / 'samples' / f'{i:03}.png')
+    (tmp_path / 'pixels.py').write_text("extractor = dict(type='PixelFeatures', size=16)\n")
+    options = ['--cache-dir', tmp_path, '--json', tmp_path / 'report.json', '--workers', 0]
+    run_main('--extractor', tmp_path / 'pixels.py', *options, given=tmp_path / 'samples')
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['metrics'] == pytest.approx(expected, rel=1e-6)
+    assert report['sampler'] is None and 'not recorded' in capsys.readouterr().out
+
+
+@pytest.fixture
+def call(run_main):
+    """Call main(); returns its error."""
+
+    def call(*words, **paths):
         with pytest.raises((ValueError, OSError)) as error:
-            evaluate.main()
+            run_main(*words, **paths)
         return str(error.value)
 
     return call

@@ -1,0 +1,16 @@
+"""Metrics of generated images: importing this module registers them, and the feature extractors."""
+
+from .adm import ADMMetrics
+from .extractors import ClassifierFeatures, PixelFeatures, TimmFeatures, features_of
+from .feature import FeatureMetrics
+from .inception import InceptionFeatures
+
+__all__ = [
+    'ADMMetrics',
+    'ClassifierFeatures',
+    'FeatureMetrics',
+    'InceptionFeatures',
+    'PixelFeatures',
+    'TimmFeatures',
+    'features_of',
+]

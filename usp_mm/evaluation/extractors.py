@@ -1,0 +1,167 @@
+"""Features of images other than ADM's, so that evaluation also runs offline and on other data than photographs.
+
+An extractor is a module registered in MODELS that maps uint8 images [N, 3, H, W], RGB, to float32 features [N, D] and has
+a string `identity`: two extractors of one identity give the same features. Reports and cached statistics go by it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from usp_mm.files import sha256
+from usp_mm.registry import MODELS
+from usp_mm.vaes.weights import read_weights
+
+from .inception import full_float32
+
+
+@MODELS.register_module()
+class PixelFeatures(nn.Module):
+    """The image itself, averaged down to `size` × `size` pixels, in [0, 1]: [N, 3·size²], no weights."""
+
+    def __init__(self, size: int = 16) -> None:
+        super().__init__()
+        self.size = size
+        self.identity = f'pixels {size}x{size}'
+
+    def forward(self, images: Tensor) -> Tensor:
+        return interpolate(images.float() / 255, size=(self.size, self.size), mode='area').flatten(1)
+
+
+@MODELS.register_module()
+class TimmFeatures(nn.Module):
+    """What a timm model hands to its classifier: [N, D].
+
+    Args:
+        model: timm's name of it.
+        checkpoint: its weights, a `.safetensors`, `.pth`, `.pt` or `.ckpt` file. Images are resized (bicubic) and
+            normalised as timm's configuration of the model says.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: timm knows no such model, or the weights are another's.
+    """
+
+    def __init__(self, model: str, checkpoint: str | Path) -> None:
+        super().__init__()
+        import timm
+        from timm.data import resolve_model_data_config
+
+        if not timm.is_model(model):
+            raise ValueError(f"timm has no model '{model}': see timm.list_models()")
+        network = timm.create_model(model, pretrained=False)
+        _load_exactly(network, checkpoint, f"timm's '{model}'")
+        network.reset_classifier(0)
+        self.network = network.eval().requires_grad_(False)
+        config = resolve_model_data_config(network)
+        self.size = tuple(config['input_size'][1:])
+        self.register_buffer('mean', 255 * torch.tensor(config['mean']).view(-1, 1, 1), persistent=False)
+        self.register_buffer('std', 255 * torch.tensor(config['std']).view(-1, 1, 1), persistent=False)
+        self.identity = f'timm {model}, weights sha256 {sha256(Path(checkpoint))[:16]}'
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        with full_float32(images.device):
+            return self.network((_resize(images, self.size) - self.mean) / self.std)
+
+
+@MODELS.register_module()
+class ClassifierFeatures(nn.Module):
+    """What a classifier of mmpretrain (and so a fine-tuned or probed USP) hands to its last layer: [N, D].
+
+    Args:
+        config: a config file, or mmpretrain's name of a model.
+        checkpoint: its weights.
+        img_size: images are resized to this side (bicubic); left as they are if None. Normalisation, and a latent model's
+            VAE, are the model's own.
+        stage: of mmpretrain's `extract_feat`: 'backbone', 'neck' or 'pre_logits'. Maps are averaged over space.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: the weights are another model's.
+    """
+
+    def __init__(self, config: str, checkpoint: str | Path, img_size: int | None = None, stage: str = 'pre_logits') -> None:
+        super().__init__()
+        from mmpretrain import get_model
+
+        if str(config).endswith('.py') and not Path(config).is_file():
+            raise FileNotFoundError(f"no config at '{config}': give a file, or the name of a model of mmpretrain")
+        network = get_model(config, pretrained=False)
+        _load_exactly(network, checkpoint, f"the model of '{config}'")
+        self.network = network.eval().requires_grad_(False)
+        self.img_size, self.stage = img_size, stage
+        built = hashlib.sha256(repr(network).encode()).hexdigest()[:8]
+        weights = sha256(Path(checkpoint))[:16]
+        self.identity = f'{Path(config).stem} ({built}), {stage} at {img_size or "image"} px, weights sha256 {weights}'
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        images = images if self.img_size is None else _resize(images, (self.img_size, self.img_size))
+        with full_float32(images.device):
+            inputs = self.network.data_preprocessor(dict(inputs=images.flip(1)))['inputs']  # BGR, as mmcv reads files
+            features = self.network.extract_feat(inputs, stage=self.stage)
+        if isinstance(features, tuple | list):
+            features = features[-1]
+        return features.flatten(2).mean(2) if features.ndim == 4 else features
+
+
+def _resize(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    """uint8 -> float32 in [0, 255], bicubic with anti-aliasing."""
+    return interpolate(images.float(), size=size, mode='bicubic', antialias=True).clamp(0, 255)
+
+
+def _load_exactly(network: nn.Module, checkpoint: str | Path, what: str) -> None:
+    try:
+        network.load_state_dict(read_weights(checkpoint), strict=True)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise ValueError(f"'{checkpoint}' does not fit {what}: {reason}") from error
+
+
+def extract(extractor: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Features of a batch by name ('features' for an extractor of one kind), float32, checked.
+
+    Args:
+        images: uint8 [N, 3, H, W], RGB, on the extractor's device.
+
+    Raises:
+        ValueError: images of another dtype or shape, features that are not [N, D] or not finite.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f'images are {images.dtype}{list(images.shape)}: expected uint8[N, 3, height, width], RGB')
+    with torch.no_grad():
+        found = extractor(images)
+    features = dict(found) if isinstance(found, Mapping) else dict(features=found)
+    name = type(extractor).__name__
+    for key, value in features.items():
+        if value.ndim != 2 or len(value) != len(images):
+            raise ValueError(f"{name} gave '{key}' of shape {list(value.shape)} for {len(images)} images: expected [N, D]")
+        features[key] = value.float()
+        if not torch.isfinite(features[key]).all():
+            bad = (~torch.isfinite(features[key]).all(1)).nonzero().flatten().tolist()
+            raise ValueError(f"{name} gave '{key}' with NaN or infinity for images {bad[:5]} of the batch: check its weights")
+    return features
+
+
+def features_of(
+    images: Tensor, extractor: nn.Module, batch_size: int = 64, progress: bool = False, device: str | torch.device | None = None
+) -> dict[str, Tensor]:
+    """Features of images in memory, by name, float32 [N, D] on the CPU.
+
+    Args:
+        images: uint8 [N, 3, H, W], RGB.
+        device: to move the extractor to; where it is if None.
+    """
+    if device is None:
+        device = next((x.device for x in (*extractor.parameters(), *extractor.buffers())), torch.device('cpu'))
+    extractor = extractor.to(device)
+    parts: list[dict[str, Tensor]] = []
+    for batch in tqdm(images.split(batch_size), desc='features', unit='batch', leave=False, disable=not progress):
+        parts.append({key: value.cpu() for key, value in extract(extractor, batch.to(device)).items()})
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

@@ -1,0 +1,74 @@
+"""The same kinds of numbers from any extractor's features: evaluation without Inception's weights, and on other data."""
+
+from torch import Tensor, nn
+
+from usp_mm.functional.metrics import density_coverage, frechet_distance, mean_covariance, precision_recall, vendi_score
+from usp_mm.registry import METRICS, MODELS
+
+from .base import GenerativeMetric
+from .reference import Reference
+from .statistics import ReferenceStatistics
+
+#: Nearest neighbours that make a ball: for precision and recall as ADM's, for density and coverage as in their paper.
+K_PRECISION, K_DENSITY = 3, 5
+
+
+@METRICS.register_module()
+class FeatureMetrics(GenerativeMetric):
+    """Fréchet distance (FD), precision and recall (k = 3), density and coverage (k = 5), and the samples' Vendi score.
+
+    Args:
+        extractor: a module as described in `extractors`, or the config of one registered in MODELS.
+        reference: an `.npz` with uint8 images [N, H, W, 3] as arr_0, or a folder of images.
+        num_reference_pr: reference images for precision, recall, density and coverage, evenly spaced over all.
+        sample_model, cache_dir, batch_size, out_dir, prefix: see `GenerativeMetric`.
+        image_size: side to centre-crop the images of a reference folder to; as they are if None.
+        num_workers: processes that decode a reference folder.
+
+    Raises:
+        FileNotFoundError: no reference.
+        ValueError: a reference without images, or with too few.
+    """
+
+    def __init__(
+        self,
+        extractor: dict | nn.Module,
+        reference: str,
+        num_reference_pr: int = 10000,
+        sample_model: str = 'ema',
+        cache_dir: str | None = None,
+        batch_size: int = 64,
+        out_dir: str | None = None,
+        prefix: str = 'Feature',
+        image_size: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        if num_reference_pr <= K_DENSITY:
+            raise ValueError(f'num_reference_pr={num_reference_pr}: at least {K_DENSITY + 1} reference images are needed')
+        checked = Reference(reference, False, num_reference_pr, image_size, num_workers)
+        super().__init__(
+            checked,
+            extractor if isinstance(extractor, nn.Module) else MODELS.build(extractor),
+            features=('features',),
+            neighbours='features',
+            min_samples=K_DENSITY + 1,
+            sample_model=sample_model,
+            cache_dir=cache_dir,
+            batch_size=batch_size,
+            out_dir=out_dir,
+            prefix=prefix,
+        )
+
+    def compute(self, samples: dict[str, Tensor], reference: ReferenceStatistics) -> dict[str, float]:
+        fake, real = samples['features'], reference.neighbours.to(self.device)
+        moments = (x.to(self.device) for x in reference.moments['features'])
+        precision, recall = precision_recall(real, fake, K_PRECISION)
+        density, coverage = density_coverage(real, fake, K_DENSITY)
+        return dict(
+            FD=frechet_distance(*moments, *mean_covariance(fake)),
+            precision=precision,
+            recall=recall,
+            density=density,
+            coverage=coverage,
+            vendi=vendi_score(fake),
+        )

@@ -1,0 +1,180 @@
+"""Where samples and references come from: an `.npz` of ADM's evaluator, or a folder of images.
+
+Images are handed out as uint8 [n, 3, H, W], RGB, with their numbers, so that several processes can share the work.
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby, islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from mmengine import fileio
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from usp_mm.datasets.folder import scan_image_folder
+from usp_mm.datasets.latent_cache.crops import center_crop, load_image
+from usp_mm.files import sha256
+
+#: Numbers of some images, and the images.
+Batch = tuple[list[int], Tensor]
+
+
+class NpzImages:
+    """`arr_0`, uint8 [N, H, W, 3] in RGB, of an `.npz`: read in passing, never as a whole.
+
+    Attributes:
+        num: N.
+        size: (H, W).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no `.npz`, no `arr_0` in it, or an array of another kind.
+    """
+
+    KEY = 'arr_0'
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        headers = read_headers(self.path)
+        if self.KEY not in headers:
+            raise ValueError(f"{path} holds no images: expected array '{self.KEY}', found {sorted(headers)}")
+        shape, dtype, fortran_order = headers[self.KEY]
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran_order or 0 in shape:
+            order = ' in Fortran order' if fortran_order else ''
+            raise ValueError(
+                f"'{self.KEY}' of {path} is {dtype}{list(shape)}{order}: expected images as uint8[N, height, width, 3], RGB"
+            )
+        self.num, self.size = shape[0], shape[1:3]
+
+    def content_hash(self) -> str:
+        """SHA-256 of the file."""
+        return sha256(self.path)
+
+    def batches(self, batch_size: int, rank: int = 0, world: int = 1, num: int | None = None) -> Iterator[Batch]:
+        """The first `num` images (all, if None) that fall to process `rank` of `world`."""
+        num = self.num if num is None else num
+        with open_array(self.path, self.KEY) as (file, _):
+            row = (*self.size, 3)
+            for block, start in enumerate(range(0, num, batch_size)):
+                indices = range(start, min(start + batch_size, num))
+                content = file.read(len(indices) * int(np.prod(row)))
+                if block % world == rank:
+                    images = np.frombuffer(bytearray(content), np.uint8).reshape(-1, *row)
+                    yield list(indices), torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+class FolderImages:
+    """The images of a folder, by class folder and name, or by name.
+
+    Args:
+        path: the folder.
+        image_size: side to crop to (ADM's centre crop); the images as they are if None.
+        num_workers: decoding processes.
+
+    Attributes:
+        num: how many.
+        size: (H, W) with `image_size`, else None: unknown before they are read.
+
+    Raises:
+        FileNotFoundError: no such folder, or no image in it.
+    """
+
+    def __init__(self, path: str | Path, image_size: int | None = None, num_workers: int = 0) -> None:
+        self.path, self.image_size, self.num_workers = Path(path), image_size, num_workers
+        self.files = scan_image_folder(str(path)).paths
+        self.num, self.size = len(self.files), image_size and (image_size, image_size)
+
+    def content_hash(self) -> str:
+        """SHA-256 over the names and contents of the images, in order."""
+        content = hashlib.sha256()
+        for name in tqdm(self.files, desc=f'hash {self.path.name}', unit='image', leave=False, delay=2):
+            content.update(name.encode() + b'\0' + bytes.fromhex(sha256(self.path / name)))
+        return content.hexdigest()
+
+    def batches(self, batch_size: int, rank: int = 0, world: int = 1, num: int | None = None) -> Iterator[Batch]:
+        """As `NpzImages.batches`; images of different sizes come in different batches."""
+        num = self.num if num is None else num
+        starts = range(0, num, batch_size)
+        blocks = [list(range(start, min(start + batch_size, num))) for start in islice(starts, rank, None, world)]
+        dataset = _Decoded(self.path, self.files, self.image_size)
+        loader = DataLoader(dataset, batch_sampler=blocks, num_workers=self.num_workers, collate_fn=list)
+        for indices, images in zip(blocks, loader, strict=True):
+            numbered = zip(indices, images, strict=True)
+            for _, group in groupby(numbered, key=lambda item: item[1].shape):
+                chosen, same = zip(*group, strict=True)
+                yield list(chosen), torch.stack(same)
+
+
+Images = NpzImages | FolderImages
+
+
+class _Decoded(Dataset):
+    """Image i -> uint8 [3, H, W], RGB."""
+
+    def __init__(self, root: Path, files: list[str], image_size: int | None) -> None:
+        self.root, self.files, self.image_size = str(root), np.array(files), image_size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = load_image(fileio.join_path(self.root, str(self.files[index])))
+        if self.image_size is not None:
+            image = center_crop(image, self.image_size)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def open_images(path: str | Path, image_size: int | None = None, num_workers: int = 0) -> Images:
+    """An `.npz` or a folder; `image_size` and `num_workers` are for folders.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not images.
+    """
+    return NpzImages(path) if is_npz(path) else FolderImages(path, image_size, num_workers)
+
+
+def is_npz(path: str | Path) -> bool:
+    """Whether `path` is to be read as a file; FileNotFoundError if there is neither a file nor a folder."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"'{path}' does not exist: give an .npz file or a folder of images")
+    return not path.is_dir()
+
+
+def read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype, bool]]:
+    """Shape, dtype and whether in Fortran order of every array in an `.npz`, without reading the arrays.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an `.npz`, or a broken one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' is not a file: expected an .npz")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix('.npy') for name in archive.namelist() if name.endswith('.npy')]
+        headers = {}
+        for name in names:
+            with open_array(path, name) as (_, header):
+                headers[name] = header
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise ValueError(f'{path} is not a whole .npz file ({error}): fetch or write it again') from error
+    return headers
+
+
+@contextmanager
+def open_array(path: Path, name: str) -> Iterator[tuple[IO[bytes], Any]]:
+    """An array of an `.npz` as a stream of bytes, with its (shape, dtype, whether in Fortran order)."""
+    with zipfile.ZipFile(path) as archive, archive.open(f'{name}.npy') as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(file)
+        yield file, (shape, dtype, fortran_order)

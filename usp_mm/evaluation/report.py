@@ -1,0 +1,117 @@
+"""What a number is worth nothing without: how the samples were drawn, and what they were compared with."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import MessageHub
+from torch import nn
+from torch.utils.data import DataLoader
+
+from usp_mm.files import write_json
+
+from .reference import Reference
+
+#: How samples were drawn; a fact that nobody told is None in a report, and said to be missing in its line.
+SAMPLING = ('objective', 'sampler', 'steps', 'guidance', 'sample_model', 'label_mode', 'seed', 'num_classes')
+#: Said elsewhere in a report, or too long.
+_NO_DETAIL = ('num_samples', 'classes')
+
+
+def sampling_facts(module: nn.Module, dataloader: DataLoader, sample_model: str | None = None) -> dict[str, Any]:
+    """`SAMPLING` of a generator (`describe`) and its sample requests (`metainfo`)."""
+    describe = getattr(module, 'describe', None)
+    told = dict(describe(sample_model=sample_model)) if callable(describe) else {}
+    return told | dict(getattr(dataloader.dataset, 'metainfo', None) or {})
+
+
+def read_side_file(samples: str | Path) -> dict[str, Any]:
+    """Facts that `tools/sample.py` wrote next to samples, `<samples>.json`; {} if there is no such file.
+
+    Raises:
+        ValueError: the file is not a JSON object.
+    """
+    path = Path(samples).with_name(Path(samples).name + '.json')
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} is not JSON ({error}): delete it, or sample again') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}, expected facts by name: delete it, or sample again')
+    return content
+
+
+def build_report(
+    metrics: Mapping[str, float],
+    num_samples: int,
+    sampling: Mapping[str, Any],
+    reference: Reference,
+    num_neighbours: int,
+    extractor: str,
+) -> dict[str, Any]:
+    """Numbers and their conditions, as JSON values.
+
+    Args:
+        metrics: as they are logged, with prefix.
+        sampling: facts: `SAMPLING` are always reported, others as details.
+        num_neighbours: reference images behind precision and recall.
+        extractor: its identity.
+    """
+    facts = {name: sampling.get(name) for name in SAMPLING}
+    if facts['steps'] is None and isinstance(facts['sampler'], Mapping):
+        facts['steps'] = facts['sampler'].get('num_steps', 'adaptive')
+    return dict(
+        metrics=dict(metrics),
+        num_samples=num_samples,
+        **facts,
+        details={name: value for name, value in sampling.items() if name not in (*SAMPLING, *_NO_DETAIL)},
+        reference=dict(
+            name=reference.name,
+            sha256=reference.content_hash(),
+            statistics='from the file' if reference.has_moments else f'of {reference.images.num} images',
+            precision_recall_images=num_neighbours,
+            image_size=reference.image_size,
+        ),
+        extractor=extractor,
+    )
+
+
+def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report as lines of name and text, its details left out."""
+    reference = report['reference']
+    told = [(name, 'not recorded' if report[name] is None else _text(report[name])) for name in SAMPLING]
+    return [
+        *((name, f'{value:.4f}') for name, value in report['metrics'].items()),
+        ('samples', str(report['num_samples'])),
+        *told,
+        ('reference', reference['name']),
+        ('reference sha256', reference['sha256']),
+        ('reference statistics', reference['statistics']),
+        ('images for precision and recall', str(reference['precision_recall_images'])),
+        ('extractor', report['extractor']),
+    ]
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """The report in one line."""
+    return ', '.join(f'{name} {value}' for name, value in rows(report))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        name = value.get('name', value.get('type'))
+        rest = ', '.join(f'{key}={_text(item)}' for key, item in value.items() if key not in ('name', 'type'))
+        return f'{name}({rest})' if name else rest
+    return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def write_report(report: Mapping[str, Any], folder: str | Path, name: str) -> Path:
+    """`<folder>/<name>_<iteration>.json` in training, `<folder>/<name>.json` otherwise."""
+    step = MessageHub.get_current_instance().get_info('iter')
+    file = Path(folder) / f'{name}.json' if step is None else Path(folder) / f'{name}_{int(step)}.json'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, report)
+    return file

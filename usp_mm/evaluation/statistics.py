@@ -1,0 +1,147 @@
+"""Statistics of a reference's images, computed once by all processes together and kept under the hash of what they are of."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce, broadcast_object_list, get_dist_info, is_main_process
+from mmengine.logging import MMLogger
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from usp_mm.files import write_whole
+from usp_mm.functional.metrics import RunningMoments
+
+from .collect import NumberedFeatures
+from .extractors import extract
+from .reference import Moments, Reference
+
+
+class ReferenceStatistics:
+    """Of a reference's features, on the CPU.
+
+    Args:
+        moments: mean and covariance of each feature.
+        neighbours: float32[M, D], what precision and recall are measured against; M may be 0.
+    """
+
+    def __init__(self, moments: Moments, neighbours: Tensor) -> None:
+        self.moments, self.neighbours = moments, neighbours
+
+
+def cache_folder(folder: str | Path | None = None) -> Path:
+    """`folder`, else `$USP_CACHE`, else `~/.cache/usp_mm`."""
+    return Path(folder or os.environ.get('USP_CACHE') or '~/.cache/usp_mm').expanduser()
+
+
+def reference_statistics(
+    reference: Reference,
+    extractor: nn.Module,
+    features: Sequence[str],
+    neighbours: str,
+    device: torch.device,
+    batch_size: int = 64,
+    cache_dir: str | Path | None = None,
+) -> ReferenceStatistics | None:
+    """Read from the reference or the cache, or computed; None but on the main process. To be called on every process.
+
+    Args:
+        extractor: on `device`; its `identity` is a part of the cache's key.
+        features: whose mean and covariance are wanted.
+        neighbours: the feature for precision and recall.
+        batch_size: images at a time; the result does not depend on it beyond rounding.
+        cache_dir: see `cache_folder`.
+    """
+    computed: ReferenceStatistics | None = None
+    if reference.images is not None:
+        file = _cache_file(reference, extractor, features, neighbours, cache_dir) if is_main_process() else Path()
+        kept = [file.is_file()]
+        broadcast_object_list(kept)
+        if not kept[0]:
+            computed = _compute(reference, extractor, features, neighbours, device, batch_size)
+        if is_main_process():
+            if computed is None:
+                computed = _read(file)
+            else:
+                _write(file, computed)
+                MMLogger.get_current_instance().info(f"statistics of reference '{reference.path}' are kept in {file}")
+    if not is_main_process():
+        return None
+    moments = reference.moments() if reference.has_moments else computed.moments
+    return ReferenceStatistics(moments, torch.zeros(0, 0) if computed is None else computed.neighbours)
+
+
+def _cache_file(
+    reference: Reference, extractor: nn.Module, features: Sequence[str], neighbours: str, cache_dir: str | Path | None
+) -> Path:
+    key = dict(
+        content=reference.content_hash(),
+        image_size=reference.image_size,
+        extractor=extractor.identity,
+        moments=[] if reference.has_moments else list(features),
+        neighbours=[neighbours, reference.num_neighbours],
+    )
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_folder(cache_dir) / 'references' / f'{reference.path.stem}-{digest[:24]}.npz'
+
+
+def _compute(
+    reference: Reference, extractor: nn.Module, features: Sequence[str], neighbours: str, device: torch.device, batch_size: int
+) -> ReferenceStatistics:
+    """One pass over the images, each process over its share."""
+    rank, world = get_dist_info()
+    images, chosen = reference.images, set(reference.neighbour_indices)
+    moments = {} if reference.has_moments else {name: RunningMoments() for name in features}
+    rows = NumberedFeatures()
+    progress = tqdm(desc=f'reference {reference.path.name}', total=images.num, unit='image', leave=False, disable=rank > 0)
+    with progress:
+        for numbers, batch in images.batches(batch_size, rank, world):
+            picked = [row for row, number in enumerate(numbers) if number in chosen]
+            if moments or picked:
+                found = extract(extractor, batch.to(device))
+                for name, running in moments.items():
+                    running.update(found[name])
+                rows.add([numbers[row] for row in picked], {neighbours: found[neighbours][picked]})
+            progress.update(len(numbers) * world)
+    for running in moments.values():
+        _add_up(running)
+    nearest = rows.collect(len(chosen), f"reference '{reference.path}'") if chosen else {}
+    return ReferenceStatistics(
+        {name: tuple(x.cpu() for x in running.mean_covariance()) for name, running in moments.items()},
+        nearest.get(neighbours, torch.zeros(0, 0)),
+    )
+
+
+def _add_up(moments: RunningMoments) -> None:
+    """Make a process's moments those of all processes."""
+    count = torch.tensor([moments.count])
+    all_reduce(count)
+    size = [len(moments.total)]
+    broadcast_object_list(size)
+    if moments.count == 0:
+        moments.total, moments.outer = torch.zeros(size[0]).double(), torch.zeros(size[0], size[0]).double()
+    all_reduce(moments.total)
+    all_reduce(moments.outer)
+    moments.count = int(count)
+
+
+def _write(file: Path, statistics: ReferenceStatistics) -> None:
+    arrays = {'neighbours': statistics.neighbours.numpy()}
+    for name, (mean, covariance) in statistics.moments.items():
+        arrays |= {f'mean_{name}': mean.numpy(), f'covariance_{name}': covariance.numpy()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(file) as out:
+        np.savez(out, **arrays)
+
+
+def _read(file: Path) -> ReferenceStatistics:
+    with np.load(file, allow_pickle=False) as arrays:
+        names = [key.removeprefix('mean_') for key in arrays if key.startswith('mean_')]
+        moments = {
+            name: (torch.from_numpy(arrays[f'mean_{name}']), torch.from_numpy(arrays[f'covariance_{name}'])) for name in names
+        }
+        return ReferenceStatistics(moments, torch.from_numpy(arrays['neighbours']))
