@@ -92,8 +92,8 @@ def check_free_space(folder: Path, needed: int) -> None:
 
 def _too_little(folder: Path, needed: int, reason: str) -> str:
     return (
-        f"cannot write the latent cache '{folder}', {reason}: needs {needed:,} more bytes, {_free(folder):,} are free; "
-        'make room and run the same command again (finished shards are kept)'
+        f"cannot write into '{folder}', {reason}: needs {needed:,} more bytes, {_free(folder):,} are free; "
+        'make room and run the same command again (what is finished is kept)'
     )
 
 

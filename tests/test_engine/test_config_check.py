@@ -14,6 +14,7 @@ LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
         ('model.bakcbone.arch', "unknown key 'bakcbone'.*model has.*did you mean 'backbone'"),
         ('train_dataloader.dataset.pipeline.9.scale', "unknown key '9'"),
         ('param_scheduler.7', "unknown key '7'"),
+        ('model.backbone.arch.depth', "model.backbone.arch is 'base', which has no parts: set model.backbone.arch as a whole"),
     ],
 )
 def test_options_that_lead_nowhere(option, message):

@@ -1,6 +1,7 @@
 """The facts of a run, and the operations of a training sample against counts by hand."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,15 +9,17 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from small_generation import shrink_generation
 from torch import nn
 
+from usp_mm.apis.run_log import read_run
 from usp_mm.engine.flops import count_flops
-from usp_mm.engine.run_info import RunInfoHook, run_info
-from usp_mm.models import DiT
+from usp_mm.engine.run_info import run_info
 
 LATENTS = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 ONLINE = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+SIT = 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px-latents.py'
 KEYS = [
     'config', 'stage', 'model', 'network', 'world_size', 'device', 'device_name', 'batch_size', 'accumulative_counts',
     'parameters', 'flops_per_sample', 'train_flops_per_sample', 'online_encoding', 'torch', 'seed', 'start_iter', 'max_iters',
@@ -24,12 +27,17 @@ KEYS = [
 ]  # fmt: skip
 
 
-class Generator(nn.Module):
-    """What the counting reads of a generator."""
-
-    def __init__(self, **kwargs):
-        super().__init__()
-        self.denoiser = DiT(dict(depth=2, num_heads=2, embed_dims=32), vae='tiny', img_size=64, **kwargs)
+def generator(**denoiser):
+    arch = dict(depth=2, num_heads=2, embed_dims=32)
+    return MODELS.build(
+        dict(
+            type='LatentDiffusionGenerator',
+            denoiser=dict(type='DiT', arch=arch, img_size=64, **denoiser),
+            objective=dict(type='DDPMObjective'),
+            sampler=dict(type='DDIMSampler'),
+            data_preprocessor=dict(load_vae=False),
+        )
+    )
 
 
 def block_flops(tokens, width):
@@ -43,12 +51,12 @@ def dit_flops(tokens=16, width=32, depth=2, patch=16, out=32, frequencies=256):
 
 
 def test_a_denoiser_is_counted_exactly():
-    counted = count_flops(Generator())
+    counted = count_flops(generator())
     assert counted['forward'] == dit_flops()
     # the gradient of the latents and of the time's frequencies is not needed: one product instead of two
     first = 2 * 16 * 16 * 32 + 2 * 256 * 32
     assert counted['train'] == 3 * dit_flops() - first
-    assert count_flops(Generator(with_cp=True)) == counted
+    assert count_flops(generator(with_cp=True)) == counted
 
 
 def test_pretraining_counts_visible_tokens_and_decoder():
@@ -80,29 +88,39 @@ def test_counting_leaves_no_trace(small_world):
 
 
 def test_a_compiled_denoiser_is_counted_without_compiling():
-    model = Generator()
+    model = generator()
     model.denoiser.compile(backend=lambda *args: pytest.fail('compiled'))
     assert count_flops(model)['forward'] == dit_flops()
 
 
 @pytest.mark.parametrize(
     ('path', 'stage', 'encodes'),
-    [(LATENTS, 'pretraining', False), (ONLINE, 'pretraining', True), (LINEAR, 'classification', True)],
+    [
+        (LATENTS, 'pretraining', False),
+        (ONLINE, 'pretraining', True),
+        (LINEAR, 'classification', True),
+        (SIT, 'generation', False),
+    ],
 )
 def test_a_run_writes_its_facts(path, stage, encodes, small_world, tmp_path):
-    cfg = small_world.shrink(Config.fromfile(path))
+    shrink = partial(shrink_generation, small_world) if path == SIT else small_world.shrink
+    cfg = shrink(Config.fromfile(path))
+    cfg.default_hooks.run_info = dict(type='RunInfoHook')
     cfg.work_dir, cfg.val_cfg, cfg.val_dataloader, cfg.val_evaluator = str(tmp_path), None, None, None
     cfg.optim_wrapper.accumulative_counts = 3
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(RunInfoHook())
     runner.train()
     info = json.loads((tmp_path / runner.timestamp / 'run_info.json').read_text())
     assert list(info) == KEYS
     assert (info['config'], info['stage'], info['model']) == (path.split('/')[-1], stage, cfg.model.type)
     assert info['flops_per_sample'] > 0 and info['train_flops_per_sample'] > info['flops_per_sample']
-    expected = dict(network='USPViT', world_size=1, batch_size=4, accumulative_counts=3, online_encoding=encodes, seed=0,
-                    start_iter=0, max_iters=1, iters_per_epoch=1, log_window=10)  # fmt: skip
+    expected = dict(world_size=1, batch_size=4, accumulative_counts=3, online_encoding=encodes, seed=0, start_iter=0,
+                    max_iters=1, log_window=10, network='USPViT', iters_per_epoch=1)  # fmt: skip
+    if stage == 'generation':
+        expected.update(network='SiT', iters_per_epoch=None)
     assert {key: info[key] for key in expected} == expected
+    log = read_run(tmp_path)
+    assert log.info == info and log.steps.tolist() == [1] and log.samples.tolist() == [4.0] and log.seconds[0] > 0
     assert info['parameters'] == sum(p.numel() for p in runner.model.parameters() if p.requires_grad)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from small_world import ROOT, run_tool
 
 from usp_mm.apis import load_generator, sample_classes, sample_trajectory
+from usp_mm.apis.sampling import requested_classes
 from usp_mm.registry import MODELS
 
 CONFIG = 'configs/sit/sit-tiny-p2_1xb64-2k_digits.py'
@@ -46,10 +47,10 @@ def trained(tiny_vae_folder, tmp_path_factory):
     return folder, [f'model.data_preprocessor.vae_path={tiny_vae_folder}', 'model.sampler.num_steps=4']
 
 
-def command(trained, out, *words, seed=3):
+def command(trained, out, *words):
     folder, options = trained
-    return ['tools/sample.py', CONFIG, folder / 'iter_1.pth', '--num', NUM, '--out', out, '--seed', seed, *words,
-            '--cfg-options', *options]  # fmt: skip
+    settings = ['--num', NUM, '--out', out, '--seed', 3, '--guidance', 2, '--steps', 5]
+    return ['tools/sample.py', CONFIG, folder / 'iter_1.pth', *settings, *words, '--cfg-options', *options]
 
 
 def run(*words, threads=1, processes=1):
@@ -59,30 +60,66 @@ def run(*words, threads=1, processes=1):
 
 @pytest.fixture(scope='module')
 def reference(trained, tmp_path_factory):
-    """What one process with batches of 4 writes."""
-    out = tmp_path_factory.mktemp('reference') / 'samples.npz'
-    done = run(*command(trained, out, '--batch-size', 4), threads=2)
+    """What one process with batches of 4 writes: samples.npz, grid.png, movie.gif, and what it prints."""
+    folder = tmp_path_factory.mktemp('reference')
+    pictures = [
+        '--classes',
+        7,
+        'DIGIT 3:1',
+        '--per-class',
+        2,
+        '--grid',
+        folder / 'grid.png',
+        '--trajectory',
+        folder / 'movie.gif',
+    ]
+    done = run(*command(trained, folder / 'samples.npz', '--batch-size', 4, *pictures), threads=2)
     assert done.returncode == 0, done.stderr
-    assert '24/24' in done.stderr and f'{out}: 24 samples, described in {out}.json' in done.stdout
-    return out
+    assert '24/24' in done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope='module')
+def model(trained):
+    """The same in this process."""
+    options = {'model.data_preprocessor.vae_path': trained[1][0].split('=')[1], 'model.sampler.num_steps': 5}
+    return load_generator(CONFIG, trained[0] / 'iter_1.pth', 'cpu', {**options, 'model.guidance.scale': 2.0})
 
 
 @pytest.mark.slow
-def test_one_process_with_batches_of_4(trained, reference, tiny_vae_folder):
-    with np.load(reference) as samples:
+def test_one_process_with_batches_of_4(trained, reference, model):
+    folder, printed = reference
+    assert f'{folder}/samples.npz: 24 samples, described in {folder}/samples.npz.json' in printed
+    with np.load(folder / 'samples.npz') as samples:
         images, labels = samples['arr_0'], samples['arr_1']
     assert images.shape == (NUM, 64, 64, 3) and images.dtype == np.uint8 and images.std() > 5
-    model = load_generator(CONFIG, trained[0] / 'iter_1.pth', 'cpu', dict(option.split('=') for option in trained[1][:1]))
-    model.sampler.num_steps = 4
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = model.sample([17], labels[17:18], seed=3).permute(0, 2, 3, 1)
     torch.set_num_threads(before)
     np.testing.assert_array_equal(alone[0].numpy(), images[17])
-    facts = json.loads(reference.with_name('samples.npz.json').read_text())
-    assert facts['sampler']['num_steps'] == 4 and facts['sampler']['name'] == 'SDESampler' and facts['seed'] == 3
+    facts = json.loads((folder / 'samples.npz.json').read_text())
+    assert facts['sampler']['name'] == 'SDESampler' and facts['sampler']['num_steps'] == 5 and facts['guidance']['scale'] == 2
     assert facts['config'] == 'sit-tiny-p2_1xb64-2k_digits' and facts['checkpoint'] == str(trained[0] / 'iter_1.pth')
-    assert (facts['sample_model'], facts['label_mode'], facts['num_classes']) == ('ema', 'random', 10)
+    assert (facts['sample_model'], facts['label_mode'], facts['num_classes'], facts['seed']) == ('ema', 'random', 10, 3)
+
+
+@pytest.mark.slow
+def test_pictures(reference, model):
+    folder, printed = reference
+    assert 'row 1: 2 of class 7 (digit 7)' in printed and 'row 2: 1 of class 3 (digit 3)' in printed
+    grid = np.asarray(Image.open(folder / 'grid.png'))
+    assert grid.shape == (2 + 2 * 66, 2 + 2 * 66, 3)
+    rows = sample_classes(model, ['digit 7:2', '3:1'], seed=3)
+    for (top, left), picture in zip([(0, 0), (0, 1), (1, 0)], [*rows[0], *rows[1]], strict=True):
+        cell = grid[2 + 66 * top :, 2 + 66 * left :][:64, :64]
+        assert np.abs(cell.astype(int) - picture).max() <= 1  # another number of threads
+    assert (grid[68:, 68:] == 255).all()
+    frames = sample_trajectory(model, [7, '3:1'], 2, seed=3)
+    np.testing.assert_array_equal(frames[-1][0], rows[0])
+    assert frames[0][0].tolist() != rows[0].tolist()
+    with Image.open(folder / 'movie.gif') as movie:
+        assert movie.n_frames == len(frames) == 5 and movie.size == (134, 134)
 
 
 @pytest.mark.slow
@@ -91,7 +128,7 @@ def test_two_processes_with_batches_of_3(trained, reference, tmp_path):
     done = run(*command(trained, out, '--batch-size', 3), processes=2)
     assert done.returncode == 0, done.stderr
     assert '24/24' in done.stderr
-    assert out.read_bytes() == reference.read_bytes()
+    assert out.read_bytes() == (reference[0] / 'samples.npz').read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ['samples.npz', 'samples.npz.json']
 
 
@@ -107,38 +144,14 @@ def test_killed_and_continued_by_two_processes(trained, reference, tmp_path):
     assert process.wait() == -signal.SIGKILL
     finished = {path: path.stat().st_mtime_ns for path in parts.glob('part-*.npy')}
     assert 4 <= len(finished) < NUM and not out.exists()
-    refused = mistake(trained, '--num', NUM, '--out', out, '--seed', 4)
+    refused = mistake(trained, '--num', NUM, '--out', out, '--seed', 4, '--guidance', 2, '--steps', 5)
     assert refused.startswith(f"'{out}' was begun with other settings (seed: 3 there, 4 now; ")
     assert {path: path.stat().st_mtime_ns for path in parts.glob('part-*.npy')} == finished
 
     again = run(*command(trained, out, '--batch-size', 3), processes=2)
     assert again.returncode == 0, again.stderr
     assert f"continuing '{out}': {len(finished)} of 24 samples are there" in again.stdout + again.stderr
-    assert out.read_bytes() == reference.read_bytes() and not parts.exists()
-
-
-@pytest.mark.slow
-def test_pictures(trained, tmp_path):
-    folder, options = trained
-    files = ['--grid', tmp_path / 'grid.png', '--trajectory', tmp_path / 'movie.gif']
-    classes = ['--classes', 7, 'DIGIT 3:1', '--per-class', 2, '--guidance', 2, '--steps', 5]
-    done = run('tools/sample.py', CONFIG, folder / 'iter_1.pth', *classes, *files, '--cfg-options', *options)
-    assert done.returncode == 0, done.stderr
-    assert 'row 1: 2 of class 7 (digit 7)' in done.stdout and 'row 2: 1 of class 3 (digit 3)' in done.stdout
-    grid = np.asarray(Image.open(tmp_path / 'grid.png'))
-    assert grid.shape == (2 + 2 * 66, 2 + 2 * 66, 3)
-    overrides = {'model.data_preprocessor.vae_path': options[0].split('=')[1], 'model.guidance.scale': 2.0}
-    model = load_generator(CONFIG, folder / 'iter_1.pth', 'cpu', {**overrides, 'model.sampler.num_steps': 5})
-    rows = sample_classes(model, ['digit 7:2', '3:1'])
-    for (top, left), picture in zip([(0, 0), (0, 1), (1, 0)], [*rows[0], *rows[1]], strict=True):
-        cell = grid[2 + 66 * top :, 2 + 66 * left :][:64, :64]
-        assert np.abs(cell.astype(int) - picture).max() <= 1  # another number of threads
-    assert (grid[68:, 68:] == 255).all()
-    frames = sample_trajectory(model, [7, '3:1'], 2)
-    np.testing.assert_array_equal(frames[-1][0], rows[0])
-    assert frames[0][0].tolist() != rows[0].tolist()
-    with Image.open(tmp_path / 'movie.gif') as movie:
-        assert movie.n_frames == len(frames) == 5 and movie.size == (134, 134)
+    assert out.read_bytes() == (reference[0] / 'samples.npz').read_bytes() and not parts.exists()
 
 
 def mistake(trained, *words, checkpoint='iter_1.pth', config=CONFIG, options=()):
@@ -167,7 +180,6 @@ GRID = ['--classes', '3', '--grid']
         ([*GRID, 'OUT/b/a.png'], "cannot write 'OUT/b/a.png': folder 'OUT/b' does not exist, create it first"),
         ([*GRID, 'OUT/a.jpg'], "'OUT/a.jpg' must end in .png"),
         ([*GRID, 'OUT/a.png', '--seed', -1], '--seed -1 must be from 0 to 2^56 - 1'),
-        ([*GRID, 'OUT/a.png', '--guidance-channels', 'x'], "--guidance-channels x must be a number or 'all'"),
         ([*GRID, 'OUT/a.png', '--guidance', -1], 'guidance scale=-1.0 must be 0 or more'),
         (['--classes', 10, '--grid', 'OUT/a.png'], 'class 10 is out of range: the generator has 10 classes, 0 to 9'),
         (
@@ -225,4 +237,24 @@ def test_weights_without_average(trained, tiny_vae_folder):
     full = load_generator(CONFIG, folder / 'iter_1.pth', 'cpu', options)
     assert model.denoiser_ema is None and full.denoiser_ema is not None
     np.testing.assert_array_equal(sample_classes(model, [1], 1)[0], sample_classes(full, [1], 1, sample_model='orig')[0])
+    assert model.dataset_meta == dict(classes=None) and full.dataset_meta == dict(classes=CLASSES)
     assert sample_classes(full, [1], 1)[0].tolist() != sample_classes(model, [1], 1)[0].tolist()
+
+
+def test_names_in_the_config_serve_where_the_checkpoint_has_none(trained, tiny_vae_folder):
+    cfg = Config.fromfile(ROOT / CONFIG)
+    cfg.model.data_preprocessor.vae_path = str(tiny_vae_folder)
+    cfg.val_dataloader.dataset.classes = list('zyxwvutsrq')
+    model = load_generator(cfg, trained[0] / 'orig.pth', 'cpu', {'model.sampler.num_steps': 2}, sample_model='orig')
+    assert [request.label for request in requested_classes(model, ['x', 'q'], 1)] == [2, 9]
+    assert cfg.model.sampler.num_steps == 50 and cfg.model.ema is not None, 'the given config is left alone'
+
+
+def test_guidance_and_precision_change_the_samples(trained, model):
+    plain = sample_classes(model, [1], 1, seed=3)[0].astype(int)
+    rounded = sample_classes(model, [1], 1, seed=3, amp=True)[0].astype(int)
+    assert 0 < np.abs(plain - rounded).max() < 40
+    model.guidance.scale = 1.0
+    unguided = sample_classes(model, [1], 1, seed=3)[0].astype(int)
+    model.guidance.scale = 2.0
+    assert np.abs(plain - unguided).max() > 0

@@ -76,7 +76,11 @@ def check_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
                 raise ValueError(
                     f"unknown key '{part}' in --cfg-options {option}: {where} has {sorted(valid)}{nearest(part, valid)}"
                 )
-            node = _descend(node, part)
+            child = _descend(node, part)
+            if not last and child is not None and not isinstance(child, dict | Config | list | tuple):
+                where = '.'.join(parts[: depth + 1])
+                raise ValueError(f'--cfg-options {option}: {where} is {child!r}, which has no parts: set {where} as a whole')
+            node = child
 
 
 def _children(node: Any) -> set[str]:

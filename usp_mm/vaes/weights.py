@@ -1,6 +1,7 @@
 """Weights from a file, as data and never as code."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        return _tensors(torch.load(path, map_location='cpu', weights_only=True), path)
+        return _tensors(torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path)), path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

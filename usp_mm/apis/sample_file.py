@@ -1,0 +1,243 @@
+"""Write thousands of samples to one file, alone or as one of several processes, in one go or in many."""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.logging import MMLogger
+from tqdm import tqdm
+
+from usp_mm.datasets import SampleRequests
+from usp_mm.files import check_free_space, explain_full_disk, write_json
+from usp_mm.models import LatentDiffusionGenerator
+
+from .sample_parts import SampleParts
+from .sample_plan import differences, make_facts, make_plan, read_json
+from .sampling import sample_images
+
+PLAN = 'plan.json'
+
+
+def write_samples(
+    model: LatentDiffusionGenerator,
+    out: str | Path,
+    num: int,
+    *,
+    label_mode: str = 'random',
+    seed: int = 0,
+    batch_size: int = 32,
+    sample_model: str | None = None,
+    amp: bool = False,
+) -> dict[str, Any]:
+    """Write samples 0 … num - 1 as ADM's evaluator reads them, or what is missing of them.
+
+    `out` gets arr_0 uint8[N, H, W, 3] (RGB) and arr_1 int64[N] (labels), and `<out>.json` says what they are of. Until all
+    are there, finished ones are kept in `<out>.parts`: the same call continues after a kill, with any number of processes
+    and any batch size. Under an initialised process group every process calls this. The bytes depend neither on
+    interruptions nor, on a CPU, on processes and batch size; there, a process takes one thread, for the number of threads
+    changes roundings: more cores serve more processes.
+
+    Args:
+        model: from `load_generator`.
+        out: an .npz file.
+        num: samples.
+        label_mode: 'random', drawn from (seed, number), or 'balanced', number mod classes.
+        seed: of labels and noise.
+        batch_size: samples at a time. (A sampler that chooses its steps for a batch as a whole gets fixed batches instead.)
+        sample_model: 'ema' or 'orig'; the model's own if None.
+        amp: bfloat16 autocast of the network.
+
+    Returns:
+        What is in `<out>.json`.
+
+    Raises:
+        ValueError: an invalid argument, `out` exists or was begun with other settings, another process is writing it, or
+            a sample is not finite.
+        FileNotFoundError: the folder of `out` does not exist.
+        OSError: the disk is, or would get, full.
+    """
+    out = Path(out)
+    if batch_size < 1:
+        raise ValueError(f'batch_size={batch_size} must be at least 1')
+    rank, world_size = get_dist_info()
+    requests = SampleRequests(num, model.denoiser.num_classes, label_mode, seed)
+    parts = SampleParts(_beside(out, '.parts'), num, model.denoiser.geometry.img_size)
+    with ExitStack() as held:
+        facts, missing = _decide_on_rank0(rank, lambda: _begin(held, model, out, parts, requests, sample_model, amp))
+        if missing is None:
+            MMLogger.get_current_instance().info(f"'{out}' is complete already: nothing to do")
+            return facts
+        held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))
+        held.enter_context(_one_thread())
+        progress = Progress(parts, missing, rank)
+        draw = dict(seed=seed, sample_model=sample_model, amp=amp)
+        _sample_blocks(model, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
+        progress.wait_for_others()
+        if rank == 0:
+            _finish(out, parts, requests, facts)
+    barrier()
+    return facts
+
+
+def _begin(
+    held: ExitStack,
+    model: LatentDiffusionGenerator,
+    out: Path,
+    parts: SampleParts,
+    requests: SampleRequests,
+    sample_model: str | None,
+    amp: bool,
+) -> tuple[dict[str, Any], list[int] | None]:
+    """Lock `out` until `held` closes, check all that can be checked, and write the plan.
+
+    Returns:
+        The facts, and the blocks that are missing; None: `out` is complete.
+    """
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"cannot write '{out}': folder '{out.parent}' does not exist, create it first")
+    held.enter_context(_locked(out))
+    plan = make_plan(model, requests, sample_model, amp)
+    facts = make_facts(model, plan)
+    if out.exists():
+        return _facts_of_finished(out, plan), None
+    begun = read_json(parts.folder / PLAN)
+    if begun is not None and (other := differences(begun, plan)):
+        raise ValueError(
+            f"'{out}' was begun with other settings ({other}): repeat those, choose another file, or delete '{parts.folder}'"
+        )
+    _beside(out, '.tmp').unlink(missing_ok=True)  # of a kill while it was assembled: it may be most of what the disk holds
+    missing = parts.missing()
+    check_free_space(out.parent, parts.missing_bytes())
+    parts.folder.mkdir(exist_ok=True)
+    write_json(parts.folder / PLAN, plan)
+    if begun is not None:
+        done = parts.num - parts.count(missing)
+        MMLogger.get_current_instance().info(f"continuing '{out}': {done} of {parts.num} samples are there")
+    return facts, missing
+
+
+def _facts_of_finished(out: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    facts = read_json(_beside(out, '.json'))
+    if facts is None:
+        raise ValueError(f"'{out}' exists, and no '{out.name}.json' says of what: choose another file, or delete it")
+    if other := differences(facts, plan):
+        raise ValueError(f"'{out}' exists and was made with other settings ({other}): choose another file, or delete it")
+    shutil.rmtree(_beside(out, '.parts'), ignore_errors=True)
+    return facts
+
+
+def _finish(out: Path, parts: SampleParts, requests: SampleRequests, facts: dict[str, Any]) -> None:
+    """Facts first: a file of samples is never without them."""
+    write_json(_beside(out, '.json'), facts)
+    parts.assemble(out, requests.labels.numpy())
+    shutil.rmtree(parts.folder)
+    MMLogger.get_current_instance().info(f"'{out}' is complete: {parts.num} samples")
+
+
+def _sample_blocks(
+    model: LatentDiffusionGenerator,
+    requests: SampleRequests,
+    parts: SampleParts,
+    numbers: list[int],
+    batch_size: int,
+    progress: 'Progress',
+    **draw: Any,
+) -> None:
+    """Draw the samples of blocks `numbers` in full batches, which may begin and end within a block."""
+    index = torch.tensor([i for number in numbers for i in parts.blocks[number]], dtype=torch.int64)
+    sizes = [len(parts.blocks[number]) for number in numbers]
+    batches = index.split(batch_size if model.sampler.batch_invariant else sizes) if numbers else ()
+    waiting = np.empty((0, *parts.shape), np.uint8)
+    left = list(numbers)
+    for batch in batches:
+        waiting = np.concatenate([waiting, sample_images(model, batch, requests.labels[batch], **draw)])
+        while left and len(waiting) >= sizes[-len(left)]:
+            size = sizes[-len(left)]
+            parts.write(left.pop(0), waiting[:size])
+            waiting = waiting[size:]
+        progress.show(len(waiting))
+    assert not left and not len(waiting)
+
+
+class Progress:
+    """A bar with the samples of all processes, shown by rank 0, which counts the others' finished blocks now and then."""
+
+    interval = 0.5  # seconds
+
+    def __init__(self, parts: SampleParts, missing: list[int], rank: int) -> None:
+        self.parts = parts
+        self.next = 0.0
+        initial = parts.num - parts.count(missing)
+        self.bar = tqdm(total=parts.num, initial=initial, unit='img', desc='sampling', disable=rank != 0)
+
+    def show(self, waiting: int = 0) -> None:
+        """Bring the bar up to date; `waiting` samples of this process are not in a block yet."""
+        if not self.bar.disable and time.monotonic() >= self.next:
+            done = self.parts.num - self.parts.count(self.parts.missing()) + waiting
+            self.bar.update(done - self.bar.n)
+            self.next = time.monotonic() + self.interval
+
+    def wait_for_others(self) -> None:
+        """Return when every process has come here."""
+        if get_dist_info()[1] > 1:
+            arrival = torch.distributed.barrier(async_op=True)
+            while not arrival.is_completed():
+                self.show()
+                time.sleep(0.1)
+            arrival.wait()
+        self.next = 0.0
+        self.show()
+        self.bar.close()
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold `out` against other writers; the lock dies with the process.
+
+    Raises:
+        ValueError: somebody else holds it.
+    """
+    path = _beside(out, '.lock')
+    with path.open('wb') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(f"another process is writing '{out}': wait for it or stop it") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _decide_on_rank0(rank: int, decide: Callable[[], Any]) -> Any:
+    """What `decide` returns in one process, to all; if it raises there, the others exit quietly."""
+    answer: list[Any] = [None]
+    try:
+        if rank == 0:
+            answer = [decide()]
+    finally:
+        broadcast_object_list(answer)
+    if answer[0] is None:
+        raise SystemExit(1)
+    return answer[0]
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)

@@ -1,0 +1,89 @@
+"""Samples on disk while they are drawn: blocks of consecutive numbers, each a file that is there whole or not at all.
+
+Shape legend: N samples, H×W pixels, RGB.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from usp_mm.files import write_whole
+
+_MOST = 64
+_FEWEST_BLOCKS = 256
+
+
+class SampleParts:
+    """The blocks of `num` samples of H×W pixels in a folder.
+
+    Where a block begins depends on `num` alone, so that any number of processes and any batch size may continue. There are
+    so many of them (256 where `num` allows) that work divides evenly, and so small (64 samples at most) that little is
+    lost with a killed process.
+
+    Args:
+        folder: of the blocks.
+        num: samples.
+        image_size: H = W.
+    """
+
+    def __init__(self, folder: Path, num: int, image_size: int) -> None:
+        self.folder, self.num, self.shape = folder, num, (image_size, image_size, 3)
+        size = min(_MOST, max(1, num // _FEWEST_BLOCKS))
+        self.blocks = [range(start, min(start + size, num)) for start in range(0, num, size)]
+
+    def path(self, number: int) -> Path:
+        """File of a block."""
+        return self.folder / f'part-{number:06d}.npy'
+
+    def num_bytes(self, number: int) -> int:
+        """Size of a block's file."""
+        shape = (len(self.blocks[number]), *self.shape)
+        return len(_header(np.dtype(np.uint8), shape)) + int(np.prod(shape))
+
+    def is_whole(self, number: int) -> bool:
+        """Whether the block is there in its full size."""
+        path = self.path(number)
+        return path.is_file() and path.stat().st_size == self.num_bytes(number)
+
+    def missing(self) -> list[int]:
+        """Numbers of the blocks that are not there."""
+        return [number for number in range(len(self.blocks)) if not self.is_whole(number)]
+
+    def count(self, numbers: list[int]) -> int:
+        """Samples in these blocks."""
+        return sum(len(self.blocks[number]) for number in numbers)
+
+    def missing_bytes(self) -> int:
+        """What the missing blocks and the final file will take."""
+        return sum(map(self.num_bytes, self.missing())) + self.num * int(np.prod(self.shape))
+
+    def write(self, number: int, images: np.ndarray) -> None:
+        """Write a block: uint8[N, H, W, 3]."""
+        expected = (len(self.blocks[number]), *self.shape)
+        assert images.shape == expected and images.dtype == np.uint8, f'{images.dtype}{images.shape}, not uint8{expected}'
+        with write_whole(self.path(number)) as file:
+            np.save(file, images, allow_pickle=False)
+
+    def assemble(self, out: Path, labels: np.ndarray) -> None:
+        """Write `out` in the form of ADM's evaluator: arr_0 uint8[N, H, W, 3], arr_1 int64[N]; one block in memory at a time.
+
+        Raises:
+            OSError: a block is not there.
+        """
+        with write_whole(out) as file, zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
+            with archive.open('arr_0.npy', 'w', force_zip64=True) as member:
+                member.write(_header(np.dtype(np.uint8), (self.num, *self.shape)))
+                for number in tqdm(range(len(self.blocks)), desc='assembling', unit='part', leave=False):
+                    member.write(np.ascontiguousarray(np.load(self.path(number), mmap_mode='r', allow_pickle=False)))
+            with archive.open('arr_1.npy', 'w', force_zip64=True) as member:
+                np.lib.format.write_array(member, labels, allow_pickle=False)
+
+
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(header, dict(descr=descr, fortran_order=False, shape=shape))
+    return header.getvalue()
