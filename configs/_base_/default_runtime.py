@@ -12,6 +12,7 @@ default_hooks = dict(
     reduce_loss=dict(type='ReduceLossHook'),
     latent_cache=dict(type='LatentCacheCheckHook'),
     checkpoint_match=dict(type='CheckpointMatchHook'),
+    run_info=dict(type='RunInfoHook'),
 )
 
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])

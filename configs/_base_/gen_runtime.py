@@ -5,7 +5,6 @@ default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=10_000),
     ema=dict(type='GeneratorEMAHook'),
-    run_info=dict(type='RunInfoHook'),
     visualization=dict(
         _delete_=True,
         type='VisualizationHook',  # mmagic's

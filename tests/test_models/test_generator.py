@@ -158,6 +158,8 @@ def test_decoding_rounds_as_official_code_does(build):
 
 def test_bad_input(build):
     model = build()
+    with pytest.raises(ValueError, match='a generator trains on labelled data'):
+        model.loss(torch.zeros(1, 4, 8, 8), [DataSample()])
     with pytest.raises(ValueError, match='label 11 is no class: the generator has 10, from 0'):
         model.sample([0], [11])
     with pytest.raises(ValueError, match="sample_model='emma' must be one of"):

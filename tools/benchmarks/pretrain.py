@@ -6,15 +6,11 @@ random latents and masks and does those three things only.
 """
 
 import argparse
-import json
-import resource
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from benchmark_lib import Clock, in_fresh_process, peak_memory, step_ms, write_random_cache
 
 HELP = 'step time, time outside the network, and memory of pretraining'
 MODES = ('plain fp32', 'ours fp32', 'ours bf16')
@@ -37,11 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for mode in MODES:
         options = ['--arch', args.arch, '--batch-size', args.batch_size, '--steps', args.steps, '--mode', mode]
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / 'row.json'
-            command = [sys.executable, sys.argv[0], 'pretrain', '--json', out, *options]
-            subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
-            rows += json.loads(out.read_text())['rows']
+        rows.append(in_fresh_process('pretrain', options))
     for row in rows:
         row['speed ×'] = rows[0]['ms/step'] / row['ms/step']
     return dict(rows=rows, data=f'{args.arch}, latents 4 x 28 x 28, batch {args.batch_size}')
@@ -67,16 +59,15 @@ def plain_loop(args: argparse.Namespace) -> dict[str, float]:
     model = MODELS.build(dict(type='USP', backbone=backbone, data_preprocessor=dict(load_vae=False))).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95))
     latents = torch.randn(args.batch_size, 4, 28, 28, device=device)
-    times = []
-    for _ in range(args.steps):
-        start = now()
+
+    def step() -> None:
         mask = mask_from_noise(torch.rand(args.batch_size, 196, device=device), 0.75)
         loss = model.head.loss(model.predict_patches(latents, mask), latents, mask.mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        times.append(now() - start)
-    return {'ms/step': 1000 * statistics.median(times[args.steps // 3 :]), 'outside %': 0.0}
+
+    return {'ms/step': step_ms(step, args.steps), 'outside %': 0.0}
 
 
 def runner_loop(args: argparse.Namespace) -> dict[str, float]:
@@ -87,7 +78,7 @@ def runner_loop(args: argparse.Namespace) -> dict[str, float]:
     import usp_mm  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder:
-        write_random_cache(Path(folder) / 'cache', args.batch_size * args.steps)
+        write_random_cache(Path(folder) / 'cache', args.batch_size * args.steps, img_size=224)
         cfg = Config.fromfile(CONFIG)
         cfg.work_dir = f'{folder}/run'
         cfg.model.backbone.arch = args.arch
@@ -100,93 +91,12 @@ def runner_loop(args: argparse.Namespace) -> dict[str, float]:
         cfg.default_hooks.checkpoint.save_last = False
         if args.mode == 'ours fp32':
             cfg.optim_wrapper.type = 'OptimWrapper'
-        clock = Clock()
+        clock = Clock(args.steps)
         runner = Runner.from_cfg(cfg)
         runner.register_hook(clock.hook(), priority='LOWEST')
-        runner.model.predict_patches = clock.timed(runner.model.predict_patches)
-        runner.model.head.loss = clock.timed(runner.model.head.loss)
+        runner.model.predict_patches = clock.timed('forward', runner.model.predict_patches)
+        runner.model.head.loss = clock.timed('loss', runner.model.head.loss)
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        runner.optim_wrapper.update_params = clock.timed(runner.optim_wrapper.update_params)
+        runner.optim_wrapper.update_params = clock.timed('update', runner.optim_wrapper.update_params)
         runner.train()
-    counted = slice(args.steps // 3, None)
-    whole, network = sum(clock.iterations[counted]), sum(clock.networks[counted])
-    return {'ms/step': 1000 * statistics.median(clock.iterations[counted]), 'outside %': 100 * (1 - network / whole)}
-
-
-class Clock:
-    """Seconds of each iteration, from the end of the one before, and of the timed calls in it."""
-
-    def __init__(self) -> None:
-        self.iterations: list[float] = []
-        self.networks: list[float] = []
-        self.network, self.last = 0.0, now()
-
-    def timed(self, function: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            start = now()
-            result = function(*args, **kwargs)
-            self.network += now() - start
-            return result
-
-        return call
-
-    def hook(self) -> Any:
-        from mmengine.hooks import Hook
-
-        clock = self
-
-        class ClockHook(Hook):
-            def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
-                end = now()
-                clock.iterations.append(end - clock.last)
-                clock.networks.append(clock.network)
-                clock.network, clock.last = 0.0, end
-
-        return ClockHook()
-
-
-def write_random_cache(folder: Path, num: int) -> None:
-    """A cache of `num` noise images through a codec that pools instead of encoding: only the shapes matter."""
-    import torch
-
-    from usp_mm.datasets.latent_cache.plan import CacheSpec
-    from usp_mm.datasets.latent_cache.writer import write_cache
-    from usp_mm.vaes import LatentCodec
-
-    images = folder.parent / 'images'
-    images.mkdir()
-    write_images(images, num)
-
-    class Pool(torch.nn.Module):
-        def encode(self, x: torch.Tensor) -> torch.Tensor:
-            x = torch.nn.functional.avg_pool2d(x, 8)
-            return torch.cat([x, x, x[:, :2] - 10], dim=1)
-
-    codec = LatentCodec(Pool(), name='sd-f8d4', channels=4, stride=8, patch_size=2, scale=0.18215)
-    write_cache(str(images), folder, codec, CacheSpec(224), num_workers=0)
-
-
-def write_images(folder: Path, num: int) -> None:
-    import numpy as np
-    from PIL import Image
-
-    noise = np.random.default_rng(0)
-    for i in range(num):
-        Image.fromarray(noise.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(folder / f'{i:05d}.png')
-
-
-def now() -> float:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def peak_memory() -> float:
-    """GiB: of the GPU where there is one, else of this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {'ms/step': clock.ms, 'outside %': 100 * (1 - clock.share('forward', 'loss', 'update'))}

@@ -137,6 +137,8 @@ class LatentDiffusionGenerator(BaseModel):
         samples, epochs, seed = sample_keys(data_samples, len(inputs), inputs.device, self.training)
         t = self.objective.draw_times(random.uniform(samples, epochs, 1, seed=seed, stream='timestep')[:, 0])
         noise = random.normal(samples, epochs, tuple(inputs.shape[1:]), seed=seed, stream='noise')
+        if data_samples is None or any('gt_label' not in sample for sample in data_samples):
+            raise ValueError('a generator trains on labelled data: use a folder of class folders, or a latent cache of one')
         label = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
         dropped = random.uniform(samples, epochs, 1, seed=seed, stream='label_dropout')[:, 0] < self.denoiser.class_dropout
         label = torch.where(dropped, self.denoiser.null_label, label)

@@ -1,0 +1,128 @@
+"""Draw a metric of several runs against steps and GPU-hours, and print how many times faster each converges.
+
+python tools/plot_convergence.py work_dirs/sit-scratch work_dirs/sit-usp --labels scratch USP --metric Feature/FD
+python tools/plot_convergence.py scratch=runs/s0,runs/s1,runs/s2 usp=runs/u0,runs/u1,runs/u2    # mean ± deviation over seeds
+
+Hours are those of training alone, times the number of processes; validation and sampling are not in them.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.apis.convergence import Curve, SpeedUp, curve, draw_curves, lower_is_better, speed_up
+from usp_mm.apis.run_log import RunLog, read_run
+from usp_mm.cli import run_command
+from usp_mm.files import write_json
+
+METRICS = ('ADM/FID', 'Feature/FD')
+console = Console(width=None if sys.stdout.isatty() else 160)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'runs', nargs='+', metavar='RUN', help='work folder, or LABEL=DIR1,DIR2,… of runs that differ in their seed'
+    )
+    parser.add_argument('--labels', nargs='+', help='one for each RUN (default: its own, or its folder)')
+    parser.add_argument('--metric', help=f'as logged (default: the first of {", ".join(METRICS)} that all runs have)')
+    direction = parser.add_mutually_exclusive_group()
+    direction.add_argument('--lower-is-better', action='store_true', dest='lower', default=None, help='default: by its name')
+    direction.add_argument('--higher-is-better', action='store_false', dest='lower', default=None)
+    parser.add_argument('--out', default='convergence.png', help='picture to write (default: %(default)s)')
+    parser.add_argument(
+        '--gpu-hours', action=argparse.BooleanOptionalAction, default=True, help='whether to draw the panel against hours'
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write curves and speed-ups there too')
+    return parser.parse_args()
+
+
+def read_arms(words: list[str], labels: list[str] | None) -> dict[str, list[RunLog]]:
+    """The runs of each label.
+
+    Raises:
+        ValueError: not one label for each RUN, or one twice.
+    """
+    if labels is not None and len(labels) != len(words):
+        raise ValueError(f'--labels has {len(labels)} names for {len(words)} RUNs: give one for each')
+    arms: dict[str, list[RunLog]] = {}
+    for i, word in enumerate(words):
+        label, folders = split(word)
+        label = labels[i] if labels else label
+        if label in arms:
+            raise ValueError(f"two RUNs are called '{label}': tell them apart with --labels")
+        arms[label] = [read_run(folder) for folder in folders]
+    return arms
+
+
+def split(word: str) -> tuple[str, list[str]]:
+    """'LABEL=DIR1,DIR2' -> ('LABEL', ['DIR1', 'DIR2']); the label of bare folders is the first one's name."""
+    if Path(word).is_dir():
+        return Path(word).resolve().name, [word]
+    label, equals, rest = word.rpartition('=')
+    folders = rest.split(',')
+    return (label if equals else Path(folders[0]).resolve().name), folders
+
+
+def default_metric(runs: list[RunLog]) -> str:
+    for name in METRICS:
+        if all(name in run.metrics for run in runs):
+            return name
+    known = sorted(set.intersection(*(set(run.metrics) for run in runs)))
+    raise ValueError(f'not all runs have one of {", ".join(METRICS)}: choose a --metric of {known}')
+
+
+def show(curves: list[Curve], speed_ups: list[SpeedUp], metric: str, lower: bool, hours: str) -> None:
+    table = Table('run', 'runs', 'points', f'best {metric}', 'at step', 'last', 'steps', hours, title=metric)
+    for one in curves:
+        best = one.best(lower)
+        table.add_row(
+            one.label, str(one.runs), str(len(one.steps)), measured(one, best), f'{one.steps[best]:,}', measured(one, -1),
+            f'{one.steps[-1]:,}', f'{one.hours[-1]:,.3g}',
+        )  # fmt: skip
+    console.print(table)
+    if not speed_ups:
+        return
+    table = Table(
+        'run', 'to reach the best of', metric, 'its steps', 'steps', 'fewer steps', f'fewer {hours}', title='speed-up'
+    )
+    for one in speed_ups:
+        sign = '≤ ' if one.at_first else ''
+        more = '≥ ' if one.at_first else ''
+        reached = ('not reached', '–', '–')
+        if one.step is not None:
+            reached = (f'{sign}{one.step:,.0f}', f'{more}{one.ratio:.2f} ×', f'{more}{one.hours_ratio:.2f} ×')
+        table.add_row(one.label, one.other, f'{one.value:.4g}', f'{one.other_step:,}', *reached)
+    console.print(table)
+
+
+def measured(one: Curve, i: int) -> str:
+    return f'{one.values[i]:.4g}' + (f' ± {one.deviation[i]:.2g}' if one.runs > 1 else '')
+
+
+def main() -> None:
+    args = parse_args()
+    arms = read_arms(args.runs, args.labels)
+    runs = [run for arm in arms.values() for run in arm]
+    metric = args.metric or default_metric(runs)
+    lower = lower_is_better(metric) if args.lower is None else args.lower
+    curves = [curve(label, arm, metric) for label, arm in arms.items()]
+    speed_ups = [speed_up(one, other, lower) for one in curves for other in curves if one is not other]
+    hours = 'GPU-hours' if all(run.info.get('device') == 'cuda' for run in runs) else 'process-hours'
+    draw_curves(curves, metric, args.out, hours if args.gpu_hours else None)
+    show(curves, speed_ups, metric, lower, hours)
+    print(f'{args.out}: {metric}, {"lower" if lower else "higher"} is better')
+    if args.json:
+        arrays = [{key: getattr(v, 'tolist', lambda v=v: v)() for key, v in asdict(one).items()} for one in curves]
+        ratios = [dict(asdict(one), ratio=one.ratio, hours_ratio=one.hours_ratio) for one in speed_ups]
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.json, dict(metric=metric, lower_is_better=lower, hours=hours, curves=arrays, speed_ups=ratios))
+
+
+if __name__ == '__main__':
+    run_command(main)

@@ -1,0 +1,171 @@
+"""How fast runs converge, and how many times faster one than another (USP, arXiv 2503.06132, Figure 3).
+
+Shape legend: P points.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.logging import MMLogger
+
+from usp_mm.files import write_whole
+
+from .run_log import RunLog
+
+#: Of the names of metrics, without the part before '/': whether lower is better.
+DIRECTIONS = {
+    **dict.fromkeys(('FID', 'sFID', 'FD', 'loss'), True),
+    **dict.fromkeys(('IS', 'precision', 'recall', 'density', 'coverage', 'vendi', 'top1', 'top5', 'mIoU'), False),
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric of one arm: of one run, or the mean over several that differ in their seed.
+
+    Attributes:
+        steps: int64[P], increasing.
+        values: float64[P].
+        deviation: float64[P], standard deviation (unbiased) over the runs, 0 for a single one.
+        hours: float64[P], processes times hours of training.
+        runs: how many.
+    """
+
+    label: str
+    steps: np.ndarray
+    values: np.ndarray
+    deviation: np.ndarray
+    hours: np.ndarray
+    runs: int
+
+    def best(self, lower: bool) -> int:
+        """Index of the first best value."""
+        return int(np.argmin(self.values) if lower else np.argmax(self.values))
+
+    def hours_at(self, step: float) -> float:
+        """Hours at a step from 0 to the last."""
+        return float(np.interp(step, [0, *self.steps], [0.0, *self.hours]))
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """How soon an arm reaches another's best value.
+
+    Attributes:
+        value, other_step, other_hours: the other's best, and where it is.
+        step, hours: where the arm has it first, between its points by linear interpolation; None: it never does.
+        at_first: the arm is better from its first point on, which `step` is then: an upper bound.
+    """
+
+    label: str
+    other: str
+    value: float
+    other_step: int
+    other_hours: float
+    step: float | None
+    hours: float | None
+    at_first: bool
+
+    @property
+    def ratio(self) -> float | None:
+        """Steps of the other for one step of the arm."""
+        return None if self.step is None else self.other_step / self.step
+
+    @property
+    def hours_ratio(self) -> float | None:
+        """Likewise in hours."""
+        return None if self.hours is None else self.other_hours / self.hours
+
+
+def lower_is_better(metric: str) -> bool:
+    """By the metric's name; ValueError for one that is not known."""
+    name = metric.rsplit('/', 1)[-1]
+    if name not in DIRECTIONS:
+        raise ValueError(f"is a low '{metric}' good? say --lower-is-better or --higher-is-better")
+    return DIRECTIONS[name]
+
+
+def curve(label: str, runs: Sequence[RunLog], metric: str) -> Curve:
+    """The mean over an arm's runs, at the steps that all of them have.
+
+    Raises:
+        ValueError: a run without the metric, or no step that all have.
+    """
+    points = [dict(zip(*(column.tolist() for column in run.metric(metric)), strict=True)) for run in runs]
+    steps = sorted(set(points[0]).intersection(*points[1:]))
+    if not steps:
+        raise ValueError(f"the runs of '{label}' have '{metric}' at no common step: give runs with the same val_interval")
+    for run, own in zip(runs, points, strict=True):
+        if len(own) > len(steps):
+            left = len(own) - len(steps)
+            MMLogger.get_current_instance().warning(f"'{run.folder}': {left} points of '{label}' that other runs of it lack")
+    values = np.array([[own[step] for step in steps] for own in points])
+    hours = np.array([run.at('process_seconds', steps) for run in runs]) / 3600
+    deviation = values.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(len(steps))
+    return Curve(label, np.array(steps), values.mean(axis=0), deviation, hours.mean(axis=0), len(runs))
+
+
+def reach(arm: Curve, value: float, lower: bool) -> float | None:
+    """First step at which the straight lines between an arm's points are as good as `value`; None: nowhere."""
+    gap = (arm.values - value) * (1 if lower else -1)  # above 0: not reached
+    reached = np.flatnonzero(gap <= 0)
+    if not len(reached):
+        return None
+    i = int(reached[0])
+    if i == 0:
+        return float(arm.steps[0])
+    share = gap[i - 1] / (gap[i - 1] - gap[i])
+    return float(arm.steps[i - 1] + share * (arm.steps[i] - arm.steps[i - 1]))
+
+
+def speed_up(arm: Curve, other: Curve, lower: bool) -> SpeedUp:
+    """Steps and hours of `arm` to reach the best of `other`."""
+    best = other.best(lower)
+    value = float(other.values[best])
+    step = reach(arm, value, lower)
+    return SpeedUp(
+        label=arm.label,
+        other=other.label,
+        value=value,
+        other_step=int(other.steps[best]),
+        other_hours=float(other.hours[best]),
+        step=step,
+        hours=None if step is None else arm.hours_at(step),
+        at_first=step is not None and math.isclose(step, arm.steps[0]),
+    )
+
+
+def draw_curves(curves: Sequence[Curve], metric: str, out: str | Path, hours: str | None = 'GPU-hours') -> None:
+    """A picture of the curves against steps and, unless `hours` is None, against hours, whose axis it names.
+
+    A band is one standard deviation either way. The file's kind follows from its suffix.
+
+    Raises:
+        ValueError: a suffix that matplotlib cannot write.
+    """
+    out = Path(out)
+    figure = Figure(figsize=(6.4 * (1 if hours is None else 2), 4.8), layout='constrained')
+    panels: list[tuple[str, str]] = [('steps', 'training iterations')] + ([] if hours is None else [('hours', hours)])
+    for i, (axis, name) in enumerate(panels, start=1):
+        panel: Any = figure.add_subplot(1, len(panels), i)
+        for one in curves:
+            x, label = getattr(one, axis), one.label + (f' (mean of {one.runs})' if one.runs > 1 else '')
+            (line,) = panel.plot(x, one.values, marker='.', label=label)
+            if one.runs > 1:
+                low, high = one.values - one.deviation, one.values + one.deviation
+                panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        panel.set(xlabel=name, ylabel=metric, xlim=(0, None))
+        panel.grid(alpha=0.3)
+        panel.legend()
+    suffix = out.suffix.lstrip('.').lower()
+    known = sorted(figure.canvas.get_supported_filetypes())
+    if suffix not in known:
+        raise ValueError(f"cannot draw '{out}': its suffix must be one of {known}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(out) as file:
+        figure.savefig(file, format=suffix, dpi=150)
