@@ -37,7 +37,9 @@ def main() -> None:
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
     cfg = load_run_config(args, initialises=False)
     cfg.load_from = args.checkpoint
-    if args.amp:
+    if args.amp and 'denoiser' in cfg.model:
+        cfg.model.sample_dtype = 'bfloat16'
+    elif args.amp:
         cfg.test_cfg.fp16 = True
     runner, kept = build_runner(cfg), KeepMetrics()
     runner.register_hook(kept)

@@ -28,6 +28,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.amp:
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+        if 'denoiser' in cfg.model:
+            cfg.model.sample_dtype = 'bfloat16'
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise ValueError(f'--auto-scale-lr: {args.config} does not say which batch its learning rate is for')

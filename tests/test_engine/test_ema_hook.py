@@ -50,6 +50,21 @@ def test_updates_follow_the_optimizers_steps():
     assert runner.model.updates == 3
 
 
+def test_a_step_that_loss_scaling_skips_does_not_count():
+    for fused in (False, True):
+        hook, runner = GeneratorEMAHook(), runner_of()
+        optimizer = torch.optim.AdamW(runner.model.parameters(), fused=fused)
+        runner.optim_wrapper.optimizer = optimizer
+        hook.before_train(runner)
+        scaler = torch.amp.GradScaler('cpu')
+        for factor in (1.0, float('inf'), 1.0):
+            scaler.scale(runner.model(torch.ones(1, 2)).sum() * factor).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        assert runner.model.updates == 2
+
+
 def test_load_from_without_an_average():
     def load(**kwargs):
         weights = {'denoiser.a.weight': torch.ones(2)}
@@ -58,6 +73,6 @@ def test_load_from_without_an_average():
 
     found = load()
     assert set(found) == {'denoiser.a.weight', 'denoiser_ema.module.a.weight', 'denoiser_ema.steps'}
-    assert torch.equal(found['denoiser_ema.module.a.weight'], torch.ones(2)) and found['denoiser_ema.steps'] == 1
+    assert torch.equal(found['denoiser_ema.module.a.weight'], torch.ones(2)) and found['denoiser_ema.steps'] == 0
     for kwargs in (dict(training=False), dict(resume=True)):  # those are refused instead
         assert set(load(**kwargs)) == {'denoiser.a.weight'}

@@ -55,3 +55,37 @@ def test_the_loop_refuses_a_sampler_that_cannot_seek():
     loader = DataLoader([1, 2], sampler=DefaultSampler([1, 2]))
     with pytest.raises(ValueError, match=r"sampler DefaultSampler: use sampler=dict\(type='EpochInfiniteSampler'\)"):
         PositionedIterTrainLoop(FakeRunner(), loader, max_iters=2)
+
+
+def run_loop(max_iters, batch_size, resumed=None):
+    """The samples that a loop trains on, after `resumed` = (iterations, message hub)."""
+    from types import SimpleNamespace
+
+    from mmengine.logging import MessageHub
+    from torch.utils.data import DataLoader
+
+    from usp_mm.engine import PositionedIterTrainLoop
+
+    trained = []
+    hub = MessageHub(f'loop-{max_iters}-{batch_size}-{resumed}')
+    model = SimpleNamespace(train=lambda: None, train_step=lambda data, optim_wrapper: trained.extend(data.tolist()))
+    dataset = range(7)
+    runner = SimpleNamespace(
+        model=model, optim_wrapper=None, val_loop=None, visualizer=None, message_hub=hub, call_hook=lambda *a, **k: None
+    )
+    loader = DataLoader(dataset, batch_size=batch_size, sampler=EpochInfiniteSampler(dataset, seed=3))
+    loop = PositionedIterTrainLoop(runner, loader, max_iters=max_iters)
+    if resumed:
+        loop._iter, runner.message_hub = resumed
+    loop.run()
+    return trained, runner.message_hub
+
+
+def test_a_resumed_loop_goes_on_at_the_next_sample_also_with_another_batch():
+    whole, _ = run_loop(12, 3)
+    first, hub = run_loop(4, 3)
+    same, _ = run_loop(12, 3, (4, hub))
+    assert first + same == whole
+    _, hub = run_loop(4, 3)
+    other, hub = run_loop(7, 4, (4, hub))
+    assert first + other == whole[:24] and hub.get_info('samples_seen') == 24

@@ -194,3 +194,22 @@ def test_bfloat16_autocast_keeps_the_loss_in_float32(build, kind):
         found = model.loss(**training_batch())['loss']
     assert found.dtype == torch.float32 and not torch.equal(found, exact)
     torch.testing.assert_close(found, exact, rtol=0.02, atol=0)
+
+
+def test_bfloat16_sampling_is_close_and_said(build):
+    exact, rough = build(), build(sample_dtype='bfloat16')
+    a, b = (model.sample_latents([0, 1], [2, 3]) for model in (exact, rough))
+    assert not torch.equal(a, b) and b.dtype == torch.float32
+    torch.testing.assert_close(a, b, rtol=0, atol=0.1 * float(a.std()))
+    assert rough.describe()['sample_dtype'] == 'bfloat16'
+
+
+def test_step_noise_is_drawn_ahead_without_changing(build):
+    from usp_mm.functional import random
+    from usp_mm.models.generator import _StepNoise
+
+    index = torch.tensor([3, 2**40])
+    noise = _StepNoise(index, (4, 8, 8), seed=5)
+    for step in (0, 1, 9, 2, 17, 16):
+        expected = random.normal(index, torch.full_like(index, step), (4, 8, 8), seed=5, stream='step_noise')
+        assert torch.equal(noise(step), expected)

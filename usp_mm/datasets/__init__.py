@@ -3,7 +3,7 @@
 from .epoch_index import EpochIndex
 from .folder import ImageFolder
 from .latent_cache import LatentCacheDataset
-from .requests import SampleRequests
+from .requests import SampleRequests, random_labels
 from .samplers import EpochInfiniteSampler, EpochSampler
 from .transforms import ADMCenterCrop, LoadImage, SeedBySample
 
@@ -17,4 +17,5 @@ __all__ = [
     'LoadImage',
     'SampleRequests',
     'SeedBySample',
+    'random_labels',
 ]

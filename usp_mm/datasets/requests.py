@@ -4,12 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from usp_mm.functional.random import uniform
 from usp_mm.registry import DATASETS
 
 LABEL_MODES = ('random', 'balanced')
+
+
+def random_labels(index: Tensor, num_classes: int, seed: int) -> Tensor:
+    """A class for each sample number, uniform and a function of (seed, number) alone: int64[N] -> int64[N]."""
+    draws = uniform(index, torch.zeros_like(index), 1, seed=seed, stream='label')[:, 0]
+    return (draws.double() * num_classes).long()
 
 
 @DATASETS.register_module()
@@ -50,8 +57,7 @@ class SampleRequests(Dataset):
         elif label_mode == 'balanced':
             self.labels = index % num_classes
         else:
-            draws = uniform(index, torch.zeros_like(index), 1, seed=seed, stream='label')[:, 0].double()
-            self.labels = (draws * num_classes).long()
+            self.labels = random_labels(index, num_classes, seed)
         self.seed = seed
         self.metainfo: dict[str, Any] = dict(
             label_mode=label_mode, seed=seed, num_samples=num_samples, num_classes=num_classes, classes=classes

@@ -2,6 +2,7 @@
 
 from .ema_hook import GeneratorEMAHook
 from .file_backend import AtomicLocalBackend
+from .generator_check import GeneratorCheckHook
 from .hooks import CheckpointMatchHook, LatentCacheCheckHook, ReduceLossHook, RestorationHook, StatelessSeedHook
 from .lars import MAELARS
 from .loops import PositionedIterTrainLoop
@@ -13,6 +14,7 @@ __all__ = [
     'AtomicLocalBackend',
     'AutocastOptimWrapper',
     'CheckpointMatchHook',
+    'GeneratorCheckHook',
     'GeneratorEMAHook',
     'LatentCacheCheckHook',
     'PositionedIterTrainLoop',

@@ -50,7 +50,7 @@ _PLAIN_DICTS = {
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
     'model.guidance': {'scale', 'channels', 'interval'},
-    'model.ema': {'momentum', 'interval'},
+    'model.ema': {'momentum'},
     'optim_wrapper.paramwise_cfg': {
         'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
         'dcn_offset_lr_mult', 'bypass_duplicate', 'layer_decay_rate',

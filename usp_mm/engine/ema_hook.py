@@ -1,9 +1,12 @@
 """When a generator's averaged weights move."""
 
+from typing import Any
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from usp_mm.registry import HOOKS
@@ -31,12 +34,18 @@ class GeneratorEMAHook(Hook):
         current = {name.removeprefix('denoiser.'): value for name, value in weights.items() if name.startswith('denoiser.')}
         if current and not any(name.startswith('denoiser_ema.') for name in weights):
             weights.update({f'denoiser_ema.module.{name}': value for name, value in current.items()})
-            weights['denoiser_ema.steps'] = torch.tensor(1)
+            weights['denoiser_ema.steps'] = torch.tensor(0)
             runner.logger.info('the checkpoint has no averaged weights: the average starts at its weights')
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(lambda *_: model.update_ema())
+
+        def update(optimizer: Optimizer, *_: Any) -> None:
+            skipped = getattr(optimizer, 'found_inf', None)  # of fused optimizers, which are stepped nevertheless
+            if skipped is None or not skipped.any():
+                model.update_ema()
+
+        self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(update)
 
     def after_train(self, runner: Runner) -> None:
         if self._handle is not None:

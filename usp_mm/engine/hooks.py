@@ -77,8 +77,7 @@ class RestorationHook(Hook):
 
 @HOOKS.register_module()
 class LatentCacheCheckHook(Hook):
-    """Refuse, before the first step, a latent cache of another VAE, size or normalisation than the model's, and data with
-    more classes than a generator has.
+    """Refuse, before the first step, a latent cache of another VAE, size or normalisation than the model's.
 
     Raises:
         ValueError: names what differs, both sides.
@@ -96,17 +95,7 @@ class LatentCacheCheckHook(Hook):
     def _check_loop(self, runner: Runner, loop: BaseLoop) -> None:
         # mmagic's loops have several loaders
         for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
-            self._check_classes(runner, loader.dataset)
             self._check_cache(runner, loader.dataset)
-
-    def _check_classes(self, runner: Runner, dataset: Dataset) -> None:
-        denoiser, meta = getattr(_unwrapped(runner), 'denoiser', None), getattr(dataset, 'metainfo', None) or {}
-        found = meta.get('num_classes') or len(meta.get('classes') or ())
-        if denoiser is not None and found > denoiser.num_classes:
-            raise ValueError(
-                f'the data have {found} classes, the generator takes {denoiser.num_classes}: '
-                f'set model.denoiser.num_classes={found}'
-            )
 
     def _check_cache(self, runner: Runner, dataset: Dataset) -> None:
         while not isinstance(dataset, LatentCacheDataset) and hasattr(dataset, 'dataset'):
@@ -137,7 +126,7 @@ class LatentCacheCheckHook(Hook):
 class CheckpointMatchHook(Hook):
     """Refuse a checkpoint of another model, which MMEngine would load in part or not at all and go on.
 
-    Testing and `--resume` need every key and shape to match (a position table may be resized). Training from
+    Testing and `--resume` need every key and shape to match (an encoder's position table may be resized). Training from
     `load_from` may leave parts out, which are logged, but not everything.
 
     Raises:
@@ -153,7 +142,7 @@ class CheckpointMatchHook(Hook):
             'of another shape': [
                 f'{name} {tuple(theirs[name].shape)} for {tuple(value.shape)}'
                 for name, value in ours.items()
-                if name in theirs and 'pos_embed' not in name and theirs[name].shape != value.shape
+                if name in theirs and name != 'backbone.pos_embed' and theirs[name].shape != value.shape
             ],
         }
         found = '; '.join(f'{len(names)} {kind} ({", ".join(names[:3])}…)' for kind, names in problems.items() if names)

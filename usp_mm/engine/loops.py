@@ -2,11 +2,15 @@
 
 from itertools import chain, repeat
 
+from mmengine.dist import get_world_size
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from usp_mm.datasets import EpochInfiniteSampler
 from usp_mm.registry import LOOPS
+
+#: Where MMEngine's message hub keeps how many samples a run has trained on.
+SEEN = 'samples_seen'
 
 
 @LOOPS.register_module()
@@ -27,10 +31,24 @@ class PositionedIterTrainLoop(IterBasedTrainLoop):
                 "use sampler=dict(type='EpochInfiniteSampler')"
             )
 
+    @property
+    def batch(self) -> int:
+        """Samples an iteration, of all processes."""
+        return self.dataloader.batch_size * get_world_size()
+
     def run(self):
+        # counted in samples, so that a run resumed with another batch or number of processes neither repeats nor skips any
+        self._seen = self._iter * self.batch
         if self._iter > 0:
-            self.dataloader.sampler.seek(self._iter * self.dataloader.batch_size)
+            if SEEN in self.runner.message_hub.runtime_info:
+                self._seen = self.runner.message_hub.get_info(SEEN)
+            self.dataloader.sampler.seek(self._seen // get_world_size())
             restarted = _InfiniteDataloaderIterator(self.dataloader)
             # upstream's loop takes one item for each past iteration
             self.dataloader_iterator = chain(repeat(None, self._iter), restarted)
         return super().run()
+
+    def run_iter(self, data_batch) -> None:
+        self._seen += self.batch
+        self.runner.message_hub.update_info(SEEN, self._seen)  # kept in checkpoints
+        super().run_iter(data_batch)

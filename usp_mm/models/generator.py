@@ -4,20 +4,26 @@ Shape legend: N samples, C×h×w latent, H×W image.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel, ExponentialMovingAverage
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from usp_mm.datasets import random_labels
 from usp_mm.functional import random
+from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
 from .geometry import share_vae
 from .guidance import Guidance
 from .sample_keys import sample_keys
+from .weight_average import WeightAverage
 
 SAMPLE_MODELS = ('ema', 'orig')
+SAMPLE_DTYPES = ('float32', 'bfloat16')
+STEPS_AT_ONCE = 8  # noise of so many steps is drawn in one go
 EMA = dict(momentum=1e-4)  # a decay of 0.9999 (Table 14)
 
 
@@ -34,9 +40,11 @@ class LatentDiffusionGenerator(BaseModel):
         sampler: config of a sampler that serves the objective.
         data_preprocessor: config of LatentDataPreprocessor.
         guidance: arguments of `Guidance`; none by default.
-        ema: `momentum` (1 - decay) and `interval` of the averaged weights that GeneratorEMAHook updates; None: no average.
+        ema: `momentum` (1 - decay) of the averaged weights that GeneratorEMAHook updates; None: no average.
         sample_model: which weights sample, 'ema' or 'orig'.
-        decode_batch_size: images per VAE call in sampling. With 1, an image's pixels don't depend on the others'.
+        sample_dtype: 'float32', or 'bfloat16': sample under autocast.
+        decode_batch_size: images per VAE call in sampling; by default 16 on a GPU, and 1 on a CPU, where an image's pixels
+            then don't depend on the others'.
         compile_denoiser: True, or arguments of torch.compile, to compile the network in place.
         init_cfg: mmengine's.
 
@@ -53,7 +61,8 @@ class LatentDiffusionGenerator(BaseModel):
         guidance: dict | None = None,
         ema: dict | None = EMA,
         sample_model: str = 'ema',
-        decode_batch_size: int = 1,
+        sample_dtype: str = 'float32',
+        decode_batch_size: int | None = None,
         compile_denoiser: bool | dict = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -62,12 +71,13 @@ class LatentDiffusionGenerator(BaseModel):
         self.denoiser = MODELS.build(share_vae(data_preprocessor, denoiser, 'denoiser'))
         self.objective, self.sampler = MODELS.build(objective), MODELS.build(sampler)
         self.guidance = Guidance(**(guidance or {}))
-        self.denoiser_ema = None if ema is None else ExponentialMovingAverage(self.denoiser, **ema)
-        if decode_batch_size < 1:
+        self.denoiser_ema = None if ema is None else WeightAverage(self.denoiser, **ema)
+        if decode_batch_size is not None and decode_batch_size < 1:
             raise ValueError(f'decode_batch_size={decode_batch_size} must be at least 1')
-        self.decode_batch_size = decode_batch_size
+        self.decode_batch_size, self.sample_dtype = decode_batch_size, sample_dtype
+        lookup(dict.fromkeys(SAMPLE_DTYPES), sample_dtype, 'sample_dtype')
         self._check_parts()
-        self.sample_model = self._check_sample_model(sample_model)
+        self.sample_model = self.check_sample_model(sample_model)
         self._sync_ema()
         if compile_denoiser:
             self._compile({} if compile_denoiser is True else compile_denoiser)
@@ -83,7 +93,8 @@ class LatentDiffusionGenerator(BaseModel):
         if self.guidance.active and not self.denoiser.class_dropout:
             raise ValueError(f'guidance scale={self.guidance.scale} needs a "no class" label, but denoiser.class_dropout is 0')
 
-    def _check_sample_model(self, sample_model: str | None) -> str:
+    def check_sample_model(self, sample_model: str | None) -> str:
+        """'ema' or 'orig': the one asked for, or the model's own; a ValueError if it is another name or there is no average."""
         name = sample_model or self.sample_model
         if name not in SAMPLE_MODELS:
             raise ValueError(f'sample_model={name!r} must be one of {SAMPLE_MODELS}')
@@ -105,7 +116,6 @@ class LatentDiffusionGenerator(BaseModel):
     def _sync_ema(self) -> None:
         if self.denoiser_ema is not None:
             self.denoiser_ema.module.load_state_dict(self.denoiser.state_dict())
-            self.denoiser_ema.steps.fill_(1)  # at 0, MMEngine's first update would copy instead of average
 
     def update_ema(self) -> None:
         """Move the average towards the current weights; once for each step of the optimizer."""
@@ -167,15 +177,14 @@ class LatentDiffusionGenerator(BaseModel):
         else:
             index = torch.arange(len(labels) if labels is not None else inputs['num_batches'], device=device)
         if labels is None:
-            u = random.uniform(index, torch.zeros_like(index), 1, seed=seed, stream='label')[:, 0]
-            labels = (u * self.denoiser.num_classes).long()
+            labels = random_labels(index, self.denoiser.num_classes, seed)
         return index, torch.as_tensor(labels, device=device), seed
 
     # ------------------------------------------------------------------ sampling
 
     def network(self, sample_model: str | None = None) -> nn.Module:
         """The weights that sample."""
-        return self.denoiser_ema.module if self._check_sample_model(sample_model) == 'ema' else self.denoiser
+        return self.denoiser_ema.module if self.check_sample_model(sample_model) == 'ema' else self.denoiser
 
     @torch.no_grad()
     def sample_latents(
@@ -208,13 +217,12 @@ class LatentDiffusionGenerator(BaseModel):
         geometry = network.geometry
         shape = (geometry.channels, geometry.latent_size, geometry.latent_size)
 
-        def noise(step: int, stream: str = 'step_noise') -> Tensor:
-            return random.normal(index, torch.full_like(index, step), shape, seed=seed, stream=stream)
-
+        start = random.normal(index, torch.zeros_like(index), shape, seed=seed, stream='start_noise')
         was_training = network.training
         network.eval()
-        denoise = self.guidance.denoise(network, label)
-        latents = self.sampler.sample(denoise, noise(0, 'start_noise'), self.objective, noise, on_step)
+        denoise, noise = self.guidance.denoise(network, label), _StepNoise(index, shape, seed)
+        with torch.autocast(device.type, torch.bfloat16) if self.sample_dtype == 'bfloat16' else nullcontext():
+            latents = self.sampler.sample(denoise, start, self.objective, noise, on_step)
         network.train(was_training)
         return latents
 
@@ -226,7 +234,8 @@ class LatentDiffusionGenerator(BaseModel):
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [N, C, h, w] -> uint8[N, 3, H, W], RGB: clamp(127.5·x + 128, 0, 255), as official DiT rounds."""
         codec = self.data_preprocessor.codec.to(latents.device)
-        images = torch.cat([codec.decode(chunk) for chunk in latents.split(self.decode_batch_size)])
+        size = self.decode_batch_size or (1 if latents.device.type == 'cpu' else 16)
+        images = torch.cat([codec.decode(chunk) for chunk in latents.split(size)])
         return (127.5 * images + 128).clamp(0, 255).to(torch.uint8)
 
     def _check_labels(self, label: Tensor) -> Tensor:
@@ -242,5 +251,22 @@ class LatentDiffusionGenerator(BaseModel):
             objective=self.objective.describe(),
             sampler=self.sampler.describe(),
             guidance=self.guidance.describe(),
-            sample_model=self._check_sample_model(sample_model),
+            sample_model=self.check_sample_model(sample_model),
+            sample_dtype=self.sample_dtype,
         )
+
+
+class _StepNoise:
+    """k -> noise of the k-th stochastic step, [N, *shape]; several steps are drawn together, which costs little more."""
+
+    def __init__(self, index: Tensor, shape: tuple[int, ...], seed: int) -> None:
+        self.index, self.shape, self.seed = index, shape, seed
+        self.first, self.drawn = 0, ()
+
+    def __call__(self, step: int) -> Tensor:
+        if not self.first <= step < self.first + len(self.drawn):
+            steps = torch.arange(step, step + STEPS_AT_ONCE, device=self.index.device)
+            samples, epochs = self.index.repeat(STEPS_AT_ONCE), steps.repeat_interleave(len(self.index))
+            drawn = random.normal(samples, epochs, self.shape, seed=self.seed, stream='step_noise')
+            self.first, self.drawn = step, drawn.split(len(self.index))
+        return self.drawn[step - self.first]

@@ -1,0 +1,74 @@
+"""What can go wrong in hours of a generator's training, found before the first step."""
+
+from collections.abc import Iterator
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from usp_mm.registry import HOOKS
+
+from .ema_hook import GeneratorEMAHook
+
+
+@HOOKS.register_module()
+class GeneratorCheckHook(Hook):
+    """Compare a generator with its data, its validation and its pictures.
+
+    Raises:
+        ValueError: more classes in the data, the requests or the pictures than the generator has; an average that nothing
+            updates; validation or pictures with weights that there are not, or without the VAE.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if model.denoiser_ema is not None and not any(isinstance(hook, GeneratorEMAHook) for hook in runner.hooks):
+            raise ValueError(
+                "model.ema is set, but nothing updates the average: add dict(type='GeneratorEMAHook') to the hooks"
+            )
+        self._check_loop(model, runner.train_loop)
+        if runner.val_loop is not None:
+            self._check_loop(model, runner.val_loop)
+            self._check_sampling(model, 'validation', [metric.sample_model for metric in _metrics(runner.val_loop)])
+        for kwargs in _pictures(runner):
+            self._check_sampling(model, 'the visualization hook', [kwargs.get('sample_model')])
+            _check_classes(model, 'the visualization hook', 1 + max(map(int, kwargs.get('labels') or [0])))
+
+    def before_test(self, runner: Runner) -> None:
+        self._check_loop(runner.model.module if is_model_wrapper(runner.model) else runner.model, runner.test_loop)
+
+    def _check_loop(self, model: nn.Module, loop: BaseLoop) -> None:
+        # mmagic's loops have several loaders
+        for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
+            meta = getattr(loader.dataset, 'metainfo', None) or {}
+            _check_classes(model, type(loader.dataset).__name__, meta.get('num_classes') or len(meta.get('classes') or ()))
+
+    def _check_sampling(self, model: nn.Module, who: str, sample_models: list[str | None]) -> None:
+        if model.data_preprocessor.codec.network is None:
+            raise ValueError(
+                f'{who} decodes samples, but the VAE is not loaded: set model.data_preprocessor.load_vae=True, or leave out '
+                'val_evaluator and default_hooks.visualization'
+            )
+        for name in sample_models:
+            model.check_sample_model(name)
+
+
+def _check_classes(model: nn.Module, where: str, found: int) -> None:
+    if found > model.denoiser.num_classes:
+        raise ValueError(
+            f'{where} has {found} classes, the generator {model.denoiser.num_classes}: '
+            'make model.denoiser.num_classes and the data, the requests for samples and the pictures agree'
+        )
+
+
+def _metrics(loop: BaseLoop) -> Iterator[object]:
+    for evaluator in getattr(loop, 'evaluators', None) or [loop.evaluator]:
+        yield from (metric for metric in evaluator.metrics or () if hasattr(metric, 'sample_model'))
+
+
+def _pictures(runner: Runner) -> Iterator[dict]:
+    """What mmagic's VisualizationHook asks the generator for."""
+    for hook in runner.hooks:
+        for kwargs in getattr(hook, 'vis_kwargs_list', None) or ():
+            yield kwargs.get('forward_kwargs') or {}
