@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
-from usp_mm.files import write_json
+from usp_mm.files import read_json, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -97,16 +97,15 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_instance('evaluate').setLevel('WARNING')  # the table says it all
     from usp_mm.evaluation.images import open_images
-    from usp_mm.evaluation.report import read_side_file
 
     if args.json and not args.json.absolute().parent.is_dir():
         raise FileNotFoundError(f"no folder '{args.json.absolute().parent}' to write --json into: make it first")
     source = open_images(args.samples, num_workers=args.workers)
     num = count_samples(args, source.num)
     metric = build_metric(args)
-    metric.expect(num, read_side_file(args.samples))
+    metric.expect(num, read_json(Path(f'{Path(args.samples)}.json')) or {})
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))
     rank, world = get_dist_info()

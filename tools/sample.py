@@ -7,6 +7,7 @@ torchrun --nproc-per-node 8 -- tools/sample.py CONFIG CKPT --num 50000 --out sam
 
 A grid has one row a class. The .npz is what ADM's evaluator reads, and samples.npz.json says what it is of. A `--num` that
 was killed goes on where it stopped when the same command is run again, with any number of processes and any batch size.
+On a CPU --num takes one thread a process, so that the bytes are the same on any machine: start a process for each core.
 (Without the lone `--`, torchrun takes --num for an abbreviation of its own --numa-binding.)
 """
 
@@ -35,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     people.add_argument('--trajectory', type=Path, metavar='FILE.gif|.mp4', help='write how they came about, as a moving one')
     people.add_argument('--frames', type=int, default=30, help='of the trajectory, at most (default 30)')
     files = parser.add_argument_group('files for evaluators')
-    files.add_argument('--num', type=int, metavar='N', help='samples')
+    files.add_argument('--num', type=int, metavar='N', help='samples; on a CPU with one thread a process, see above')
     files.add_argument('--out', type=Path, metavar='FILE.npz', help='write them to this file')
     files.add_argument(
         '--label-mode', choices=['random', 'balanced'], default='random', help='which classes (default: %(default)s)'
@@ -103,11 +104,20 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
-    """Flags that stand for settings of the config."""
+    """Flags that stand for settings of the config.
+
+    Raises:
+        ValueError: --steps for a sampler that has none.
+    """
+    from usp_mm.registry import MODELS
+
     if 'denoiser' not in cfg.model:
         return  # load_generator says what is wrong
     if args.steps is not None:
         cfg.model.sampler.num_steps = args.steps
+        sampler = MODELS.build(cfg.model.sampler).describe()
+        if 'num_steps' not in sampler:
+            raise ValueError(f'--steps {args.steps}: the sampler chooses its own steps, {sampler}')
     given = {key: f'guidance_{key}' for key in ('scale', 'channels', 'interval') if hasattr(args, f'guidance_{key}')}
     if given:
         cfg.model.guidance = {**(cfg.model.get('guidance') or {}), **{k: getattr(args, name) for k, name in given.items()}}
@@ -133,8 +143,6 @@ def main() -> None:
     from usp_mm.apis.sampling import requested_classes
 
     model = load_generator(cfg, args.checkpoint, args.device, sample_model=args.sample_model)
-    if args.steps and 'num_steps' not in model.sampler.describe():
-        raise ValueError(f'--steps {args.steps}: the sampler chooses its own steps, {model.sampler.describe()}')
     draw = dict(seed=args.seed, batch_size=args.batch_size, amp=args.amp)
     requests = requested_classes(model, args.classes, args.per_class) if args.classes else []
     if requests and rank == 0:

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -62,6 +63,41 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     with write_whole(path) as file:
         file.write((json.dumps(content, indent=1) + '\n').encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file, None if there is no file.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"'{path}' is no JSON file ({error}): delete it") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' holds a {type(content).__name__}, expected values by name: delete it")
+    return content
+
+
+@contextmanager
+def locked(path: Path, taken: str) -> Iterator[None]:
+    """Hold the file `path`, which is there meanwhile, against other processes; the lock dies with this one.
+
+    Raises:
+        ValueError: `taken`; another process holds it.
+    """
+    with path.open('wb') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by loader processes
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(taken) from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -126,14 +126,16 @@ def test_two_processes_write_what_one_does(images: Path, tmp_path: Path, monkeyp
     """Rank 1 first: without a process group nobody waits, so the manifest is rank 0's to write last."""
     expected = contents(write(images, tmp_path / 'one'))
     module = 'usp_mm.datasets.latent_cache.writer'
-    monkeypatch.setattr(f'{module}._prepare_on_rank0', lambda *args: prepared)
+    monkeypatch.setattr(f'{module}.decide_on_rank0', lambda decide: prepared)
     from usp_mm.datasets.latent_cache.plan import prepare
 
     prepared = prepare(str(images), tmp_path / 'two', fake_codec(), CacheSpec(**SPEC))
     monkeypatch.setattr(f'{module}.get_dist_info', lambda: (1, 2))
+    monkeypatch.setattr(f'{module}.run_on_rank0', lambda action: None)
     write(images, tmp_path / 'two')
     assert sorted(path.name for path in (tmp_path / 'two').glob('shard-*.npy')) == ['shard-00001.npy']
     monkeypatch.setattr(f'{module}.get_dist_info', lambda: (0, 2))
+    monkeypatch.setattr(f'{module}.run_on_rank0', lambda action: action())
     write(images, tmp_path / 'two')
     assert contents(tmp_path / 'two') == expected
 

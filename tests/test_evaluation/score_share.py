@@ -36,9 +36,22 @@ def main(folder: Path) -> None:
     if rank == 0:
         metric.process(None, results(list(range(600))))
     alone = metric.evaluate(600)
+    failures = {name: error_of(folder, {name: str(folder / 'ref.npz')}) for name in ('cache_dir', 'out_dir')}
     result = dict(scores=scores, alone=alone, error=error, reference_images=seen, reported=metric.report is not None)
+    result['failures'] = failures
     (folder / f'{rank}-of-{world}.json').write_text(json.dumps(result))
     torch.distributed.destroy_process_group()
+
+
+def error_of(folder: Path, setting: dict[str, str]) -> str:
+    """Which exception ends an evaluation that can't write where `setting` says, on this process."""
+    metric = FeatureMetrics(Recorded(), str(folder / 'ref.npz'), **{'cache_dir': str(folder / 'cache'), **setting})
+    metric.process(None, results(list(range(600))[get_rank() :: get_world_size()]))
+    try:
+        metric.evaluate(600)
+    except (OSError, SystemExit) as raised:
+        return type(raised).__name__
+    return 'none'
 
 
 if __name__ == '__main__':

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import timm
@@ -8,6 +10,7 @@ from torch import nn
 from usp_mm.evaluation import ClassifierFeatures, PixelFeatures, TimmFeatures, features_of
 from usp_mm.evaluation.extractors import extract
 from usp_mm.registry import MODELS
+from usp_mm.vaes import build_codec
 
 CLASSIFIER = dict(
     type='ImageClassifier',
@@ -85,6 +88,35 @@ def test_classifier_of_other_weights(classifier, tmp_path):
         ClassifierFeatures(config, tmp_path / 'part.pth')
     with pytest.raises(FileNotFoundError, match='no config at'):
         ClassifierFeatures(str(tmp_path / 'none.py'), checkpoint)
+
+
+def test_identity_of_a_latent_classifier_names_its_vae(tiny_vae_folder, tmp_path):
+    """Its weights are not in the checkpoint."""
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / 'other'
+    shutil.copytree(tiny_vae_folder, other)
+    (file,) = other.glob('*.safetensors')
+    weights = load_file(file)
+    first = next(iter(sorted(weights)))
+    save_file({**weights, first: weights[first] + 1}, file)
+    identities = []
+    for vae in (tiny_vae_folder, other):
+        model = dict(
+            type='USPClassifier',
+            backbone=dict(type='USPViT', arch=dict(embed_dims=32, depth=2, num_heads=2), img_size=64, out_type='avg_featmap'),
+            head=dict(type='LinearClsHead', num_classes=3),
+            data_preprocessor=dict(vae='tiny', vae_path=str(vae)),
+        )
+        Config(dict(model=model, custom_imports=dict(imports=['usp_mm.models']))).dump(tmp_path / 'net.py')
+        if not identities:
+            from mmpretrain import get_model
+
+            torch.save(get_model(str(tmp_path / 'net.py')).state_dict(), tmp_path / 'net.pth')
+        identities.append(ClassifierFeatures(str(tmp_path / 'net.py'), tmp_path / 'net.pth').identity)
+    hashes = [build_codec('tiny', path=vae).weight_hash for vae in (tiny_vae_folder, other)]
+    assert [f'VAE tiny in torch.float32, weights sha256 {h}' for h in hashes] == [i.split(', ', 3)[3] for i in identities]
+    assert hashes[0] != hashes[1] and identities[0].split(', VAE')[0] == identities[1].split(', VAE')[0]
 
 
 def test_features_of_images_in_memory(photographs):

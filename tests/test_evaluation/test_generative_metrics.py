@@ -19,7 +19,7 @@ from usp_mm.functional.metrics import (
     precision_recall,
     vendi_score,
 )
-from usp_mm.registry import METRICS
+from usp_mm.registry import METRICS, MODELS
 
 OFFICIAL = golden.load('metrics')
 EXPECTED = dict(FD=OFFICIAL['fid'], precision=OFFICIAL['precision_k3'], recall=OFFICIAL['recall_k3'])
@@ -169,6 +169,34 @@ def test_mmagic_evaluator_and_report(build, tmp_path):
         precision_recall_images=600,
         image_size=None,
     )
+
+
+def test_without_sample_model_the_generator_chooses(tiny_vae_folder, folder):
+    """A generator without averaged weights has only the others."""
+    model = MODELS.build(
+        dict(
+            type='LatentDiffusionGenerator',
+            denoiser=dict(type='SiT', arch=dict(embed_dims=32, depth=2, num_heads=2), img_size=64, num_classes=10),
+            objective=dict(type='FlowObjective'),
+            sampler=dict(type='SDESampler', num_steps=2),
+            data_preprocessor=dict(vae='tiny', vae_path=str(tiny_vae_folder)),
+            ema=None,
+            sample_model='orig',
+        )
+    ).eval()
+    metric = FeatureMetrics(dict(type='PixelFeatures', size=2), str(folder / 'ref.npz'), 20, cache_dir=str(folder))
+    loader = DataLoader(Requests(6), batch_size=3)
+    metric.prepare(model, loader)
+    for batch in metric.get_metric_sampler(model, loader, [metric]):
+        assert sorted(batch['inputs']) == ['index', 'label']
+        samples = model.val_step(batch)
+        metric.process(batch, [dict(fake_img=sample.fake_img, sample_idx=sample.sample_idx) for sample in samples])
+    assert metric.evaluate()['Feature/FD'] > 0
+    assert metric.report['sample_model'] == 'orig' and metric.report['num_samples'] == 6
+    with pytest.raises(ValueError, match="sample_model='ema', but the generator was built with ema=None"):
+        FeatureMetrics(dict(type='PixelFeatures'), str(folder / 'ref.npz'), sample_model='ema', cache_dir=str(folder)).prepare(
+            model, loader
+        )
 
 
 @pytest.fixture(scope='module')

@@ -7,6 +7,7 @@ from numbered import images
 from PIL import Image
 
 from usp_mm.evaluation.images import FolderImages, NpzImages, open_images
+from usp_mm.files import sha256
 
 
 @pytest.fixture(scope='module', params=['stored', 'compressed'])
@@ -74,6 +75,42 @@ def test_content_hash_of_a_folder_sees_content_and_names(tmp_path):
     changed = FolderImages(tmp_path).content_hash()
     (tmp_path / '1.png').rename(tmp_path / '1b.png')
     assert len({before, changed, FolderImages(tmp_path).content_hash()}) == 3
+
+
+@pytest.fixture
+def read_files(monkeypatch):
+    """Names of the files that were hashed."""
+    from usp_mm.evaluation import folder_hash
+
+    names = []
+    monkeypatch.setattr(folder_hash, 'sha256', lambda path: names.append(path.name) or sha256(path))
+    return names
+
+
+def test_content_hash_of_an_unchanged_folder_is_kept(tmp_path, read_files, warnings):
+    root, cache = tmp_path / 'images', tmp_path / 'cache'
+    root.mkdir()
+    for i, image in enumerate(images(3)):
+        Image.fromarray(image).save(root / f'{i}.png')
+    expected = hashlib.sha256()
+    for i in range(3):
+        expected.update(f'{i}.png'.encode() + b'\0' + hashlib.sha256((root / f'{i}.png').read_bytes()).digest())
+    before = FolderImages(root).content_hash(cache)
+    assert before == expected.hexdigest() and sorted(read_files) == ['0.png', '1.png', '2.png']
+    assert FolderImages(root).content_hash(cache) == before and len(read_files) == 3, 'nothing is read again'
+    kept = root / '1.png'
+    size = kept.stat().st_size
+    kept.write_bytes(kept.read_bytes()[:-1] + b'x')
+    changed = FolderImages(root).content_hash(cache)
+    assert changed != before and len(read_files) == 6 and kept.stat().st_size == size
+    kept.rename(root / '1b.png')
+    assert FolderImages(root).content_hash(cache) not in (before, changed) and len(read_files) == 9
+    (note,) = (cache / 'hashes').iterdir()
+    note.write_text('{')
+    assert FolderImages(root).content_hash(cache) == FolderImages(root).content_hash() and len(read_files) == 15
+    assert len(warnings) == 1 and f"'{note}' is no JSON file" in warnings[0]
+    FolderImages(root).content_hash(cache)
+    assert len(read_files) == 15
 
 
 @pytest.mark.parametrize(

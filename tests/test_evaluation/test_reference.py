@@ -55,6 +55,24 @@ def test_statistics_are_kept_under_what_they_are_of(tmp_path):
     assert images_seen()[0] == 39
 
 
+@pytest.mark.parametrize('damage', ['half', 'empty', 'other arrays'])
+def test_broken_statistics_are_replaced(tmp_path, warnings, damage):
+    path, cache, extractor = write_reference(tmp_path / 'ref.npz', 40), tmp_path / 'cache', Recorded()
+    reference = Reference(path, False, 10)
+    first = features_of_reference(reference, extractor, cache)
+    (file,) = (cache / 'references').iterdir()
+    whole = file.read_bytes()
+    if damage == 'other arrays':
+        np.savez(file, neighbours=np.zeros((10, 3), np.float32))
+    else:
+        file.write_bytes(whole[: len(whole) // 2] if damage == 'half' else b'')
+    again = features_of_reference(reference, extractor, cache)
+    assert extractor.seen == 80 and len(warnings) == 1 and f"statistics '{file}' are broken" in warnings[0]
+    assert torch.equal(again.moments['features'][1], first.moments['features'][1])
+    features_of_reference(reference, extractor, cache)
+    assert extractor.seen == 80
+
+
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv('USP_CACHE', str(tmp_path))
     assert cache_folder() == tmp_path

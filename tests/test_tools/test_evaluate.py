@@ -110,7 +110,18 @@ def call(run_main):
     return call
 
 
-def test_bad_input(call, tmp_path):
+def test_more_processes_than_gpus(call, monkeypatch):
+    def refuse(number):
+        raise ValueError(f'device {number}')
+
+    monkeypatch.setenv('LOCAL_RANK', '5')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.setattr('torch.cuda.set_device', refuse)
+    assert call('--features', 'pixel') == 'device 1'
+
+
+def test_bad_input(call, samples, tmp_path):
     pixel = ['--features', 'pixel']
     assert 'weights-inception-2015-12-05-6726825d.pth' in call()
     assert 'torch/hub/checkpoints' in call()
@@ -125,5 +136,9 @@ def test_bad_input(call, tmp_path):
     assert '--inception goes with --features adm' in call(*pixel, '--inception', 'x.pth')
     assert '--classifier-size goes with --classifier' in call('--classifier-size', 8)
     assert call(*pixel, '--json', tmp_path / 'none' / 'r.json').startswith(f"no folder '{tmp_path}/none'")
+    listed = tmp_path / 'listed.npz'
+    listed.write_bytes(samples.read_bytes())
+    (tmp_path / 'listed.npz.json').write_text('[]')
+    assert call(*pixel, given=listed) == f"'{listed}.json' holds a list, expected values by name: delete it"
     (tmp_path / 'other.py').write_text('features = 1\n')
     assert 'sets no `extractor`' in call('--extractor', tmp_path / 'other.py')

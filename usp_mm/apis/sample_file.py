@@ -1,28 +1,33 @@
 """Write thousands of samples to one file, alone or as one of several processes, in one go or in many."""
 
-import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import MMLogger
 from tqdm import tqdm
 
 from usp_mm.datasets import SampleRequests
-from usp_mm.files import check_free_space, explain_full_disk, write_json
+from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
+from usp_mm.files import check_free_space, explain_full_disk, locked, read_json, write_json
 from usp_mm.models import LatentDiffusionGenerator
 
 from .sample_parts import SampleParts
-from .sample_plan import differences, make_facts, make_plan, read_json
+from .sample_plan import differences, make_facts, make_plan
 from .sampling import sample_images
 
 PLAN = 'plan.json'
+#: How to make use of more cores.
+ONE_THREAD = (
+    'on a CPU a process samples with one thread, so that the bytes do not depend on the number of cores; '
+    'to use K cores: torchrun --nproc-per-node K -- tools/sample.py …'
+)
 
 
 def write_samples(
@@ -70,18 +75,19 @@ def write_samples(
     requests = SampleRequests(num, model.denoiser.num_classes, label_mode, seed)
     parts = SampleParts(_beside(out, '.parts'), num, model.denoiser.geometry.img_size)
     with ExitStack() as held:
-        facts, missing = _decide_on_rank0(rank, lambda: _begin(held, model, out, parts, requests, sample_model, amp))
+        facts, missing = decide_on_rank0(lambda: _begin(held, model, out, parts, requests, sample_model, amp))
         if missing is None:
             MMLogger.get_current_instance().info(f"'{out}' is complete already: nothing to do")
             return facts
+        if rank == 0 and next(model.parameters()).device.type == 'cpu':
+            MMLogger.get_current_instance().info(ONE_THREAD)
         held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))
         held.enter_context(_one_thread())
         progress = Progress(parts, missing, rank)
         draw = dict(seed=seed, sample_model=sample_model, amp=amp)
         _sample_blocks(model, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
         progress.wait_for_others()
-        if rank == 0:
-            _finish(out, parts, requests, facts)
+        run_on_rank0(lambda: _finish(out, parts, requests, facts))
     barrier()
     return facts
 
@@ -102,7 +108,7 @@ def _begin(
     """
     if not out.parent.is_dir():
         raise FileNotFoundError(f"cannot write '{out}': folder '{out.parent}' does not exist, create it first")
-    held.enter_context(_locked(out))
+    held.enter_context(locked(_beside(out, '.lock'), f"another process is writing '{out}': wait for it or stop it"))
     plan = make_plan(model, requests, sample_model, amp)
     facts = make_facts(model, plan)
     if out.exists():
@@ -198,25 +204,6 @@ class Progress:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold `out` against other writers; the lock dies with the process.
-
-    Raises:
-        ValueError: somebody else holds it.
-    """
-    path = _beside(out, '.lock')
-    with path.open('wb') as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise ValueError(f"another process is writing '{out}': wait for it or stop it") from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -224,19 +211,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _decide_on_rank0(rank: int, decide: Callable[[], Any]) -> Any:
-    """What `decide` returns in one process, to all; if it raises there, the others exit quietly."""
-    answer: list[Any] = [None]
-    try:
-        if rank == 0:
-            answer = [decide()]
-    finally:
-        broadcast_object_list(answer)
-    if answer[0] is None:
-        raise SystemExit(1)
-    return answer[0]
 
 
 def _beside(out: Path, suffix: str) -> Path:

@@ -67,23 +67,6 @@ def differences(there: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file, None if there is no file.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"'{path}' is no JSON file ({error}): delete it") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"'{path}' does not describe samples: delete it")
-    return content
-
-
 def digest(labels: Tensor) -> str:
     """Which labels."""
     return hashlib.sha256(labels.numpy().astype('<i8').tobytes()).hexdigest()[:_DIGITS]

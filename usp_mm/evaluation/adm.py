@@ -37,7 +37,7 @@ class ADMMetrics(GenerativeMetric):
         reference: str,
         inception: str | None = None,
         num_reference_pr: int = 10000,
-        sample_model: str = 'ema',
+        sample_model: str | None = None,
         cache_dir: str | None = None,
         batch_size: int = 64,
         out_dir: str | None = None,

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from usp_mm.datasets.rank0 import decide_on_rank0
 
 from .collect import NumberedFeatures
 from .extractors import extract
@@ -33,7 +34,7 @@ class GenerativeMetric(BaseMetric):
         features: names of the features whose mean and covariance are compared.
         neighbours: the feature for precision and recall.
         min_samples: fewer samples, or reference images for precision and recall, are refused.
-        sample_model: 'ema' or 'orig', which weights mmagic's loop asks the generator to sample with.
+        sample_model: 'ema' or 'orig', which weights mmagic's loop asks the generator to sample with; its own choice if None.
         cache_dir: of the reference's statistics, see `cache_folder`.
         batch_size: images in a call of the extractor.
         out_dir: folder for the reports, one JSON file an evaluation; none if None.
@@ -55,7 +56,7 @@ class GenerativeMetric(BaseMetric):
         features: Sequence[str],
         neighbours: str,
         min_samples: int,
-        sample_model: str = 'ema',
+        sample_model: str | None = None,
         cache_dir: str | None = None,
         batch_size: int = 64,
         out_dir: str | None = None,
@@ -106,7 +107,7 @@ class GenerativeMetric(BaseMetric):
         self._obtain_statistics()
 
     def get_metric_sampler(self, model: nn.Module, dataloader: DataLoader, metrics: Sequence[BaseMetric]) -> '_Requests':
-        """The batches of `dataloader`, asking for samples of `sample_model`."""
+        """The batches of `dataloader`, asking for samples of `sample_model` if it is set."""
         return _Requests(dataloader, self.sample_model)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -150,6 +151,7 @@ class GenerativeMetric(BaseMetric):
 
         Raises:
             ValueError: not so many distinct samples, or too few.
+            SystemExit: on the other processes, if the main one fails.
         """
         expected = self._expected if size is None else size
         if expected is not None:
@@ -159,11 +161,7 @@ class GenerativeMetric(BaseMetric):
         finally:
             self._samples.clear()
         self._obtain_statistics()
-        result: list[dict[str, float] | None] = [None]
-        if is_main_process():
-            result[0] = self._compute_and_report(samples)
-        broadcast_object_list(result)
-        return dict(result[0] or {})
+        return decide_on_rank0(lambda: self._compute_and_report(samples))
 
     def compute_metrics(self, results: list) -> dict:
         """Not in use: `evaluate` gathers features, not a list of results."""
@@ -210,14 +208,15 @@ class GenerativeMetric(BaseMetric):
 
 
 class _Requests:
-    """A data loader whose batches also say which weights to sample with."""
+    """A data loader whose batches also say which weights to sample with, if it matters."""
 
-    def __init__(self, dataloader: DataLoader, sample_model: str) -> None:
+    def __init__(self, dataloader: DataLoader, sample_model: str | None) -> None:
         self.dataloader, self.sample_model = dataloader, sample_model
 
     def __len__(self) -> int:
         return len(self.dataloader)
 
     def __iter__(self) -> Iterator[dict]:
+        asked = {} if self.sample_model is None else dict(sample_model=self.sample_model)
         for batch in self.dataloader:
-            yield {**batch, 'inputs': {**batch['inputs'], 'sample_model': self.sample_model}}
+            yield {**batch, 'inputs': {**batch['inputs'], **asked}}

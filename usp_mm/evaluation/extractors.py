@@ -83,7 +83,7 @@ class ClassifierFeatures(nn.Module):
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: the weights are another model's.
+        ValueError: the weights are another model's, or a latent model's config leaves out the VAE's.
     """
 
     def __init__(self, config: str, checkpoint: str | Path, img_size: int | None = None, stage: str = 'pre_logits') -> None:
@@ -99,6 +99,9 @@ class ClassifierFeatures(nn.Module):
         built = hashlib.sha256(repr(network).encode()).hexdigest()[:8]
         weights = sha256(Path(checkpoint))[:16]
         self.identity = f'{Path(config).stem} ({built}), {stage} at {img_size or "image"} px, weights sha256 {weights}'
+        codec = getattr(network.data_preprocessor, 'codec', None)  # outside the module tree, and not in the checkpoint
+        if codec is not None:
+            self.identity += f', VAE {codec.name} in {codec.dtype}, weights sha256 {codec.weight_hash}'
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class FeatureMetrics(GenerativeMetric):
         extractor: dict | nn.Module,
         reference: str,
         num_reference_pr: int = 10000,
-        sample_model: str = 'ema',
+        sample_model: str | None = None,
         cache_dir: str | None = None,
         batch_size: int = 64,
         out_dir: str | None = None,

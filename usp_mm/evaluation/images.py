@@ -3,7 +3,6 @@
 Images are handed out as uint8 [n, 3, H, W], RGB, with their numbers, so that several processes can share the work.
 """
 
-import hashlib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ import torch
 from mmengine import fileio
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from usp_mm.datasets.folder import scan_image_folder
 from usp_mm.datasets.latent_cache.crops import center_crop, load_image
 from usp_mm.files import sha256
+
+from .folder_hash import folder_hash
 
 #: Numbers of some images, and the images.
 Batch = tuple[list[int], Tensor]
@@ -53,8 +53,8 @@ class NpzImages:
             )
         self.num, self.size = shape[0], shape[1:3]
 
-    def content_hash(self) -> str:
-        """SHA-256 of the file."""
+    def content_hash(self, cache: Path | None = None) -> str:
+        """SHA-256 of the file; `cache` is not used."""
         return sha256(self.path)
 
     def batches(self, batch_size: int, rank: int = 0, world: int = 1, num: int | None = None) -> Iterator[Batch]:
@@ -91,12 +91,9 @@ class FolderImages:
         self.files = scan_image_folder(str(path)).paths
         self.num, self.size = len(self.files), image_size and (image_size, image_size)
 
-    def content_hash(self) -> str:
-        """SHA-256 over the names and contents of the images, in order."""
-        content = hashlib.sha256()
-        for name in tqdm(self.files, desc=f'hash {self.path.name}', unit='image', leave=False, delay=2):
-            content.update(name.encode() + b'\0' + bytes.fromhex(sha256(self.path / name)))
-        return content.hexdigest()
+    def content_hash(self, cache: Path | None = None) -> str:
+        """See `folder_hash`."""
+        return folder_hash(self.path, self.files, cache)
 
     def batches(self, batch_size: int, rank: int = 0, world: int = 1, num: int | None = None) -> Iterator[Batch]:
         """As `NpzImages.batches`; images of different sizes come in different batches."""

@@ -67,10 +67,10 @@ class Reference:
         num = min(self.num_neighbours, self.images.num)
         return [i * self.images.num // num for i in range(num)]
 
-    def content_hash(self) -> str:
-        """SHA-256 of the file, or over the folder's images; read once."""
+    def content_hash(self, cache: Path | None = None) -> str:
+        """SHA-256 of the file, or over the folder's images (see `folder_hash`); computed once."""
         if self._hash is None:
-            self._hash = sha256(self.path) if self.images is None else self.images.content_hash()
+            self._hash = sha256(self.path) if self.images is None else self.images.content_hash(cache)
         return self._hash
 
     def moments(self) -> Moments:

@@ -1,6 +1,5 @@
 """What a number is worth nothing without: how the samples were drawn, and what they were compared with."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,24 +23,6 @@ def sampling_facts(module: nn.Module, dataloader: DataLoader, sample_model: str 
     describe = getattr(module, 'describe', None)
     told = dict(describe(sample_model=sample_model)) if callable(describe) else {}
     return told | dict(getattr(dataloader.dataset, 'metainfo', None) or {})
-
-
-def read_side_file(samples: str | Path) -> dict[str, Any]:
-    """Facts that `tools/sample.py` wrote next to samples, `<samples>.json`; {} if there is no such file.
-
-    Raises:
-        ValueError: the file is not a JSON object.
-    """
-    path = Path(samples).with_name(Path(samples).name + '.json')
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f'{path} is not JSON ({error}): delete it, or sample again') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__}, expected facts by name: delete it, or sample again')
-    return content
 
 
 def build_report(

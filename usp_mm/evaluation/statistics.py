@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, broadcast_object_list, get_dist_info, is_main_process
+from mmengine.dist import all_reduce, broadcast_object_list, get_dist_info
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
 from usp_mm.files import write_whole
 from usp_mm.functional.metrics import RunningMoments
 
@@ -55,47 +57,46 @@ def reference_statistics(
         neighbours: the feature for precision and recall.
         batch_size: images at a time; the result does not depend on it beyond rounding.
         cache_dir: see `cache_folder`.
+
+    Raises:
+        SystemExit: on the other processes, if the main one fails at what it does alone.
     """
-    computed: ReferenceStatistics | None = None
+    found: ReferenceStatistics | None = None
     if reference.images is not None:
-        file = _cache_file(reference, extractor, features, neighbours, cache_dir) if is_main_process() else Path()
-        kept = [file.is_file()]
-        broadcast_object_list(kept)
-        if not kept[0]:
-            computed = _compute(reference, extractor, features, neighbours, device, batch_size)
-        if is_main_process():
-            if computed is None:
-                computed = _read(file)
-            else:
-                _write(file, computed)
-                MMLogger.get_current_instance().info(f"statistics of reference '{reference.path}' are kept in {file}")
-    if not is_main_process():
-        return None
-    moments = reference.moments() if reference.has_moments else computed.moments
-    return ReferenceStatistics(moments, torch.zeros(0, 0) if computed is None else computed.neighbours)
+        wanted = () if reference.has_moments else tuple(features)
+        file = decide_on_rank0(lambda: _cache_file(reference, extractor, wanted, neighbours, cache_folder(cache_dir)))
+        found = run_on_rank0(lambda: _read(file, wanted))
+        if not decide_on_rank0(lambda: found is not None):
+            found = _compute(reference, extractor, wanted, neighbours, device, batch_size)
+            run_on_rank0(lambda: _write(file, found, reference))
+    return run_on_rank0(lambda: _complete(reference, found))
 
 
-def _cache_file(
-    reference: Reference, extractor: nn.Module, features: Sequence[str], neighbours: str, cache_dir: str | Path | None
-) -> Path:
+def _complete(reference: Reference, found: ReferenceStatistics | None) -> ReferenceStatistics:
+    """What the reference brings along, and what was `found` of its images."""
+    moments = reference.moments() if reference.has_moments else found.moments
+    return ReferenceStatistics(moments, torch.zeros(0, 0) if found is None else found.neighbours)
+
+
+def _cache_file(reference: Reference, extractor: nn.Module, wanted: Sequence[str], neighbours: str, cache: Path) -> Path:
     key = dict(
-        content=reference.content_hash(),
+        content=reference.content_hash(cache),
         image_size=reference.image_size,
         extractor=extractor.identity,
-        moments=[] if reference.has_moments else list(features),
+        moments=list(wanted),
         neighbours=[neighbours, reference.num_neighbours],
     )
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_folder(cache_dir) / 'references' / f'{reference.path.stem}-{digest[:24]}.npz'
+    return cache / 'references' / f'{reference.path.stem}-{digest[:24]}.npz'
 
 
 def _compute(
-    reference: Reference, extractor: nn.Module, features: Sequence[str], neighbours: str, device: torch.device, batch_size: int
+    reference: Reference, extractor: nn.Module, wanted: Sequence[str], neighbours: str, device: torch.device, batch_size: int
 ) -> ReferenceStatistics:
     """One pass over the images, each process over its share."""
     rank, world = get_dist_info()
     images, chosen = reference.images, set(reference.neighbour_indices)
-    moments = {} if reference.has_moments else {name: RunningMoments() for name in features}
+    moments = {name: RunningMoments() for name in wanted}
     rows = NumberedFeatures()
     progress = tqdm(desc=f'reference {reference.path.name}', total=images.num, unit='image', leave=False, disable=rank > 0)
     with progress:
@@ -129,19 +130,27 @@ def _add_up(moments: RunningMoments) -> None:
     moments.count = int(count)
 
 
-def _write(file: Path, statistics: ReferenceStatistics) -> None:
+def _write(file: Path, statistics: ReferenceStatistics, reference: Reference) -> None:
     arrays = {'neighbours': statistics.neighbours.numpy()}
     for name, (mean, covariance) in statistics.moments.items():
         arrays |= {f'mean_{name}': mean.numpy(), f'covariance_{name}': covariance.numpy()}
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(file) as out:
         np.savez(out, **arrays)
+    MMLogger.get_current_instance().info(f"statistics of reference '{reference.path}' are kept in {file}")
 
 
-def _read(file: Path) -> ReferenceStatistics:
-    with np.load(file, allow_pickle=False) as arrays:
-        names = [key.removeprefix('mean_') for key in arrays if key.startswith('mean_')]
-        moments = {
-            name: (torch.from_numpy(arrays[f'mean_{name}']), torch.from_numpy(arrays[f'covariance_{name}'])) for name in names
-        }
-        return ReferenceStatistics(moments, torch.from_numpy(arrays['neighbours']))
+def _read(file: Path, wanted: Sequence[str]) -> ReferenceStatistics | None:
+    """None if there is no file, or a broken one."""
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            moments = {
+                name: (torch.from_numpy(arrays[f'mean_{name}']), torch.from_numpy(arrays[f'covariance_{name}']))
+                for name in wanted
+            }
+            return ReferenceStatistics(moments, torch.from_numpy(arrays['neighbours']))
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+        MMLogger.get_current_instance().warning(f"the kept statistics '{file}' are broken ({error}): they are computed anew")
+        return None

@@ -1,22 +1,22 @@
 """Encode a folder of images into a latent cache, alone or as one of several processes."""
 
-import fcntl
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import MMLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from usp_mm.files import explain_full_disk
+from usp_mm.files import explain_full_disk, locked
 from usp_mm.vaes import LatentCodec
 
+from ..rank0 import decide_on_rank0, run_on_rank0
 from .crops import CroppedImages, stack_or_error
 from .manifest import LOCK, SAMPLES
 from .plan import CacheSpec, finish, prepare
@@ -59,58 +59,34 @@ def write_cache(
     """
     out = Path(out)
     rank, world_size = get_dist_info()
-    plan, complete = _prepare_on_rank0(data_root, out, codec, spec, rank)
     logger = MMLogger.get_current_instance()
-    if complete:
-        logger.info(f"latent cache '{out}' is complete already: nothing to do")
-        return plan
-    shards = all_shards(out, plan)
-    mine = [shard for shard in shards[rank::world_size] if not shard.is_whole()]
-    if rank == 0 and len(shards) < world_size:
-        logger.warning(f'{len(shards)} shards occupy only as many of {world_size} processes: use a smaller shard size')
-    lock = _locked(out) if rank == 0 else nullcontext()
-    with lock, explain_full_disk(out, lambda: sum(shard.num_bytes for shard in mine if not shard.is_whole())):
+    with ExitStack() as held:
+        plan, complete = decide_on_rank0(lambda: _begin(held, data_root, out, codec, spec))
+        if complete:
+            logger.info(f"latent cache '{out}' is complete already: nothing to do")
+            return plan
+        shards = all_shards(out, plan)
+        mine = [shard for shard in shards[rank::world_size] if not shard.is_whole()]
+        if rank == 0 and len(shards) < world_size:
+            logger.warning(f'{len(shards)} shards occupy only as many of {world_size} processes: use a smaller shard size')
+        held.enter_context(explain_full_disk(out, lambda: sum(shard.num_bytes for shard in mine if not shard.is_whole())))
         with _tf32(spec.encode_dtype == 'tf32'):
             _write_shards(mine, plan, data_root, codec.to(device), batch_size, num_workers, show=rank == 0)
         barrier()
-        if rank == 0:
-            finish(out, plan)
+        run_on_rank0(lambda: finish(out, plan))
     if rank == 0:
         logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples in {len(shards)} shards")
     barrier()
     return plan
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the cache's folder against other writers; the lock dies with the process.
-
-    Raises:
-        ValueError: somebody else holds it.
-    """
-    path = out / LOCK
-    with path.open('wb') as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by loader processes
-        except (BlockingIOError, PermissionError) as error:
-            raise ValueError(f"another process is writing latent cache '{out}': wait for it or stop it") from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _prepare_on_rank0(data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec, rank: int) -> tuple[dict[str, Any], bool]:
-    """`prepare` by one process; if it raises there, the others exit quietly."""
-    answer: list[Any] = [None]
-    try:
-        if rank == 0:
-            answer = [prepare(data_root, out, codec, spec)]
-    finally:
-        broadcast_object_list(answer)
-    if answer[0] is None:
-        raise SystemExit(1)
-    return answer[0]
+def _begin(held: ExitStack, data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec) -> tuple[dict[str, Any], bool]:
+    """`prepare`, and lock a cache that is not complete until `held` closes."""
+    plan, complete = prepare(data_root, out, codec, spec)
+    if not complete:
+        taken = f"another process is writing latent cache '{out}': wait for it or stop it"
+        held.enter_context(locked(out / LOCK, taken))
+    return plan, complete
 
 
 def _write_shards(
