@@ -113,6 +113,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
 
     if 'denoiser' not in cfg.model:
         return  # load_generator says what is wrong
+    if args.amp:
+        cfg.model.sample_dtype = 'bfloat16'
     if args.steps is not None:
         cfg.model.sampler.num_steps = args.steps
         sampler = MODELS.build(cfg.model.sampler).describe()
@@ -143,7 +145,7 @@ def main() -> None:
     from usp_mm.apis.sampling import requested_classes
 
     model = load_generator(cfg, args.checkpoint, args.device, sample_model=args.sample_model)
-    draw = dict(seed=args.seed, batch_size=args.batch_size, amp=args.amp)
+    draw = dict(seed=args.seed, batch_size=args.batch_size)
     requests = requested_classes(model, args.classes, args.per_class) if args.classes else []
     if requests and rank == 0:
         draw_pictures(model, args, draw)

@@ -39,7 +39,6 @@ def write_samples(
     seed: int = 0,
     batch_size: int = 32,
     sample_model: str | None = None,
-    amp: bool = False,
 ) -> dict[str, Any]:
     """Write samples 0 … num - 1 as ADM's evaluator reads them, or what is missing of them.
 
@@ -57,7 +56,6 @@ def write_samples(
         seed: of labels and noise.
         batch_size: samples at a time. (A sampler that chooses its steps for a batch as a whole gets fixed batches instead.)
         sample_model: 'ema' or 'orig'; the model's own if None.
-        amp: bfloat16 autocast of the network.
 
     Returns:
         What is in `<out>.json`.
@@ -75,7 +73,7 @@ def write_samples(
     requests = SampleRequests(num, model.denoiser.num_classes, label_mode, seed)
     parts = SampleParts(_beside(out, '.parts'), num, model.denoiser.geometry.img_size)
     with ExitStack() as held:
-        facts, missing = decide_on_rank0(lambda: _begin(held, model, out, parts, requests, sample_model, amp))
+        facts, missing = decide_on_rank0(lambda: _begin(held, model, out, parts, requests, sample_model))
         if missing is None:
             MMLogger.get_current_instance().info(f"'{out}' is complete already: nothing to do")
             return facts
@@ -84,7 +82,7 @@ def write_samples(
         held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))
         held.enter_context(_one_thread())
         progress = Progress(parts, missing, rank)
-        draw = dict(seed=seed, sample_model=sample_model, amp=amp)
+        draw = dict(seed=seed, sample_model=sample_model)
         _sample_blocks(model, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
         progress.wait_for_others()
         run_on_rank0(lambda: _finish(out, parts, requests, facts))
@@ -99,7 +97,6 @@ def _begin(
     parts: SampleParts,
     requests: SampleRequests,
     sample_model: str | None,
-    amp: bool,
 ) -> tuple[dict[str, Any], list[int] | None]:
     """Lock `out` until `held` closes, check all that can be checked, and write the plan.
 
@@ -109,7 +106,7 @@ def _begin(
     if not out.parent.is_dir():
         raise FileNotFoundError(f"cannot write '{out}': folder '{out.parent}' does not exist, create it first")
     held.enter_context(locked(_beside(out, '.lock'), f"another process is writing '{out}': wait for it or stop it"))
-    plan = make_plan(model, requests, sample_model, amp)
+    plan = make_plan(model, requests, sample_model)
     facts = make_facts(model, plan)
     if out.exists():
         return _facts_of_finished(out, plan), None

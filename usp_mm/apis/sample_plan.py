@@ -22,14 +22,13 @@ _TRAINING_ONLY = ('init_cfg', 'class_dropout', 'with_cp')
 _LIBRARIES = ('usp-mm', 'torch', 'mmengine', 'diffusers')
 
 
-def make_plan(model: LatentDiffusionGenerator, requests: SampleRequests, sample_model: str | None, amp: bool) -> dict[str, Any]:
+def make_plan(model: LatentDiffusionGenerator, requests: SampleRequests, sample_model: str | None) -> dict[str, Any]:
     """Everything that the samples' pixels depend on, as JSON values: not batch size, processes, paths or device.
 
     Args:
         model: from `load_generator`.
         requests: the samples' labels.
         sample_model: 'ema' or 'orig'; the model's own if None.
-        amp: whether the network is under bfloat16 autocast.
     """
     asked = {key: requests.metainfo[key] for key in ('label_mode', 'seed', 'num_samples', 'num_classes')}
     codec = model.data_preprocessor.codec
@@ -42,7 +41,6 @@ def make_plan(model: LatentDiffusionGenerator, requests: SampleRequests, sample_
         checkpoint_sha256=sha256(Path(model.checkpoint))[:_DIGITS],
         denoiser={key: value for key, value in settings.items() if key not in _TRAINING_ONLY},
         vae=dict(name=codec.name, weight_hash=codec.weight_hash, dtype=str(codec.dtype), scale=_plain(codec.scale)),
-        arithmetic='bfloat16 autocast' if amp else 'float32',
         **model.describe(sample_model),
     )
     return json.loads(json.dumps(plan))

@@ -81,7 +81,6 @@ def sample_classes(
     seed: int = 0,
     batch_size: int = 16,
     sample_model: str | None = None,
-    amp: bool = False,
 ) -> list[np.ndarray]:
     """Pictures of classes.
 
@@ -94,7 +93,6 @@ def sample_classes(
         seed: of the samples.
         batch_size: samples at a time.
         sample_model: 'ema' or 'orig'; the model's own if None.
-        amp: bfloat16 autocast of the network.
 
     Returns:
         For each entry of `classes` uint8[n, H, W, 3], RGB.
@@ -103,7 +101,7 @@ def sample_classes(
         ValueError: a class that there is not.
     """
     requests = requested_classes(model, classes, per_class)
-    return _sample_frames(model, requests, 1, batch_size, seed=seed, sample_model=sample_model, amp=amp)[0]
+    return _sample_frames(model, requests, 1, batch_size, seed=seed, sample_model=sample_model)[0]
 
 
 def sample_trajectory(
@@ -115,7 +113,6 @@ def sample_trajectory(
     seed: int = 0,
     batch_size: int = 16,
     sample_model: str | None = None,
-    amp: bool = False,
 ) -> list[list[np.ndarray]]:
     """How the pictures of `sample_classes` came about: decoded states at even distances, and at last the pictures.
 
@@ -128,7 +125,7 @@ def sample_trajectory(
     if num_frames < 2:
         raise ValueError(f'num_frames={num_frames} must be 2 or more')
     requests = requested_classes(model, classes, per_class)
-    return _sample_frames(model, requests, num_frames, batch_size, seed=seed, sample_model=sample_model, amp=amp)
+    return _sample_frames(model, requests, num_frames, batch_size, seed=seed, sample_model=sample_model)
 
 
 def requested_classes(model: LatentDiffusionGenerator, classes: Sequence[int | str], per_class: int) -> list[ClassRequest]:
@@ -144,21 +141,18 @@ def sample_images(
     *,
     seed: int,
     sample_model: str | None,
-    amp: bool,
 ) -> np.ndarray:
     """Samples as uint8[N, H, W, 3], RGB.
 
     Args:
         index, label: int64[N].
         on_step: called with (step, latents) after each step.
-        seed, sample_model, amp: as in `sample_classes`.
+        seed, sample_model: as in `sample_classes`.
 
     Raises:
         ValueError: a latent that is not finite.
     """
-    device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-        latents = model.sample_latents(index, label, seed=seed, sample_model=sample_model, on_step=on_step)
+    latents = model.sample_latents(index, label, seed=seed, sample_model=sample_model, on_step=on_step)
     broken = (~latents.flatten(1).isfinite().all(1)).nonzero().flatten()
     if len(broken):
         first = int(broken[0])
