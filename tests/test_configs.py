@@ -1,6 +1,6 @@
 """Every leaf config says what it is; of pretraining and understanding, the name tells the truth, and it builds and steps.
 
-Generation configs have test_configs_generation.py for that.
+Generation configs have test_configs_generation.py for that, feature extractors test_configs_features.py.
 """
 
 import ast

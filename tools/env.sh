@@ -1,5 +1,6 @@
-# Sourced by quickstart.sh and test.sh: `ensure_env core` or `ensure_env all` makes or reuses the environment
-# $USP_VENV (default: .venv in the project) with exactly what requirements/constraints.txt pins.
+# Sourced by quickstart.sh and test.sh: `ensure_env core`, `ensure_env gen` (with the generators' libraries) or
+# `ensure_env all` (with those for segmentation and development too) makes or reuses the environment $USP_VENV
+# (default: .venv in the project) with exactly what requirements/constraints.txt pins.
 # A second call installs nothing; an interrupted one is taken up again.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -18,17 +19,27 @@ find_python() {
 }
 
 ensure_env() {
-    local base files extras="$1" stamp="$USP_VENV/usp-installed" wanted python="$USP_VENV/bin/python"
+    local base extra enough files extras="$1" stamp="$USP_VENV/usp-installed" wanted python="$USP_VENV/bin/python"
     wanted="$ROOT $(cat "$ROOT"/requirements/*.txt "$ROOT/setup.py" "$ROOT/pyproject.toml" | sha256sum | cut -d' ' -f1)"
-    # `all` satisfies `core`.
-    if [ -f "$stamp" ] && { [ "$(cat "$stamp")" = "$wanted all" ] || [ "$(cat "$stamp")" = "$wanted $extras" ]; }; then
-        return
-    fi
-    rm -f "$stamp"
     files=(-r "$ROOT/requirements/runtime.txt")
-    if [ "$extras" = all ]; then
-        files+=(-r "$ROOT/requirements/seg.txt" -r "$ROOT/requirements/gen.txt" -r "$ROOT/requirements/dev.txt")
-    fi
+    case "$extras" in  # `all` satisfies `gen`, and that `core`
+        core) enough=(core gen all) ;;
+        gen) enough=(gen all) files+=(-r "$ROOT/requirements/gen.txt") ;;
+        all)
+            enough=(all)
+            files+=(-r "$ROOT/requirements/seg.txt" -r "$ROOT/requirements/gen.txt" -r "$ROOT/requirements/dev.txt")
+            ;;
+        *)
+            echo "ensure_env: unknown environment '$extras': expected core, gen or all" >&2
+            return 2
+            ;;
+    esac
+    for extra in "${enough[@]}"; do
+        if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $extra" ]; then
+            return
+        fi
+    done
+    rm -f "$stamp"
     if ! "$python" -m pip --version >/dev/null 2>&1; then
         base="$(find_python)" || return
         "$base" -m venv "$USP_VENV" || return

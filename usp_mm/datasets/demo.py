@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.logging import MMLogger
@@ -62,7 +63,7 @@ def make_demo_data(out: str | Path, config: DemoData = DemoData()) -> bool:
     """
     out, logger = Path(out), MMLogger.get_current_instance()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        _check_identical(out, config)
+        check_identical(out, config)
         logger.info(f'{out}: already there, complete and unchanged')
         return False
     images, labels, splits = _load_digits(config)
@@ -72,14 +73,14 @@ def make_demo_data(out: str | Path, config: DemoData = DemoData()) -> bool:
             for name, scenes, split in zip(('train', 'val'), ('training', 'validation'), splits, strict=True):
                 _write_digits(folder / 'imagenet' / name, images, labels, split, config, progress)
                 _write_scenes(folder / 'ade20k', scenes, images[split], labels[split], config, progress)
-        manifest = {'config': asdict(config), 'scene_classes': SCENE_CLASSES, 'sha256': _digest(folder)}
+        manifest = {'config': asdict(config), 'scene_classes': SCENE_CLASSES, 'sha256': digest(folder)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
     logger.info(f'{out}: {len(splits[0])} + {len(splits[1])} digits, {config.train_scenes} + {config.val_scenes} scenes')
     return True
 
 
-def _check_identical(out: Path, config: DemoData) -> None:
-    """Raise unless `out` holds what `config` asks for, unchanged."""
+def check_identical(out: Path, config: Any) -> None:
+    """FileExistsError unless `out` holds the demo data that `config`, a dataclass, asks for, unchanged."""
     fix = 'choose another folder or remove this one'
     manifest = out / MANIFEST
     if not manifest.is_file():
@@ -87,17 +88,17 @@ def _check_identical(out: Path, config: DemoData) -> None:
     recorded = json.loads(manifest.read_text())
     if recorded['config'] != asdict(config):
         raise FileExistsError(f'{out} holds demo data of {recorded["config"]}, asked for {asdict(config)}: {fix}')
-    if recorded['sha256'] != _digest(out):
+    if recorded['sha256'] != digest(out):
         raise FileExistsError(f'{out} holds demo data whose files were changed, added or removed: {fix}')
 
 
-def _digest(folder: Path) -> str:
+def digest(folder: Path) -> str:
     """SHA-256 over the sorted paths and contents of a folder, its manifest apart."""
-    digest = hashlib.sha256()
+    content = hashlib.sha256()
     for path in sorted(path for path in folder.rglob('*') if path.is_file() and path != folder / MANIFEST):
-        digest.update(path.relative_to(folder).as_posix().encode() + b'\0')
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+        content.update(path.relative_to(folder).as_posix().encode() + b'\0')
+        content.update(hashlib.sha256(path.read_bytes()).digest())
+    return content.hexdigest()
 
 
 def _load_digits(config: DemoData) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:

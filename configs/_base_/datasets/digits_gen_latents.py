@@ -1,4 +1,4 @@
-# scikit-learn's handwritten digits at 64x64, cached by the quickstart; real digits are the reference
+# scikit-learn's handwritten digits at 64x64, cached by the quickstart; the features of a small classifier judge the samples
 _base_ = './in1k_gen_latents.py'
 
 train_dataloader = dict(
@@ -12,7 +12,11 @@ val_evaluator = dict(
     metrics=dict(
         _delete_=True,
         type='FeatureMetrics',
-        extractor=dict(type='PixelFeatures', size=16),
+        extractor=dict(
+            type='ClassifierFeatures',
+            config='configs/features/resnet18-w16_1xb64-coslr-8e_digits.py',
+            checkpoint='work_dirs/quickstart/features/epoch_8.pth',
+        ),
         reference='work_dirs/quickstart/data/imagenet/train',
     )
 )

@@ -1,0 +1,46 @@
+"""Linear probes of the pretrained encoder and of a random one, with the same seed, data and schedule."""
+
+import argparse
+from pathlib import Path
+
+from . import pretrain
+from .stages import Stages, last_checkpoint, latent_options, mean_of, scalars, vae_options
+
+CONFIG = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
+WARMUP = 10  # epochs
+NEEDS = 'pretrain'
+
+
+def inputs(work_dir: Path, seeds: int) -> list[Path]:
+    checkpoints = [pretrain.run_dir(work_dir, seed) / 'last_checkpoint' for seed in range(seeds)]
+    caches = [work_dir / 'latents' / split / 'manifest.json' for split in ('train', 'val')]
+    return [work_dir / 'vae' / 'config.json', *caches, *checkpoints]
+
+
+def run(stages: Stages, args: argparse.Namespace) -> dict:
+    return dict(runs=[probe(stages, args, seed) for seed in range(args.seeds)])
+
+
+def probe(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
+    work_dir, accuracy = stages.work_dir, {}
+    epochs = [f'train_cfg.max_epochs={args.probe_epochs}'] if args.probe_epochs else []
+    options = [f'randomness.seed={seed}', *vae_options(work_dir), *latent_options(work_dir, 'train', 'val'), *epochs]
+    starts = {
+        'usp': f'model.backbone.init_cfg.checkpoint={last_checkpoint(pretrain.run_dir(work_dir, seed))}',
+        'random': 'model.backbone.init_cfg=None',
+    }
+    for start, init in starts.items():
+        folder = work_dir / f'probe-{start}-seed{seed}'
+        stages.run(
+            f'probe {start} seed {seed}', 'tools/train.py', CONFIG, '--work-dir', folder, '--cfg-options', *options, init
+        )
+        accuracy[start] = [record['accuracy/top1'] for record in scalars(folder) if 'accuracy/top1' in record][-1]
+    return dict(seed=seed, accuracy=accuracy)
+
+
+def rows(result: dict) -> dict[str, str]:
+    names = {'usp': 'USP', 'random': 'random'}
+    return {
+        f'linear probe, {name} encoder': mean_of([run['accuracy'][start] for run in result['runs']], 2) + ' %'
+        for start, name in names.items()
+    }
