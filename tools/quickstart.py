@@ -65,7 +65,7 @@ def report(stages: Stages, results: dict[str, dict], seeds: int) -> None:
     for name, result in results.items():
         for row in PARTS[name].rows(result).items():
             table.add_row(*row)
-    table.add_row('time', f'{sum(stages.seconds.values()):.0f} s on {device_name()}')
+    table.add_row('time', f'{stages.total:.0f} s on {device_name()}')
     table.add_row('TensorBoard', f'tensorboard --logdir {stages.work_dir}')
     table.add_row('summary', str(summary_file))
     console.print(table)

@@ -51,7 +51,7 @@ def compare(stages: Stages, args: argparse.Namespace, model: str, judge: str) ->
     work_dir, metric = stages.work_dir, 'val_evaluator.metrics'
     options = [
         *vae_options(work_dir), *latent_options(work_dir, 'train'), f'{metric}.reference={work_dir}/data/imagenet/train',
-        f'{metric}.extractor.checkpoint={judge}', f'{metric}.cache_dir={work_dir}/statistics',
+        f'{metric}.extractor.checkpoint={judge}',
     ]  # fmt: skip
     if args.generate_steps:
         interval = max(1, args.generate_steps // VALIDATIONS)
@@ -60,15 +60,16 @@ def compare(stages: Stages, args: argparse.Namespace, model: str, judge: str) ->
         options += [f'val_dataloader.dataset.num_samples={args.generate_samples}']
     folders: dict[str, list[Path]] = {arm: [] for arm in CONFIGS[model]}
     for seed in range(args.seeds):
+        commands = {}
         for arm, config in CONFIGS[model].items():
             folder = work_dir / f'{model}-{arm.lower()}-seed{seed}'
             encoder = last_checkpoint(pretrain.run_dir(work_dir, seed))
-            init = [f'model.denoiser.init_cfg.checkpoint={encoder}'] if arm == 'USP' else []
-            stages.run(
-                f'{model} {arm} seed {seed}', 'tools/train.py', config, '--work-dir', folder,
-                '--cfg-options', f'randomness.seed={seed}', *options, *init,
-            )  # fmt: skip
+            own = [f'randomness.seed={seed}', f'{metric}.cache_dir={work_dir}/statistics/{arm.lower()}']
+            own += [f'model.denoiser.init_cfg.checkpoint={encoder}'] if arm == 'USP' else []
+            command = ['tools/train.py', config, '--work-dir', folder, '--cfg-options', *own, *options]
+            commands[f'{model} {arm} seed {seed}'] = command
             folders[arm].append(folder)
+        stages.run_together(commands)
     curve, numbers = work_dir / f'convergence-{model}.png', work_dir / f'convergence-{model}.json'
     arms = [f'{arm}={",".join(map(str, runs))}' for arm, runs in folders.items()]
     stages.run(

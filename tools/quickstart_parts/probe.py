@@ -29,11 +29,12 @@ def probe(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
         'usp': f'model.backbone.init_cfg.checkpoint={last_checkpoint(pretrain.run_dir(work_dir, seed))}',
         'random': 'model.backbone.init_cfg=None',
     }
-    for start, init in starts.items():
-        folder = work_dir / f'probe-{start}-seed{seed}'
-        stages.run(
-            f'probe {start} seed {seed}', 'tools/train.py', CONFIG, '--work-dir', folder, '--cfg-options', *options, init
-        )
+    folders = {start: work_dir / f'probe-{start}-seed{seed}' for start in starts}
+    stages.run_together({
+        f'probe {start} seed {seed}': ['tools/train.py', CONFIG, '--work-dir', folders[start], '--cfg-options', *options, init]
+        for start, init in starts.items()
+    })  # fmt: skip
+    for start, folder in folders.items():
         accuracy[start] = [record['accuracy/top1'] for record in scalars(folder) if 'accuracy/top1' in record][-1]
     return dict(seed=seed, accuracy=accuracy)
 

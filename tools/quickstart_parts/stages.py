@@ -1,12 +1,13 @@
 """Running the commands of the quickstart, and reading what they logged."""
 
 import json
+import os
 import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,11 +16,17 @@ console = Console()
 
 
 class Stages:
-    """Runs commands one after another, each with its own log file, and remembers their times."""
+    """Runs commands, each with its own log file, and remembers their times.
+
+    Attributes:
+        seconds: of each command.
+        total: seconds of all, those that ran side by side counted once.
+    """
 
     def __init__(self, work_dir: Path) -> None:
         self.work_dir = work_dir
         self.seconds: dict[str, float] = {}
+        self.total = 0.0
 
     def run(self, name: str, *command: object) -> None:
         """Run `python COMMAND`; its output goes to WORK_DIR/logs/NAME.log.
@@ -27,30 +34,58 @@ class Stages:
         Raises:
             SystemExit: the command failed; its last lines are shown.
         """
+        self.run_together({name: command})
+
+    def run_together(self, commands: Mapping[str, Sequence[object]]) -> None:
+        """`run` several commands side by side, which share the processor's cores."""
+        threads = {}
+        if len(commands) > 1:
+            threads['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // len(commands)))
+        jobs = {name: self._start(name, command, threads) for name, command in commands.items()}
+        self.seconds.update(dict.fromkeys(jobs, 0.0))  # in the order of their start
+        start, running = time.monotonic(), dict(jobs)
+        try:
+            with console.status('…') as status:
+                while running:
+                    time.sleep(0.1)
+                    seconds = time.monotonic() - start
+                    last = '  |  '.join(_tail(log, 1)[-(console.width // len(running) - 15) :] for _, log in running.values())
+                    status.update(f'{seconds:4.0f} s  {last}')
+                    for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
+                        self.seconds[name] = round(seconds, 1)
+                        self._check(name, *running.pop(name))
+        except KeyboardInterrupt:
+            sys.exit('interrupted: run the same command again; data, VAE and latent caches that are finished are kept')
+        finally:
+            for process, _ in running.values():
+                process.terminate()
+                process.wait()
+            self.total += time.monotonic() - start
+
+    def _start(self, name: str, command: Sequence[object], env: dict[str, str]) -> tuple[subprocess.Popen, Path]:
         words = [str(word) for word in command]
         console.print(f'\n[bold]{name}[/]  python {shlex.join(words)}', highlight=False, soft_wrap=True)
         log = self.work_dir / 'logs' / f'{name.replace(" ", "-")}.log'
         log.parent.mkdir(parents=True, exist_ok=True)
-        start, lines = time.monotonic(), deque[str](maxlen=20)
-        with log.open('w') as file, console.status('…') as status:
+        with log.open('wb') as file:
             process = subprocess.Popen(
-                [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
+                [sys.executable, *words], stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **env}
             )
-            try:
-                for line in process.stdout:
-                    file.write(line)
-                    lines.append(line.rstrip())
-                    status.update(f'{time.monotonic() - start:4.0f} s  {lines[-1][-(console.width - 15) :]}')
-                code = process.wait()
-            except KeyboardInterrupt:
-                process.terminate()
-                process.wait()
-                sys.exit('interrupted: run the same command again; data, VAE and latent caches that are finished are kept')
-        self.seconds[name] = round(time.monotonic() - start, 1)
-        if code:
-            console.print('\n'.join(lines), markup=False, highlight=False)
-            sys.exit(f"stage '{name}' failed (exit code {code}); its log: {log}")
-        console.print(f'  {self.seconds[name]:.0f} s, log: {log}', highlight=False)
+        return process, log
+
+    def _check(self, name: str, process: subprocess.Popen, log: Path) -> None:
+        if process.returncode:
+            console.print(_tail(log, 20), markup=False, highlight=False)
+            sys.exit(f"stage '{name}' failed (exit code {process.returncode}); its log: {log}")
+        console.print(f'  {name}: {self.seconds[name]:.0f} s, log: {log}', highlight=False)
+
+
+def _tail(log: Path, num: int) -> str:
+    """The last lines of a log."""
+    with log.open('rb') as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        lines = file.read().decode(errors='replace').replace('\r', '\n').rstrip().splitlines()
+    return '\n'.join(lines[-num:])
 
 
 def scalars(run_dir: Path) -> list[dict]:
