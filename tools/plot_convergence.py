@@ -38,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--gpu-hours', action=argparse.BooleanOptionalAction, default=True, help='whether to draw the panel against hours'
     )
+    parser.add_argument('--log', action='store_true', help='a logarithmic axis for the metric')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write curves and speed-ups there too')
     return parser.parse_args()
 
@@ -114,7 +115,7 @@ def main() -> None:
     curves = [curve(label, arm, metric) for label, arm in arms.items()]
     speed_ups = [speed_up(one, other, lower) for one in curves for other in curves if one is not other]
     hours = 'GPU-hours' if all(run.info.get('device') == 'cuda' for run in runs) else 'process-hours'
-    draw_curves(curves, metric, args.out, hours if args.gpu_hours else None)
+    draw_curves(curves, metric, args.out, hours if args.gpu_hours else None, args.log)
     show(curves, speed_ups, metric, lower, hours)
     print(f'{args.out}: {metric}, {"lower" if lower else "higher"} is better')
     if args.json:

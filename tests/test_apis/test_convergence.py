@@ -152,6 +152,8 @@ def test_which_way_is_better():
 def test_the_picture(arms, tmp_path):
     draw_curves(arms, 'Feature/FD', tmp_path / 'a' / 'both.png')
     draw_curves(arms, 'Feature/FD', tmp_path / 'one.png', hours=None)
+    draw_curves(arms, 'Feature/FD', tmp_path / 'a' / 'log.png', hours=None, log=True)
+    assert (tmp_path / 'a' / 'log.png').read_bytes() != (tmp_path / 'one.png').read_bytes()
     both, one = (Image.open(tmp_path / name) for name in ('a/both.png', 'one.png'))
     assert both.size == (1920, 720) and one.size == (960, 720)
     assert len(set(both.convert('RGB').getdata())) > 50

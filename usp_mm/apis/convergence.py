@@ -140,10 +140,13 @@ def speed_up(arm: Curve, other: Curve, lower: bool) -> SpeedUp:
     )
 
 
-def draw_curves(curves: Sequence[Curve], metric: str, out: str | Path, hours: str | None = 'GPU-hours') -> None:
+def draw_curves(
+    curves: Sequence[Curve], metric: str, out: str | Path, hours: str | None = 'GPU-hours', log: bool = False
+) -> None:
     """A picture of the curves against steps and, unless `hours` is None, against hours, whose axis it names.
 
-    A band is one standard deviation either way. The file's kind follows from its suffix.
+    A band is one standard deviation either way; `log` draws the metric on a logarithmic axis. The file's kind follows from
+    its suffix.
 
     Raises:
         ValueError: a suffix that matplotlib cannot write.
@@ -160,7 +163,9 @@ def draw_curves(curves: Sequence[Curve], metric: str, out: str | Path, hours: st
                 low, high = one.values - one.deviation, one.values + one.deviation
                 panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         panel.set(xlabel=name, ylabel=metric, xlim=(0, None))
-        panel.grid(alpha=0.3)
+        if log:
+            panel.set_yscale('log')
+        panel.grid(alpha=0.3, which='both')
         panel.legend()
     suffix = out.suffix.lstrip('.').lower()
     known = sorted(figure.canvas.get_supported_filetypes())
