@@ -1,12 +1,21 @@
 """Fixtures that several areas share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 from small_world import SmallWorld
 from vae_files import GOLDEN_KL16, kl_weights, save
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+
+
+@pytest.fixture(autouse=True)
+def _no_default_scope_left() -> Iterator[None]:
+    """A Runner sets the process's default scope; the next test starts without one."""
+    yield
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

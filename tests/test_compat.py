@@ -130,7 +130,7 @@ def test_registries_are_told_at_once_or_on_import(tmp_path, monkeypatch):
     (tmp_path / 'project_a').mkdir()
     (tmp_path / 'project_a' / '__init__.py').touch()
     (tmp_path / 'project_a' / 'registry.py').write_text(
-        "from mmengine.registry import Registry\nHOOKS = Registry('hook')\nLOOPS = Registry('loop')\n"
+        "from mmengine.registry import Registry\nHOOKS = Registry('hook')\nVISUALIZERS = Registry('visualizer')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(compat, 'PROJECTS', ('project_a', 'project_b'))
@@ -143,7 +143,7 @@ def test_registries_are_told_at_once_or_on_import(tmp_path, monkeypatch):
     assert 'project_a.registry' not in sys.modules
     imported = importlib.import_module('project_a.registry')
     assert imported.HOOKS._locations == ['usp_mm.engine']
-    assert imported.LOOPS._locations == []  # MMEngine's registries share one default list
+    assert imported.VISUALIZERS._locations == []  # MMEngine's registries share one default list
 
     compat.register_on_import()
     assert present.HOOKS._locations == ['usp_mm.engine']
