@@ -94,6 +94,12 @@ def test_a_run_killed_and_resumed_ends_as_an_uninterrupted_one(options, tmp_path
     assert last == scores[-1]
     assert len(list((tmp_path / 'whole').glob('*/vis_data/vis_image/samples_*.png'))) == 2
 
+    options = [option.replace('val_', 'test_', 1) for option in options if option.startswith(('model.', 'val_'))]
+    command = ['tools/test.py', CONFIG, tmp_path / 'whole' / 'iter_12.pth', '--work-dir', tmp_path / 'test']
+    tested = run_tool(*command, '--out', tmp_path / 'scores.json', '--cfg-options', *options)
+    assert tested.returncode == 0, tested.stderr
+    assert json.loads((tmp_path / 'scores.json').read_text())['Feature/FD'] == scores[-1]
+
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_the_doubled_batch(options, tmp_path):
