@@ -61,6 +61,8 @@ def check_inputs(parts: list[str], work_dir: Path, seeds: int) -> None:
 def report(stages: Stages, results: dict[str, dict], seeds: int) -> None:
     """Print the table and write summary.json, which keeps what parts of earlier calls wrote."""
     table = Table(title=f'USP on handwritten digits ({seeds} seed{"s" * (seeds > 1)})', show_header=False)
+    table.add_column()
+    table.add_column(overflow='fold')
     summary_file = stages.work_dir / 'summary.json'
     for name, result in results.items():
         for row in PARTS[name].rows(result).items():

@@ -77,7 +77,7 @@ class Stages:
         if process.returncode:
             console.print(_tail(log, 20), markup=False, highlight=False)
             sys.exit(f"stage '{name}' failed (exit code {process.returncode}); its log: {log}")
-        console.print(f'  {name}: {self.seconds[name]:.0f} s, log: {log}', highlight=False)
+        console.print(f'  {name}: {self.seconds[name]:.0f} s, log: {log}', highlight=False, soft_wrap=True)
 
 
 def _tail(log: Path, num: int) -> str:
