@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 100)
 
 
 class Stages:
