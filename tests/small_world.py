@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from unittest.mock import patch
 
@@ -74,9 +75,9 @@ class SmallWorld:
 
     def encoder(self, backbone: dict, vae: str) -> str:
         """A checkpoint of a random encoder of this shape."""
-        path = self.folder / f'encoder-{vae}-{backbone["img_size"]}.pth'
+        shape = {key: backbone[key] for key in ('arch', 'img_size', 'patch_size') if key in backbone}
+        path = self.folder / f'encoder-{vae}-{zlib.crc32(repr(shape).encode()):08x}.pth'
         if not path.exists():
-            shape = {key: backbone[key] for key in ('arch', 'img_size', 'patch_size') if key in backbone}
             encoder = MODELS.build(dict(type='USPViT', vae=vae, **shape))
             torch.save(dict(state_dict={f'backbone.{k}': v for k, v in encoder.state_dict().items()}), path)
         return str(path)
