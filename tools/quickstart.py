@@ -8,7 +8,6 @@ at the end, `summary.json`, the pictures and TensorBoard logs in the work folder
 import argparse
 import importlib
 import json
-import platform
 import sys
 from pathlib import Path
 
@@ -60,6 +59,8 @@ def check_inputs(parts: list[str], work_dir: Path, seeds: int) -> None:
 
 def report(stages: Stages, results: dict[str, dict], seeds: int) -> None:
     """Print the table and write summary.json, which keeps what parts of earlier calls wrote."""
+    from usp_mm.engine.run_info import device_name  # imports mmpretrain
+
     table = Table(title=f'USP on handwritten digits ({seeds} seed{"s" * (seeds > 1)})', show_header=False)
     table.add_column()
     table.add_column(overflow='fold')
@@ -74,13 +75,6 @@ def report(stages: Stages, results: dict[str, dict], seeds: int) -> None:
     summary = json.loads(summary_file.read_text()) if summary_file.exists() else {}
     seconds = {**summary.get('seconds', {}), **stages.seconds}
     write_json(summary_file, {**summary, **results, 'seconds': seconds, 'torch': torch.__version__, 'device': device_name()})
-
-
-def device_name() -> str:
-    """The GPU, or how many threads of which processor."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f'{torch.get_num_threads()} CPU threads ({platform.machine()})'
 
 
 def main() -> None:

@@ -35,39 +35,39 @@ def runner(tiny_vae_folder):
     return good
 
 
-def refuses(runner, match):
+def assert_refuses(runner, match):
     with pytest.raises(ValueError, match=match):
         GeneratorCheckHook().before_train(runner)
 
 
 def test_more_classes_than_the_generator_has(runner):
     runner.train_loop.dataloader.dataset.metainfo = dict(classes=tuple('abcdefghijk'))
-    refuses(runner, r'SimpleNamespace has 11 classes, the generator 10: make model\.denoiser\.num_classes and')
+    assert_refuses(runner, r'SimpleNamespace has 11 classes, the generator 10: make model\.denoiser\.num_classes and')
     runner.train_loop.dataloader.dataset.metainfo = {}
     runner.hooks[1].vis_kwargs_list[0]['forward_kwargs']['labels'] = [10]
-    refuses(runner, 'the visualization hook has 11 classes, the generator 10')
+    assert_refuses(runner, 'the visualization hook has 11 classes, the generator 10')
     runner.val_loop.dataloaders[0].dataset.metainfo = dict(num_classes=1000)
-    refuses(runner, 'SimpleNamespace has 1000 classes, the generator 10')
+    assert_refuses(runner, 'SimpleNamespace has 1000 classes, the generator 10')
     with pytest.raises(ValueError, match='has 1000 classes'):
         GeneratorCheckHook().before_test(runner)
 
 
 def test_an_average_that_nothing_updates(runner):
     del runner.hooks[0]
-    refuses(runner, 'model.ema is set, but nothing updates the average')
+    assert_refuses(runner, 'model.ema is set, but nothing updates the average')
 
 
 def test_metrics_on_weights_that_there_are_not(runner):
     runner.model.denoiser_ema, runner.model.sample_model = None, 'orig'
     GeneratorCheckHook().before_train(runner)
     runner.val_loop.evaluators[0].metrics[0].sample_model = 'ema'
-    refuses(runner, "sample_model='ema', but the generator was built with ema=None")
+    assert_refuses(runner, "sample_model='ema', but the generator was built with ema=None")
 
 
 def test_validation_without_the_vae(runner):
     runner.model.data_preprocessor.codec = SimpleNamespace(network=None)
-    refuses(runner, 'validation decodes samples, but the VAE is not loaded')
+    assert_refuses(runner, 'validation decodes samples, but the VAE is not loaded')
     runner.val_loop = None
-    refuses(runner, 'the visualization hook decodes samples, but the VAE is not loaded')
+    assert_refuses(runner, 'the visualization hook decodes samples, but the VAE is not loaded')
     del runner.hooks[1]
     GeneratorCheckHook().before_train(runner)

@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from usp_mm.registry import HOOKS
+
+from .hooks import unwrapped
 
 
 @HOOKS.register_module()
@@ -38,7 +39,7 @@ class GeneratorEMAHook(Hook):
             runner.logger.info('the checkpoint has no averaged weights: the average starts at its weights')
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
 
         def update(optimizer: Optimizer, *_: Any) -> None:
             skipped = getattr(optimizer, 'found_inf', None)  # of fused optimizers, which are stepped nevertheless

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from usp_mm.registry import HOOKS
 
 from .ema_hook import GeneratorEMAHook
+from .hooks import unwrapped
 
 
 @HOOKS.register_module()
@@ -22,7 +22,7 @@ class GeneratorCheckHook(Hook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         if model.denoiser_ema is not None and not any(isinstance(hook, GeneratorEMAHook) for hook in runner.hooks):
             raise ValueError(
                 "model.ema is set, but nothing updates the average: add dict(type='GeneratorEMAHook') to the hooks"
@@ -36,7 +36,7 @@ class GeneratorCheckHook(Hook):
             _check_classes(model, 'the visualization hook', 1 + max(map(int, kwargs.get('labels') or [0])))
 
     def before_test(self, runner: Runner) -> None:
-        self._check_loop(runner.model.module if is_model_wrapper(runner.model) else runner.model, runner.test_loop)
+        self._check_loop(unwrapped(runner), runner.test_loop)
 
     def _check_loop(self, model: nn.Module, loop: BaseLoop) -> None:
         # mmagic's loops have several loaders

@@ -57,7 +57,7 @@ class RestorationHook(Hook):
         self.interval, self.num_images, self.composite = interval, num_images, composite
 
     def before_train(self, runner: Runner) -> None:
-        if _unwrapped(runner).data_preprocessor.codec.network is None:
+        if unwrapped(runner).data_preprocessor.codec.network is None:
             runner.logger.warning('no restoration pictures: the VAE was not loaded (data_preprocessor.load_vae=False)')
             self.interval = 0
 
@@ -67,7 +67,7 @@ class RestorationHook(Hook):
 
     @master_only
     def _draw(self, runner: Runner) -> None:
-        model = _unwrapped(runner)
+        model = unwrapped(runner)
         dataset = runner.train_dataloader.dataset
         step = max(1, len(dataset) // self.num_images)
         indices = [EpochIndex(i * step, seed=runner.seed) for i in range(min(self.num_images, len(dataset)))]
@@ -102,7 +102,7 @@ class LatentCacheCheckHook(Hook):
             dataset = dataset.dataset
         if not isinstance(dataset, LatentCacheDataset):
             return
-        model = _unwrapped(runner)
+        model = unwrapped(runner)
         preprocessor, found = model.data_preprocessor, dataset.manifest
         codec, network = preprocessor.codec, model.denoiser if hasattr(model, 'denoiser') else model.backbone
         expected = {'vae': codec.name, 'image_size': network.geometry.img_size}
@@ -134,7 +134,7 @@ class CheckpointMatchHook(Hook):
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        ours, theirs = _unwrapped(runner).state_dict(), checkpoint.get('state_dict', checkpoint)
+        ours, theirs = unwrapped(runner).state_dict(), checkpoint.get('state_dict', checkpoint)
         theirs = {name.removeprefix('module.'): value for name, value in theirs.items()}
         problems = {
             'missing': [name for name in ours if name not in theirs],
@@ -157,5 +157,6 @@ class CheckpointMatchHook(Hook):
         runner.logger.warning(f'the checkpoint fits the model in part: {found}')
 
 
-def _unwrapped(runner: Runner) -> nn.Module:
+def unwrapped(runner: Runner) -> nn.Module:
+    """The model itself, without DDP's wrapper."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model

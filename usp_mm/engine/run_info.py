@@ -19,6 +19,7 @@ from usp_mm.registry import HOOKS
 from usp_mm.vaes.pixel import PixelCodec
 
 from .flops import count_flops
+from .hooks import unwrapped
 
 FILE = 'run_info.json'
 
@@ -44,7 +45,7 @@ class RunInfoHook(Hook):
 
 def run_info(runner: Runner) -> dict[str, Any]:
     """The facts of a runner that is about to train, as `RunInfoHook` lists them."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner)
     loader, loop = runner.train_dataloader, runner.train_loop
     network = getattr(model, 'denoiser', getattr(model, 'backbone', model))
     flops = _flops(runner, model)

@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from usp_mm.files import sha256
+from usp_mm.functional.precision import tf32
 from usp_mm.vaes.weights import read_weights
 
 #: torch-fidelity's file, in PyTorch's own cache if it was ever used. The name carries the first digits of its SHA-256.
@@ -105,10 +106,5 @@ def _load_network(path: Path) -> nn.Module:
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
     """Neither TF32 nor autocast in the block."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    with tf32(False), torch.autocast(device.type, enabled=False):
+        yield

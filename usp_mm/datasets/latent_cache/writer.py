@@ -1,8 +1,7 @@
 """Encode a folder of images into a latent cache, alone or as one of several processes."""
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from usp_mm.files import explain_full_disk, locked
+from usp_mm.functional.precision import tf32
 from usp_mm.vaes import LatentCodec
 
 from ..rank0 import decide_on_rank0, run_on_rank0
@@ -70,7 +70,7 @@ def write_cache(
         if rank == 0 and len(shards) < world_size:
             logger.warning(f'{len(shards)} shards occupy only as many of {world_size} processes: use a smaller shard size')
         held.enter_context(explain_full_disk(out, lambda: sum(shard.num_bytes for shard in mine if not shard.is_whole())))
-        with _tf32(spec.encode_dtype == 'tf32'):
+        with tf32(spec.encode_dtype == 'tf32'):
             _write_shards(mine, plan, data_root, codec.to(device), batch_size, num_workers, show=rank == 0)
         barrier()
         run_on_rank0(lambda: finish(out, plan))
@@ -164,14 +164,3 @@ def _check_storable(moments: Tensor, shard: Shard, paths: list[str], plan: dict[
         f"the latent of image '{paths[first]}' reaches {moments[first].abs().max():.4g}, "
         f'beyond the range of dtype {plan["dtype"]}: write the cache in bfloat16 or float32'
     )
-
-
-@contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    """Whether float32 convolutions and products on a GPU may round to TF32."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
