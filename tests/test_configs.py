@@ -35,6 +35,10 @@ def test_the_name_tells_the_truth(path):
     assert cfg.train_cfg.max_epochs == int(re.search(r'-(\d+)e_', name).group(1))
     if 'linear' not in name:
         assert ('amp' in name) == (cfg.optim_wrapper.type == 'AutocastOptimWrapper')
+    if 'linear' not in name and path.parts[1] == 'vit':
+        assert cfg.model.backbone.out_type == ('cls_token' if 'cls-token' in name else 'avg_featmap')
+        assert cfg.model.data_preprocessor.mix_space == ('image' if 'image-mix' in name else 'latent')
+        assert cfg.model.backbone.get('train_vae', False) == ('train-vae' in name)
     assert cfg.model.backbone.arch == re.search(r'vit-(\w+?)_', name).group(1)
     size = 64 if 'digits' in name else 256 if '256px' in name else 224
     assert cfg.model.backbone.img_size == size
@@ -42,7 +46,7 @@ def test_the_name_tells_the_truth(path):
         'tiny' if 'digits' in name else 'kl-f16d16' if 'kl-f16d16' in name else 'pixel' if 'mae' in name else 'sd-f8d4'
     )
     if 'linear' in name:
-        depth = {'tiny': 4, 'base': 12, 'large': 24}[cfg.model.backbone.arch]
+        depth = {'tiny': 4, 'base': 12, 'large': 24, 'xl': 28}[cfg.model.backbone.arch]
         assert cfg.model.backbone.frozen_stages == depth
     assert 'end' not in cfg.param_scheduler[-1]  # runs to the end of training, however long
 

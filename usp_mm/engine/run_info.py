@@ -104,4 +104,5 @@ def _encodes(model: nn.Module, dataset: Any) -> bool:
         dataset = dataset.dataset
     codec = getattr(getattr(model, 'data_preprocessor', None), 'codec', None)
     encoder = codec is not None and codec.network is not None and not isinstance(codec, PixelCodec)
+    encoder = encoder or getattr(getattr(model, 'backbone', None), 'codec', None) is not None
     return encoder and not isinstance(dataset, LatentCacheDataset)

@@ -88,3 +88,18 @@ def share_vae(data_preprocessor: dict, network: Any, part: str = 'backbone') -> 
             f'set model.data_preprocessor.vae alone, the {part} follows it'
         )
     return {**network, 'vae': vae}
+
+
+def vae_into_backbone(data_preprocessor: dict, backbone: dict) -> tuple[dict, dict]:
+    """Copies of both configs, the VAE moved from the first to the second: what is left in front of it are pixels.
+
+    Raises:
+        ValueError: the data preprocessor sets what only a frozen VAE has.
+    """
+    for key in ('vae_dtype', 'encode_batch_size', 'noise'):
+        if data_preprocessor.get(key) is not None:
+            raise ValueError(f'data_preprocessor.{key}={data_preprocessor[key]!r} is of a frozen VAE: remove it, or train_vae')
+    moved = {'vae_path': 'path', 'vae_stats': 'stats'}
+    codec = {ours: data_preprocessor[key] for key, ours in moved.items() if key in data_preprocessor}
+    rest = {key: value for key, value in data_preprocessor.items() if key not in moved}
+    return {**rest, 'vae': 'pixel'}, {**backbone, 'codec': codec}

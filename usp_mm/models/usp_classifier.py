@@ -4,7 +4,7 @@ from mmpretrain.models import ImageClassifier
 
 from usp_mm.registry import MODELS
 
-from .geometry import resolve_arch, share_vae
+from .geometry import resolve_arch, share_vae, vae_into_backbone
 
 
 @MODELS.register_module()
@@ -12,7 +12,8 @@ class USPClassifier(ImageClassifier):
     """mmpretrain's ImageClassifier whose shapes follow from `data_preprocessor.vae` and `backbone.arch`.
 
     `neck.input_features` (BatchNorm neck of the linear probe) and `head.in_channels` default to the
-    encoder's width.
+    encoder's width. With `backbone.train_vae` the VAE that the data preprocessor names moves into the backbone, and
+    the data preprocessor normalises images.
     """
 
     def __init__(
@@ -26,6 +27,8 @@ class USPClassifier(ImageClassifier):
     ) -> None:
         data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
         backbone = share_vae(data_preprocessor, backbone)
+        if backbone.get('train_vae'):
+            data_preprocessor, backbone = vae_into_backbone(data_preprocessor, backbone)
         width = resolve_arch(backbone.get('arch', 'base'))['embed_dims']
         if neck is not None and neck['type'] == 'ClsBatchNormNeck':
             neck = {'input_features': width, **neck}

@@ -13,6 +13,7 @@ from usp_mm.layers import TransformerBlock, init_vit_weights
 from usp_mm.layers.block import LayerNorm
 from usp_mm.registry import MODELS
 from usp_mm.vaes import build_codec
+from usp_mm.vaes.encoder import take_encoder
 
 from .geometry import latent_geometry, resolve_arch
 from .weight_transfer import fit_pos_embed
@@ -43,6 +44,8 @@ class USPViT(BaseBackbone):
         codec: None where latents come from the data preprocessor; a dict of `build_codec` arguments
             (path, dtype, …) makes the frozen VAE the first stage here (sliding windows count pixels).
             Neither placement adds a key to the state dict.
+        train_vae: train the encoder of `codec` too, as the submodule `vae_encoder` of layer 0; its decoder is dropped
+            (section 3.3.1).
         init_cfg: mmengine's; dict(type='USPPretrained', checkpoint=…) loads an encoder.
     """
 
@@ -61,6 +64,7 @@ class USPViT(BaseBackbone):
         frozen_stages: int = -1,
         interpolate_mode: str = 'bicubic',
         codec: dict | None = None,
+        train_vae: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -75,6 +79,11 @@ class USPViT(BaseBackbone):
             raise ValueError(f'frozen_stages={frozen_stages} must lie in -1 … {self.num_layers}, the depth')
         self.frozen_stages = frozen_stages
         self.codec = None if codec is None else build_codec(vae, **codec)
+        if train_vae and (codec is None or frozen_stages >= 0):
+            raise ValueError(
+                f'train_vae=True needs `codec`, the VAE to train, and frozen_stages=-1, got {codec}, {frozen_stages}'
+            )
+        self.vae_encoder = take_encoder(self.codec) if train_vae else None
 
         dims, geometry = self.embed_dims, self.geometry
         self.patch_embed = PatchEmbed(None, geometry.patch_size, geometry.channels, dims, strict_img_size=False, bias=True)
@@ -101,7 +110,8 @@ class USPViT(BaseBackbone):
 
     def init_weights(self) -> None:
         """Official initialisation, then whatever `init_cfg` says."""
-        init_vit_weights(self)
+        for module in (self.patch_embed, self.blocks, self.norm, self.fc_norm):  # and not the VAE
+            init_vit_weights(module)
         nn.init.normal_(self.cls_token, std=0.02)
         super().init_weights()
 
@@ -139,7 +149,7 @@ class USPViT(BaseBackbone):
         """Patch tokens with positions, [N, L, D], and their grid."""
         if self.codec is not None:
             codec = self.codec.to(x.device)
-            x = codec.mode(codec.encode(x))
+            x = codec.mode(codec.encode(x) if self.vae_encoder is None else self.vae_encoder(x))
         patch = self.geometry.patch_size
         grid = (x.shape[-2] // patch, x.shape[-1] // patch)
         table = resize_pos_embed(self.pos_embed, self.geometry.grid, grid, self.interpolate_mode)
@@ -184,14 +194,14 @@ class USPViT(BaseBackbone):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(layer of a parameter, number of layers) for layer-wise learning-rate decay (Table 13).
 
-        Patch embedding and tokens are layer 0, block i is i + 1, everything after the last block is
+        VAE, patch embedding and tokens are layer 0, block i is i + 1, everything after the last block is
         the last layer, depth + 1.
         """
         num_layers = self.num_layers + 2
         if not param_name.startswith(prefix):
             return num_layers - 1, num_layers
         name = param_name[len(prefix) :]
-        if name.startswith(('cls_token', 'pos_embed', 'patch_embed')):
+        if name.startswith(('cls_token', 'pos_embed', 'patch_embed', 'vae_encoder')):
             return 0, num_layers
         if name.startswith('blocks.'):
             return int(name.split('.')[1]) + 1, num_layers

@@ -12,7 +12,7 @@ from usp_mm.vaes.weights import read_weights
 from .denoiser import transfer_encoder
 from .encoder import encoder_weights, split_checkpoint
 
-#: The final norms follow `out_type`: `fc_norm` may be new, and either may be left over.
+#: The final norms follow `out_type`: `fc_norm` may be new, and either may be left over. A VAE has weights of its own.
 _MAY_BE_NEW, _MAY_BE_LEFT = ('fc_norm.',), ('norm.', 'fc_norm.')
 
 
@@ -84,14 +84,15 @@ class USPPretrained:
             result: Any = module.load_state_dict(weights, strict=False)
         except RuntimeError as error:
             raise ValueError(f"'{self.checkpoint}' does not fit the backbone: {error}") from error
-        wrong = [key for key in result.missing_keys if not key.startswith(_MAY_BE_NEW)]
+        new = [key for key in result.missing_keys if not key.startswith('vae_encoder.')]
+        wrong = [key for key in new if not key.startswith(_MAY_BE_NEW)]
         wrong += [key for key in result.unexpected_keys if not key.startswith(_MAY_BE_LEFT)]
         if wrong:
             raise ValueError(
-                f"'{self.checkpoint}' does not fit the backbone: missing {result.missing_keys[:5]}, "
+                f"'{self.checkpoint}' does not fit the backbone: missing {new[:5]}, "
                 f'unexpected {result.unexpected_keys[:5]}: another arch or VAE?'
             )
         MMLogger.get_current_instance().info(
             f'{len(weights) - len(result.unexpected_keys)} tensors from {self.checkpoint}; '
-            f'new: {result.missing_keys or "none"}; left over: {result.unexpected_keys or "none"}'
+            f'new: {new or "none"}; left over: {result.unexpected_keys or "none"}'
         )

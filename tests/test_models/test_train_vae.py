@@ -1,0 +1,73 @@
+"""The VAE's encoder as a part of what is fine-tuned (section 3.3.1), and a frozen encoder as none."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from small_world import ROOT, train_quickly
+
+from usp_mm.models import USPClassifier, USPViT
+from usp_mm.vaes import build_codec
+
+TRAINED = 'configs/vit/vit-base_usp-pre_train-vae_8xb128-amp-coslr-100e_in1k.py'
+PROBE = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+
+
+def read_weights(path):
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def test_a_run_changes_every_encoder_tensor_and_saves_it(small_world, tmp_path):
+    cfg = small_world.shrink(Config.fromfile(ROOT / TRAINED))
+    cfg.custom_hooks = [dict(type='EMAHook', momentum=0.5)]
+    cfg.train_dataloader.batch_size = 2
+    before = build_codec('tiny', path=small_world.tiny_vae_folder).network.state_dict()
+    runner = train_quickly(cfg, tmp_path)
+    saved, prefix = read_weights(tmp_path / 'epoch_1.pth'), 'backbone.vae_encoder.'
+    trained = {k.removeprefix(prefix): v for k, v in saved['ema_state_dict'].items() if k.startswith(f'module.{prefix}')}
+    trained = {k.removeprefix(f'module.{prefix}'): v for k, v in trained.items()}
+    expected = {k for k in before if k.startswith(('encoder.', 'quant_conv.'))}
+    assert trained.keys() == expected == {k.removeprefix(prefix) for k in saved['state_dict'] if k.startswith(prefix)}
+    for name in expected:
+        averaged, own = saved['state_dict'][prefix + name], trained[name]
+        assert not torch.equal(own, before[name]) and not torch.equal(averaged, own), name
+    assert not any('decoder' in name or 'post_quant' in name for name in saved['state_dict'])
+    optimized = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group['params']}
+    assert optimized >= {id(p) for p in runner.model.backbone.vae_encoder.parameters()}
+    groups = [group for group in runner.optim_wrapper.optimizer.param_groups if 'vae_encoder' in group['param_name']]
+    # layer 0 of 2 blocks, where the patch embedding is
+    assert [group['lr_scale'] for group in groups] == pytest.approx([0.75**3] * len(expected))
+
+
+def test_features_before_training_are_those_of_the_frozen_vae(small_world):
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    arguments = dict(arch=dict(embed_dims=32, depth=2, num_heads=2), vae='tiny', img_size=64)
+    codec = dict(path=str(small_world.tiny_vae_folder))
+    found = []
+    for train_vae in (False, True):
+        torch.manual_seed(0)
+        model = USPViT(**arguments, codec=codec, train_vae=train_vae)
+        model.init_weights()
+        found.append(model.eval()(images)[0])
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)
+    assert model.codec.network is None  # with the decoder
+
+
+def test_what_does_not_go_together_is_refused(small_world):
+    with pytest.raises(ValueError, match='train_vae=True needs `codec`, the VAE to train'):
+        USPViT(train_vae=True)
+    with pytest.raises(ValueError, match="VAE 'pixel' has no encoder to train"):
+        USPViT(vae='pixel', codec=dict(), train_vae=True)
+    with pytest.raises(ValueError, match='is trained in float32'):
+        USPViT(vae='tiny', codec=dict(path=str(small_world.tiny_vae_folder), dtype='bfloat16'), train_vae=True)
+    with pytest.raises(ValueError, match=r"data_preprocessor.vae_dtype='bfloat16' is of a frozen VAE"):
+        USPClassifier(dict(type='USPViT', train_vae=True), data_preprocessor=dict(vae='tiny', vae_dtype='bfloat16'))
+
+
+def test_a_frozen_encoder_is_bit_identical_after_a_probe(small_world, tmp_path):
+    cfg = small_world.shrink(Config.fromfile(ROOT / PROBE))
+    before = read_weights(cfg.model.backbone.init_cfg.checkpoint)['state_dict']
+    train_quickly(cfg, tmp_path)
+    after = read_weights(tmp_path / 'epoch_1.pth')['state_dict']
+    assert {name for name in after if name.startswith('backbone.')} == before.keys()
+    for name, value in before.items():
+        assert torch.equal(after[name], value), name
