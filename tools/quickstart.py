@@ -18,7 +18,7 @@ from rich.table import Table
 from usp_mm.files import write_json
 from usp_mm.presets import lookup
 
-PARTS = {name: importlib.import_module(f'quickstart_parts.{name}') for name in ('pretrain', 'probe', 'generate')}
+PARTS = {name: importlib.import_module(f'quickstart_parts.{name}') for name in ('pretrain', 'probe', 'finetune', 'generate')}
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,6 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--vae-steps', type=int, help='training steps of the VAE, for a shorter or longer run')
     parser.add_argument('--pretrain-epochs', type=int, help='likewise')
     parser.add_argument('--probe-epochs', type=int, help='likewise')
+    parser.add_argument('--finetune-epochs', type=int, help='likewise')
     parser.add_argument('--generate-steps', type=int, help='likewise, of each generator')
     parser.add_argument('--generate-samples', type=int, help='samples in each validation of a generator')
     args = parser.parse_args()
@@ -38,10 +39,10 @@ def parse_args() -> argparse.Namespace:
             lookup(PARTS, name, 'part')
     except ValueError as error:
         parser.error(f'--only: {error}')
-    for name in ('pretrain', 'probe'):
+    for name in ('pretrain', 'probe', 'finetune'):
         epochs, warmup = getattr(args, f'{name}_epochs'), PARTS[name].WARMUP
         if epochs is not None and epochs <= warmup:
-            parser.error(f'--{name}-epochs {epochs} must be more than the {warmup} warm-up epochs')
+            parser.error(f'--{name}-epochs {epochs} must be more than the {warmup} of warm-up')
     if args.generate_steps is not None and args.generate_steps < 2:
         parser.error(f'--generate-steps {args.generate_steps} must be at least 2')
     return args

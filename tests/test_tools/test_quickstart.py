@@ -17,19 +17,29 @@ def _one_thread(monkeypatch):
 @pytest.mark.slow
 def test_encoder_parts_and_a_second_run(tmp_path):
     work_dir = tmp_path / 'quickstart'
-    short = ['--only', 'probe,pretrain', '--vae-steps', 20, '--pretrain-epochs', 13, '--probe-epochs', 11]
+    short = ['--only', 'probe,pretrain,finetune', '--vae-steps', 20, '--pretrain-epochs', 13, '--probe-epochs', 11]
+    short += ['--finetune-epochs', 4]
     done = run_tool('tools/quickstart.py', '--work-dir', work_dir, *short)
     assert done.returncode == 0, done.stdout
     summary = json.loads((work_dir / 'summary.json').read_text())
     stages = ['demo data', 'tiny VAE', 'cache train', 'cache val', 'pretrain seed 0', 'restoration']
-    assert list(summary['seconds']) == [*stages, 'probe usp seed 0', 'probe random seed 0']
-    assert list(summary) == ['pretrain', 'probe', 'seconds', 'torch', 'device'] and summary['device']
+    assert list(summary['seconds']) == [
+        *stages,
+        *(f'{part} {start} seed 0' for part in ('probe', 'finetune') for start in ('usp', 'random')),
+    ]
+    assert list(summary) == ['pretrain', 'probe', 'finetune', 'seconds', 'torch', 'device'] and summary['device']
     (run,) = summary['pretrain']['runs']
     assert run['loss_last'] < run['loss_first']
-    (run,) = summary['probe']['runs']
-    assert set(run['accuracy']) == {'usp', 'random'} and min(run['accuracy'].values()) > 20
+    for part in ('probe', 'finetune'):
+        (run,) = summary[part]['runs']
+        assert set(run['accuracy']) == {'usp', 'random'} and min(run['accuracy'].values()) > 20
     assert Image.open(summary['pretrain']['picture']).size == (4 * 68, 8 * 68)
-    for row in ('pretraining loss, first → last', 'linear probe, USP encoder', 'tensorboard --logdir'):
+    for row in (
+        'pretraining loss, first → last',
+        'linear probe, USP encoder',
+        'fine-tuning, USP start',
+        'tensorboard --logdir',
+    ):
         assert row in done.stdout
 
     vae = work_dir / 'vae' / 'config.json'
@@ -89,7 +99,7 @@ def test_mistakes_are_named_before_any_work(tmp_path):
         assert done.returncode != 0 and not (tmp_path / 'none').exists()
         return done.stderr
 
-    assert '--pretrain-epochs 5 must be more than the 12 warm-up epochs' in fails('--pretrain-epochs', 5)
+    assert '--pretrain-epochs 5 must be more than the 12 of warm-up' in fails('--pretrain-epochs', 5)
     assert (
         "--only: unknown part 'generat'" in (said := fails('--only', 'pretrain,generat')) and "did you mean 'generate'?" in said
     )

@@ -9,6 +9,7 @@ from .stages import Stages, last_checkpoint, latent_options, mean_of, scalars, v
 CONFIG = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
 WARMUP = 10  # epochs
 NEEDS = 'pretrain'
+NAMES = {'usp': 'USP', 'random': 'random'}
 
 
 def inputs(work_dir: Path, seeds: int) -> list[Path]:
@@ -18,20 +19,21 @@ def inputs(work_dir: Path, seeds: int) -> list[Path]:
 
 
 def run(stages: Stages, args: argparse.Namespace) -> dict:
-    return dict(runs=[probe(stages, args, seed) for seed in range(args.seeds)])
+    return dict(runs=[compare(stages, 'probe', CONFIG, args.probe_epochs, seed) for seed in range(args.seeds)])
 
 
-def probe(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
+def compare(stages: Stages, name: str, config: str, num_epochs: int | None, seed: int) -> dict:
+    """Train a classifier's config from USP and from random weights, side by side: the last accuracies."""
     work_dir, accuracy = stages.work_dir, {}
-    epochs = [f'train_cfg.max_epochs={args.probe_epochs}'] if args.probe_epochs else []
+    epochs = [f'train_cfg.max_epochs={num_epochs}'] if num_epochs else []
     options = [f'randomness.seed={seed}', *vae_options(work_dir), *latent_options(work_dir, 'train', 'val'), *epochs]
     starts = {
         'usp': f'model.backbone.init_cfg.checkpoint={last_checkpoint(pretrain.run_dir(work_dir, seed))}',
         'random': 'model.backbone.init_cfg=None',
     }
-    folders = {start: work_dir / f'probe-{start}-seed{seed}' for start in starts}
+    folders = {start: work_dir / f'{name}-{start}-seed{seed}' for start in starts}
     stages.run_together({
-        f'probe {start} seed {seed}': ['tools/train.py', CONFIG, '--work-dir', folders[start], '--cfg-options', *options, init]
+        f'{name} {start} seed {seed}': ['tools/train.py', config, '--work-dir', folders[start], '--cfg-options', *options, init]
         for start, init in starts.items()
     })  # fmt: skip
     for start, folder in folders.items():
@@ -40,8 +42,7 @@ def probe(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
 
 
 def rows(result: dict) -> dict[str, str]:
-    names = {'usp': 'USP', 'random': 'random'}
     return {
         f'linear probe, {name} encoder': mean_of([run['accuracy'][start] for run in result['runs']], 2) + ' %'
-        for start, name in names.items()
+        for start, name in NAMES.items()
     }
