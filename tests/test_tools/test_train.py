@@ -183,6 +183,32 @@ def test_probe_statistics_are_averaged_over_processes(small_world, tmp_path):
 
 
 @pytest.mark.slow
+def test_fine_tuning_on_two_processes_follows_one(small_world, tmp_path):
+    """Weights to 1e-5 but for the qkv biases (the keys' gradient is pure rounding), and the same accuracy."""
+    cache, finetune = small_world.cache('tiny', 64, flip=False), 'configs/vit/vit-tiny_usp-pre_1xb64-coslr-10e_digits.py'
+    options = [f'{split}_dataloader.dataset.data_root={cache}' for split in ('train', 'val', 'test')]
+    options += [f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}', 'model.backbone.init_cfg=None']
+    options += ['train_cfg.max_epochs=3', 'model.head.num_classes=2', 'default_hooks.checkpoint.interval=3']
+    command = [finetune, '--work-dir', tmp_path / 'one', '--cfg-options', *options, 'train_dataloader.batch_size=4']
+    one = run_tool('tools/train.py', *command)
+    assert one.returncode == 0, one.stderr
+    command = [finetune, 2, '--work-dir', tmp_path / 'two', '--cfg-options', *options, 'train_dataloader.batch_size=2']
+    two = run_launcher('tools/dist_train.sh', *command)
+    assert two.returncode == 0, two.stderr
+    first, second = (weights(tmp_path / name / 'epoch_3.pth') for name in ('one', 'two'))
+    for name, value in first.items():
+        if not name.endswith('qkv.bias'):
+            torch.testing.assert_close(second[name], value, rtol=0, atol=1e-5, msg=name)
+    scores = {name: accuracies(tmp_path / name) for name in ('one', 'two')}
+    assert scores['two'] == scores['one'] and len(scores['one']) == 3
+
+
+def accuracies(work_dir):
+    records = next(work_dir.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    return [record['accuracy/top1'] for record in map(json.loads, records) if 'accuracy/top1' in record]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
