@@ -1,0 +1,71 @@
+"""One file from pretraining starts every downstream model, and each says what of it is new."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, DefaultScope
+from small_world import ARCH, ROOT, train_quickly
+
+#: config -> parts of the model that the checkpoint has nothing for.
+STARTS = {
+    'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py': {'head'},
+    'configs/vit/vit-base_usp-pre_8xb128-amp-coslr-100e_in1k.py': {'head', 'backbone.fc_norm'},
+    'configs/dit/dit-base-p2_usp-pre_8xb32-400k_in1k-256px.py': {
+        'denoiser.adaLN_modulation', 'denoiser.final_layer', 'denoiser.t_embedder', 'denoiser.y_embedder',
+    },
+}  # fmt: skip
+STARTS['configs/sit/sit-base-p2_usp-pre_8xb32-400k_in1k-256px.py'] = STARTS[
+    'configs/dit/dit-base-p2_usp-pre_8xb32-400k_in1k-256px.py'
+]
+
+
+@pytest.fixture(scope='module')
+def pretrained(small_world, tmp_path_factory):
+    """A checkpoint of tools/train.py's own making."""
+    folder = tmp_path_factory.mktemp('pretrained')
+    cfg = small_world.shrink(Config.fromfile(ROOT / 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'))
+    train_quickly(cfg, folder)
+    DefaultScope._instance_dict.clear()
+    return folder / 'epoch_1.pth'
+
+
+@pytest.mark.parametrize('path', STARTS)
+def test_everything_starts_from_the_same_file(path, pretrained, small_world, monkeypatch):
+    cfg = Config.fromfile(ROOT / path)
+    network = cfg.model.get('denoiser') or cfg.model.backbone
+    network.update(arch=dict(ARCH), img_size=224)
+    if 'frozen_stages' in network:
+        network.frozen_stages = ARCH['depth']
+    network.init_cfg.checkpoint = str(pretrained)
+    cfg.model.data_preprocessor.update(small_world.vae_of('sd-f8d4'))
+    reports = []
+    monkeypatch.setattr(MMLogger, 'info', lambda self, message, *_: reports.append(message))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    model.init_weights()
+
+    state = torch.load(pretrained, weights_only=True)['state_dict']
+    theirs = {name.removeprefix('backbone.').replace('patch_embed', 'x_embedder'): x for name, x in state.items()}
+    new = set()
+    for name, value in model.state_dict().items():
+        part, _, own = name.partition('.')
+        source = theirs.get(own.replace('patch_embed', 'x_embedder')) if part in ('backbone', 'denoiser') else None
+        if own == 'pos_embed' and part == 'denoiser':
+            source = source[:, 1:]
+        if source is not None and part != 'head':
+            assert torch.equal(value, source), name
+        elif part not in ('neck', 'denoiser_ema', 'data_preprocessor'):
+            new.add(_group(name))
+    assert new == STARTS[path]
+    (report,) = (text for text in reports if str(pretrained) in text)
+    for part in new - {'head'}:
+        assert part.split('.')[-1].removesuffix('_modulation') in report
+
+
+def _group(name):
+    """'denoiser.adaLN_modulation' of 'denoiser.blocks.0.adaLN_modulation.1.weight'."""
+    part, *rest = name.split('.')
+    if part == 'head':
+        return part
+    return f'{part}.{"adaLN_modulation" if rest[0] == "blocks" and "adaLN_modulation" in rest else rest[0]}'
