@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
     'version', 'presets', 'files', 'cli', 'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets', 'models',
-    'evaluation', 'engine', 'checkpoints', 'apis',
+    'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
 ]  # fmt: skip
 PURE = {'functional': (), 'vaes': ('mmengine.logging',), 'layers': (), 'presets': (), 'files': (), 'cli': ()}
 

@@ -36,11 +36,15 @@ LOCATIONS = {
     'OPTIMIZERS': 'usp_mm.engine',
     'OPTIM_WRAPPERS': 'usp_mm.engine',
 }
+#: More of them for the registries of one project, whose import they need.
+PROJECT_LOCATIONS = {
+    'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS', 'TRANSFORMS'), 'usp_mm.segmentation'),
+}
 
 
 def add_locations(module=_root) -> None:
     """Let the registries of `module` (`mmengine.registry` or a project's) import ours on first use."""
-    for name, location in LOCATIONS.items():
+    for name, location in [*LOCATIONS.items(), *PROJECT_LOCATIONS.get(module.__name__, {}).items()]:
         registry = getattr(module, name, None)
         if registry is not None and location not in registry._locations:
             # a new list: MMEngine's registries without locations share one default list

@@ -28,7 +28,7 @@ FILE = 'run_info.json'
 class RunInfoHook(Hook):
     """Write `<work_dir>/<timestamp>/run_info.json` when training begins or is resumed.
 
-    Keys: config, stage ('pretraining', 'classification', 'generation', or the model's type), model, network;
+    Keys: config, stage ('pretraining', 'classification', 'generation', 'segmentation', or the model's type), model, network;
     world_size, device, device_name, batch_size (of a process and iteration), accumulative_counts (iterations an
     optimizer step); parameters (trainable); flops_per_sample and train_flops_per_sample (`count_flops`; null where
     they cannot be counted); online_encoding (whether each step runs the VAE's encoder, which is not counted); torch,
@@ -82,6 +82,8 @@ def device_name() -> str:
 def _stage(model: nn.Module) -> str:
     if hasattr(model, 'denoiser'):
         return 'generation'
+    if hasattr(model, 'decode_head'):
+        return 'segmentation'
     stages = {'pretraining': USP, 'classification': USPClassifier}
     return next((stage for stage, kind in stages.items() if isinstance(model, kind)), type(model).__name__)
 

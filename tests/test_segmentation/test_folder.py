@@ -1,0 +1,84 @@
+"""What is wrong with an ADE20K folder is named before training."""
+
+import shutil
+
+import numpy as np
+import pytest
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from usp_mm.segmentation import ADE20KFolder, DemoScenes
+
+PIPELINE = [dict(type='LoadImage'), dict(type='LoadLabelMap')]
+
+
+@pytest.fixture
+def scenes(demo_data, tmp_path):
+    shutil.copytree(demo_data / 'ade20k', tmp_path / 'ade20k')
+    return tmp_path / 'ade20k'
+
+
+def build(root, split='training', kind='DemoScenes'):
+    prefix = dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}')
+    return DATASETS.build(
+        dict(type=kind, data_root=str(root), data_prefix=prefix, pipeline=[dict(s, _scope_='mmseg') for s in PIPELINE])
+    )
+
+
+def test_labels_are_shifted_and_complete(scenes):
+    dataset = build(scenes)
+    assert isinstance(dataset, DemoScenes) and len(dataset) == 6
+    raw = np.array(Image.open(dataset.get_data_info(0)['seg_map_path']))
+    loaded = dataset[0]['gt_seg_map']
+    np.testing.assert_array_equal(loaded, np.where(raw == 0, 255, raw - 1))
+
+
+def test_a_missing_split(scenes):
+    shutil.rmtree(scenes / 'images' / 'validation')
+    with pytest.raises(FileNotFoundError, match=r"folder '.*images/validation' does not exist: ADE20K has images and"):
+        build(scenes, 'validation')
+
+
+def test_an_image_without_label_map_and_the_reverse(scenes):
+    first = sorted((scenes / 'annotations' / 'training').iterdir())[0]
+    first.rename(scenes / 'kept.png')
+    with pytest.raises(FileNotFoundError, match=rf"no label map for 1 of 6 images, such as '{first.stem}.jpg'"):
+        build(scenes)
+    (scenes / 'kept.png').rename(first)
+    (scenes / 'images' / 'training' / f'{first.stem}.jpg').unlink()
+    with pytest.raises(ValueError, match=rf"no image for 1 of 6 label maps, such as '{first.stem}.png'"):
+        build(scenes)
+
+
+def test_an_empty_folder(scenes):
+    for image in (scenes / 'images' / 'training').iterdir():
+        image.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no '\*\.jpg' in '.*images/training'"):
+        build(scenes)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'label', 'valid'),
+    [
+        ('DemoScenes', 12, '11 classes are labelled 1 to 11, 0 or 255'),
+        ('ADE20KFolder', 151, '150 classes are labelled 1 to'),
+    ],
+)
+def test_a_label_out_of_range(scenes, kind, label, valid):
+    dataset = build(scenes, kind=kind)
+    assert isinstance(dataset, ADE20KFolder)
+    path = dataset.get_data_info(0)['seg_map_path']
+    labels = np.array(Image.open(path))
+    labels[3, 4] = label
+    Image.fromarray(labels).save(path)
+    with pytest.raises(ValueError, match=rf"label {label} in '{path}': {valid}"):
+        dataset[0]
+
+
+def test_a_truncated_label_map(scenes):
+    dataset = build(scenes)
+    path = dataset.get_data_info(0)['seg_map_path']
+    with open(path, 'r+b') as file:
+        file.truncate(60)
+    with pytest.raises(ValueError, match=rf"cannot decode label map '{path}'"):
+        dataset[0]
