@@ -107,14 +107,14 @@ def test_second_run_installs_nothing_and_all_satisfies_core(environment):
     assert environment('core') == (0, [])
     code, installs = environment('all')
     assert (code, 'gen.txt' in installs[0]) == (0, True)
-    assert environment('all') == environment('gen') == environment('core') == (0, [])
+    assert environment('all') == environment('demo') == environment('core') == (0, [])
 
 
-def test_the_generators_environment_lies_between(environment):
+def test_the_quickstarts_environment_lies_between(environment):
     environment('core')
-    code, installs = environment('gen')
-    assert code == 0 and 'gen.txt' in installs[0] and 'dev.txt' not in installs[0]
-    assert environment('gen') == environment('core') == (0, [])
+    code, installs = environment('demo')
+    assert code == 0 and 'gen.txt' in installs[0] and 'seg.txt' in installs[0] and 'dev.txt' not in installs[0]
+    assert environment('demo') == environment('core') == (0, [])
     assert 'dev.txt' in environment('all')[1][0]
     assert environment('everything') == (2, [])
 

@@ -1,5 +1,5 @@
-# Sourced by quickstart.sh and test.sh: `ensure_env core`, `ensure_env gen` (with the generators' libraries) or
-# `ensure_env all` (with those for segmentation and development too) makes or reuses the environment $USP_VENV
+# Sourced by quickstart.sh and test.sh: `ensure_env core`, `ensure_env demo` (with those for segmentation and generation) or
+# `ensure_env all` (with those for development too) makes or reuses the environment $USP_VENV
 # (default: .venv in the project) with exactly what requirements/constraints.txt pins.
 # A second call installs nothing; an interrupted one is taken up again.
 
@@ -22,15 +22,15 @@ ensure_env() {
     local base extra enough files extras="$1" stamp="$USP_VENV/usp-installed" wanted python="$USP_VENV/bin/python"
     wanted="$ROOT $(cat "$ROOT"/requirements/*.txt "$ROOT/setup.py" "$ROOT/pyproject.toml" | sha256sum | cut -d' ' -f1)"
     files=(-r "$ROOT/requirements/runtime.txt")
-    case "$extras" in  # `all` satisfies `gen`, and that `core`
-        core) enough=(core gen all) ;;
-        gen) enough=(gen all) files+=(-r "$ROOT/requirements/gen.txt") ;;
+    case "$extras" in  # `all` satisfies `demo`, and that `core`
+        core) enough=(core demo all) ;;
+        demo) enough=(demo all) files+=(-r "$ROOT/requirements/seg.txt" -r "$ROOT/requirements/gen.txt") ;;
         all)
             enough=(all)
             files+=(-r "$ROOT/requirements/seg.txt" -r "$ROOT/requirements/gen.txt" -r "$ROOT/requirements/dev.txt")
             ;;
         *)
-            echo "ensure_env: unknown environment '$extras': expected core, gen or all" >&2
+            echo "ensure_env: unknown environment '$extras': expected core, demo or all" >&2
             return 2
             ;;
     esac

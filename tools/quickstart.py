@@ -1,5 +1,6 @@
 """The main job on real images in a few minutes on a laptop: handwritten digits -> VAE -> latent cache ->
-masked latent pretraining -> linear probe -> image generators from scratch and from USP weights, with pictures.
+masked latent pretraining -> linear probe, fine-tuning, segmentation -> image generators from scratch and from USP weights,
+with pictures.
 
 Every stage is a command that works on ImageNet too; it is printed before it runs. Results: the table
 at the end, `summary.json`, the pictures and TensorBoard logs in the work folder.
@@ -18,7 +19,8 @@ from rich.table import Table
 from usp_mm.files import write_json
 from usp_mm.presets import lookup
 
-PARTS = {name: importlib.import_module(f'quickstart_parts.{name}') for name in ('pretrain', 'probe', 'finetune', 'generate')}
+NAMES = ('pretrain', 'probe', 'finetune', 'segment', 'generate')
+PARTS = {name: importlib.import_module(f'quickstart_parts.{name}') for name in NAMES}
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,6 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--pretrain-epochs', type=int, help='likewise')
     parser.add_argument('--probe-epochs', type=int, help='likewise')
     parser.add_argument('--finetune-epochs', type=int, help='likewise')
+    parser.add_argument('--segment-steps', type=int, help='likewise, of each segmentation model')
     parser.add_argument('--generate-steps', type=int, help='likewise, of each generator')
     parser.add_argument('--generate-samples', type=int, help='samples in each validation of a generator')
     args = parser.parse_args()

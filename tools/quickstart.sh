@@ -2,6 +2,6 @@
 # Install what is pinned into .venv (or $USP_VENV), then run the demo; arguments go to tools/quickstart.py.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-ensure_env gen
+ensure_env demo
 cd "$ROOT"
 exec "$USP_VENV/bin/python" tools/quickstart.py "$@"
