@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import mmengine
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -17,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--amp', action='store_true', help='autocast during the test')
+    parser.add_argument('--tta', action='store_true', help='several scales and mirrored, as `tta_pipeline` of the config says')
     parser.add_argument('--out', help='write the metrics to this JSON file')
     add_run_arguments(parser)
     return parser.parse_args()
@@ -31,6 +33,18 @@ class KeepMetrics(Hook):
         self.metrics = metrics
 
 
+def augment(cfg: Config) -> None:
+    """Test on every view of `tta_pipeline`, merged by `tta_model`, as mmseg's own tools/test.py does.
+
+    Raises:
+        ValueError: a config without them.
+    """
+    if not {'tta_model', 'tta_pipeline'} <= cfg.keys():
+        raise ValueError('--tta: the config has no tta_model and tta_pipeline: of the models here, segmentors have them')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = {**cfg.tta_model, 'module': cfg.model}
+
+
 def main() -> None:
     args = parse_args()
     if not Path(args.checkpoint).is_file():
@@ -41,6 +55,8 @@ def main() -> None:
         cfg.model.sample_dtype = 'bfloat16'
     elif args.amp:
         cfg.test_cfg.fp16 = True
+    if args.tta:
+        augment(cfg)
     runner, kept = build_runner(cfg), KeepMetrics()
     runner.register_hook(kept)
     runner.test()

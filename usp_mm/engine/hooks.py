@@ -2,7 +2,7 @@
 
 from mmengine.dist import all_reduce_dict, get_rank, is_distributed, master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import Dataset
@@ -158,5 +158,8 @@ class CheckpointMatchHook(Hook):
 
 
 def unwrapped(runner: Runner) -> nn.Module:
-    """The model itself, without DDP's wrapper."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    """The model itself, without the wrappers of DDP and of test-time augmentation."""
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
