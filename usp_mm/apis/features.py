@@ -1,0 +1,275 @@
+"""Features of a frozen USP encoder, DiT or SiT: the pooled tokens after its blocks.
+
+A denoiser runs without a class and, by default, on clean latents at the time of clean data: t = 0 of DiT, whose time counts
+noising steps, and t = 1 of SiT, whose time runs from noise to data (Figure 4's "t = 0 and the null class").
+
+Shape legend: N samples, C×h×w latent, L tokens, D width.
+"""
+
+import copy
+import textwrap
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import Tensor, nn
+
+from usp_mm.functional import random
+from usp_mm.functional.ddpm import diffuse
+from usp_mm.functional.flow import interpolate
+from usp_mm.models import DiT, USPViT
+from usp_mm.models.geometry import share_vae
+from usp_mm.models.objectives import Objective
+from usp_mm.models.sample_keys import sample_keys
+from usp_mm.models.weight_transfer import encoder_weights
+from usp_mm.registry import MODELS
+from usp_mm.vaes.weights import read_weights
+
+POOLS = ('mean', 'cls')
+#: Where the two sets of a generator's weights are in its checkpoint.
+WEIGHTS = {'ema': 'denoiser_ema.module.', 'orig': 'denoiser.'}
+#: Models that can be probed -> their network's part of the config.
+_PARTS = {'USP': 'backbone', 'USPClassifier': 'backbone', 'LatentDiffusionGenerator': 'denoiser'}
+
+
+@torch.no_grad()
+def block_features(
+    model: USPViT | DiT, latents: Tensor, layers: Sequence[int], t: float | Tensor | None = None, pool: str = 'mean'
+) -> list[Tensor]:
+    """Pooled tokens after blocks, in one run of the model.
+
+    An encoder's last block is taken after its final norm.
+
+    Args:
+        model: an encoder, or a DiT or SiT that was trained with class dropout; in eval mode.
+        latents: scaled, [N, C, h, w]; noised already where `t` is not that of clean data.
+        layers: numbers of blocks passed, 1 … depth, in any order.
+        t: of a DiT or SiT, one time or one a sample, [N].
+        pool: 'mean' over the patch tokens, or 'cls', the class token of an encoder.
+
+    Returns:
+        float32[N, D] for each of `layers`.
+
+    Raises:
+        ValueError: no such block or pool, or a time that is missing or that an encoder has not.
+    """
+    check_layers(layers, model.num_layers)
+    check_pool(model, pool)
+    if isinstance(model, DiT):
+        if t is None:
+            raise ValueError(f'{type(model).__name__} needs a time t')
+        if not model.class_dropout:
+            raise ValueError('features need the "no class" label, but denoiser.class_dropout is 0')
+        t = torch.as_tensor(t, device=latents.device).expand(len(latents))
+        null = torch.full((len(latents),), model.null_label, device=latents.device)
+        _, hidden = model(latents, t, null, return_hidden=sorted(set(layers)))
+        return [hidden[k].float().mean(1) for k in layers]
+    if t is not None:
+        raise ValueError(f't={t}: an encoder has no time')
+    with _raw_outputs(model, sorted(set(layers))):
+        hidden = dict(zip(sorted(set(layers)), model(latents), strict=True))
+    return [(hidden[k][:, 0] if pool == 'cls' else hidden[k][:, 1:].mean(1)).float() for k in layers]
+
+
+@contextmanager
+def _raw_outputs(model: USPViT, layers: Sequence[int]):
+    """Meanwhile the encoder returns all tokens after these blocks."""
+    kept = model.out_type, model.out_indices
+    model.out_type, model.out_indices = 'raw', tuple(k - 1 for k in layers)
+    try:
+        yield
+    finally:
+        model.out_type, model.out_indices = kept
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    """ValueError unless `layers` are distinct or repeated blocks from 1 to `depth`."""
+    if not layers:
+        raise ValueError(f'no layer: name blocks from 1 to {depth}')
+    for k in layers:
+        if not 1 <= k <= depth:
+            raise ValueError(f'layer {k} is not there: the model has blocks 1 to {depth}')
+
+
+def check_pool(model: nn.Module, pool: str) -> None:
+    """ValueError for a pool that is not known, or not of this model."""
+    if pool not in POOLS:
+        raise ValueError(f'pool={pool!r} must be one of {POOLS}')
+    if pool == 'cls' and isinstance(model, DiT):
+        raise ValueError(f"pool='cls': a {type(model).__name__} has no class token, use 'mean'")
+
+
+def clean_time(objective: Objective) -> float:
+    """The time of clean data: 0 where times are noising steps (DiT), 1 where they run from noise to data (SiT)."""
+    return 0 if objective.integer_times else 1.0
+
+
+def check_time(objective: Objective | None, t: float | None) -> float | None:
+    """The time asked for, that of clean data if None; of an encoder, which has no objective, None.
+
+    Raises:
+        ValueError: not a time of the objective.
+    """
+    if objective is None:
+        if t is not None:
+            raise ValueError(f't={t}: an encoder has no time, leave it out')
+        return None
+    if t is None:
+        return clean_time(objective)
+    if objective.integer_times:
+        last = objective.num_steps - 1  # type: ignore[attr-defined]
+        if t != int(t) or not 0 <= t <= last:
+            raise ValueError(f't={t} is out of range: a DiT takes whole steps from 0 (clean) to {last} (noise)')
+        return int(t)
+    if not 0 <= t <= 1:
+        raise ValueError(f't={t} is out of range: a SiT takes times from 0 (noise) to 1 (clean)')
+    return float(t)
+
+
+def noised(objective: Objective, latents: Tensor, t: float, samples: Tensor, epochs: Tensor, seed: int) -> Tensor:
+    """Latents as the objective has them at time `t`; at the time of clean data they are returned as they are.
+
+    The noise of a sample depends on (seed, epoch, sample).
+    """
+    if t == clean_time(objective):
+        return latents
+    noise = random.normal(samples, epochs, tuple(latents.shape[1:]), seed=seed, stream='latent_noise')
+    if objective.integer_times:
+        return diffuse(latents, objective.alpha_bar[t], noise)  # type: ignore[attr-defined,index]
+    times = torch.full((len(latents),), t, dtype=torch.float64, device=latents.device)
+    return interpolate(objective.coefficients(times), latents, noise)[0]  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """From a batch of a data set to features.
+
+    Attributes:
+        network: encoder, DiT or SiT.
+        preprocessor: makes latents; of a posterior it takes the mode.
+        objective: of a denoiser.
+        t: time of a denoiser.
+        pool: as in `block_features`.
+        seed: of the noise, where `t` is not that of clean data.
+        weights: 'ema' or 'orig' of a denoiser.
+    """
+
+    network: Any
+    preprocessor: Any
+    objective: Objective | None = None
+    t: float | None = None
+    pool: str = 'mean'
+    seed: int = 0
+    weights: str | None = None
+
+    @property
+    def depth(self) -> int:
+        """Blocks."""
+        return self.network.num_layers
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.network.pos_embed.device
+
+    def __call__(self, batch: dict[str, Any], layers: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """A collated batch -> float32[N, D] for each layer, and int64[N], classes.
+
+        Raises:
+            ValueError: a sample without its class.
+        """
+        data = self.preprocessor(batch, training=False)
+        latents, data_samples = data['inputs'], data['data_samples']
+        if any('gt_label' not in sample for sample in data_samples):
+            raise ValueError('a probe needs labelled data: use a folder of class folders, or a latent cache of one')
+        labels = torch.cat([sample.gt_label for sample in data_samples]).to(latents.device)
+        if self.objective is not None:
+            samples, epochs, _ = sample_keys(data_samples, len(latents), latents.device, training=False)
+            latents = noised(self.objective, latents, self.t, samples, epochs, self.seed)  # type: ignore[arg-type]
+        return block_features(self.network, latents, layers, self.t, self.pool), labels
+
+
+def load_frozen(
+    cfg: Config,
+    checkpoint: str | Path,
+    *,
+    weights: str | None = None,
+    t: float | None = None,
+    pool: str = 'mean',
+    seed: int = 0,
+    load_vae: bool = True,
+    device: str | None = None,
+) -> FrozenModel:
+    """The network of a config with a checkpoint's weights, loaded strictly, in eval mode and without gradients.
+
+    Args:
+        cfg: of pretraining, classification or generation.
+        checkpoint: of `tools/train.py`; for an encoder also official weights.
+        weights: of a generator, 'ema' (the default) or 'orig'.
+        t: of a generator; the time of clean data if None.
+        pool: as in `block_features`.
+        seed: of the noise, where `t` is not that of clean data.
+        load_vae: False where all data are cached latents.
+        device: by default the GPU, else the CPU.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: a config of another stage, a checkpoint of another model or without the weights asked for, or arguments
+            that the model has no use for.
+    """
+    if cfg.model.type not in _PARTS:
+        raise ValueError(f"model.type '{cfg.model.type}' has no blocks to probe: give a config of {', '.join(_PARTS)}")
+    model, part = copy.deepcopy(cfg.model), _PARTS[cfg.model.type]
+    objective = MODELS.build(model.objective) if part == 'denoiser' else None
+    t = check_time(objective, t)
+    if objective is None and weights is not None:
+        raise ValueError(f"weights='{weights}': an encoder has one set of weights, leave it out")
+    weights = 'ema' if objective is not None and weights is None else weights
+    state = _encoder_state(checkpoint) if weights is None else _denoiser_state(checkpoint, weights)
+    network = {**model[part], 'init_cfg': None}
+    if weights is None:
+        network.update(out_type='raw', final_norm='norm.weight' in state)
+    preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **model.get('data_preprocessor', {})}
+    preprocessor.update(load_vae=load_vae, batch_augments=None)
+    built = MODELS.build(share_vae(preprocessor, network, part))
+    check_pool(built, pool)
+    _load(built, state, checkpoint)
+    device = device or get_device()
+    built = built.to(device).eval().requires_grad_(False)
+    return FrozenModel(built, MODELS.build(preprocessor).to(device), objective, t, pool, seed, weights)
+
+
+def _encoder_state(checkpoint: str | Path) -> dict[str, Tensor]:
+    """The encoder, without the norm of pooled tokens, which belongs to a classifier."""
+    weights = read_weights(checkpoint)
+    try:
+        state = encoder_weights(weights)
+    except ValueError as error:
+        raise ValueError(f"'{checkpoint}' does not fit the config: {error}") from error
+    return {name: tensor for name, tensor in state.items() if not name.startswith('fc_norm.')}
+
+
+def _denoiser_state(checkpoint: str | Path, weights: str) -> dict[str, Tensor]:
+    if weights not in WEIGHTS:
+        raise ValueError(f'weights={weights!r} must be one of {(*WEIGHTS,)}')
+    found = read_weights(checkpoint)
+    if not any(name.startswith(WEIGHTS['orig']) for name in found):
+        raise ValueError(f"'{checkpoint}' does not fit the config: no DiT or SiT in it, its names are {sorted(found)[:3]}…")
+    prefix = WEIGHTS[weights]
+    state = {name[len(prefix) :]: tensor for name, tensor in found.items() if name.startswith(prefix)}
+    if not state:
+        raise ValueError(f"'{checkpoint}' has no averaged (EMA) weights: use those that were trained, weights='orig'")
+    return state
+
+
+def _load(network: nn.Module, state: dict[str, Tensor], checkpoint: str | Path) -> None:
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        told = '; '.join(textwrap.shorten(line.strip(), 160) for line in str(error).splitlines()[1:4])
+        raise ValueError(f"'{checkpoint}' does not fit the config: {told}: give the config it was trained with") from error
