@@ -38,7 +38,7 @@ LOCATIONS = {
 }
 #: More of them for the registries of one project, whose import they need.
 PROJECT_LOCATIONS = {
-    'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS', 'TRANSFORMS'), 'usp_mm.segmentation'),
+    'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS'), 'usp_mm.segmentation'),
 }
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from usp_mm.segmentation import ADE20KFolder, DemoScenes
 
-PIPELINE = [dict(type='LoadImage'), dict(type='LoadLabelMap')]
+PIPELINE = [dict(type='LoadImage'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_labels_are_shifted_and_complete(scenes):
     dataset = build(scenes)
     assert isinstance(dataset, DemoScenes) and len(dataset) == 6
     raw = np.array(Image.open(dataset.get_data_info(0)['seg_map_path']))
-    loaded = dataset[0]['gt_seg_map']
+    loaded = dataset[0]['data_samples'].gt_sem_seg.data[0].numpy()
     np.testing.assert_array_equal(loaded, np.where(raw == 0, 255, raw - 1))
 
 
@@ -80,5 +80,5 @@ def test_a_truncated_label_map(scenes):
     path = dataset.get_data_info(0)['seg_map_path']
     with open(path, 'r+b') as file:
         file.truncate(60)
-    with pytest.raises(ValueError, match=rf"cannot decode label map '{path}'"):
+    with pytest.raises(ValueError, match=rf"cannot decode '.*' or its label map '{path}'"):
         dataset[0]

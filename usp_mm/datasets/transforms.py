@@ -51,7 +51,7 @@ class LoadImage(LoadImageFromFile):
     """mmcv's `LoadImageFromFile` with Pillow, whose failures name the file.
 
     Pillow refuses a truncated JPEG, of which OpenCV before 5 returns the rest in grey. EXIF orientation is
-    ignored, as in torchvision and in the latent cache.
+    ignored, as in torchvision and in the latent cache. An image that was loaded already passes, as inferencers hand it over.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -64,6 +64,8 @@ class LoadImage(LoadImageFromFile):
         super().__init__(imdecode_backend=imdecode_backend, color_type=color_type, **kwargs)
 
     def transform(self, results: dict) -> dict | None:
+        if 'img' in results and 'img_path' not in results:
+            return results
         try:
             return super().transform(results)
         except FileNotFoundError:

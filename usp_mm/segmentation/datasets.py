@@ -1,8 +1,10 @@
 """ADE20K's folder layout, checked before training, and the demo's scenes in it."""
 
 from pathlib import Path
+from typing import Any
 
 from mmseg.datasets import ADE20KDataset
+from torch import Tensor
 
 from usp_mm.datasets.demo import SCENE_CLASSES
 from usp_mm.registry import DATASETS
@@ -31,9 +33,36 @@ class ADE20KFolder(ADE20KDataset):
                 f"'{self.data_prefix['img_path']}/{extra[0]}{self.img_suffix}'"
             )
         data_list: list[dict] = super().load_data_list()
-        for sample in data_list:
-            sample['num_classes'] = len(self._metainfo['classes'])
         return data_list
+
+    def prepare_data(self, idx: int) -> Any:
+        """A sample through the pipeline.
+
+        Raises:
+            ValueError: a file that can't be decoded, or a label that is neither a class nor ignored (255). Such a label
+                would be left out of the evaluation, and read beyond the logits in training.
+        """
+        info = self.get_data_info(idx)
+        try:
+            data = super().prepare_data(idx)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            files = f"'{info['img_path']}' or its label map '{info['seg_map_path']}'"
+            raise ValueError(f'cannot decode {files}: {error}; replace or delete the file') from error
+        samples = data['data_samples'] if isinstance(data, dict) and 'data_samples' in data else []
+        for sample in samples if isinstance(samples, list) else [samples]:
+            self._check_labels(sample.gt_sem_seg.data, info)
+        return data
+
+    def _check_labels(self, labels: Tensor, info: dict) -> None:
+        num_classes, shift = len(self._metainfo['classes']), int(self.reduce_zero_label)
+        wrong = labels[(labels != 255) & (labels >= num_classes)]
+        if wrong.numel():
+            valid = f'{shift} to {num_classes - 1 + shift}, {"0 or " if shift else ""}255 to ignore'
+            raise ValueError(
+                f"label {int(wrong[0]) + shift} in '{info['seg_map_path']}': {num_classes} classes are labelled {valid}"
+            )
 
     def _files(self, kind: str, suffix: str) -> set[str]:
         """Names of the files in a folder of the split, relative to it and without suffix."""

@@ -1,4 +1,4 @@
-# mmseg's ADE20K pipelines
+# mmseg's ADE20K pipelines; its inferencer looks for LoadImageFromFile and LoadAnnotations
 train_dataloader = dict(
     batch_size=2,
     num_workers=4,
@@ -11,7 +11,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='SeedBySample'),
             dict(type='LoadImage'),
-            dict(type='LoadLabelMap'),
+            dict(type='LoadAnnotations'),
             dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
             dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
             dict(type='RandomFlip', prob=0.5),
@@ -30,9 +30,9 @@ val_dataloader = dict(
         data_root='data/ade/ADEChallengeData2016',
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
         pipeline=[
-            dict(type='LoadImage'),
+            dict(type='LoadImageFromFile', imdecode_backend='pillow'),
             dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-            dict(type='LoadLabelMap'),
+            dict(type='LoadAnnotations'),
             dict(type='PackSegInputs'),
         ],
     ),
@@ -44,13 +44,13 @@ test_evaluator = val_evaluator
 # what tools/test.py --tta takes instead: six scales, each with its mirror image
 tta_model = dict(type='SegTTAModel')
 tta_pipeline = [
-    dict(type='LoadImage'),
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
             [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
-            [dict(type='LoadLabelMap')],
+            [dict(type='LoadAnnotations')],
             [dict(type='PackSegInputs')],
         ],
     ),

@@ -11,7 +11,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='SeedBySample'),
             dict(type='LoadImage'),
-            dict(type='LoadLabelMap'),
+            dict(type='LoadAnnotations'),
             dict(type='RandomCrop', crop_size=(64, 64)),
             dict(type='PackSegInputs'),
         ],
@@ -24,7 +24,11 @@ val_dataloader = dict(
     dataset=dict(
         type='DemoScenes',
         data_root='work_dirs/quickstart/data/ade20k',
-        pipeline=[dict(type='LoadImage'), dict(type='LoadLabelMap'), dict(type='PackSegInputs')],
+        pipeline=[
+            dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+            dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs'),
+        ],
     ),
 )
 test_dataloader = val_dataloader
