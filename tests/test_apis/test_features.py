@@ -167,7 +167,7 @@ def test_other_checkpoints_and_configs(world, tmp_path):
         load_frozen(world.config('sit'), tmp_path / 'orig.pth', load_vae=False)
     smaller = world.config('sit')
     smaller.model.denoiser.num_classes = 7
-    with pytest.raises(ValueError, match='(?s)does not fit the config.*y_embedder'):
+    with pytest.raises(ValueError, match=r'(?s)does not fit the config.*y_embedder'):
         load_frozen(smaller, world.checkpoint('sit'), load_vae=False)
-    with pytest.raises(ValueError, match="model.type 'ImageClassifier' has no blocks to probe"):
+    with pytest.raises(ValueError, match=r"model\.type 'ImageClassifier' has no blocks to probe"):
         load_frozen(Config(dict(model=dict(type='ImageClassifier'))), tmp_path / 'none.pth')

@@ -115,7 +115,7 @@ def test_scores_by_hand():
             return x
 
     logits = torch.eye(6)[[0, 1, 2, 3]] + torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
-    # the last of six is never among the five highest but for class 0 itself: its logit is the lowest
+    # row 3's five highest are all but class 0, and row 2's are too: class 0 is missed there
     rows = score_heads(nn.ModuleDict({'7': Fixed()}), iter([([logits], torch.tensor([0, 1, 0, 5]))]), 6)
     assert rows == [dict(layer=7, top1=50.0, top5=75.0)]
     assert (
@@ -202,9 +202,9 @@ def test_bad_data(world, tmp_path):
         probe_layers(model, train, val, [1, 9], SHORT)
     with pytest.raises(FileNotFoundError, match='no folder at'):
         open_data(world.config('usp'), tmp_path / 'none', training=False)
-    with pytest.raises(ValueError, match='img_size|image_size: 64 in the cache, 128 in the config'):
-        cfg = world.config('usp')
-        cfg.model.backbone.img_size = 128
+    cfg = world.config('usp')
+    cfg.model.backbone.img_size = 128
+    with pytest.raises(ValueError, match='image_size: 64 in the cache, 128 in the config'):
         open_data(cfg, world.caches / 'val', training=False)
     with pytest.raises(ValueError, match='flip=True has nothing to choose'):
         splits(world, augment=True)

@@ -5,10 +5,11 @@ from .folder import ImageFolder
 from .latent_cache import LatentCacheDataset
 from .requests import SampleRequests, random_labels
 from .samplers import EpochInfiniteSampler, EpochSampler
-from .transforms import ADMCenterCrop, LoadImage, SeedBySample
+from .transforms import ADMCenterCrop, GaussianNoise, LoadImage, SeedBySample
 
 __all__ = [
     'ADMCenterCrop',
+    'GaussianNoise',
     'EpochIndex',
     'EpochInfiniteSampler',
     'EpochSampler',

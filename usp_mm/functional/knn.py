@@ -34,8 +34,8 @@ def nearest(
         raise ValueError(f'queries have {queries.shape[1]} features and the samples {bank.shape[1]}: take both from one model')
     if query_chunk < 1 or bank_chunk < 1:
         raise ValueError(f'query_chunk={query_chunk} and bank_chunk={bank_chunk} must be at least 1')
-    device = device or queries.device
-    parts = [_nearest(part.to(device), bank, k, bank_chunk) for part in queries.split(query_chunk)]
+    where = torch.device(device or queries.device)
+    parts = [_nearest(part.to(where), bank, k, bank_chunk) for part in queries.split(query_chunk)]
     return torch.cat([similarity for similarity, _ in parts]), torch.cat([row for _, row in parts])
 
 

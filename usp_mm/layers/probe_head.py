@@ -14,6 +14,7 @@ class ProbeHead(nn.Sequential):
     """
 
     def __init__(self, dims: int, num_classes: int, seed: int = 0) -> None:
-        super().__init__(nn.BatchNorm1d(dims, eps=1e-6, affine=False), nn.Linear(dims, num_classes))
-        nn.init.trunc_normal_(self[1].weight, std=0.01, generator=torch.Generator().manual_seed(seed))
-        nn.init.zeros_(self[1].bias)
+        linear = nn.Linear(dims, num_classes)
+        nn.init.trunc_normal_(linear.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
+        nn.init.zeros_(linear.bias)
+        super().__init__(nn.BatchNorm1d(dims, eps=1e-6, affine=False), linear)
