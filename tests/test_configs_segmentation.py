@@ -17,6 +17,9 @@ leaves = pytest.mark.parametrize('path', SEGMENTATION, ids=lambda p: p.stem)
 @leaves
 def test_the_name_tells_the_truth(path):
     cfg, name = Config.fromfile(ROOT / path), path.stem
+    check_config(cfg, initialises=False)
+    with pytest.raises(ValueError, match=r'model\.backbone\.init_cfg\.checkpoint is unset'):
+        check_config(cfg)
     gpus, batch = map(int, re.search(r'_(\d+)xb(\d+)-', name).groups())
     assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (batch, gpus * batch)
     assert cfg.train_cfg.max_iters == 1000 * int(re.search(r'-(\d+)k_', name).group(1))

@@ -39,6 +39,6 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
-    norm_cfg=dict(type='SyncBN', requires_grad=True),
+    norm_cfg=dict(type='SyncBN'),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
