@@ -4,7 +4,7 @@ default_scope = 'mmseg'
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=16_000),
-    sync_buffers=dict(type='SyncBuffersHook'),
+    batch_norm=dict(type='BatchNormMeanHook'),
     visualization=dict(_delete_=True, type='SegVisualizationHook'),
 )
 visualizer = dict(

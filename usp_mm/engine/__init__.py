@@ -3,7 +3,14 @@
 from .ema_hook import GeneratorEMAHook
 from .file_backend import AtomicLocalBackend
 from .generator_check import GeneratorCheckHook
-from .hooks import CheckpointMatchHook, LatentCacheCheckHook, ReduceLossHook, RestorationHook, StatelessSeedHook
+from .hooks import (
+    BatchNormMeanHook,
+    CheckpointMatchHook,
+    LatentCacheCheckHook,
+    ReduceLossHook,
+    RestorationHook,
+    StatelessSeedHook,
+)
 from .lars import MAELARS
 from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
@@ -13,6 +20,7 @@ __all__ = [
     'MAELARS',
     'AtomicLocalBackend',
     'AutocastOptimWrapper',
+    'BatchNormMeanHook',
     'CheckpointMatchHook',
     'GeneratorCheckHook',
     'GeneratorEMAHook',

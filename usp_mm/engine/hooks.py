@@ -1,10 +1,11 @@
 """Hooks that MMEngine lacks."""
 
-from mmengine.dist import all_reduce_dict, get_rank, is_distributed, master_only
+from mmengine.dist import all_reduce_dict, all_reduce_params, get_rank, is_distributed, master_only
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 
 from usp_mm.datasets import EpochIndex, LatentCacheDataset
@@ -37,6 +38,25 @@ class StatelessSeedHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         seed_all(runner.seed, get_rank(), runner.iter)
+
+
+@HOOKS.register_module()
+class BatchNormMeanHook(Hook):
+    """Give every process the mean of all processes' BatchNorm statistics after each training iteration.
+
+    MMEngine's SyncBuffersHook does that before a validation, which in a loop over iterations comes after the checkpoint: a
+    resumed run would go on with the first process's statistics alone. SyncBatchNorm needs neither, and costs nothing here.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        layers = [m for m in unwrapped(runner).modules() if isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm)]
+        self._statistics = [x for m in layers for x in (m.running_mean, m.running_var) if x is not None]
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        if self._statistics and is_distributed():
+            all_reduce_params(self._statistics, op='mean')
 
 
 @HOOKS.register_module()

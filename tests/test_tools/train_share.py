@@ -1,0 +1,21 @@
+"""One process's share of tools/train.py, which leaves its buffers in the work folder, see test_segmentation.py."""
+
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.dist import get_rank
+
+import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.engine.hooks import unwrapped
+
+sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
+
+import train
+
+if __name__ == '__main__':
+    args = train.parse_args()
+    runner = train.build_runner(train.load_run_config(args))
+    runner.train()
+    torch.save(dict(unwrapped(runner).named_buffers()), Path(args.work_dir) / f'buffers_{get_rank()}.pt')
+    torch.distributed.destroy_process_group()
