@@ -9,10 +9,10 @@ from .transforms import ADMCenterCrop, GaussianNoise, LoadImage, SeedBySample
 
 __all__ = [
     'ADMCenterCrop',
-    'GaussianNoise',
     'EpochIndex',
     'EpochInfiniteSampler',
     'EpochSampler',
+    'GaussianNoise',
     'ImageFolder',
     'LatentCacheDataset',
     'LoadImage',
