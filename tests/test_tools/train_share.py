@@ -1,4 +1,4 @@
-"""One process's share of tools/train.py, which leaves its buffers in the work folder, see test_segmentation.py."""
+"""One process's share of tools/train.py, which leaves its buffers in the work folder, see test_segmentation_tools.py."""
 
 import sys
 from pathlib import Path

@@ -76,6 +76,7 @@ def test_on_two_processes_then_with_augmentation(options, tmp_path):
     assert 0 <= json.loads((tmp_path / 'tta.json').read_text())['mIoU'] <= 100
 
 
+@pytest.mark.slow
 def test_augmentation_needs_its_pipeline(tmp_path):
     checkpoint = tmp_path / 'a.pth'
     checkpoint.touch()
