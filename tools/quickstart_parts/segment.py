@@ -11,6 +11,7 @@ from .stages import Stages, last_checkpoint, mean_of, scalars
 
 CONFIG = 'configs/upernet/upernet_vit-tiny_usp-pre_1xb8-1k_digits-scenes-128x128.py'
 NEEDS = 'pretrain'
+STEPS = 300  # of the config's 1,000: a demo has to end
 
 
 def inputs(work_dir: Path, seeds: int) -> list[Path]:
@@ -39,8 +40,8 @@ def compare(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
     work_dir = stages.work_dir
     scenes = [f'{name}_dataloader.dataset.data_root={work_dir}/data/ade20k' for name in ('train', 'val', 'test')]
     options = [f'randomness.seed={seed}', f'model.backbone.codec.path={work_dir}/vae', *scenes]
-    if args.segment_steps:
-        options += [f'train_cfg.max_iters={args.segment_steps}', f'train_cfg.val_interval={args.segment_steps}']
+    steps = args.segment_steps or STEPS
+    options += [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}']
     starts = {
         'usp': f'model.backbone.init_cfg.checkpoint={last_checkpoint(pretrain.run_dir(work_dir, seed))}',
         'random': 'model.backbone.init_cfg=None',
