@@ -104,6 +104,10 @@ def test_a_batch_gives_features_at_its_time(world):
     noise = random.normal(labels, torch.zeros_like(labels), tuple(x.shape[1:]), seed=4, stream='latent_noise')
     expected = block_features(model.network, 0.25 * x + 0.75 * noise, [3], 0.25)[0]
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
+    # the same samples of the other split have other noise, and without noise the split is all the same
+    assert not torch.allclose(model(batch, [3], split=1)[0][0], features, atol=1e-3)
+    clean = load(world, 'sit')
+    assert torch.equal(clean(batch, [3], split=1)[0][0], clean(batch, [3])[0][0])
     with pytest.raises(ValueError, match='a probe needs labelled data'):
         model(dict(inputs=x, data_samples=[DataSample()] * 3), [3])
 

@@ -219,8 +219,8 @@ def test_bad_data(world, tmp_path):
 
 def test_divergence_is_told(world):
     class Broken(FrozenModel):
-        def __call__(self, batch, layers):
-            features, labels = super().__call__(batch, layers)
+        def __call__(self, batch, layers, split=0):
+            features, labels = super().__call__(batch, layers, split)
             return [x * math.nan if k == 2 else x for k, x in zip(layers, features, strict=True)], labels
 
     model, (train, val) = load(world, 'usp'), splits(world)

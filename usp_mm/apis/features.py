@@ -177,8 +177,11 @@ class FrozenModel:
         """Where it runs."""
         return self.network.pos_embed.device
 
-    def __call__(self, batch: dict[str, Any], layers: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    def __call__(self, batch: dict[str, Any], layers: Sequence[int], split: int = 0) -> tuple[list[Tensor], Tensor]:
         """A collated batch -> float32[N, D] for each layer, and int64[N], classes.
+
+        `split`, 0 (training) or 1, keeps the noise of sample i apart from that of the other split's sample i: a head that has
+        learnt the one by heart would know the other.
 
         Raises:
             ValueError: a sample without its class.
@@ -190,7 +193,7 @@ class FrozenModel:
         labels = torch.cat([sample.gt_label for sample in data_samples]).to(latents.device)
         if self.objective is not None:
             samples, epochs, _ = sample_keys(data_samples, len(latents), latents.device, training=False)
-            latents = noised(self.objective, latents, self.t, samples, epochs, self.seed)  # type: ignore[arg-type]
+            latents = noised(self.objective, latents, self.t, samples, 2 * epochs + split, self.seed)  # type: ignore[arg-type]
         return block_features(self.network, latents, layers, self.t, self.pool), labels
 
 

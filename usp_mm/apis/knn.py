@@ -34,7 +34,7 @@ def feature_key(
         layer=layer,
         pool=model.pool,
         t=model.t,
-        seed=model.seed if noisy else None,
+        noise=[model.seed, data.split] if noisy else None,
         model={name: model_cfg.get(name) for name in ('data_preprocessor', 'backbone', 'denoiser', 'objective')},
         vae=None if data.cached else model.preprocessor.codec.weight_hash,
         data=data.fingerprint(),

@@ -73,7 +73,7 @@ def load_probe(
         load_vae=not all(map(is_cache, folders)),
         device=args.device,
     )
-    train = open_data(cfg, folders[0], training=augment is not False, augment=augment, workers=args.workers)
+    train = open_data(cfg, folders[0], training=True, augment=augment, workers=args.workers)
     return model, train, open_data(cfg, folders[1], training=False, workers=args.workers)
 
 

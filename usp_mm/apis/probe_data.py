@@ -33,6 +33,7 @@ class ProbeData:
     Attributes:
         path: its folder.
         cached: whether that is a latent cache.
+        split: 0, training, or 1, validation.
         augmented: whether a sample looks different in each epoch.
         dataset: ImageFolder or LatentCacheDataset.
         pipeline: of images, as configured.
@@ -41,6 +42,7 @@ class ProbeData:
 
     path: Path
     cached: bool
+    split: int
     augmented: bool
     dataset: Any
     pipeline: list[dict] | None = None
@@ -91,7 +93,7 @@ def open_data(cfg: Config, path: Path, *, training: bool, augment: bool | None =
     Args:
         cfg: of the model.
         path: a folder with one sub-folder a class, or a latent cache.
-        training: which of the two pipelines `augment` may take.
+        training: which split it is; only this one is augmented.
         augment: whether samples vary from epoch to epoch: the cache's crops and flips, the config's pipeline. None: where the
             config has such a pipeline.
         workers: processes that load it.
@@ -117,7 +119,7 @@ def open_data(cfg: Config, path: Path, *, training: bool, augment: bool | None =
             dict(type='PackInputs'),
         ]
         settings = dict(type='ImageFolder', data_root=str(path), data_prefix='', pipeline=pipeline)
-    data = ProbeData(path, cached, augmented, DATASETS.build(settings), pipeline, workers)
+    data = ProbeData(path, cached, 0 if training else 1, augmented, DATASETS.build(settings), pipeline, workers)
     if not data.classes:
         raise ValueError(f"'{path}' has no classes: a probe needs labelled data")
     return data
@@ -161,7 +163,7 @@ def stream(
     """Features of each layer [N, D] and classes int64[N], batch by batch, on the model's device."""
     with tqdm(total=sum(map(len, batches)), desc=task, unit='img', leave=False) as progress:
         for batch in data.loader(batches):
-            features, labels = model(batch, layers)
+            features, labels = model(batch, layers, data.split)
             yield features, labels
             progress.update(len(labels))
 
