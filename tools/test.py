@@ -11,7 +11,6 @@ from mmengine.runner import Runner
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config
-from usp_mm.engine.robustness import add_image_noise, add_latent_noise
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,8 +19,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--amp', action='store_true', help='autocast during the test')
     parser.add_argument('--tta', action='store_true', help='several scales and mirrored, as `tta_pipeline` of the config says')
-    parser.add_argument('--image-noise', type=float, metavar='STD', help='Gaussian noise on images in [0, 1] (of a classifier)')
-    parser.add_argument('--latent-noise', type=int, metavar='T', help='noise of diffusion step 0 … 999 on latents (likewise)')
     parser.add_argument('--out', help='write the metrics to this JSON file')
     add_run_arguments(parser)
     return parser.parse_args()
@@ -60,10 +57,6 @@ def main() -> None:
         cfg.test_cfg.fp16 = True
     if args.tta:
         augment(cfg)
-    if args.image_noise is not None:
-        add_image_noise(cfg, args.image_noise)
-    if args.latent_noise is not None:
-        add_latent_noise(cfg, args.latent_noise)
     runner, kept = build_runner(cfg), KeepMetrics()
     runner.register_hook(kept)
     runner.test()

@@ -5,14 +5,13 @@ from .folder import ImageFolder
 from .latent_cache import LatentCacheDataset
 from .requests import SampleRequests, random_labels
 from .samplers import EpochInfiniteSampler, EpochSampler
-from .transforms import ADMCenterCrop, GaussianNoise, LoadImage, SeedBySample
+from .transforms import ADMCenterCrop, LoadImage, SeedBySample
 
 __all__ = [
     'ADMCenterCrop',
     'EpochIndex',
     'EpochInfiniteSampler',
     'EpochSampler',
-    'GaussianNoise',
     'ImageFolder',
     'LatentCacheDataset',
     'LoadImage',

@@ -3,12 +3,10 @@
 from typing import Any
 
 import numpy as np
-import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from usp_mm.functional import random
 from usp_mm.registry import TRANSFORMS
 
 from .epoch_index import EpochIndex
@@ -53,7 +51,7 @@ class LoadImage(LoadImageFromFile):
     """mmcv's `LoadImageFromFile` with Pillow, whose failures name the file.
 
     Pillow refuses a truncated JPEG, of which OpenCV before 5 returns the rest in grey. EXIF orientation is
-    ignored, as in torchvision and in the latent cache. An image that was loaded already passes, as inferencers hand it over.
+    ignored, as in torchvision and in the latent cache.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -66,8 +64,6 @@ class LoadImage(LoadImageFromFile):
         super().__init__(imdecode_backend=imdecode_backend, color_type=color_type, **kwargs)
 
     def transform(self, results: dict) -> dict | None:
-        if 'img' in results and 'img_path' not in results:
-            return results
         try:
             return super().transform(results)
         except FileNotFoundError:
@@ -90,36 +86,4 @@ class ADMCenterCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         results['img'] = np.array(center_crop(Image.fromarray(results['img']), self.size))
         results['img_shape'] = results['img'].shape[:2]
-        return results
-
-
-@TRANSFORMS.register_module()
-class GaussianNoise(BaseTransform):
-    """Noise of a robustness run: clip(x / 255 + std · n, 0, 1) · 255 (ImageNet-C, arXiv 1903.12261).
-
-    The noise of image i depends on (seed, i) alone.
-
-    Args:
-        std: of images in [0, 1]; the five severities are `SEVERITIES`.
-        seed: of the noise.
-
-    Raises:
-        ValueError: `std` is negative, or `results` has no 'sample_idx'.
-    """
-
-    #: Standard deviations of severities 1 to 5.
-    SEVERITIES = (0.08, 0.12, 0.18, 0.26, 0.38)
-
-    def __init__(self, std: float, seed: int = 0) -> None:
-        if std < 0:
-            raise ValueError(f'std={std} must not be negative: the severities are {self.SEVERITIES}')
-        self.std, self.seed = std, seed
-
-    def transform(self, results: dict) -> dict:
-        if 'sample_idx' not in results:
-            raise ValueError(f"GaussianNoise needs 'sample_idx', which a data set gives, but got only {sorted(results)}")
-        index, image = torch.tensor([int(results['sample_idx'])]), results['img']
-        noise = random.normal(index, torch.zeros_like(index), image.shape, seed=self.seed, stream='image_noise')[0]
-        noisy = (image / 255 + self.std * noise.numpy().astype(np.float64)).clip(0, 1)
-        results['img'] = np.rint(255 * noisy).astype(np.uint8)
         return results
