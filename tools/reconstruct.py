@@ -12,8 +12,7 @@ from PIL import Image
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+from usp_mm.files import find_images
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,23 +33,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='of the masks')
     add_config_arguments(parser)
     return parser.parse_args()
-
-
-def find_images(paths: list[str], num: int) -> list[Path]:
-    """`num` files spread evenly over the given files and folders.
-
-    Raises:
-        FileNotFoundError: a path that is not there, or no image at all.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"no image or folder at '{path}'")
-        found += [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise FileNotFoundError(f'no image in {paths}: looked for {", ".join(SUFFIXES)}')
-    num = min(num, len(found))
-    return [found[i * len(found) // num] for i in range(num)]
 
 
 def main() -> None:

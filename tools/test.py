@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint: `python tools/test.py CONFIG CHECKPOINT`."""
+"""Evaluate a checkpoint: `python tools/test.py CONFIG CHECKPOINT`.
+
+A classifier under noise, one level (tools/robustness.py runs them all): `--image-noise 3`, `--latent-noise 400`.
+"""
 
 import argparse
 from pathlib import Path
@@ -11,15 +14,18 @@ from mmengine.runner import Runner
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config
+from usp_mm.engine.noise import add_image_noise, add_latent_noise
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--amp', action='store_true', help='autocast during the test')
     parser.add_argument('--tta', action='store_true', help='several scales and mirrored, as `tta_pipeline` of the config says')
     parser.add_argument('--out', help='write the metrics to this JSON file')
+    parser.add_argument('--image-noise', type=int, metavar='SEVERITY', help="ImageNet-C's Gaussian noise, severity 1 to 5")
+    parser.add_argument('--latent-noise', type=int, metavar='T', help='diffuse latents to step T of 1000')
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -51,6 +57,10 @@ def main() -> None:
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
     cfg = load_run_config(args, initialises=False)
     cfg.load_from = args.checkpoint
+    if args.image_noise is not None:
+        add_image_noise(cfg, args.image_noise)
+    if args.latent_noise is not None:
+        add_latent_noise(cfg, args.latent_noise)
     if args.amp and 'denoiser' in cfg.model:
         cfg.model.sample_dtype = 'bfloat16'
     elif args.amp:

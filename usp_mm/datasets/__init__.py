@@ -5,13 +5,15 @@ from .folder import ImageFolder
 from .latent_cache import LatentCacheDataset
 from .requests import SampleRequests, random_labels
 from .samplers import EpochInfiniteSampler, EpochSampler
-from .transforms import ADMCenterCrop, LoadImage, SeedBySample
+from .transforms import NOISE_SEVERITIES, ADMCenterCrop, GaussianNoise, LoadImage, SeedBySample
 
 __all__ = [
+    'NOISE_SEVERITIES',
     'ADMCenterCrop',
     'EpochIndex',
     'EpochInfiniteSampler',
     'EpochSampler',
+    'GaussianNoise',
     'ImageFolder',
     'LatentCacheDataset',
     'LoadImage',

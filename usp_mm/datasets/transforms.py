@@ -3,15 +3,20 @@
 from typing import Any
 
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.logging import MMLogger
 from PIL import Image
 
+from usp_mm.functional.random import normal
 from usp_mm.registry import TRANSFORMS
 
 from .epoch_index import EpochIndex
 from .latent_cache.crops import center_crop
 from .seeding import seed_all
+
+#: Standard deviations of Gaussian noise on images in [0, 1] at severities 1 to 5 (ImageNet-C, arXiv 1903.12261).
+NOISE_SEVERITIES = (0.08, 0.12, 0.18, 0.26, 0.38)
 
 
 @TRANSFORMS.register_module()
@@ -51,7 +56,8 @@ class LoadImage(LoadImageFromFile):
     """mmcv's `LoadImageFromFile` with Pillow, whose failures name the file.
 
     Pillow refuses a truncated JPEG, of which OpenCV before 5 returns the rest in grey. EXIF orientation is
-    ignored, as in torchvision and in the latent cache.
+    ignored, as in torchvision and in the latent cache. What was decoded already, as mmpretrain's inferencers do it,
+    passes.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -64,6 +70,8 @@ class LoadImage(LoadImageFromFile):
         super().__init__(imdecode_backend=imdecode_backend, color_type=color_type, **kwargs)
 
     def transform(self, results: dict) -> dict | None:
+        if 'img' in results and 'img_path' not in results:
+            return results
         try:
             return super().transform(results)
         except FileNotFoundError:
@@ -86,4 +94,40 @@ class ADMCenterCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         results['img'] = np.array(center_crop(Image.fromarray(results['img']), self.size))
         results['img_shape'] = results['img'].shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class GaussianNoise(BaseTransform):
+    """ImageNet-C's Gaussian noise, clip(x / 255 + std · N(0, 1), 0, 1) · 255, as float32 (arXiv 1903.12261).
+
+    The noise of sample i depends on (seed, i) alone, not on epoch, batch or process. Put it after the crop, just
+    before `PackInputs`.
+
+    Args:
+        severity: 1 to 5, of `NOISE_SEVERITIES`.
+        std: in its place, any standard deviation for images in [0, 1].
+        seed: of the noise.
+
+    Raises:
+        ValueError: not exactly one of severity and std, or out of range; a sample without 'sample_idx'.
+    """
+
+    def __init__(self, severity: int | None = None, std: float | None = None, seed: int = 0) -> None:
+        if (severity is None) == (std is None):
+            raise ValueError(f'GaussianNoise takes exactly one of severity={severity} and std={std}')
+        if severity is not None and severity not in range(1, len(NOISE_SEVERITIES) + 1):
+            raise ValueError(f'GaussianNoise severity={severity} must be 1 to {len(NOISE_SEVERITIES)}')
+        if std is not None and not std >= 0:
+            raise ValueError(f'GaussianNoise std={std} must be 0 or more')
+        self.std, self.seed = NOISE_SEVERITIES[severity - 1] if std is None else std, seed
+
+    def transform(self, results: dict) -> dict:
+        index = results.get('sample_idx')
+        if index is None:
+            raise ValueError(f"GaussianNoise needs 'sample_idx', which mmengine's BaseDataset sets, got {sorted(results)}")
+        img = results['img']
+        sample = torch.tensor([int(index)])
+        noise = normal(sample, torch.zeros_like(sample), img.shape, seed=self.seed, stream='image_noise')[0].numpy()
+        results['img'] = np.clip(img / np.float32(255) + np.float32(self.std) * noise, 0, 1) * np.float32(255)
         return results

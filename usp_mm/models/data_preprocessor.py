@@ -65,10 +65,14 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.bgr_to_rgb, self.posterior, self.mix_space = to_rgb, posterior, mix_space
-        self.noise_alpha_bar = None if noise is None else _alpha_bar(**noise)
+        self.set_noise(noise)
         self.codec = build_codec(
             vae, path=vae_path, dtype=vae_dtype, encode_batch_size=encode_batch_size, stats=vae_stats, load_weights=load_vae
         )
+
+    def set_noise(self, noise: dict | None) -> None:
+        """From now on diffuse latents to this level, as the argument `noise` does."""
+        self.noise_alpha_bar = None if noise is None else _alpha_bar(**noise)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collated images, moments or latents [N, ., ., .] -> dict(inputs=float32 latents, data_samples).
