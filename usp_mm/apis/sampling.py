@@ -68,8 +68,8 @@ def load_generator(
             "(sample_model='orig')"
         )
     model = MODELS.build(cfg.model)
-    _load_strictly(model, weights, checkpoint)
-    model.cfg, model.checkpoint, model.dataset_meta = cfg, checkpoint, dict(classes=_class_names(checkpoint, cfg))
+    load_strictly(model, weights, checkpoint)
+    model.cfg, model.checkpoint, model.dataset_meta = cfg, checkpoint, dict(classes=class_names(checkpoint, cfg))
     return model.to(device or get_device()).eval()
 
 
@@ -240,7 +240,7 @@ def _generator_config(config: str | Path | Config, cfg_options: dict[str, Any], 
     return cfg
 
 
-def _load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> None:
+def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> None:
     """ValueError unless names and shapes are the model's."""
     expected = model.state_dict()
     shapes = [
@@ -261,7 +261,7 @@ def _load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], checkpoin
     model.load_state_dict(weights, strict=True)
 
 
-def _class_names(checkpoint: Path, cfg: Config) -> Sequence[str] | None:
+def class_names(checkpoint: Path, cfg: Config) -> Sequence[str] | None:
     """As MMEngine noted them of the training data set, else as the config's requests for samples have them."""
     if zipfile.is_zipfile(checkpoint):
         content = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)  # reads no tensor
