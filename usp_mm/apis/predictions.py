@@ -1,0 +1,79 @@
+"""What a classifier makes of images, for people: its best classes, as values and as a picture."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm import tqdm
+
+from usp_mm.files import write_whole
+
+from .inference import FileClassifier, FileFeatureExtractor
+
+
+def classify_images(infer: FileClassifier, paths: Sequence[Path], top: int = 5, batch_size: int = 32) -> list[dict]:
+    """For each file dict(path, top=[{label, class (None without names), score}, …]), best first, at most `top`."""
+    samples = _run(infer, paths, batch_size, 'classifying')
+    found = []
+    for path, one in zip(paths, infer.postprocess(samples, None), strict=True):
+        labels = np.argsort(-one['pred_scores'], kind='stable')[:top]
+        best = [_entry(infer.classes, int(label), float(one['pred_scores'][label])) for label in labels]
+        found.append(dict(path=str(path), top=best))
+    return found
+
+
+def embed_images(infer: FileFeatureExtractor, paths: Sequence[Path], batch_size: int = 32) -> np.ndarray:
+    """The backbone's last output for each file: float32[N, D].
+
+    Raises:
+        ValueError: a backbone whose output is no vector.
+    """
+    features = [one[-1].float().cpu().numpy() for one in _run(infer, paths, batch_size, 'embedding', stage='backbone')]
+    if features[0].ndim != 1:
+        raise ValueError(
+            f"the backbone's output has shape {features[0].shape}, an embedding needs a vector: "
+            '--cfg-options model.backbone.out_type=cls_token'
+        )
+    return np.stack(features)
+
+
+def draw_predictions(path: Path, predictions: Sequence[dict]) -> None:
+    """Write a PNG with a row for each of `classify_images`'s results: the image, and bars of its best classes."""
+    figure = Figure(figsize=(8, 2 * len(predictions)), layout='constrained')
+    rows = figure.subplots(len(predictions), 2, squeeze=False, width_ratios=(1, 2))
+    for (left, right), one in zip(rows, predictions, strict=True):
+        with Image.open(one['path']) as image:
+            left.imshow(image.convert('RGB'))
+        left.set_axis_off()
+        left.set_title(Path(one['path']).name, fontsize='small')
+        right.barh(range(len(one['top'])), [best['score'] for best in one['top']])
+        right.set_yticks(range(len(one['top'])), [shown(best) for best in one['top']])
+        right.set_xlim(0, 1)
+        right.invert_yaxis()
+    content = io.BytesIO()
+    figure.savefig(content, format='png')
+    with write_whole(path) as file:
+        file.write(content.getvalue())
+
+
+def shown(best: dict) -> str:
+    """The class's name, its number where it has none."""
+    return str(best['label']) if best['class'] is None else best['class']
+
+
+def _entry(classes: Sequence[str] | None, label: int, score: float) -> dict:
+    return {'label': label, 'class': classes[label] if classes else None, 'score': score}
+
+
+def _run(
+    infer: FileClassifier | FileFeatureExtractor, paths: Sequence[Path], batch_size: int, doing: str, **kwargs: str
+) -> list:
+    results = []
+    with tqdm(total=len(paths), desc=doing, unit='img', leave=False) as progress:
+        for batch in infer.preprocess(paths, batch_size):
+            results += infer.forward(batch, **kwargs)
+            progress.update(len(batch['inputs']))
+    return results
