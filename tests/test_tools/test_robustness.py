@@ -7,7 +7,7 @@ from mmengine.config import Config
 from PIL import Image
 from small_world import run_tool, train_quickly
 
-from usp_mm.engine.noise import add_image_noise, add_latent_noise
+from usp_mm.engine.noise import add_image_noise, add_latent_noise, evaluate_under_noise
 
 CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
 CACHED = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
@@ -68,3 +68,16 @@ def test_where_the_noise_goes():
     assert [step['type'] for step in cfg.test_dataloader.dataset.pipeline][-2:] == ['GaussianNoise', 'PackInputs']
     assert [step['type'] for step in cfg.val_dataloader.dataset.pipeline][-2:] == ['CenterCrop', 'PackInputs']
     assert cfg.model.data_preprocessor.noise == dict(timestep=300)
+
+
+def test_every_level_reaches_the_backbone_and_goes_again(small_world, tmp_path):
+    runner = train_quickly(small_world.shrink(Config.fromfile(CONFIG)), tmp_path)
+    seen = []
+    runner.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    for level in (dict(), dict(severity=1), dict(severity=5), dict(timestep=200), dict(timestep=200), dict()):
+        evaluate_under_noise(runner, **level)
+    clean, mild, strong, latent, again, last = seen
+    assert 0 < (mild - clean).std() < (strong - clean).std()
+    assert (latent - clean).std() > 0.1
+    assert latent.equal(again)
+    assert last.equal(clean)
