@@ -14,7 +14,7 @@ class VAEEncoder(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.encoder, self.quant_conv = network.encoder, network.quant_conv
+        self.encoder, self.quant_conv = network.get_submodule('encoder'), network.get_submodule('quant_conv')
         self.requires_grad_(True)
 
     def forward(self, images: Tensor) -> Tensor:
