@@ -46,8 +46,10 @@ def parse_args() -> argparse.Namespace:
         epochs, warmup = getattr(args, f'{name}_epochs'), PARTS[name].WARMUP
         if epochs is not None and epochs <= warmup:
             parser.error(f'--{name}-epochs {epochs} must be more than the {warmup} of warm-up')
-    if args.generate_steps is not None and args.generate_steps < 2:
-        parser.error(f'--generate-steps {args.generate_steps} must be at least 2')
+    for name in ('segment', 'generate'):
+        steps = getattr(args, f'{name}_steps')
+        if steps is not None and steps < 2:
+            parser.error(f'--{name}-steps {steps} must be at least 2')
     return args
 
 

@@ -17,23 +17,26 @@ def _one_thread(monkeypatch):
 @pytest.mark.slow
 def test_encoder_parts_and_a_second_run(tmp_path):
     work_dir = tmp_path / 'quickstart'
-    short = ['--only', 'probe,pretrain,finetune', '--vae-steps', 20, '--pretrain-epochs', 13, '--probe-epochs', 11]
-    short += ['--finetune-epochs', 4]
+    short = ['--only', 'probe,pretrain,finetune,segment', '--vae-steps', 20, '--pretrain-epochs', 13, '--probe-epochs', 11]
+    short += ['--finetune-epochs', 4, '--segment-steps', 2]
     done = run_tool('tools/quickstart.py', '--work-dir', work_dir, *short)
     assert done.returncode == 0, done.stdout
     summary = json.loads((work_dir / 'summary.json').read_text())
     stages = ['demo data', 'tiny VAE', 'cache train', 'cache val', 'pretrain seed 0', 'restoration']
     assert list(summary['seconds']) == [
         *stages,
-        *(f'{part} {start} seed 0' for part in ('probe', 'finetune') for start in ('usp', 'random')),
+        *(f'{part} {start} seed 0' for part in ('probe', 'finetune', 'segment') for start in ('usp', 'random')),
     ]
-    assert list(summary) == ['pretrain', 'probe', 'finetune', 'seconds', 'torch', 'device'] and summary['device']
+    assert list(summary) == ['pretrain', 'probe', 'finetune', 'segment', 'seconds', 'torch', 'device'] and summary['device']
     (run,) = summary['pretrain']['runs']
     assert run['loss_last'] < run['loss_first']
     for part in ('probe', 'finetune'):
         (run,) = summary[part]['runs']
         assert set(run['accuracy']) == {'usp', 'random'} and min(run['accuracy'].values()) > 20
     assert Image.open(summary['pretrain']['picture']).size == (4 * 68, 8 * 68)
+    (run,) = summary['segment']['runs']
+    assert set(run['miou']) == {'usp', 'random'} and max(run['miou'].values()) > 0
+    assert Image.open(summary['segment']['picture']).height == 4 * 130 + 2
     for row in (
         'pretraining loss, first → last',
         'linear probe, USP encoder',

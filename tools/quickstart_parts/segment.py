@@ -41,7 +41,9 @@ def compare(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
     scenes = [f'{name}_dataloader.dataset.data_root={work_dir}/data/ade20k' for name in ('train', 'val', 'test')]
     options = [f'randomness.seed={seed}', f'model.backbone.codec.path={work_dir}/vae', *scenes]
     steps = args.segment_steps or STEPS
+    warmup = max(1, steps // 10)
     options += [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}']
+    options += [f'param_scheduler.0.end={warmup}', f'param_scheduler.1.begin={warmup}']
     starts = {
         'usp': f'model.backbone.init_cfg.checkpoint={last_checkpoint(pretrain.run_dir(work_dir, seed))}',
         'random': 'model.backbone.init_cfg=None',
