@@ -55,7 +55,7 @@ def test_learning_rates_of_pretraining(small_world, tmp_path):
     cfg.merge_from_dict(dict(param_scheduler=schedulers, train_cfg=dict(max_epochs=800), work_dir=str(tmp_path)))
     four_images = cfg.train_dataloader.pop('dataset')
     cfg.train_dataloader.update(batch_size=1, dataset=dict(type='RepeatDataset', times=125, dataset=four_images))
-    cfg.optim_wrapper.type = 'OptimWrapper'
+    cfg.optim_wrapper.update(type='OptimWrapper', paramwise_cfg=None)  # one group: 400,000 steps of the schedulers follow
     runner = Runner.from_cfg(cfg)
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     per_epoch = len(runner.train_dataloader)
