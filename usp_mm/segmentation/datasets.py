@@ -32,8 +32,7 @@ class ADE20KFolder(ADE20KDataset):
                 f"no image for {len(extra)} of {len(labels)} label maps, such as '{extra[0]}{self.seg_map_suffix}': expected "
                 f"'{self.data_prefix['img_path']}/{extra[0]}{self.img_suffix}'"
             )
-        data_list: list[dict] = super().load_data_list()
-        return data_list
+        return super().load_data_list()
 
     def prepare_data(self, idx: int) -> Any:
         """A sample through the pipeline.
