@@ -1,21 +1,82 @@
-"""mmseg's inferencer takes our configs and checkpoints as they are; test_inference.py has mmpretrain's."""
+"""mmseg's inferencer takes our configs and checkpoints as they are, and tools/infer.py writes what it finds.
 
+test_inference.py has mmpretrain's inferencers.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
 from PIL import Image
+from safetensors.torch import save_file
 from small_segmentation import shrink_segmentation
-from small_world import ROOT, train_quickly
+from small_world import ROOT, run_tool, train_quickly
+
+from usp_mm.apis.segmentation import segment_images, segmentor
 
 UPERNET = 'configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py'
 
 
-def test_segmentation(small_world, tmp_path):
+@pytest.fixture(scope='module')
+def trained(small_world, tmp_path_factory):
+    """Config file, checkpoint and two images of a segmentor."""
+    folder = tmp_path_factory.mktemp('segmentor')
     cfg = shrink_segmentation(small_world, Config.fromfile(ROOT / UPERNET))
-    train_quickly(cfg, tmp_path)
+    train_quickly(cfg, folder)
+    cfg.dump(folder / 'config.py')
+    scenes = sorted((small_world.digits.parents[1] / 'ade20k' / 'images' / 'validation').iterdir())[:2]
+    return folder / 'config.py', folder / 'iter_1.pth', scenes
+
+
+@pytest.mark.slow
+def test_mmseg_and_the_tool_agree(trained, tmp_path):
+    config, checkpoint, scenes = trained
+    cfg = Config.fromfile(config)
     cfg.model.backbone.init_cfg = None
-    cfg.dump(tmp_path / 'config.py')
-    inferencer = MMSegInferencer(str(tmp_path / 'config.py'), weights=str(tmp_path / 'iter_1.pth'), device='cpu')
-    scene = sorted((small_world.digits.parents[1] / 'ade20k' / 'images' / 'validation').iterdir())[0]
-    out = inferencer(str(scene), out_dir=str(tmp_path / 'out'))
-    assert out['predictions'].shape == (128, 128) and out['predictions'].max() < 11
-    assert Image.open(tmp_path / 'out' / 'vis' / scene.name).size == (128, 128)
+    inferencer = MMSegInferencer(cfg, weights=str(checkpoint), device='cpu')
+    expected = inferencer([*map(str, scenes)], out_dir=str(tmp_path / 'mmseg'))['predictions']
+    assert expected[0].shape == (128, 128) and expected[0].max() < 11
+    assert Image.open(tmp_path / 'mmseg' / 'vis' / scenes[0].name).size == (128, 128)
+
+    out = tmp_path / 'ours'
+    done = run_tool('tools/infer.py', 'segment', config, checkpoint, scenes[0].parent, '--out', out, '--device', 'cpu')
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / 'segments.json').read_text())['segments']
+    assert {p.name for p in out.iterdir()} == {'labels', 'overlays', 'segments.json'}
+    for one, scene, labels in zip(found, scenes, expected, strict=False):
+        assert one['path'] == str(scene)
+        pixels = np.asarray(Image.open(one['labels']))
+        assert pixels.dtype == np.uint8 and np.array_equal(pixels, labels)
+        assert sum(entry['share'] for entry in one['classes']) == pytest.approx(1)
+        best = one['classes'][0]
+        assert best['share'] == (labels == best['label']).mean() and best['class'] in done.stdout
+        overlay, image = (np.asarray(Image.open(path).convert('RGB'), dtype=float) for path in (one['overlays'], scene))
+        assert overlay.shape == image.shape and not np.array_equal(overlay, image)
+
+
+def test_weights_alone_are_named_by_the_data_set(trained, tmp_path):
+    """Without MMEngine's notes of the training data, the test data set's classes and colours."""
+
+    config, checkpoint, _ = trained
+    save_file(torch.load(checkpoint, weights_only=True)['state_dict'], tmp_path / 'weights.safetensors')
+    alone, whole = (segmentor(config, path, 'cpu') for path in (tmp_path / 'weights.safetensors', checkpoint))
+    assert alone.model.dataset_meta == whole.model.dataset_meta
+    assert list(alone.model.dataset_meta['classes'])[:2] == ['0', '1']
+    assert len(alone.model.dataset_meta['palette']) == 11
+
+
+def test_wrong_input_is_named(trained, tmp_path):
+    config, checkpoint, _ = trained
+    with pytest.raises(FileNotFoundError, match="no checkpoint at 'nowhere'"):
+        segmentor(config, 'nowhere')
+    with pytest.raises(ValueError, match=r"config of a segmentor .*got 'USPClassifier'"):
+        segmentor('configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py', checkpoint)
+    with pytest.raises(ValueError, match=r'iter_1\.pth. does not fit the config: .*missing'):
+        segmentor(config, checkpoint, 'cpu', {'model.backbone.arch.depth': 5})
+    with pytest.raises(ValueError, match=r"'a/x\.png' and 'b/x\.jpg' would write the same files"):
+        segment_images(segmentor(config, checkpoint, 'cpu'), [Path('a/x.png'), Path('b/x.jpg')], tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

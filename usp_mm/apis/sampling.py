@@ -263,9 +263,12 @@ def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], checkpoint
 
 def class_names(checkpoint: Path, cfg: Config) -> Sequence[str] | None:
     """As MMEngine noted them of the training data set, else as the config's requests for samples have them."""
-    if zipfile.is_zipfile(checkpoint):
-        content = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)  # reads no tensor
-        meta = (content.get('meta') or {}).get('dataset_meta') or {}
-        if meta.get('classes'):
-            return meta['classes']
-    return ((cfg.get('val_dataloader') or {}).get('dataset') or {}).get('classes')
+    return noted_classes(checkpoint) or ((cfg.get('val_dataloader') or {}).get('dataset') or {}).get('classes')
+
+
+def noted_classes(checkpoint: Path) -> Sequence[str] | None:
+    """What MMEngine noted in a checkpoint of the training data set; None in a file of weights alone."""
+    if not zipfile.is_zipfile(checkpoint):
+        return None
+    content = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)  # reads no tensor
+    return ((content.get('meta') or {}).get('dataset_meta') or {}).get('classes') or None

@@ -1,0 +1,105 @@
+"""Label images with a trained segmentor: mmseg's inferencer, loaded strictly, and its results as files."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmseg.apis import MMSegInferencer
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from usp_mm.engine.config_check import check_config
+from usp_mm.engine.launch import load_config
+from usp_mm.files import write_whole
+from usp_mm.registry import DATASETS
+from usp_mm.vaes.weights import read_weights
+
+from .sampling import load_strictly, noted_classes
+
+
+class FileSegmentor(MMSegInferencer):
+    """mmseg's `MMSegInferencer` for a config and a checkpoint of tools/train.py, or its weights alone.
+
+    Args:
+        cfg: a segmentor's; its test pipeline decodes the images.
+        checkpoint: loaded strictly; its noted classes name the labels, else the test data set's.
+        device: by default the GPU, else the CPU.
+
+    Raises:
+        ValueError: a checkpoint of another model.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: Path, device: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        super().__init__(cfg, device=device or get_device())
+
+    def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None, cfg: Config) -> None:
+        load_strictly(model, read_weights(self.checkpoint), self.checkpoint)
+        known = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO
+        classes = noted_classes(self.checkpoint) or known['classes']
+        model.dataset_meta = dict(classes=classes, palette=known['palette'] if len(known['classes']) == len(classes) else None)
+
+
+def segmentor(
+    config: str | Path, checkpoint: str | Path, device: str | None = None, cfg_options: dict[str, Any] | None = None
+) -> FileSegmentor:
+    """The inferencer of a segmentor's config and checkpoint.
+
+    Raises:
+        FileNotFoundError: no such config or checkpoint.
+        ValueError: a config of another stage, or a checkpoint of another model.
+    """
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
+    cfg = load_config(Namespace(config=config, cfg_options=cfg_options or {}), initialises=False)
+    if cfg.model.type != 'USPSegmentor':
+        raise ValueError(f"segmentation needs the config of a segmentor (model.type 'USPSegmentor'), got '{cfg.model.type}'")
+    check_config(cfg, initialises=False)
+    cfg.model.backbone.init_cfg = None
+    return FileSegmentor(cfg, Path(checkpoint), device)
+
+
+def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path, opacity: float = 0.6) -> list[dict]:
+    """Label every pixel of each image.
+
+    Writes `out`/labels/NAME.png, the labels as numbers at the image's size, and `out`/overlays/NAME.png, the same as colours
+    over the image.
+
+    Returns:
+        For each image dict(path, labels, overlay, classes=[{label, class, share}, …]), the largest share of pixels first.
+
+    Raises:
+        ValueError: two images of one name, since files are named after them.
+    """
+    _check_names(paths)
+    classes = infer.model.dataset_meta['classes']
+    for folder in ('labels', 'overlays'):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    results = []
+    for path in tqdm(paths, desc='segmenting', unit='img', leave=False):
+        found = infer(str(path), return_vis=True, opacity=opacity)
+        files = {kind: out / kind / f'{path.stem}.png' for kind in ('labels', 'overlays')}
+        labels = np.asarray(found['predictions']).astype(np.uint8 if len(classes) <= 256 else np.uint16)
+        for kind, pixels in (('labels', labels), ('overlays', found['visualization'])):
+            with write_whole(files[kind]) as file:
+                Image.fromarray(pixels).save(file, format='PNG')
+        results.append(dict(path=str(path), **{k: str(v) for k, v in files.items()}, classes=_shares(labels, classes)))
+    return results
+
+
+def _shares(labels: np.ndarray, classes: Sequence[str]) -> list[dict]:
+    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    order = np.argsort(-counts, kind='stable')[: np.count_nonzero(counts)]
+    return [{'label': int(k), 'class': classes[k], 'share': float(counts[k] / labels.size)} for k in order]
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    first: dict[str, Path] = {}
+    for path in paths:
+        if first.setdefault(path.stem, path) != path:
+            raise ValueError(f"'{first[path.stem]}' and '{path}' would write the same files: label them in two runs")
