@@ -84,12 +84,20 @@ class Clock:
         return call
 
     def hook(self) -> Any:
-        """An MMEngine hook that ends the iterations; register it with priority 'LOWEST'."""
+        """An MMEngine hook that ends the iterations; register it with priority 'LOWEST'.
+
+        What an iteration waits for its batch counts under 'data'.
+        """
         from mmengine.hooks import Hook
 
         clock = self
+        clock.calls['data'] = [0.0]
 
         class ClockHook(Hook):
+            def before_train_iter(self, *args: Any, **kwargs: Any) -> None:
+                if len(clock.iterations) < clock.synchronous:
+                    clock.calls['data'][-1] += now() - clock.last
+
             def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
                 clock.end_iteration()
 
