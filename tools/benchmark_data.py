@@ -13,21 +13,17 @@ def write_photos(folder: Path, num: int, width: int, height: int, labels: Path |
     from PIL import Image
 
     noise = np.random.default_rng(0)
-
-    def write(path: Path, i: int, image: Image.Image, resample: Image.Resampling, **options: Any) -> None:
-        if i < 16:
-            image.resize((width, height), resample).save(path, **options)
-        else:
-            path.hardlink_to(path.with_stem(f'{i % 16:06d}'))
-
     for parent in filter(None, (folder, labels)):
         parent.mkdir(parents=True)
-    for i in range(num):
+    for i in range(min(num, 16)):
         colours = Image.fromarray(noise.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8))
-        write(folder / f'{i:06d}.jpg', i, colours, Image.Resampling.BICUBIC, quality=90)
+        colours.resize((width, height), Image.Resampling.BICUBIC).save(folder / f'{i:06d}.jpg', quality=90)
         if labels is not None:
             areas = Image.fromarray(noise.integers(0, 151, (8, 8), dtype=np.uint8))
-            write(labels / f'{i:06d}.png', i, areas, Image.Resampling.NEAREST)
+            areas.resize((width, height), Image.Resampling.NEAREST).save(labels / f'{i:06d}.png')
+    for i in range(16, num):
+        for path in filter(None, (folder / f'{i:06d}.jpg', labels and labels / f'{i:06d}.png')):
+            path.hardlink_to(path.with_stem(f'{i % 16:06d}'))
 
 
 def write_random_vae(folder: Path, name: str) -> None:

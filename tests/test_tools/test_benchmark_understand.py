@@ -31,22 +31,9 @@ def arguments(**changed):
 def test_the_tool(tmp_path, monkeypatch):
     """Every row but those of bfloat16."""
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    options = [
-        '--arch',
-        'tiny',
-        '--size',
-        64,
-        '--batch-size',
-        2,
-        '--workers',
-        0,
-        '--steps',
-        3,
-        '--dtypes',
-        'fp32',
-        '--one-process',
-    ]
-    done = run_tool('tools/benchmark.py', 'understand', *options, '--json', tmp_path / 'result.json')
+    small = ['--arch', 'tiny', '--size', 64, '--batch-size', 2, '--workers', 0, '--steps', 3]
+    options = ['--dtypes', 'fp32', '--one-process', '--json', tmp_path / 'result.json']
+    done = run_tool('tools/benchmark.py', 'understand', *small, *options)
     assert done.returncode == 0, done.stderr
     assert 'benchmark understand: cpu' in done.stdout
     result = json.loads((tmp_path / 'result.json').read_text())
@@ -60,9 +47,7 @@ def test_the_tool(tmp_path, monkeypatch):
         plain = rows[task, 'plain fp32']
         assert list(row) == COLUMNS and (row['network'], row['size'], row['batch']) == ('ViT-tiny', 64, 2)
         assert row['images/s'] == pytest.approx(2000 / row['ms/step']) and row['peak GiB'] > 0
-        assert (
-            row['speed ×'] == row['same precision ×'] == pytest.approx(plain['ms/step'] / row['ms/step']) and row['speed ×'] > 0
-        )
+        assert row['speed ×'] == row['same precision ×'] == pytest.approx(plain['ms/step'] / row['ms/step'])
         assert (row['once ms/image'] > 0) == ('cached' in mode)
         if row is not plain:
             assert 0 < row['data %'] <= row['outside %'] < 100
@@ -73,8 +58,10 @@ def test_the_tool(tmp_path, monkeypatch):
 
 
 def test_bfloat16_of_network_and_vae(understand, monkeypatch):
-    """Every row's wrapper and VAE are those its name says; one is measured."""
+    """Optimizer wrapper, VAE and frozen blocks are those that a row's name says; one is measured."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))  # takes seconds
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     row = dict(task='finetune', arch='tiny', mode='ours bf16 + VAE', size=32, batch=2)
     built = []
     config = understand.config
@@ -111,17 +98,11 @@ def test_what_is_done_once_counts_once_in_90_epochs(understand, monkeypatch):
         ms, once = {'plain': (2, 0.0), 'cached latents': (1, 10.0), 'cached features': (0.1, 10.0)}[row['mode'][:-5]]
         if 'bf16' in row['mode']:
             ms /= 2
-        return {
-            'task': row['task'],
-            'network': 'ViT-tiny',
-            'mode': row['mode'],
-            'batch': 4,
-            'ms/step': 4 * ms,
-            'once ms/image': once,
-        }
+        found = {'task': row['task'], 'network': 'ViT-tiny', 'mode': row['mode']}
+        return {**found, 'batch': 4, 'ms/step': 4 * ms, 'once ms/image': once}
 
     monkeypatch.setattr(understand, 'in_fresh_process', fresh)
-    result = understand.run(arguments(tasks=['probe']))
+    result = understand.run(arguments(tasks=['probe'], large=False))
     assert asked == [('understand', ['--vae', 'tiny', '--steps', 3, '--workers', 0])] * 5
     speeds = [(row['speed ×'], row['same precision ×']) for row in result['rows']]
     assert speeds == [(1, 1), (2, 1), (2, 2), (4, 2), (20, 20)]
