@@ -1,5 +1,6 @@
-"""Fixtures that several areas share."""
+"""Fixtures that several areas share, and the order of the files."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from small_world import SmallWorld
 from vae_files import GOLDEN_KL16, kl_weights, save
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process is left with a long one at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker('slow'))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -10,4 +10,4 @@ cd "$ROOT"
 "$USP_VENV/bin/mypy" usp_mm/functional usp_mm/vaes
 # Two processes of one thread each: threads of several processes would fight for the cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$USP_VENV/bin/python" -m pytest --numprocesses "${USP_TEST_PROCESSES:-2}" --dist loadfile "$@"
+exec "$USP_VENV/bin/python" -m pytest --numprocesses "${USP_TEST_PROCESSES:-2}" --dist loadfile --no-loadscope-reorder "$@"

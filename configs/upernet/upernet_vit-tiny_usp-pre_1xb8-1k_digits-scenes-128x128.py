@@ -17,7 +17,7 @@ model = dict(
     decode_head=dict(num_classes=11),
     auxiliary_head=dict(channels=64),
     norm_cfg=dict(type='BN'),
-    test_cfg=dict(_delete_=True, mode='slide', crop_size=(64, 64), stride=(32, 32)),
+    test_cfg=dict(_delete_=True, mode='slide', crop_size=(64, 64), stride=(64, 64)),
 )
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=1e-3))
 param_scheduler = [
