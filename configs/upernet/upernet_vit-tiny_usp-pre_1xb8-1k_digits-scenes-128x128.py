@@ -24,6 +24,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=100),
     dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=100),
 ]
-train_cfg = dict(max_iters=1_000, val_interval=1_000)
+train_cfg = dict(max_iters=1_000, val_interval=250)
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=1_000), visualization=dict(draw=True, interval=10))
 auto_scale_lr = dict(base_batch_size=8)

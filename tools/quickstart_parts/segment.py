@@ -11,7 +11,6 @@ from .stages import Stages, last_checkpoint, mean_of, scalars
 
 CONFIG = 'configs/upernet/upernet_vit-tiny_usp-pre_1xb8-1k_digits-scenes-128x128.py'
 NEEDS = 'pretrain'
-STEPS = 300  # of the config's 1,000: a demo has to end
 
 
 def inputs(work_dir: Path, seeds: int) -> list[Path]:
@@ -31,19 +30,24 @@ def draw_overlays(folder: Path, out: Path) -> None:
     from usp_mm.apis.pictures import draw_grid, write_picture
 
     newest = max(folder.glob('*/vis_data/vis_image'))
-    pictures = [np.asarray(Image.open(path).convert('RGB')) for path in sorted(newest.glob('val_*.png'))[:8]]
+    files = sorted(newest.glob('val_*.png'), key=lambda path: (-_step(path), path.name))  # NAME_STEP.png
+    pictures = [np.asarray(Image.open(path).convert('RGB')) for path in files[:8]]
     write_picture(out, draw_grid([np.stack(pictures[i : i + 2]) for i in range(0, len(pictures), 2)]))
 
 
+def _step(picture: Path) -> int:
+    return int(picture.stem.rpartition('_')[2])
+
+
 def compare(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
-    """Train both, side by side: their last mIoU, %."""
+    """Train both, side by side: their mIoU, %, at the end and by step."""
     work_dir = stages.work_dir
     scenes = [f'{name}_dataloader.dataset.data_root={work_dir}/data/ade20k' for name in ('train', 'val', 'test')]
     options = [f'randomness.seed={seed}', f'model.backbone.codec.path={work_dir}/vae', *scenes]
-    steps = args.segment_steps or STEPS
-    warmup = max(1, steps // 10)
-    options += [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}']
-    options += [f'param_scheduler.0.end={warmup}', f'param_scheduler.1.begin={warmup}']
+    if steps := args.segment_steps:
+        warmup = max(1, steps // 10)
+        options += [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}']
+        options += [f'param_scheduler.0.end={warmup}', f'param_scheduler.1.begin={warmup}']
     starts = {
         'usp': f'model.backbone.init_cfg.checkpoint={last_checkpoint(pretrain.run_dir(work_dir, seed))}',
         'random': 'model.backbone.init_cfg=None',
@@ -53,8 +57,10 @@ def compare(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
     stages.run_together({
         f'segment {start} seed {seed}': [*commands[start], *options, init] for start, init in starts.items()
     })  # fmt: skip
-    miou = {start: [row['mIoU'] for row in scalars(folder) if 'mIoU' in row][-1] for start, folder in folders.items()}
-    return dict(seed=seed, miou=miou)
+    curves = {
+        start: {row['step']: row['mIoU'] for row in scalars(folder) if 'mIoU' in row} for start, folder in folders.items()
+    }
+    return dict(seed=seed, miou={start: list(curve.values())[-1] for start, curve in curves.items()}, curves=curves)
 
 
 def rows(result: dict) -> dict[str, str]:

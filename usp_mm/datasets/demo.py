@@ -161,7 +161,7 @@ def _write_scenes(root: Path, split: str, images: np.ndarray, labels: np.ndarray
 
 
 def draw_scene(rng: np.random.RandomState, images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to 6 digits, a quarter to under a half of the side each, that do not overlap, on a canvas.
+    """Up to 4 digits, two fifths of the side or more each, that do not overlap, on a dark canvas.
 
     Args:
         rng: draws everything.
@@ -173,11 +173,11 @@ def draw_scene(rng: np.random.RandomState, images: np.ndarray, labels: np.ndarra
     """
     scene, label = _draw_canvas(rng, size), np.full((size, size), 11, np.uint8)
     taken = np.zeros((size, size), bool)
-    for _ in range(rng.randint(3, 7)):
-        i, side = rng.randint(len(images)), int(size * rng.uniform(0.25, 0.45))
+    for _ in range(rng.randint(2, 5)):
+        i, side = rng.randint(len(images)), int(size * rng.uniform(0.4, 0.55))
         ink = Image.fromarray(images[i]).resize((side, side), Image.Resampling.BICUBIC)
         alpha = np.asarray(ink, np.float64) / 255
-        colour = rng.uniform(150, 255, 3)
+        colour = rng.uniform(200, 255, 3)
         for _ in range(20):  # places to try
             y, x = rng.randint(0, size - side, 2)
             window = slice(y, y + side), slice(x, x + side)
@@ -195,4 +195,4 @@ def _draw_canvas(rng: np.random.RandomState, size: int) -> np.ndarray:
     y, x = np.mgrid[:size, :size] / size
     angle, waves = rng.uniform(0, np.pi), rng.uniform(4, 12)
     stripes = np.sin(2 * np.pi * waves * (x * np.cos(angle) + y * np.sin(angle)))
-    return rng.uniform(20, 70, 3) + np.asarray(blotches) * 0.2 + 10 * stripes[..., None]
+    return rng.uniform(4, 14, 3) + np.asarray(blotches) * 0.04 + 2 * stripes[..., None]
