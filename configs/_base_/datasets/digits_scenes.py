@@ -12,7 +12,7 @@ train_dataloader = dict(
             dict(type='SeedBySample'),
             dict(type='LoadImage'),
             dict(type='LoadAnnotations'),
-            dict(type='RandomCrop', crop_size=(64, 64)),
+            dict(type='RandomCrop', crop_size=(64, 64), cat_max_ratio=0.75),
             dict(type='PackSegInputs'),
         ],
     ),
