@@ -1,6 +1,6 @@
-"""Named sizes and autoencoders: one row a preset.
+"""Named sizes, autoencoders and transformer blocks: one row a preset.
 
-`ARCHS` is Table 1 of USP (arXiv 2503.06132), `VAES` its tables 3, 6 and 8f. Everything that a
+`ARCHS` is Table 1 of USP (arXiv 2503.06132), `VAES` its tables 3, 6 and 8f, `BLOCKS` what Table 3 changes. Everything that a
 preset implies (channels, stride, patch size, decoder width) is derived in code from its row, so
 that a config names a preset and nothing else.
 """
@@ -27,6 +27,12 @@ VAES: dict[str, dict[str, Any]] = {
     'va-f16d32':   dict(codec='kl',        channels=32, stride=16, scale=None,    patch_size=1,  source='vavae-imagenet256-f16d32-dinov2.pt of hustvl/vavae-imagenet256-f16d32-dinov2', licence='MIT'),  # Table 3
     'tiny':        dict(codec='diffusers', channels=4,  stride=8,  scale=1.0,     patch_size=2,  source='tools/train_tiny_vae.py', licence='Apache-2.0'),  # demo, tests
     'pixel':       dict(codec='pixel',     channels=3,  stride=1,  scale=1.0,     patch_size=16, source='', licence=''),  # no autoencoder: the MAE baseline
+}
+
+#                LayerNorm, RMSNorm  GELU or SwiGLU MLP  2-D rotary positions  norm of queries and keys
+BLOCKS: dict[str, dict[str, Any]] = {
+    'plain':     dict(norm='layer',  mlp='gelu',         rope=False,           qk_norm=False),  # USP, MAE, DiT, SiT
+    'lightning': dict(norm='rms',    mlp='swiglu',       rope=True,            qk_norm=False),  # LightningDiT (arXiv 2501.01423), Table 3
 }
 # fmt: on
 

@@ -4,8 +4,11 @@ from .block import TransformerBlock
 from .embedders import LabelEmbedder, PatchEmbedder, TimestepEmbedder
 from .init import init_vit_weights
 from .modulation import FinalLayer, ModulatedBlock
+from .norm import LayerNorm, RMSNorm
+from .options import BlockOptions, block_options
+from .rope import RotaryPositions
 
 __all__ = [
-    'FinalLayer', 'LabelEmbedder', 'ModulatedBlock', 'PatchEmbedder', 'TimestepEmbedder', 'TransformerBlock',
-    'init_vit_weights',
+    'BlockOptions', 'FinalLayer', 'LabelEmbedder', 'LayerNorm', 'ModulatedBlock', 'PatchEmbedder', 'RMSNorm',
+    'RotaryPositions', 'TimestepEmbedder', 'TransformerBlock', 'block_options', 'init_vit_weights',
 ]  # fmt: skip

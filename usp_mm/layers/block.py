@@ -1,24 +1,26 @@
 """One pre-norm transformer block for every stage, from timm's attention and MLP.
 
-Parameter names (norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2) are those of the official
-USP, MAE, timm, DiT and SiT checkpoints.
+Parameter names (norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2) are those of the official USP, MAE, timm, DiT and SiT
+checkpoints; those of the options (attn.q_norm, attn.k_norm, mlp.w12, mlp.w3) are LightningDiT's.
 """
 
 from functools import partial
 
-from timm.layers import Attention, DropPath, Mlp
+from timm.layers import AttentionRope, DropPath, Mlp
 from torch import Tensor, nn
 
-#: LayerNorm of the whole model family (Table 1: eps 1e-6).
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+from .options import PLAIN, BlockOptions
+from .swiglu import SwiGLU
 
 
 class TransformerBlock(nn.Module):
-    """x + Attention(LN(x)), then x + MLP(LN(x)), on tokens [N, L, dim].
+    """x + Attention(norm(x)), then x + MLP(norm(x)), on tokens [N, L, dim].
 
     Args:
         drop_path: probability of dropping a residual branch of a sample in training.
-        act_layer: the MLP's activation; encoders use the exact GELU.
+        act_layer: activation of a 'gelu' MLP; encoders use the exact GELU.
+        options: kinds of norm, MLP and attention.
+        num_prefix_tokens: tokens in front that have no position to rotate by: 1, the class token.
     """
 
     def __init__(
@@ -28,14 +30,20 @@ class TransformerBlock(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         act_layer: type[nn.Module] | partial = nn.GELU,
+        options: BlockOptions = PLAIN,
+        num_prefix_tokens: int = 1,
     ) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(dim)
-        self.attn = Attention(dim, num_heads, qkv_bias=True)
-        self.norm2 = LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer)
+        norm, hidden_dim = options.norm_layer, int(dim * mlp_ratio)
+        self.norm1 = norm(dim)
+        self.attn = AttentionRope(dim, num_heads, num_prefix_tokens=num_prefix_tokens, qk_norm=options.qk_norm, norm_layer=norm)
+        self.norm2 = norm(dim)
+        # two thirds of the width: three matrices have the parameters of two
+        swiglu = options.mlp == 'swiglu'
+        self.mlp = SwiGLU(dim, hidden_dim * 2 // 3) if swiglu else Mlp(dim, hidden_dim, act_layer=act_layer)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
+        """Tokens [N, L, dim] and, with `options.rope`, what `RotaryPositions` returns for those with a position -> tokens."""
+        x = x + self.drop_path(self.attn(self.norm1(x), rope))
         return x + self.drop_path(self.mlp(self.norm2(x)))

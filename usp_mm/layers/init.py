@@ -4,7 +4,7 @@ from torch import nn
 
 
 def init_vit_weights(root: nn.Module) -> None:
-    """Xavier-uniform Linear and (flattened) Conv2d weights, zero Linear biases, identity LayerNorms, in place.
+    """Xavier-uniform Linear and (flattened) Conv2d weights, zero Linear biases, identity norms, in place.
 
     Tokens are parameters of their owner, which draws them from normal(0, 0.02); a Conv2d bias keeps
     torch's own initialisation, as in the official code.
@@ -14,6 +14,5 @@ def init_vit_weights(root: nn.Module) -> None:
             nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and module.elementwise_affine:
+            module.reset_parameters()

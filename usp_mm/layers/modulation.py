@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .block import LayerNorm, TransformerBlock
+from .block import TransformerBlock
+from .options import PLAIN, BlockOptions
 
 #: Matrix products of this many rows or more give the same bits for a row whatever rows stand beside it (measured on CPU).
 ROW_TILE = 16
@@ -30,7 +31,7 @@ def conditioning(network: nn.Module, c_ND: Tensor) -> Tensor:
 
 
 class ModulatedBlock(TransformerBlock):
-    """x + gate·Attention(modulate(LN(x))), then x + gate·MLP(modulate(LN(x))).
+    """x + gate·Attention(modulate(norm(x))), then x + gate·MLP(modulate(norm(x))).
 
     The six vectors (shift, scale, gate of attention, then of the MLP) are linear in SiLU(c); zero weights and
     `gate_bias` 0 make a new block the identity (adaLN-Zero), `gate_bias` 1 makes it the plain block that its weights
@@ -39,6 +40,7 @@ class ModulatedBlock(TransformerBlock):
     Args:
         norm_affine: whether the norms have a scale and shift of their own (USP) or not (DiT).
         gate_bias: initial value of both gates' bias.
+        options: kinds of norm, MLP and attention.
     """
 
     def __init__(
@@ -49,10 +51,11 @@ class ModulatedBlock(TransformerBlock):
         act_layer: type[nn.Module] | partial = nn.GELU,
         norm_affine: bool = True,
         gate_bias: float = 0.0,
+        options: BlockOptions = PLAIN,
     ) -> None:
-        super().__init__(dim, num_heads, mlp_ratio, act_layer=act_layer)
+        super().__init__(dim, num_heads, mlp_ratio, act_layer=act_layer, options=options, num_prefix_tokens=0)
         if not norm_affine:
-            self.norm1, self.norm2 = (LayerNorm(dim, elementwise_affine=False) for _ in range(2))
+            self.norm1, self.norm2 = (options.norm_layer(dim, elementwise_affine=False) for _ in range(2))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.gate_bias = gate_bias
 
@@ -64,19 +67,22 @@ class ModulatedBlock(TransformerBlock):
         with torch.no_grad():
             linear.bias.view(6, -1)[[2, 5]] = self.gate_bias
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Tokens [N, L, D], conditioning [N, D] -> tokens."""
+    def forward(self, x: Tensor, c: Tensor, rope: Tensor | None = None) -> Tensor:
+        """Tokens [N, L, D], conditioning [N, D] and, with `options.rope`, what `RotaryPositions` returns -> tokens."""
         shift1, scale1, gate1, shift2, scale2, gate2 = conditioning(self.adaLN_modulation, c).chunk(6, dim=1)
-        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1))
+        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1), rope)
         return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class FinalLayer(nn.Module):
-    """Modulated LayerNorm without parameters, then a linear map to the patches; all zero when new."""
+    """Modulated norm, then a linear map to the patches; all zero when new.
 
-    def __init__(self, dim: int, patch_dim: int) -> None:
+    The norm is a LayerNorm without parameters in DiT and SiT, an RMSNorm with a scale in LightningDiT.
+    """
+
+    def __init__(self, dim: int, patch_dim: int, options: BlockOptions = PLAIN) -> None:
         super().__init__()
-        self.norm_final = LayerNorm(dim, elementwise_affine=False)
+        self.norm_final = options.norm_layer(dim, elementwise_affine=options.norm == 'rms')
         self.linear = nn.Linear(dim, patch_dim)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 2 * dim))
 

@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from usp_mm.functional.patchify import unpatchify
 from usp_mm.functional.pos_embed import sincos_table
-from usp_mm.layers import FinalLayer, LabelEmbedder, ModulatedBlock, PatchEmbedder, TimestepEmbedder, init_vit_weights
+from usp_mm.layers import FinalLayer, ModulatedBlock, RotaryPositions, block_options, init_vit_weights
+from usp_mm.layers.embedders import LabelEmbedder, PatchEmbedder, TimestepEmbedder
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
@@ -26,7 +27,8 @@ ACTIVATIONS = {'gelu': nn.GELU, 'gelu_tanh': partial(nn.GELU, approximate='tanh'
 class DiT(BaseModule):
     """PatchConv, fixed sine-cosine positions, modulated blocks, and a modulated linear layer back to patches.
 
-    State-dict names are those of the official DiT and SiT.
+    State-dict names are those of the official DiT and SiT, with `block='lightning'` those of LightningDiT (arXiv 2501.01423),
+    whose norms have a scale.
 
     Args:
         arch: a preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
@@ -36,9 +38,11 @@ class DiT(BaseModule):
         num_classes: labels are 0 … num_classes - 1, and `null_label` = num_classes stands for "no class".
         class_dropout: probability of training a sample without its class; 0: there is no "no class".
         norm_affine: USP's trainable scale and shift of norm1 and norm2 (Table 8b); plain DiT has none.
-        act: the MLPs' activation; 'gelu_tanh' is official, although the encoder has 'gelu'.
+        act: activation of 'gelu' MLPs; 'gelu_tanh' is official, although the encoder has 'gelu'.
         learn_sigma: predict twice the channels, the second half for the variance.
         gate_bias: initial bias of the residual gates, 0 (adaLN-Zero) or 1 (appendix A).
+        block: a preset of `usp_mm.presets.BLOCKS`, or a dict of options, see `usp_mm.layers.block_options`: the encoder's
+            that it starts from.
         with_cp: recompute the blocks' activations in the backward pass instead of keeping them.
         init_cfg: mmengine's; dict(type='USPPretrained', checkpoint=…) starts from a pretrained encoder.
     """
@@ -55,6 +59,7 @@ class DiT(BaseModule):
         act: str = 'gelu_tanh',
         learn_sigma: bool = True,
         gate_bias: float = 0.0,
+        block: str | dict = 'plain',
         with_cp: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -72,9 +77,11 @@ class DiT(BaseModule):
         self.t_embedder = TimestepEmbedder(dims)
         self.y_embedder = LabelEmbedder(num_classes, dims, null=class_dropout > 0)
         self.pos_embed = nn.Parameter(sincos_table(dims, geometry.grid)[None].float(), requires_grad=False)
-        block = partial(ModulatedBlock, act_layer=lookup(ACTIVATIONS, act, 'act'), norm_affine=norm_affine, gate_bias=gate_bias)
-        self.blocks = nn.ModuleList(block(dims, self.arch['num_heads']) for _ in range(self.num_layers))
-        self.final_layer = FinalLayer(dims, geometry.patch_dim * (2 if learn_sigma else 1))
+        options, num_heads = block_options(block), self.arch['num_heads']
+        self.rope = RotaryPositions(dims // num_heads, geometry.grid) if options.rope else None
+        kinds = dict(act_layer=lookup(ACTIVATIONS, act, 'act'), norm_affine=norm_affine, gate_bias=gate_bias, options=options)
+        self.blocks = nn.ModuleList(ModulatedBlock(dims, num_heads, **kinds) for _ in range(self.num_layers))
+        self.final_layer = FinalLayer(dims, geometry.patch_dim * (2 if learn_sigma else 1), options)
 
     @property
     def out_channels(self) -> int:
@@ -112,10 +119,11 @@ class DiT(BaseModule):
         self._check(x, return_hidden)
         tokens = self.x_embedder(x) + self.pos_embed
         c = self.t_embedder(t) + self.y_embedder(y)
+        rope = None if self.rope is None else self.rope()
         hidden: dict[int, Tensor] = {}
         for k, block in enumerate(self.blocks, start=1):
             recompute = self.with_cp and torch.is_grad_enabled()
-            tokens = checkpoint(block, tokens, c, use_reentrant=False) if recompute else block(tokens, c)
+            tokens = checkpoint(block, tokens, c, rope, use_reentrant=False) if recompute else block(tokens, c, rope)
             if return_hidden and k in return_hidden:
                 hidden[k] = tokens
         out = self._output(unpatchify(self.final_layer(tokens, c), self.geometry.patch_size, self.geometry.grid))

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from usp_mm.functional.masking import gather_tokens
 from usp_mm.functional.pos_embed import sincos_table
-from usp_mm.layers import TransformerBlock, init_vit_weights
-from usp_mm.layers.block import LayerNorm
+from usp_mm.layers import LayerNorm, TransformerBlock, init_vit_weights
 from usp_mm.registry import MODELS
 
 from .geometry import latent_geometry, resolve_arch
@@ -17,7 +16,8 @@ from .geometry import latent_geometry, resolve_arch
 class USPDecoder(BaseModule):
     """Visible tokens and mask tokens -> a patch for every token.
 
-    Arguments as in `USPViT`; the algorithm copies them from the backbone's config.
+    Its blocks are plain ones, whatever the encoder's. Arguments as in `USPViT`; the algorithm copies them from the
+    backbone's config.
     """
 
     def __init__(

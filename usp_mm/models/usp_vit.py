@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from usp_mm.functional.masking import gather_tokens
 from usp_mm.functional.pos_embed import resize_pos_embed, sincos_table
-from usp_mm.layers import TransformerBlock, init_vit_weights
-from usp_mm.layers.block import LayerNorm
+from usp_mm.layers import RotaryPositions, TransformerBlock, block_options, init_vit_weights
 from usp_mm.registry import MODELS
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.encoder import take_encoder
@@ -21,7 +20,7 @@ from .weight_transfer import fit_pos_embed
 
 @MODELS.register_module()
 class USPViT(BaseBackbone):
-    """PatchConv, class token, fixed sine-cosine positions, pre-norm blocks, final LayerNorm.
+    """PatchConv, class token, fixed sine-cosine positions, pre-norm blocks, final norm.
 
     Input: scaled latents [N, C, H, W]; with `codec`, images in [-1, 1].
 
@@ -35,7 +34,7 @@ class USPViT(BaseBackbone):
         out_type: 'cls_token' [N, D], 'avg_featmap' (mean of the patch tokens, through its own fresh
             `fc_norm`) [N, D], 'featmap' [N, D, h, w] or 'raw' [N, 1 + L, D].
         out_indices: blocks whose output is returned, negative ones from the end.
-        final_norm: whether the last block's output passes the final LayerNorm `norm`; by default it does,
+        final_norm: whether the last block's output passes the final norm `norm`; by default it does,
             except with 'avg_featmap', whose `fc_norm` takes its place.
         drop_path_rate: of the last block; linear from 0 at the first.
         frozen_stages: -1, nothing frozen; k ≥ 0, patch embedding, tokens and the first k blocks are
@@ -46,6 +45,8 @@ class USPViT(BaseBackbone):
             Neither placement adds a key to the state dict.
         train_vae: train the encoder of `codec` too, as the submodule `vae_encoder` of layer 0; its decoder is dropped
             (section 3.3.1).
+        block: a preset of `usp_mm.presets.BLOCKS`, or a dict of options, see `usp_mm.layers.block_options`: generators that
+            start from this encoder have the same. Rotary positions leave the class token as it is.
         init_cfg: mmengine's; dict(type='USPPretrained', checkpoint=…) loads an encoder.
     """
 
@@ -65,6 +66,7 @@ class USPViT(BaseBackbone):
         interpolate_mode: str = 'bicubic',
         codec: dict | None = None,
         train_vae: bool = False,
+        block: str | dict = 'plain',
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -90,13 +92,15 @@ class USPViT(BaseBackbone):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
         table = sincos_table(dims, geometry.grid, cls_token=True)[None].float()
         self.pos_embed = nn.Parameter(table, requires_grad=False)
+        options, num_heads = block_options(block), self.arch['num_heads']
+        self.rope = RotaryPositions(dims // num_heads, geometry.grid) if options.rope else None
         self.blocks = nn.ModuleList(
-            TransformerBlock(dims, self.arch['num_heads'], drop_path=rate)
+            TransformerBlock(dims, num_heads, drop_path=rate, options=options)
             for rate in torch.linspace(0, drop_path_rate, self.num_layers).tolist()
         )
         final_norm = out_type != 'avg_featmap' if final_norm is None else final_norm
-        self.norm = LayerNorm(dims) if final_norm else nn.Identity()
-        self.fc_norm = LayerNorm(dims) if out_type == 'avg_featmap' else nn.Identity()
+        self.norm = options.norm_layer(dims) if final_norm else nn.Identity()
+        self.fc_norm = options.norm_layer(dims) if out_type == 'avg_featmap' else nn.Identity()
         self._register_load_state_dict_pre_hook(self._resize_loaded_pos_embed)
         self._freeze()
 
@@ -121,9 +125,10 @@ class USPViT(BaseBackbone):
         """One output, of kind `out_type`, for each of `out_indices`."""
         x, grid = self._embed(x)
         x = torch.cat([self._class_token(len(x)), x], dim=1)
+        rope = None if self.rope is None else self.rope(grid)
         outs = []
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = block(x, rope)
             if i in self.out_indices:
                 outs.append(self._format(self.norm(x) if i == self.num_layers - 1 else x, grid))
         return tuple(outs)
@@ -138,8 +143,9 @@ class USPViT(BaseBackbone):
             )
         x = gather_tokens(self._embed(x)[0], keep)
         x = torch.cat([self._class_token(len(x)), x], dim=1)
+        rope = None if self.rope is None else self.rope(keep=keep)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, rope)
         return self.norm(x)
 
     def _class_token(self, num: int) -> Tensor:

@@ -6,7 +6,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage(ExponentialMovingAverage):
-    """MMEngine's average (same names in a state dict) of the parameters of a module without buffers, from the first update on.
+    """MMEngine's average (same names in a state dict) of a module whose state is its parameters, from the first update on.
 
     MMEngine's own first update copies, and each of its updates waits for the device and launches a kernel a tensor.
 
@@ -17,7 +17,7 @@ class WeightAverage(ExponentialMovingAverage):
 
     def __init__(self, model: nn.Module, momentum: float) -> None:
         super().__init__(model, momentum)
-        assert not list(model.buffers())
+        assert model.state_dict().keys() == dict(model.named_parameters()).keys()
         self._average = get_ema_multi_avg_fn(1 - momentum)
 
     def update_parameters(self, model: nn.Module) -> None:

@@ -1,0 +1,61 @@
+"""What a transformer block is made of: a preset, or single options."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from usp_mm.presets import BLOCKS, lookup, nearest
+
+from .norm import NORMS, LayerNorm, RMSNorm
+
+MLPS = ('gelu', 'swiglu')
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """Parts of a block, the columns of `usp_mm.presets.BLOCKS`.
+
+    Attributes:
+        norm: 'layer' (LayerNorm) or 'rms' (RMSNorm).
+        mlp: 'gelu', whose kind of GELU the model says, or 'swiglu'.
+        rope: rotate queries and keys by their token's row and column.
+        qk_norm: normalise queries and keys of each head, by the same kind of norm.
+
+    Raises:
+        ValueError: a value that there is not.
+    """
+
+    norm: str = 'layer'
+    mlp: str = 'gelu'
+    rope: bool = False
+    qk_norm: bool = False
+
+    def __post_init__(self) -> None:
+        lookup(NORMS, self.norm, 'block norm')
+        lookup(dict.fromkeys(MLPS), self.mlp, 'block mlp')
+        for name in ('rope', 'qk_norm'):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f'block {name}={getattr(self, name)!r} must be True or False')
+
+    @property
+    def norm_layer(self) -> type[LayerNorm | RMSNorm]:
+        """(width, elementwise_affine=True) -> the norm."""
+        return NORMS[self.norm]
+
+
+PLAIN = BlockOptions()
+
+
+def block_options(block: str | Mapping) -> BlockOptions:
+    """A row of `usp_mm.presets.BLOCKS` by name, or a dict(preset='plain', option=value, …) that changes some of its options.
+
+    Raises:
+        ValueError: an unknown preset, option or value.
+    """
+    if isinstance(block, str):
+        return BlockOptions(**lookup(BLOCKS, block, 'block'))
+    names = ['preset', *(field.name for field in fields(BlockOptions))]
+    for key in block:
+        if key not in names:
+            raise ValueError(f"unknown block option '{key}': expected {names}{nearest(key, names)}")
+    options = dict(block)
+    return BlockOptions(**{**asdict(block_options(options.pop('preset', 'plain'))), **options})
