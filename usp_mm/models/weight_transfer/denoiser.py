@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from usp_mm.functional.pos_embed import resize_pos_embed
 from usp_mm.presets import ARCHS, nearest
 
-from .encoder import block_part, square_side
+from .encoder import block_part, check_blocks, square_side
 from .report import Grid, TransferReport
 
 INTERPOLATIONS = ('bicubic', 'bilinear')
@@ -63,12 +63,13 @@ def transfer_encoder(
         pos_interp: 'bicubic' (14 to 16 tokens a side at 256 px) or 'bilinear' (16 to 32 at 512 px).
 
     Raises:
-        ValueError: an argument out of range, another depth, missing, unknown or misshapen tensors, a position table whose
-            tokens are no square, nothing learned left to take.
+        ValueError: an argument out of range, another depth or kind of block, missing, unknown or misshapen tensors, a
+            position table whose tokens are no square, nothing learned left to take.
     """
     check_interpolation(pos_interp)
     target = module.state_dict()
     _check_sizes(weights, target, any_depth=keep_layers is not None)
+    check_blocks(weights, target, norms=load_norms)
     blocks = _kept_blocks(keep_layers, _depth(weights), _depth(target))
     affine = 'blocks.0.norm1.weight' in target
     parts = _BLOCK_PARTS if load_norms and affine else tuple(part for part in _BLOCK_PARTS if part not in _NORMS)

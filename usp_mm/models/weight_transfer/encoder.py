@@ -1,13 +1,14 @@
 """The encoder in a checkpoint: which names are its own, and its position table on another grid."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isqrt
 
 from mmengine.logging import MMLogger
 from torch import Tensor
 
 from usp_mm.functional.pos_embed import resize_pos_embed
+from usp_mm.presets import BLOCKS
 
 #: Names of an encoder, with this package's prefix or none.
 ENCODER_KEYS = ('cls_token', 'pos_embed', 'patch_embed.', 'blocks.', 'norm.', 'fc_norm.')
@@ -47,6 +48,35 @@ def block_part(name: str) -> tuple[int, str] | None:
     """(3, 'attn') of 'blocks.3.attn.qkv.weight'; None for what is in no block."""
     match = re.match(r'blocks\.(\d+)\.(\w+)\.', name)
     return (int(match[1]), match[2]) if match else None
+
+
+def check_blocks(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], norms: bool = True) -> None:
+    """ValueError if the blocks of both have other parts; rotary positions have no weights, so they can't be compared.
+
+    Args:
+        norms: whether their norms are to be the same too.
+    """
+    theirs, ours = _block_parts(weights), _block_parts(target)
+    differing = [part for part in theirs.keys() & ours.keys() if theirs[part] != ours[part] and (norms or part != 'norm')]
+    if differing:
+        kinds = [', '.join(f'{part}={found[part]!r}' for part in sorted(differing)) for found in (theirs, ours)]
+        raise ValueError(
+            f'the checkpoint has blocks with {kinds[0]}, the model with {kinds[1]}: give both the same `block` '
+            f'({" or ".join(BLOCKS)}, or options)'
+        )
+
+
+def _block_parts(names: Iterable[str]) -> dict[str, str | bool]:
+    """Those options of `usp_mm.layers.BlockOptions` that the names in the first block tell."""
+    has = {name.removeprefix('blocks.0.') for name in names if name.startswith('blocks.0.')}
+    found: dict[str, str | bool] = {}
+    if {'mlp.w12.weight', 'mlp.fc1.weight'} & has:
+        found['mlp'] = 'swiglu' if 'mlp.w12.weight' in has else 'gelu'
+    if 'norm1.weight' in has:
+        found['norm'] = 'layer' if 'norm1.bias' in has else 'rms'
+    if 'attn.qkv.weight' in has:
+        found['qk_norm'] = 'attn.q_norm.weight' in has
+    return found
 
 
 def square_side(table: Tensor) -> int | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from usp_mm.vaes.weights import read_weights
 
 from .denoiser import transfer_encoder
-from .encoder import encoder_weights, split_checkpoint
+from .encoder import check_blocks, encoder_weights, split_checkpoint
 
 #: The final norms follow `out_type`: `fc_norm` may be new, and either may be left over. A VAE has weights of its own.
 _MAY_BE_NEW, _MAY_BE_LEFT = ('fc_norm.',), ('norm.', 'fc_norm.')
@@ -21,7 +21,8 @@ class USPPretrained:
     """`init_cfg=dict(type='USPPretrained', checkpoint=…)` of USPViT, DiT or SiT: load a pretrained encoder.
 
     USPViT takes it strictly: only `fc_norm` may be new, only final norms left over. DiT and SiT take it through
-    `transfer_encoder`, whose report is logged; the generator makes its EMA copy afterwards.
+    `transfer_encoder`, whose report is logged; the generator makes its EMA copy afterwards. The blocks must be of one kind;
+    rotary positions, which have no weights, are the one option that can't be compared.
 
     Args:
         checkpoint: pretraining, fine-tuned classifier (Table 9) or pixel MAE (Table 8a): a file of this package, of the
@@ -81,8 +82,9 @@ class USPPretrained:
     def _load_encoder(self, module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         weights = encoder_weights(state_dict, self.prefix)
         try:
+            check_blocks(weights, module.state_dict())
             result: Any = module.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ValueError(f"'{self.checkpoint}' does not fit the backbone: {error}") from error
         new = [key for key in result.missing_keys if not key.startswith('vae_encoder.')]
         wrong = [key for key in new if not key.startswith(_MAY_BE_NEW)]
