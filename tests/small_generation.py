@@ -30,6 +30,7 @@ def _shrink_model(world: SmallWorld, model: Config, preset: dict) -> None:
         # the pixel MAE of Table 8a is the one whose PatchConv doesn't fit
         source = preset['vae'] if denoiser.init_cfg.get('load_patch_embed', True) else 'pixel'
         encoder = dict(arch=dict(ARCH), img_size=PRETRAINED_IMG_SIZE)
+        encoder |= {'block': denoiser.block} if 'block' in denoiser else {}
         denoiser.init_cfg.checkpoint = world.encoder(encoder, source)
         if 'keep_layers' in denoiser.init_cfg:
             denoiser.init_cfg.keep_layers = 1

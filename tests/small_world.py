@@ -75,7 +75,7 @@ class SmallWorld:
 
     def encoder(self, backbone: dict, vae: str) -> str:
         """A checkpoint of a random encoder of this shape."""
-        shape = {key: backbone[key] for key in ('arch', 'img_size', 'patch_size') if key in backbone}
+        shape = {key: backbone[key] for key in ('arch', 'img_size', 'patch_size', 'block') if key in backbone}
         path = self.folder / f'encoder-{vae}-{zlib.crc32(repr(shape).encode()):08x}.pth'
         if not path.exists():
             encoder = MODELS.build(dict(type='USPViT', vae=vae, **shape))
@@ -86,6 +86,7 @@ class SmallWorld:
         """The config at a size that steps in a second: one epoch of one iteration of four images."""
         model, preset = cfg.model, self.vae_of(cfg.model.data_preprocessor.vae)
         model.data_preprocessor.update(preset)
+        model.data_preprocessor.pop('vae_stats', None)
         model.backbone.arch = dict(ARCH)
         if 'frozen_stages' in model.backbone:
             model.backbone.frozen_stages = ARCH['depth']

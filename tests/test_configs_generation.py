@@ -17,7 +17,7 @@ NAME = re.compile(
     r'_(?P<gpus>\d+)xb(?P<batch>\d+)(?P<amp>-amp)?-(?P<steps>\d+)k_(?P<data>in1k|digits)(?:-(?P<px>\d+)px)?(?P<latents>-latents)?'
 )
 #: What the other configs have, and a variant's name says it has otherwise.
-COMMON = dict(scale=1.0, sampler=None, vae='sd-f8d4', gate_bias=0.0, keep_layers=None, load_norms=True)
+COMMON = dict(scale=1.0, sampler=None, vae='sd-f8d4', gate_bias=0.0, keep_layers=None, load_norms=True, block='plain')
 VARIANTS = {
     'cfg': dict(scale=1.5),
     'ode': dict(sampler='ODESampler'),
@@ -25,10 +25,16 @@ VARIANTS = {
     'gate1': dict(gate_bias=1.0),
     **{f'rand{n}': dict(keep_layers=12 - n) for n in (2, 4, 6)},
     **{vae: dict(vae=vae) for vae in ('sd-f8d4-mse', 'kl-f16d16', 'va-f16d32')},
+    'va-f16d32-cfg': dict(vae='va-f16d32', scale=10.0),
+    'va-f16d32-lightning': dict(vae='va-f16d32', block='lightning'),
+    'va-f16d32-lightning-cfg': dict(vae='va-f16d32', scale=10.0, block='lightning'),
+    'lightning': dict(block='lightning'),
 }
 IMAGENET = [path for path in GENERATION if '_in1k' in path.stem]
+TABLE_3 = [path for path in IMAGENET if '8xb128-80k' in path.stem]
 leaves = pytest.mark.parametrize('path', GENERATION, ids=lambda p: p.stem)
-imagenet = pytest.mark.parametrize('path', IMAGENET, ids=lambda p: p.stem)
+table_14 = pytest.mark.parametrize('path', [path for path in IMAGENET if path not in TABLE_3], ids=lambda p: p.stem)
+table_3 = pytest.mark.parametrize('path', TABLE_3, ids=lambda p: p.stem)
 
 
 def load(path):
@@ -58,6 +64,8 @@ def test_the_name_tells_the_truth(path):
         assert [step.size for step in dataset.pipeline if step.type == 'ADMCenterCrop'] == [denoiser.img_size]
     elif not digits:
         assert dataset.data_root == f'data/imagenet_latents/{model.data_preprocessor.vae}_{denoiser.img_size}px'
+        stats = f'{dataset.data_root}/manifest.json' if model.data_preprocessor.vae == 'va-f16d32' else None
+        assert model.data_preprocessor.get('vae_stats') == stats
 
 
 @leaves
@@ -71,8 +79,9 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
         assert init.get('pos_interp', 'bicubic') == ('bilinear' if name['px'] == '512' else 'bicubic')
         with pytest.raises(ValueError, match=r'model\.denoiser\.init_cfg\.checkpoint is unset'):
             check_config(cfg)
-    # plain DiT and SiT have no affine norms; the demo's two arms are one network
-    plain = name['variant'] == 'noaffine' or (init is None and name['data'] != 'digits')
+    # plain DiT and SiT have no affine norms, LightningDiT has; the demo's two arms are one network
+    lightning = 'lightning' in (name['variant'] or '')
+    plain = name['variant'] == 'noaffine' or (init is None and name['data'] != 'digits' and not lightning)
     assert model.denoiser.get('norm_affine', True) == (not plain)
     init = init or {}
     found = dict(
@@ -82,13 +91,15 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
         gate_bias=model.denoiser.get('gate_bias', 0.0),
         keep_layers=init.get('keep_layers'),
         load_norms=init.get('load_norms', True),
+        block=model.denoiser.get('block', 'plain'),
     )
     data = dict(vae='tiny') if name['data'] == 'digits' else {}
-    assert found == {**COMMON, **VARIANTS.get(name['variant'], {}), **data}
+    recipe = dict(sampler='ODESampler') if lightning or path in TABLE_3 else {}
+    assert found == {**COMMON, **VARIANTS.get(name['variant'], {}), **data, **recipe}
     assert name['variant'] is None or name['variant'] in VARIANTS
 
 
-@imagenet
+@table_14
 def test_the_recipe_is_table_14(path):
     cfg, name = load(path)
     model = cfg.model
@@ -103,6 +114,23 @@ def test_the_recipe_is_table_14(path):
         assert (model.sampler.last_step, model.sampler.last_step_size) == ('mean', 0.04)
     assert cfg.val_dataloader.dataset.num_samples == 50_000 and cfg.val_dataloader.dataset.label_mode == 'random'
     assert ('512' in cfg.val_evaluator.metrics.reference) == (name['px'] == '512')
+
+
+@table_3
+def test_the_recipe_is_table_3(path):
+    cfg, name = load(path)
+    model, guided = cfg.model, name['variant'].endswith('cfg')
+    assert dict(cfg.optim_wrapper.optimizer) == dict(type='AdamW', lr=2e-4, betas=(0.9, 0.95), weight_decay=0.0)
+    assert not cfg.get('param_scheduler') and cfg.auto_scale_lr.base_batch_size == 1024
+    assert 80_000 == pytest.approx(64 * 1_281_167 / 1024, rel=1e-3) == cfg.train_cfg.max_iters
+    assert (model.ema.momentum, model.denoiser.class_dropout, model.data_preprocessor.posterior) == (1e-4, 0.1, 'sample')
+    times = dict(path='linear', prediction='velocity', times='logit_normal', cosine_weight=1.0)
+    assert dict(model.objective) == dict(type='FlowObjective', **times)
+    shift = dict(timestep_shift=0.3) if guided else {}
+    assert dict(model.sampler) == dict(type='ODESampler', method='euler', num_steps=250, **shift)
+    interval = dict(interval=(0.125, 1.0)) if guided else {}
+    assert dict(model.guidance) == dict(scale=10.0 if guided else 1.0, channels=3, **interval)
+    assert cfg.val_dataloader.dataset.num_samples == 50_000 and not model.denoiser.learn_sigma
 
 
 @leaves

@@ -89,7 +89,7 @@ def test_norms_can_be_left_out(weights):
 
 
 @pytest.mark.parametrize(('theirs', 'ours', 'message'), [
-    ('plain', 'lightning', r"blocks with mlp='gelu', norm='layer', the model with mlp='swiglu', norm='rms': give both the same"),
+    ('plain', 'lightning', r"blocks with mlp='gelu', norm='layer', the model with mlp='swiglu', norm='rms': give both"),
     ('lightning', 'plain', r"blocks with mlp='swiglu', norm='rms', the model with mlp='gelu', norm='layer'"),
     ('lightning', dict(preset='lightning', qk_norm=True), r'blocks with qk_norm=False, the model with qk_norm=True'),
 ])  # fmt: skip
