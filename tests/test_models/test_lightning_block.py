@@ -88,6 +88,7 @@ def test_a_single_option_changes_its_part_alone():
 
 @pytest.mark.parametrize(('block', 'message'), [
     ('lightnin', r"unknown block 'lightnin'.*did you mean 'lightning'\?"),
+    (None, r"block=None must be one of \['lightning', 'plain'\], or a dict of options"),
     (dict(preset='plane'), r"unknown block 'plane'.*did you mean 'plain'\?"),
     (dict(ropes=True), r"unknown block option 'ropes': expected \['preset', 'norm', 'mlp', 'rope', 'qk_norm'\].*'rope'\?"),
     (dict(norm='rsm'), r"unknown block norm 'rsm'.*did you mean 'rms'\?"),

@@ -53,6 +53,8 @@ def block_options(block: str | Mapping) -> BlockOptions:
     """
     if isinstance(block, str):
         return BlockOptions(**lookup(BLOCKS, block, 'block'))
+    if not isinstance(block, Mapping):
+        raise ValueError(f'block={block!r} must be one of {sorted(BLOCKS)}, or a dict of options')
     names = ['preset', *(field.name for field in fields(BlockOptions))]
     for key in block:
         if key not in names:
