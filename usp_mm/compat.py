@@ -22,6 +22,7 @@ import wrapt
 from mmengine.logging import HistoryBuffer
 
 from usp_mm.registry import add_locations
+from usp_mm.weight_files import SAFE, read_checkpoint
 
 #: The projects whose registries learn this package's types.
 PROJECTS = ('mmpretrain', 'mmseg', 'mmagic')
@@ -36,6 +37,8 @@ def apply() -> None:
     diffusers_unet()
     mmagic_albumentations()
     checkpoint_globals()
+    checkpoint_files()
+    diffusers_dit_times()
     register_on_import()
 
 
@@ -131,6 +134,49 @@ def history_buffer_method(owner: Any, name: str) -> FunctionType:
     if not isinstance(method, FunctionType):
         raise UnpicklingError(f'attribute {name!r} of {owner!r}: only methods of HistoryBuffer are allowed in a checkpoint')
     return method
+
+
+def checkpoint_files() -> None:
+    """Let MMEngine (`load_from`, `--resume`, every OpenMMLab inferencer) read local checkpoints with this package's reader.
+
+    Reason: it passes every local file to `torch.load`: safetensors fail, `weights_only` is left to an environment variable,
+    and a broken file or one that would run code ends in many lines that name no file.
+    Delete when: MMEngine reads safetensors, and passes `weights_only=True`.
+    """
+    wrapt.register_post_import_hook(
+        lambda module: module.CheckpointLoader.register_scheme('', load_from_local, force=True), 'mmengine.runner.checkpoint'
+    )
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """A local checkpoint as MMEngine passes it on; weights alone get an empty `meta`.
+
+    `meta.config` is left out: MMEngine's `resume` would execute it, and nothing writes it any more.
+    """
+    path = Path(filename).expanduser()
+    content = read_checkpoint(path, map_location)
+    if path.suffix == SAFE:
+        return dict(state_dict=content, meta={})
+    if isinstance(content.get('meta'), dict):
+        content['meta'].pop('config', None)
+    return content
+
+
+def diffusers_dit_times() -> None:
+    """Give the DiT of diffusers the time embedding of DiT, whose frequencies are 10000^(-k/128).
+
+    Reason: diffusers computes 10000^(-k/127), so every DiT in its format, facebook/DiT-XL-2-256 too, is shown other times
+    than it was trained with. Only DiT has this embedder.
+    Delete when: diffusers' `CombinedTimestepLabelEmbeddings` passes `downscale_freq_shift=0`.
+    """
+    wrapt.register_post_import_hook(_correct_dit_times, 'diffusers.models.embeddings')
+
+
+def _correct_dit_times(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper(module, 'CombinedTimestepLabelEmbeddings.__init__')
+    def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        wrapped(*args, **kwargs)
+        instance.time_proj.downscale_freq_shift = 0
 
 
 def register_on_import() -> None:

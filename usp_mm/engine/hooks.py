@@ -167,6 +167,8 @@ class CheckpointMatchHook(Hook):
         }
         found = '; '.join(f'{len(names)} {kind} ({", ".join(names[:3])}…)' for kind, names in problems.items() if names)
         if not found:
+            if runner._resume and 'epoch' not in checkpoint.get('meta', {}):
+                raise ValueError('the checkpoint holds weights alone: a run starts from it with load_from, but cannot resume')
             return
         in_part = isinstance(runner._train_loop, BaseLoop) and not runner._resume
         if not in_part or len(problems['missing']) + len(problems['of another shape']) == len(ours):

@@ -1,0 +1,94 @@
+"""Checkpoints from files: the one reader, to which every file is data and never code."""
+
+import re
+import struct
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+SAFE = '.safetensors'
+PICKLES = ('.ckpt', '.pt', '.pth')
+#: Where training frameworks put the weights in a checkpoint.
+CONTAINERS = ('state_dict', 'model')
+#: What reading a pickle as data fails with; a broken file can fail anywhere in it.
+_FAILURES = (
+    UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    AssertionError, struct.error, OverflowError, zipfile.BadZipFile,
+)  # fmt: skip
+#: What torch says of a name, or of an instruction, that no data need.
+_CODE = re.compile(r'(?:Unsupported|Trying to \w+ unsupported|Can only \w+ for) [^:]*?:? ?(?:GLOBAL )?([\w.]+)(?= was| whose|\.$|$)')
+
+
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> dict[str, Any]:
+    """All that is in a checkpoint: of a `.safetensors` file name -> tensor, on the CPU; of any other, what torch.save wrote.
+
+    Args:
+        map_location: torch.load's; of no effect on safetensors.
+        mmap: leave the tensors in the file until they are used.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a broken file, one that would run code, or one that holds no dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is not a file')
+    try:
+        if path.suffix == SAFE:
+            return dict(load_file(path))
+        mmap = mmap and zipfile.is_zipfile(path)
+        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except _FAILURES as error:
+        raise ValueError(f'{path} {_reason(error)}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}, not a checkpoint: expected names and tensors')
+    return content
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Name -> tensor of a `.safetensors`, `.ckpt`, `.pt` or `.pth` file, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, a broken one, or one that holds more than data.
+    """
+    path = Path(path)
+    if path.suffix not in (SAFE, *PICKLES):
+        raise ValueError(f"{path}: weights are read from .safetensors, .ckpt, .pt or .pth files, not from '{path.suffix}'")
+    return _tensors(read_checkpoint(path, mmap=True), path)
+
+
+def _reason(error: Exception) -> str:
+    text = ' '.join(str(error).split())
+    name = _CODE.search(text) if isinstance(error, UnpicklingError) else None
+    if name:
+        return (
+            f'holds more than data ({name[1]}) and would have to run code to be read, which is refused: '
+            'save its state dict alone'
+        )
+    if 'Unsupported operand' in text:
+        return 'is broken, no checkpoint, or holds more than data, which is refused: copy it again, or save its state dict alone'
+    return f'is broken, cut short or no checkpoint: copy it again ({_told(error, text)})'
+
+
+def _told(error: Exception, text: str) -> str:
+    """The part of a long message that says something."""
+    text = text.split('WeightsUnpickler error:')[-1].split('Please file an issue')[0].strip()
+    return text[:160] or type(error).__name__
+
+
+def _tensors(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint."""
+    for key in CONTAINERS:
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not content or not all(isinstance(x, Tensor) for x in content.values()):
+        raise ValueError(f'{path} holds no state dict: expected name -> tensor, plain or under {list(CONTAINERS)}')
+    return content
