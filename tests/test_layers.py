@@ -8,10 +8,18 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'version', 'presets', 'files', 'weight_files', 'cli', 'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets', 'models',
-    'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
+    'version', 'presets', 'files', 'weight_files', 'cli', 'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets',
+    'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
 ]  # fmt: skip
-PURE = {'functional': (), 'vaes': ('mmengine.logging',), 'layers': (), 'presets': (), 'files': (), 'weight_files': (), 'cli': ()}
+PURE = {
+    'functional': (),
+    'vaes': ('mmengine.logging',),
+    'layers': (),
+    'presets': (),
+    'files': (),
+    'weight_files': (),
+    'cli': (),
+}
 
 
 def imported_modules(path):

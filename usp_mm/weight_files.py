@@ -22,7 +22,9 @@ _FAILURES = (
     AssertionError, struct.error, OverflowError, zipfile.BadZipFile,
 )  # fmt: skip
 #: What torch says of a name, or of an instruction, that no data need.
-_CODE = re.compile(r'(?:Unsupported|Trying to \w+ unsupported|Can only \w+ for) [^:]*?:? ?(?:GLOBAL )?([\w.]+)(?= was| whose|\.$|$)')
+_CODE = re.compile(
+    r'(?:Unsupported|Trying to \w+ unsupported|Can only \w+ for) [^:]*?:? ?(?:GLOBAL )?([\w.]+)(?= was| whose|\.$|$)'
+)
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> dict[str, Any]:
@@ -73,7 +75,9 @@ def _reason(error: Exception) -> str:
             'save its state dict alone'
         )
     if 'Unsupported operand' in text:
-        return 'is broken, no checkpoint, or holds more than data, which is refused: copy it again, or save its state dict alone'
+        return (
+            'is broken, no checkpoint, or holds more than data, which is refused: copy it again, or save its state dict alone'
+        )
     return f'is broken, cut short or no checkpoint: copy it again ({_told(error, text)})'
 
 

@@ -1,5 +1,9 @@
-"""Converters between this package's state dicts and those of other projects."""
+"""Converters between this package's checkpoints and those of other projects."""
 
+from .convert import convert
+from .entries import ConversionReport
+from .kinds import KINDS
 from .official import from_official, to_official
+from .targets import TARGETS
 
-__all__ = ['from_official', 'to_official']
+__all__ = ['KINDS', 'TARGETS', 'ConversionReport', 'convert', 'from_official', 'to_official']

@@ -1,20 +1,24 @@
 """Names of the official USP code (and of MAE and timm's ViT, which share them).
 
 Only prefixes differ: an official pretraining checkpoint is one flat module, ours is backbone and
-neck; an official classifier's `head` is mmpretrain's `head.layers.head`.
+neck; an official classifier's `head` is mmpretrain's `head.layers.head`, and a linear probe's `head.0`, a
+BatchNorm, is mmpretrain's neck.
 """
 
-from collections.abc import Mapping
-
-from torch import Tensor
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from usp_mm.models.weight_transfer import ENCODER_KEYS
 
+Value = TypeVar('Value')
+
 _NECK = ('mask_token', 'decoder_')
 _HEAD = 'head.'
+#: A linear probe's: official -> ours.
+_PROBE = {'head.0.': 'neck.bn.', 'head.1.': 'head.layers.head.'}
 
 
-def from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_official(state_dict: Mapping[str, Value]) -> dict[str, Value]:
     """Official pretraining or classifier weights -> keys of `USP` or `USPClassifier`.
 
     Raises:
@@ -23,9 +27,24 @@ def from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_to_ours(name): value for name, value in state_dict.items()}
 
 
-def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `from_official`."""
-    return {_to_theirs(name): value for name, value in state_dict.items()}
+def to_official(state_dict: Mapping[str, Value]) -> dict[str, Value]:
+    """The inverse of `from_official`.
+
+    Raises:
+        ValueError: a key that official code has no name for.
+    """
+    if unnamed := without_official_name(state_dict):
+        raise ValueError(f"'{unnamed[0]}' is not a key of USP or USPClassifier")
+    probe = any(name.startswith(_PROBE['head.0.']) for name in state_dict)
+    return {_to_theirs(name, probe): value for name, value in state_dict.items()}
+
+
+def without_official_name(names: Iterable[str]) -> list[str]:
+    """Those of this package's names that `to_official` refuses."""
+    known = (
+        *(f'backbone.{key}' for key in ENCODER_KEYS), *(f'neck.{key}' for key in _NECK), *_PROBE.values()
+    )  # fmt: skip
+    return [name for name in names if not name.startswith(known)]
 
 
 def _to_ours(name: str) -> str:
@@ -33,6 +52,9 @@ def _to_ours(name: str) -> str:
         return f'backbone.{name}'
     if name.startswith(_NECK):
         return f'neck.{name}'
+    for theirs, ours in _PROBE.items():
+        if name.startswith(theirs):
+            return ours + name[len(theirs) :]
     if name.startswith(_HEAD):
         return f'head.layers.{name}'
     raise ValueError(
@@ -41,8 +63,12 @@ def _to_ours(name: str) -> str:
     )
 
 
-def _to_theirs(name: str) -> str:
+def _to_theirs(name: str, probe: bool) -> str:
+    if probe:
+        for theirs, ours in _PROBE.items():
+            if name.startswith(ours):
+                return theirs + name[len(ours) :]
     for prefix in ('backbone.', 'neck.', 'head.layers.'):
         if name.startswith(prefix):
             return name[len(prefix) :]
-    raise ValueError(f"'{name}' is not a key of USP or USPClassifier")
+    raise AssertionError(name)

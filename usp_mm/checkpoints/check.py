@@ -1,0 +1,93 @@
+"""Whether names and shapes are those of one network of their kind, before anything is written."""
+
+import re
+
+from .kinds import KINDS, Shapes
+
+_SHOWN = 4
+_WB = ('weight', 'bias')
+_REQUIRED = {
+    'encoder': (
+        'cls_token', 'pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias',
+        *(f'blocks.0.{part}.{x}' for part in ('norm1', 'attn.qkv', 'attn.proj', 'norm2', 'mlp.fc1', 'mlp.fc2') for x in _WB),
+    ),
+    'denoiser': (
+        'pos_embed', 'y_embedder.embedding_table.weight',
+        *(f'{part}.{x}' for part in ('x_embedder.proj', 't_embedder.mlp.0', 't_embedder.mlp.2') for x in _WB),
+        *(f'blocks.0.{part}.{x}' for part in ('attn.qkv', 'attn.proj', 'adaLN_modulation.1') for x in _WB),
+        *(f'final_layer.{part}.{x}' for part in ('linear', 'adaLN_modulation.1') for x in _WB),
+    ),
+}  # fmt: skip
+_STACK = re.compile(r'((?:decoder_)?blocks)\.(\d+)\.(.+)')
+
+
+def check_network(shapes: Shapes, kind: str, family: str) -> None:
+    """Every name is the kind's, none is missing, and all blocks agree with each other and with the rest.
+
+    Args:
+        shapes: official names, without prefix.
+        kind: a key of `KINDS`; 'usp_mm' may hold what any kind of its family may.
+        family: 'encoder' or 'denoiser'.
+
+    Raises:
+        ValueError: names the tensors and their shapes.
+    """
+    patterns = [row.names for row in KINDS.values() if row.family == family] if kind == 'usp_mm' else [KINDS[kind].names]
+    allowed = re.compile('|'.join(patterns))
+    unknown = [name for name in shapes if not allowed.fullmatch(name)]
+    missing = [name for name in _REQUIRED[family] if name not in shapes]
+    wrong = _wrong_shapes(shapes, family) if not missing else []
+    told = [
+        f'{len(found)} {what}: {", ".join(found[:_SHOWN])}{", …" if len(found) > _SHOWN else ""}'
+        for what, found in (
+            ('unknown', [f'{name} {list(shapes[name])}' for name in unknown]),
+            ('missing', missing + _missing_in_blocks(shapes)),
+            ('of another shape', wrong),
+        )
+        if found
+    ]
+    if told:
+        raise ValueError(f'not {KINDS[kind].told} ({kind}): {"; ".join(told)}')
+
+
+def _stacks(shapes: Shapes) -> dict[str, dict[int, dict[str, tuple[int, ...]]]]:
+    """'blocks' and 'decoder_blocks' -> number of a block -> name in it -> shape."""
+    stacks: dict[str, dict[int, dict[str, tuple[int, ...]]]] = {}
+    for name, shape in shapes.items():
+        if match := _STACK.fullmatch(name):
+            stacks.setdefault(match[1], {}).setdefault(int(match[2]), {})[match[3]] = shape
+    return stacks
+
+
+def _missing_in_blocks(shapes: Shapes) -> list[str]:
+    """Names that another block of the same stack has."""
+    missing = []
+    for stack, blocks in _stacks(shapes).items():
+        names = dict.fromkeys(name for block in blocks.values() for name in block)
+        for i in range(max(blocks) + 1):
+            missing += [f'{stack}.{i}.{name}' for name in names if name not in blocks.get(i, {})]
+    return missing
+
+
+def _wrong_shapes(shapes: Shapes, family: str) -> list[str]:
+    width = shapes['blocks.0.attn.proj.weight'][0]
+    expected: dict[str, tuple[int, ...]] = {
+        'blocks.0.attn.qkv.weight': (3 * width, width),
+        'blocks.0.attn.qkv.bias': (3 * width,),
+        'blocks.0.attn.proj.weight': (width, width),
+        'pos_embed': (1, shapes['pos_embed'][1] if len(shapes['pos_embed']) == 3 else 0, width),
+    }
+    patch = 'patch_embed' if family == 'encoder' else 'x_embedder'
+    expected[f'{patch}.proj.weight'] = (width, *shapes[f'{patch}.proj.weight'][1:])
+    expected[f'{patch}.proj.bias'] = (width,)
+    for part in ('norm', 'fc_norm', 'blocks.0.norm1', 'blocks.0.norm2'):
+        expected |= {f'{part}.{x}': (width,) for x in _WB if f'{part}.{x}' in shapes}
+    for stack, blocks in _stacks(shapes).items():
+        for i, block in blocks.items():
+            first = blocks.get(0, {})
+            expected |= {f'{stack}.{i}.{name}': first[name] for name in block if i and name in first}
+    return [
+        f'{name} {list(shapes[name])} instead of {list(shape)}'
+        for name, shape in expected.items()
+        if name in shapes and tuple(shapes[name]) != shape
+    ]

@@ -1,0 +1,121 @@
+"""From any kind of checkpoint to any other, every tensor accounted for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import MMLogger
+
+from usp_mm.presets import lookup
+
+from .entries import Checkpoint, ConversionReport
+from .sources import family_of, read
+from .targets import TARGETS, Output, translate
+from .write import check_out, write_file, write_pipeline
+
+SETS = ('ema', 'model')
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    to: str = 'usp_mm',
+    *,
+    from_: str | None = None,
+    weights: str | None = None,
+    drop: Sequence[str] = (),
+    fold_norms: bool = False,
+    num_heads: int | None = None,
+    num_classes: int | None = None,
+    vae: str | Path | None = None,
+    force: bool = False,
+) -> ConversionReport:
+    """Convert a checkpoint; `out` appears whole or not at all.
+
+    Numbers are not touched, but where norms are folded: converted there and back, a checkpoint is the same bit for bit.
+
+    Args:
+        source: a file read as data (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`), or a folder of diffusers.
+        out: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file; for diffusers a folder.
+        to: a key of `TARGETS`.
+        from_: a key of `KINDS`; found out from the names if None.
+        weights: 'ema' or 'model', of a file with both. By default both where `to` holds both (this package, official code),
+            else 'ema'. This package's generator gets a single set twice, as the network and as its average.
+        drop: beginnings of names to leave out.
+        fold_norms: fold USP's affine norms into adaLN, for plain DiT and SiT code; diffusers gets it anyway.
+        num_heads: for diffusers, of networks that are no preset.
+        num_classes: for diffusers, where the label embedding has 1000 rows.
+        vae: for diffusers, the folder of an AutoencoderKL to put into the pipeline.
+        force: replace `out`.
+
+    Returns:
+        What became of every tensor; it is logged, too.
+
+    Raises:
+        FileNotFoundError: no source, or no folder for `out`.
+        FileExistsError: `out` exists.
+        ValueError: no data, unknown kinds, names or shapes that are not the kind's, or what the target cannot hold.
+        OSError: the disk is full.
+    """
+    source, out = Path(source), Path(out)
+    lookup(TARGETS, to, 'target')
+    if weights is not None:
+        lookup(dict.fromkeys(SETS), weights, 'set of weights')
+    if not source.exists():
+        raise FileNotFoundError(f"'{source}' does not exist")
+    for_diffusers = dict(num_heads=num_heads, num_classes=num_classes, vae=vae)
+    if to != 'diffusers' and (given := [name for name, value in for_diffusers.items() if value is not None]):
+        raise ValueError(f'{", ".join(given)}: of the target diffusers alone, leave out for {to}')
+    check_out(out, source, to, force)
+
+    checkpoint = read(source, from_, drop)
+    names = checkpoint.sources()
+    checkpoint.facts |= {name: value for name, value in for_diffusers.items() if value is not None and name != 'vae'}
+    try:
+        output = translate(checkpoint, to, weights, fold_norms)
+    except ValueError as error:
+        raise ValueError(f"'{source}' to {to}: {error}") from error
+    report = _report(checkpoint, to, output, names)
+    _write(out, checkpoint, to, output, None if vae is None else Path(vae))
+    logger = MMLogger.get_current_instance()
+    logger.info(f"'{out}': {report}")
+    for note in report.notes:
+        logger.info(note)
+    return report
+
+
+def _report(checkpoint: Checkpoint, to: str, output: Output, names: set[str]) -> ConversionReport:
+    written, changed = {}, {}
+    for which, entries in output.sets.items():
+        for name, entry in entries.items():
+            name = f'{which}: {name}' if len(output.sets) > 1 else name
+            written[name] = entry.sources
+            if entry.how:
+                changed[name] = entry.how
+    if output.steps is not None:
+        written['steps'] = output.steps.sources
+    dropped = dict(checkpoint.dropped)
+    lost = names - dropped.keys() - {source for sources in written.values() for source in sources}
+    if lost:
+        raise ValueError(f'{len(lost)} tensors would be lost without a reason: {", ".join(sorted(lost)[:4])}')
+    return ConversionReport(checkpoint.kind, to, written, changed, dropped, tuple(checkpoint.notes))
+
+
+def _write(out: Path, checkpoint: Checkpoint, to: str, output: Output, vae: Path | None) -> None:
+    facts = checkpoint.facts
+    if to == 'diffusers':
+        if vae is None:
+            checkpoint.notes.append(f"no VAE in it: DiTPipeline.from_pretrained('{out}', vae=AutoencoderKL.from_pretrained(…))")
+        write_pipeline(out, output.sets[''], output.official, facts, vae)
+        return
+    extra: dict[str, Any] = {}
+    if to == 'usp_mm':
+        container: str | None = 'state_dict'
+        extra['meta'] = {key: facts[key] for key in ('dataset_meta',) if key in facts}
+    else:
+        container = None
+        if output.steps is not None:
+            extra['steps'] = int(output.steps.value)
+    if family_of(checkpoint) == 'vae':
+        container, extra = 'model' if to == 'official' else None, {}
+    write_file(out, output.sets, extra, container)

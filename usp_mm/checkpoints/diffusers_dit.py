@@ -1,0 +1,245 @@
+"""DiT in diffusers' format: names, config, and the folder of a `DiTPipeline`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from usp_mm.functional.pos_embed import sincos_table
+from usp_mm.models.weight_transfer.encoder import square_side
+from usp_mm.presets import ARCHS
+from usp_mm.weight_files import read_checkpoint
+
+from .entries import Entries, Entry, shapes_of
+
+WEIGHTS = 'diffusion_pytorch_model'
+#: Official name of a layer -> diffusers', outside and inside of blocks. q, k and v are apart there.
+_LAYERS = {
+    'x_embedder.proj': 'pos_embed.proj',
+    'final_layer.adaLN_modulation.1': 'proj_out_1',
+    'final_layer.linear': 'proj_out_2',
+}
+_BLOCK = {
+    'adaLN_modulation.1': 'norm1.linear',
+    'attn.proj': 'attn1.to_out.0',
+    'mlp.fc1': 'ff.net.0.proj',
+    'mlp.fc2': 'ff.net.2',
+}
+#: Each block has its own copy of these there.
+_EMBEDDERS = {
+    't_embedder.mlp.0': 'norm1.emb.timestep_embedder.linear_1',
+    't_embedder.mlp.2': 'norm1.emb.timestep_embedder.linear_2',
+    'y_embedder.embedding_table': 'norm1.emb.class_embedder.embedding_table',
+}
+_QKV = ('attn1.to_q', 'attn1.to_k', 'attn1.to_v')
+#: Heads by (depth, width), where they are not given: the presets, and DiT-S.
+_HEADS = {(row['depth'], row['embed_dims']): row['num_heads'] for row in ARCHS.values()} | {(12, 384): 6}
+#: Largest difference from the sine-cosine table that is rounding.
+TABLE_TOLERANCE = 1e-6
+
+
+# ---------------------------------------------------------------------- read
+
+
+def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and config of the transformer in a folder: a `DiTPipeline`, or a `DiTTransformer2DModel` alone.
+
+    Raises:
+        FileNotFoundError: no config, or no weights.
+        ValueError: of another class, or weights that are not data.
+    """
+    folder = path / 'transformer' if (path / 'transformer').is_dir() else path
+    if not (folder / 'config.json').is_file():
+        raise FileNotFoundError(f"'{path}' holds neither transformer/config.json nor config.json: not a DiT of diffusers")
+    config = _json(folder / 'config.json')
+    # facebook/DiT-XL-2-256 was written when the class had its parent's name
+    if config.get('_class_name') not in ('DiTTransformer2DModel', 'Transformer2DModel'):
+        raise ValueError(f"'{folder}' is a diffusers '{config.get('_class_name')}', expected a DiTTransformer2DModel")
+    expected = {'norm_type': 'ada_norm_zero', 'norm_elementwise_affine': False, 'attention_bias': True}
+    for key, value in expected.items():
+        if config.get(key, value) != value:
+            raise ValueError(f"'{folder}': {key}={config[key]!r} is no DiT, which has {value!r}")
+    return _folder_weights(folder), config
+
+
+def _folder_weights(folder: Path) -> dict[str, Tensor]:
+    index = folder / f'{WEIGHTS}.safetensors.index.json'
+    files = sorted(set(_json(index).get('weight_map', {}).values())) if index.is_file() else []
+    if any(Path(name).name != name for name in files):
+        raise ValueError(f"'{index}' names files outside of its folder")
+    if not files:
+        files = [name for name in (f'{WEIGHTS}.safetensors', f'{WEIGHTS}.bin') if (folder / name).is_file()][:1]
+    if not files:
+        raise FileNotFoundError(f"'{folder}' holds no {WEIGHTS}.safetensors or .bin")
+    weights: dict[str, Tensor] = {}
+    for name in files:
+        weights |= read_checkpoint(folder / name, mmap=True)
+    return weights
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"'{file}' is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{file}' holds a {type(content).__name__}, expected values by name")
+    return content
+
+
+def from_diffusers(entries: Entries, config: dict[str, Any], notes: list[str]) -> Entries:
+    """Official names of diffusers' weights; the position table, which is in no file, is computed.
+
+    Raises:
+        ValueError: a name that is not DiT's, or blocks with different copies of an embedder.
+    """
+    left = dict(entries)
+    depth = 1 + max((int(m[1]) for m in (re.match(r'transformer_blocks\.(\d+)\.', name) for name in left) if m), default=-1)
+    result: Entries = {}
+
+    def take(theirs: str, ours: str) -> None:
+        for kind in ('weight', 'bias'):
+            if f'{theirs}.{kind}' in left:
+                result[f'{ours}.{kind}'] = left.pop(f'{theirs}.{kind}')
+
+    for ours, theirs in _LAYERS.items():
+        take(theirs, ours)
+    for i in range(depth):
+        for ours, theirs in _BLOCK.items():
+            take(f'transformer_blocks.{i}.{theirs}', f'blocks.{i}.{ours}')
+        for kind in ('weight', 'bias'):
+            parts = [left.pop(f'transformer_blocks.{i}.{name}.{kind}', None) for name in _QKV]
+            if present := [x for x in parts if x is not None]:
+                if len(present) < len(parts):
+                    raise ValueError(f'transformer_blocks.{i} has not all of {", ".join(f"{name}.{kind}" for name in _QKV)}')
+                sources = tuple(source for x in present for source in x.sources)
+                result[f'blocks.{i}.attn.qkv.{kind}'] = Entry(torch.cat([x.value for x in present]), sources)
+    for ours, theirs in _EMBEDDERS.items():
+        for kind in ('weight', 'bias'):
+            if copies := [left.pop(name) for i in range(depth) if (name := f'transformer_blocks.{i}.{theirs}.{kind}') in left]:
+                result[f'{ours}.{kind}'] = _one(copies, depth)
+    if left:
+        shown = ', '.join(f'{name} {list(entry.value.shape)}' for name, entry in list(left.items())[:4])
+        raise ValueError(f"{len(left)} tensors that are none of diffusers' DiT: {shown}")
+    _note_differences(config, notes)
+    _add_table(result, config)
+    return result
+
+
+def _one(copies: list[Entry], depth: int) -> Entry:
+    """What all blocks have a copy of."""
+    for entry in copies:
+        if entry.value.shape != copies[0].value.shape or not torch.equal(entry.value, copies[0].value):
+            raise ValueError(f'{entry.sources[0]} differs from {copies[0].sources[0]}: DiT has one for all blocks')
+    if len(copies) != depth:
+        raise ValueError(f'{copies[0].sources[0]}: {len(copies)} blocks of {depth} have it')
+    return Entry(copies[0].value, tuple(source for entry in copies for source in entry.sources))
+
+
+def _note_differences(config: dict[str, Any], notes: list[str]) -> None:
+    if config.get('activation_fn', 'gelu-approximate') != 'gelu-approximate':
+        notes.append(f"activation_fn={config['activation_fn']!r}: give the denoiser act='gelu' if that is what it means")
+    if config.get('norm_eps', 1e-5) != 1e-6:
+        notes.append(f"diffusers' norm_eps is {config.get('norm_eps', 1e-5)} before the MLPs, DiT's and this package's 1e-6")
+
+
+def _add_table(result: Entries, config: dict[str, Any]) -> None:
+    proj = result.get('x_embedder.proj.weight')
+    if proj is not None:
+        grid = int(config.get('sample_size', 32)) // proj.value.shape[-1]
+        result['pos_embed'] = Entry(sincos_table(proj.value.shape[0], (grid, grid))[None].float(), ())
+
+
+# ---------------------------------------------------------------------- write
+
+
+def to_diffusers(entries: Entries) -> Entries:
+    """The inverse of `from_diffusers`, without the position table; expects norms without weights.
+
+    Raises:
+        ValueError: what diffusers' DiT has no place for.
+    """
+    check_table(entries['pos_embed'].value)
+    depth = 1 + max(int(m[1]) for m in (re.match(r'blocks\.(\d+)\.', name) for name in entries) if m)
+    result: Entries = {}
+    left = {name: entry for name, entry in entries.items() if name != 'pos_embed'}
+
+    def give(ours: str, theirs: str) -> None:
+        for kind in ('weight', 'bias'):
+            if f'{ours}.{kind}' in left:
+                result[f'{theirs}.{kind}'] = left.pop(f'{ours}.{kind}')
+
+    for ours, theirs in _LAYERS.items():
+        give(ours, theirs)
+    for i in range(depth):
+        for ours, theirs in _BLOCK.items():
+            give(f'blocks.{i}.{ours}', f'transformer_blocks.{i}.{theirs}')
+        for kind in ('weight', 'bias'):
+            qkv = left.pop(f'blocks.{i}.attn.qkv.{kind}')
+            for theirs, value in zip(_QKV, qkv.value.chunk(3), strict=True):
+                result[f'transformer_blocks.{i}.{theirs}.{kind}'] = Entry(value, qkv.sources, qkv.how)
+        for ours, theirs in _EMBEDDERS.items():
+            for kind in ('weight', 'bias'):
+                if f'{ours}.{kind}' in left:
+                    result[f'transformer_blocks.{i}.{theirs}.{kind}'] = left[f'{ours}.{kind}']
+    left = {name: entry for name, entry in left.items() if not name.startswith(tuple(_EMBEDDERS))}
+    if left:
+        shown = ', '.join(f'{name} {list(entry.value.shape)}' for name, entry in list(left.items())[:4])
+        raise ValueError(f"diffusers' DiT has no place for {len(left)} tensors (RMSNorm, SwiGLU, query norms?): {shown}")
+    return result
+
+
+def check_table(table: Tensor) -> None:
+    """ValueError unless [1, L, D] is the sine-cosine table, the one that diffusers computes instead of reading it."""
+    side = square_side(torch.empty(1, table.shape[1] + 1, 0))
+    if side is None:
+        raise ValueError(f'pos_embed {list(table.shape)} is of no square of tokens, which is all that diffusers has')
+    off = float((table.double() - sincos_table(table.shape[2], (side, side))[None]).abs().max())
+    if off > TABLE_TOLERANCE:
+        raise ValueError(
+            f'pos_embed {list(table.shape)} differs from the sine-cosine table by up to {off:.2g}, and diffusers computes that '
+            'table instead of reading one: only networks trained with it (init_cfg.load_pos_embed=False) fit'
+        )
+
+
+def transformer_config(entries: Entries, num_heads: int | None, num_classes: int | None, act: str = 'gelu-approximate') -> dict:
+    """Arguments of `DiTTransformer2DModel` for official weights.
+
+    Args:
+        num_heads: in no shape; of the presets and DiT-S known from depth and width.
+        num_classes: by default one less than the label embedding has rows.
+
+    Raises:
+        ValueError: heads that are not known or do not divide the width, a label embedding without "no class".
+    """
+    shapes = shapes_of(entries)
+    width, channels, patch, _ = shapes['x_embedder.proj.weight']
+    depth = 1 + max(int(m[1]) for m in (re.match(r'blocks\.(\d+)\.', name) for name in shapes) if m)
+    rows = shapes['y_embedder.embedding_table.weight'][0]
+    if num_classes is None and rows == 1000:
+        raise ValueError(
+            'y_embedder.embedding_table.weight has 1000 rows: 1000 classes without "no class", or 999 with it? Give num_classes'
+        )
+    if num_classes is not None and num_classes != rows - 1:
+        raise ValueError(
+            f"y_embedder.embedding_table.weight has {rows} rows for num_classes={num_classes}: diffusers' DiT has a row more "
+            'than classes, for "no class", and this network was trained without (class_dropout=0)'
+        )
+    num_heads = num_heads or _HEADS.get((depth, width))
+    if not num_heads or width % num_heads:
+        raise ValueError(f'{depth} blocks of width {width}, num_heads={num_heads}: give num_heads, a divisor of the width')
+    return dict(
+        num_attention_heads=num_heads,
+        attention_head_dim=width // num_heads,
+        in_channels=channels,
+        out_channels=shapes['final_layer.linear.weight'][0] // patch**2,
+        num_layers=depth,
+        sample_size=int(shapes['pos_embed'][1] ** 0.5 + 0.5) * patch,
+        patch_size=patch,
+        activation_fn=act,
+        num_embeds_ada_norm=rows - 1,
+        norm_eps=1e-6,
+    )

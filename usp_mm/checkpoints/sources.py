@@ -1,0 +1,214 @@
+"""A checkpoint of any kind -> official names."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from usp_mm.presets import lookup
+from usp_mm.vaes.build import TRAINING_ONLY
+from usp_mm.vaes.kl import load_autoencoder
+from usp_mm.weight_files import read_checkpoint
+
+from .check import check_network
+from .diffusers_dit import from_diffusers, read_folder
+from .entries import Checkpoint, Entries, Entry, shapes_of
+from .kinds import KINDS, LIGHTNING, detect
+from .official import to_official, without_official_name
+
+#: The two sets of a generator's weights, by this package's prefix.
+PREFIXES = {'model': 'denoiser.', 'ema': 'denoiser_ema.module.'}
+STEPS = 'denoiser_ema.steps'
+PROJECTOR = ('projectors.0.', 'repa.projector.')
+#: What wrappers put before every name: DistributedDataParallel, torch.compile.
+_WRAPPERS = ('module.', '_orig_mod.')
+
+
+def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Checkpoint:
+    """Everything in a checkpoint, under official names.
+
+    Args:
+        path: a file, or diffusers' folder.
+        kind: a key of `KINDS`; found out from the names if None.
+        drop: beginnings of names to leave out.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not data, of no known kind or of another than `kind`, names or shapes that are not the kind's.
+    """
+    if kind is not None:
+        lookup(KINDS, kind, 'kind of checkpoint')
+    config: dict[str, Any] = {}
+    if path.is_dir():
+        content, config = read_folder(path)
+        kind = kind or 'diffusers'
+    else:
+        content = read_checkpoint(path, mmap=True)
+    found, beside, named = _split(content, path)
+    sets = {which: _entries(weights, which if len(found) > 1 else None) for which, weights in found.items()}
+    result = Checkpoint('', sets, named)
+    result.dropped += [(name, 'of training, no weights of the network') for name in beside]
+    _drop_asked(result, drop)
+
+    shapes = shapes_of(next(iter(sets.values())))
+    try:
+        result.kind = kind or detect(shapes, content.get('args'))
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from None
+    how = 'as told' if kind else 'detected from its names'
+    MMLogger.get_current_instance().info(f"'{path}': {result.kind}, {KINDS[result.kind].told} ({how})")
+    try:
+        _TRANSLATE.get(result.kind, _official)(result, content, config)
+        _check(result, str(path))
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from error
+    return result
+
+
+def family_of(checkpoint: Checkpoint) -> str:
+    """'encoder', 'denoiser', 'vae', or '' for a network of this package that no other project has."""
+    family = KINDS[checkpoint.kind].family
+    if family:
+        return family
+    names = checkpoint.sets.get('model', {})
+    return 'denoiser' if 'x_embedder.proj.weight' in names else 'encoder' if 'cls_token' in names else ''
+
+
+def _split(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Mapping[str, Tensor]], list[str], bool]:
+    """('model' and 'ema' -> weights, names of what else is in the file, whether the file names the two)."""
+    sets = {key: content[key] for key in ('model', 'ema') if _is_weights(content.get(key))}
+    if not sets and _is_weights(content.get('state_dict')):
+        sets, named = {'model': content['state_dict']}, False
+    elif sets:
+        named = 'ema' in sets
+    elif _is_weights(content):
+        return {'model': content}, [], False
+    else:
+        told = ', '.join(f'{key} ({type(value).__name__})' for key, value in list(content.items())[:6])
+        raise ValueError(
+            f"'{path}' holds no weights: expected name -> tensor, plain or under model, ema or state_dict; has {told}"
+        )
+    used = {id(weights) for weights in sets.values()}
+    return sets, [name for name, value in content.items() if id(value) not in used], named
+
+
+def _is_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(x, Tensor) for x in value.values())
+
+
+def _entries(weights: Mapping[str, Tensor], which: str | None) -> Entries:
+    """Names without wrappers' prefixes; where a file has two sets, its names are noted as 'ema: blocks.0…'."""
+    entries = {name: Entry(value.detach(), (name if which is None else f'{which}: {name}',)) for name, value in weights.items()}
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in entries):
+            entries = {name.removeprefix(prefix): entry for name, entry in entries.items()}
+    return entries
+
+
+def _drop_asked(result: Checkpoint, drop: Sequence[str]) -> None:
+    for prefix in drop:
+        found = False
+        for entries in result.sets.values():
+            names = [name for name in entries if name.startswith(prefix)]
+            result.drop((entries.pop(name) for name in names), 'as asked')
+            found = found or bool(names)
+        if not found:
+            shown = sorted({name.split('.')[0] for entries in result.sets.values() for name in entries})[:8]
+            raise ValueError(f"drop '{prefix}': no name begins with it, they begin with {', '.join(shown)}")
+
+
+# ---------------------------------------------------------------------- one function a kind: its names -> official ones
+
+
+def _official(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:
+    steps = content.get('steps')
+    if result.named and type(steps) is int:
+        result.beside[STEPS] = Entry(torch.tensor(steps), ('steps',))
+        result.dropped = [(name, reason) for name, reason in result.dropped if name != 'steps']
+
+
+def _repa(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:
+    _official(result, content, config)
+    result.notes.append("REPA's t = 1 is noise: the config needs model.objective.time_convention='noise_at_1'")
+
+
+def _lightning(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:
+    _official(result, content, config)
+    for entries in result.sets.values():
+        rope = [name for name in entries if name.startswith(LIGHTNING[0])]
+        result.drop((entries.pop(name) for name in rope), 'rotary table, computed from the size')
+
+
+def _diffusers(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:
+    if not config:
+        raise ValueError("diffusers' weights need the config.json beside them: give the folder instead of the file")
+    result.sets['model'] = from_diffusers(result.sets['model'], config, result.notes)
+    result.facts |= {key: config[name] for key, name in (('num_heads', 'num_attention_heads'),) if name in config}
+
+
+def _vae(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:
+    entries = result.sets['model']
+    training = [name for name in entries if name.startswith(TRAINING_ONLY)]
+    result.drop((entries.pop(name) for name in training), "of the autoencoder's training")
+
+
+def _ours(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:
+    """`denoiser.…` and its average become two sets, `backbone.…` and `neck.…` one; the rest stays beside them."""
+    entries = result.sets['model']
+    meta = content.get('meta')
+    if isinstance(meta, Mapping) and isinstance(meta.get('dataset_meta'), Mapping):
+        result.facts['dataset_meta'] = dict(meta['dataset_meta'])
+    if any(name.startswith(PREFIXES['model']) for name in entries):
+        sets = {
+            which: {name[len(prefix) :]: x for name, x in entries.items() if name.startswith(prefix)}
+            for which, prefix in PREFIXES.items()
+        }
+        result.sets = {which: found for which, found in sets.items() if found}
+        result.named = True
+        prefixes = tuple(PREFIXES.values())
+        result.beside |= {name: x for name, x in entries.items() if not name.startswith(prefixes)}
+        return
+    unnamed = without_official_name(entries)
+    result.beside = {name: entries[name] for name in unnamed}
+    result.sets['model'] = to_official({name: x for name, x in entries.items() if name not in result.beside})
+
+
+_TRANSLATE = {
+    'usp_mm': _ours,
+    'repa': _repa,
+    'lightningdit': _lightning,
+    'diffusers': _diffusers,
+    'kl16': _vae,
+    'vavae': _vae,
+}
+
+
+def _check(result: Checkpoint, path: str) -> None:
+    family = family_of(result)
+    shapes = {which: shapes_of(entries) for which, entries in result.sets.items()}
+    for which, found in shapes.items():
+        if family == 'vae':
+            load_autoencoder({name: entry.value for name, entry in result.sets[which].items()}, path)
+        elif family:
+            check_network(found, result.kind, family)
+    if len(shapes) == 2 and shapes['model'] != shapes['ema']:
+        model, ema = shapes['model'], shapes['ema']
+        differ = sorted(name for name in model.keys() | ema.keys() if model.get(name) != ema.get(name))[:4]
+        told = ', '.join(f'{name} {model.get(name, "missing")} and {ema.get(name, "missing")}' for name in differ)
+        raise ValueError(f'model and ema are of two networks: {told}')
+    if result.kind == 'repa':
+        _projector_beside(result)
+
+
+def _projector_beside(result: Checkpoint) -> None:
+    """The network's set gives the projector; its average is of no use to training or sampling."""
+    theirs, ours = PROJECTOR
+    for which, entries in result.sets.items():
+        projector = {ours + name[len(theirs) :]: entries.pop(name) for name in list(entries) if name.startswith(theirs)}
+        if which == 'ema' and 'model' in result.sets:
+            result.drop(projector.values(), 'the average of the projector: this package averages the denoiser alone')
+        else:
+            result.beside |= projector

@@ -1,0 +1,175 @@
+"""Official names -> the names of another format."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .diffusers_dit import to_diffusers
+from .entries import Checkpoint, Entries, Entry, renamed
+from .fold import fold_norms, has_norms
+from .kinds import LIGHTNING
+from .official import from_official
+from .sources import PREFIXES, PROJECTOR, STEPS, family_of
+
+TARGETS = {
+    'usp_mm': 'what this package loads strictly',
+    'official': 'the names of official USP, MAE, DiT, SiT, REPA and LightningDiT code',
+    'timm': "timm's VisionTransformer",
+    'diffusers': "folder of diffusers' DiTPipeline",
+    'safetensors': 'one set of weights under the official names',
+}
+_ABOUT_DIFFUSERS = (
+    'a DiTPipeline samples DiT, trained to predict ε in 1000 linear steps, with tanh-GELU; names do not tell it from SiT',
+    "diffusers' time embedding has frequencies 10000^(-k/127), DiT's 10000^(-k/128): outputs are this package's where "
+    'usp_mm is imported, which corrects that, and near them elsewhere',
+)
+_PRETRAINING = ('mask_token', 'decoder_')
+
+
+@dataclass
+class Output:
+    """What is to be written.
+
+    Attributes:
+        sets: '' -> names and tensors of a flat file, or 'model' and 'ema' -> theirs.
+        official: the weights under official names, where the target's config follows from them.
+        steps: the average's count of updates, where official code has a place for it.
+    """
+
+    sets: dict[str, Entries]
+    official: Entries
+    steps: Entry | None = None
+
+
+def translate(source: Checkpoint, target: str, weights: str | None, fold: bool) -> Output:
+    """Names of `target` for a checkpoint; what is left out is noted in it.
+
+    Args:
+        target: a key of `TARGETS`.
+        weights: 'ema' or 'model', which set to take of a file with both; None: both, where the target holds both, else 'ema'.
+        fold: fold affine norms into adaLN.
+
+    Raises:
+        ValueError: the target cannot hold it.
+    """
+    family = family_of(source)
+    if target in ('timm', 'diffusers') and family != {'timm': 'encoder', 'diffusers': 'denoiser'}[target]:
+        raise ValueError(f'{source.kind} is a {family or "network"}, which {TARGETS[target]} cannot hold')
+    if target == 'diffusers' and source.kind in ('sit', 'usp-sit', 'repa', 'lightningdit'):
+        raise ValueError(f'{source.kind}: a DiTPipeline denoises in 1000 steps of ε, and has no sampler for flow matching')
+    _select(source, weights, single=target in ('timm', 'diffusers', 'safetensors'))
+    if fold or target == 'diffusers':
+        _fold(source, asked=fold)
+    return _WRITERS[target](source, family)
+
+
+def _select(source: Checkpoint, weights: str | None, single: bool) -> None:
+    """Leave the sets that were asked for."""
+    if weights is not None and not (source.named and weights in source.sets):
+        has = ' and '.join(source.sets) if source.named else 'one unnamed set of weights'
+        raise ValueError(f"weights='{weights}': the file has {has}{'' if source.named else ', leave weights out'}")
+    if weights is None and single and len(source.sets) > 1:
+        weights = 'ema'
+        source.notes.append('of model and ema the averaged weights are taken; weights=model takes the others')
+    if weights is not None:
+        for other in set(source.sets) - {weights}:
+            source.drop(source.sets.pop(other).values(), f'weights={weights}')
+
+
+def _fold(source: Checkpoint, asked: bool) -> None:
+    found = [which for which, entries in source.sets.items() if has_norms(entries)]
+    if asked and not found:
+        raise ValueError(f'{source.kind}: its blocks have no affine norms to fold')
+    for which in found:
+        source.sets[which] = fold_norms(source.sets[which])
+    if found:
+        source.notes.append(
+            "the blocks' norms are folded into adaLN: the same function to rounding, not bit for bit, and there is no way back"
+        )
+
+
+def _usp_mm(source: Checkpoint, family: str) -> Output:
+    beside = dict(source.beside)
+    if family != 'denoiser':
+        (entries,) = source.sets.values()
+        return Output({'': (entries if family == 'vae' else from_official(entries)) | beside}, entries)
+    model, ema = (source.sets.get(which) for which in ('model', 'ema'))
+    if source.kind == 'usp_mm' and ema is None and STEPS not in beside:
+        return Output({'': _prefixed(model or {}, PREFIXES['model']) | beside}, model or {})
+    model, ema = model or ema or {}, ema or model or {}
+    if len(source.sets) == 1:
+        source.notes.append('the one set of weights becomes the network and its average')
+    steps = beside.pop(STEPS, None) or Entry(torch.tensor(0), ())
+    sets = _prefixed(model, PREFIXES['model']) | _prefixed(ema, PREFIXES['ema']) | {STEPS: steps} | beside
+    return Output({'': sets}, ema)
+
+
+def _prefixed(entries: Entries, prefix: str) -> Entries:
+    return renamed(entries, lambda name: prefix + name)
+
+
+def _official(source: Checkpoint, family: str) -> Output:
+    theirs, ours = PROJECTOR
+    projector = {theirs + name[len(ours) :]: x for name, x in source.beside.items() if name.startswith(ours)}
+    _refuse_beside(source, 'official code', allowed=(ours, STEPS))
+    steps = source.beside.get(STEPS)
+    if steps and len(source.sets) == 1:
+        source.drop([steps], 'of training alone')
+        steps = None
+    sets = {which: entries | projector for which, entries in source.sets.items()}
+    if any(name.startswith(LIGHTNING[1]) for entries in sets.values() for name in entries):
+        source.notes.append('the official buffers feat_rope.* are not written: load with strict=False, the code computes them')
+    one = next(iter(sets.values()))
+    wrapped = family == 'encoder' or len(sets) > 1
+    return Output(sets if wrapped else {'': one}, one, steps)
+
+
+def _timm(source: Checkpoint, family: str) -> Output:
+    _refuse_beside(source, "timm's ViT")
+    (entries,) = source.sets.values()
+    left = {name: x for name, x in entries.items() if name.startswith(_PRETRAINING)}
+    source.drop(left.values(), 'of pretraining, not of a ViT')
+    entries = {name: x for name, x in entries.items() if name not in left}
+    if any(name.startswith('head.0.') for name in entries):
+        raise ValueError("head.0.running_mean: a linear probe's BatchNorm, which timm's ViT has no place for; drop 'head.'")
+    return Output({'': entries}, entries)
+
+
+def _diffusers(source: Checkpoint, family: str) -> Output:
+    _drop_training(source)
+    (entries,) = source.sets.values()
+    source.notes += _ABOUT_DIFFUSERS
+    result = to_diffusers(entries)
+    source.drop([entries['pos_embed']], 'diffusers computes the sine-cosine table, which it is')
+    return Output({'': result}, entries)
+
+
+def _safetensors(source: Checkpoint, family: str) -> Output:
+    _drop_training(source)
+    (entries,) = source.sets.values()
+    return Output({'': entries}, entries)
+
+
+def _drop_training(source: Checkpoint) -> None:
+    """The projector and the count of updates; everything else that is beside a denoiser is refused."""
+    _refuse_beside(source, 'one network under official names', allowed=(PROJECTOR[1], STEPS))
+    source.drop(source.beside.values(), 'of training alone')
+    source.beside = {}
+
+
+def _refuse_beside(source: Checkpoint, what: str, allowed: tuple[str, ...] = ()) -> None:
+    left = [f'{name} {list(x.value.shape)}' for name, x in source.beside.items() if not name.startswith(allowed or ('\0',))]
+    if left:
+        more = ', …' if len(left) > 4 else ''
+        raise ValueError(
+            f'{what} has no place for {len(left)} tensors: {", ".join(left[:4])}{more}; drop them by their beginning'
+        )
+
+
+_WRITERS = {
+    'usp_mm': _usp_mm,
+    'official': _official,
+    'timm': _timm,
+    'diffusers': _diffusers,
+    'safetensors': _safetensors,
+}

@@ -1,0 +1,162 @@
+"""Converted checkpoints on disk, whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from usp_mm.files import check_free_space, write_folder, write_json, write_whole
+from usp_mm.weight_files import PICKLES, SAFE
+
+from .diffusers_dit import WEIGHTS, transformer_config
+from .entries import Entries
+
+
+def check_out(out: Path, source: Path, target: str, force: bool) -> None:
+    """Before anything is read.
+
+    Raises:
+        ValueError: an ending that the target is not written with, or `out` is the source.
+        FileNotFoundError: the folder that `out` would be in does not exist.
+        FileExistsError: `out` exists, and `force` is not set or it is none of ours to replace.
+    """
+    endings = {'diffusers': ('',), 'safetensors': (SAFE,)}.get(target, (*PICKLES, SAFE))
+    if target != 'diffusers' and out.suffix not in endings:
+        raise ValueError(f"'{out}': {target} is written to {' or '.join(endings)}, not to '{out.suffix}'")
+    if target == 'diffusers' and out.suffix in (*PICKLES, SAFE):
+        raise ValueError(f"'{out}': diffusers is written to a folder, not to a {out.suffix} file")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ValueError(f"'{out}' is the file to convert: choose another name for the result")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"folder '{out.parent}' does not exist: create it first")
+    if not out.exists() or (target == 'diffusers' and out.is_dir() and not any(out.iterdir())):
+        return
+    if not force:
+        raise FileExistsError(f"'{out}' exists: choose another name, or replace it with --force (force=True)")
+    replaceable = out.is_file() if target != 'diffusers' else (out / 'model_index.json').is_file()
+    if not replaceable:
+        raise FileExistsError(f"'{out}' exists and is no {target} checkpoint: it is not replaced, choose another name")
+
+
+def write_file(out: Path, sets: dict[str, Entries], extra: dict[str, Any], container: str | None) -> None:
+    """Flat weights, or several sets, to one file.
+
+    Args:
+        sets: '' -> weights, or 'model' and 'ema' -> theirs.
+        extra: what else goes into a pickle.
+        container: name that flat weights get in a pickle; None: they are the file's content.
+
+    Raises:
+        ValueError: two sets for safetensors.
+        OSError: too little disk space.
+    """
+    if out.suffix == SAFE and len(sets) > 1:
+        raise ValueError(
+            f"'{out}': a safetensors file holds one of {' and '.join(sets)} under these names: choose with weights"
+        )
+    tensors = {which: {name: own(entry.value) for name, entry in entries.items()} for which, entries in sets.items()}
+    different = {x.untyped_storage().data_ptr(): x.nbytes for weights in tensors.values() for x in weights.values()}
+    check_free_space(out.absolute().parent, sum(different.values()))
+    with write_whole(out) as file:
+        if out.suffix == SAFE:
+            _save_safe(next(iter(tensors.values())), Path(file.name))
+        elif container is None and '' in tensors:
+            torch.save(tensors[''], file)
+        else:
+            torch.save({which or container: weights for which, weights in tensors.items()} | extra, file)
+
+
+def own(value: Tensor) -> Tensor:
+    """The tensor, copied if it is a part of a larger storage or not contiguous: nothing else is written with it."""
+    if value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes:
+        return value
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _save_safe(weights: dict[str, Tensor], path: Path) -> None:
+    """Safetensors hold no tensor twice, so each gets a copy of its own where storages are shared."""
+    seen: set[int] = set()
+    apart = {}
+    for name, value in weights.items():
+        address = value.untyped_storage().data_ptr()
+        apart[name] = value.clone() if address in seen else value
+        seen.add(address)
+    save_file(apart, path, metadata={'format': 'pt'})
+    with path.open('rb') as written:  # save_file has put a file of its own into its place
+        os.fsync(written.fileno())
+
+
+def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[str, Any], vae: Path | None) -> None:
+    """A `DiTPipeline` folder: transformer, DDIM scheduler as facebook/DiT-XL-2-256 has it, and the VAE if one is given.
+
+    Raises:
+        ValueError: the network does not fit diffusers' class, or the VAE's channels are not its.
+    """
+    import diffusers
+
+    config = transformer_config(official, facts.get('num_heads'), facts.get('num_classes'))
+    with torch.device('meta'):
+        network = diffusers.DiTTransformer2DModel(**config)
+    _check_fit(entries, network.state_dict())
+    autoencoder = None if vae is None else _load_vae(vae, config['in_channels'])
+    scheduler = diffusers.DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule='linear', clip_sample=False)
+    index = {
+        '_class_name': 'DiTPipeline',
+        '_diffusers_version': diffusers.__version__,
+        'transformer': ['diffusers', 'DiTTransformer2DModel'],
+        'scheduler': ['diffusers', 'DDIMScheduler'],
+        'vae': ['diffusers', 'AutoencoderKL'] if autoencoder is not None else [None, None],
+    }
+    if classes := facts.get('dataset_meta', {}).get('classes'):
+        index['id2label'] = {str(i): str(name) for i, name in enumerate(classes)}
+    weights = {name: own(entry.value) for name, entry in entries.items()}
+    check_free_space(out.absolute().parent, sum(x.nbytes for x in weights.values()))
+    with _replaced(out), write_folder(out) as folder:
+        network.save_config(folder / 'transformer')
+        _save_safe(weights, folder / 'transformer' / f'{WEIGHTS}.safetensors')
+        scheduler.save_pretrained(folder / 'scheduler')
+        if autoencoder is not None:
+            autoencoder.save_pretrained(folder / 'vae')
+        write_json(folder / 'model_index.json', index)
+
+
+def _check_fit(entries: Entries, expected: dict[str, Tensor]) -> None:
+    found = {name: tuple(entry.value.shape) for name, entry in entries.items()}
+    wanted = {name: tuple(value.shape) for name, value in expected.items()}
+    if found != wanted:
+        differ = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        told = ', '.join(f'{name} {found.get(name, "missing")} instead of {wanted.get(name, "nothing")}' for name in differ[:4])
+        raise ValueError(f"{len(differ)} tensors do not fit diffusers' DiT of this size: {told}")
+
+
+def _load_vae(path: Path, channels: int) -> Any:
+    from usp_mm.vaes.sd import load_network, read_config
+
+    obtain = 'give the folder of a diffusers AutoencoderKL'
+    config, arguments = read_config(str(path), obtain)
+    if config.get('latent_channels', 4) != channels:
+        raise ValueError(f"VAE '{path}' has {config.get('latent_channels', 4)} latent channels, the network {channels}")
+    return load_network(str(path), arguments, obtain)
+
+
+class _replaced:
+    """An existing folder steps aside in the block, and is back if it ends with an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.aside = path, path.with_name(f'.{path.name}.old')
+
+    def __enter__(self) -> None:
+        self.there = self.path.is_dir() and any(self.path.iterdir())
+        if self.there:
+            shutil.rmtree(self.aside, ignore_errors=True)
+            self.path.replace(self.aside)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if self.there and kind is None:
+            shutil.rmtree(self.aside)
+        elif self.there:
+            self.aside.replace(self.path)
