@@ -62,7 +62,7 @@ def load_generator(
     if cfg.model.get('sample_model', 'ema') == 'orig':
         cfg.model.ema = None
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith('denoiser_ema.')}
-    elif not any(name.startswith('denoiser_ema.') for name in weights):
+    elif 'denoiser' in (parts := {name.split('.')[0] for name in weights}) and 'denoiser_ema' not in parts:
         raise ValueError(
             f"'{checkpoint}' has no averaged (EMA) weights: sample the trained ones with --sample-model orig "
             "(sample_model='orig')"

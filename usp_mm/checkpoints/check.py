@@ -2,14 +2,15 @@
 
 import re
 
-from .kinds import KINDS, Shapes
+from .kinds import KINDS, LIGHTNING_PARTS, Shapes
 
 _SHOWN = 4
 _WB = ('weight', 'bias')
 _REQUIRED = {
     'encoder': (
         'cls_token', 'pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias',
-        *(f'blocks.0.{part}.{x}' for part in ('norm1', 'attn.qkv', 'attn.proj', 'norm2', 'mlp.fc1', 'mlp.fc2') for x in _WB),
+        *(f'blocks.0.{part}.{x}' for part in ('attn.qkv', 'attn.proj') for x in _WB),
+        'blocks.0.norm1.weight', 'blocks.0.norm2.weight',
     ),
     'denoiser': (
         'pos_embed', 'y_embedder.embedding_table.weight',
@@ -35,7 +36,11 @@ def check_network(shapes: Shapes, kind: str, family: str) -> None:
     patterns = [row.names for row in KINDS.values() if row.family == family] if kind == 'usp_mm' else [KINDS[kind].names]
     allowed = re.compile('|'.join(patterns))
     unknown = [name for name in shapes if not allowed.fullmatch(name)]
+    if kind == 'usp_mm':  # whose encoders may be of LightningDiT's blocks too
+        unknown = [name for name in unknown if not LIGHTNING_PARTS.match(name.removeprefix('decoder_'))]
     missing = [name for name in _REQUIRED[family] if name not in shapes]
+    if not any(name.startswith(('blocks.0.mlp.fc1.', 'blocks.0.mlp.w12.')) for name in shapes):
+        missing.append('blocks.0.mlp.fc1.weight')
     wrong = _wrong_shapes(shapes, family) if not missing else []
     told = [
         f'{len(found)} {what}: {", ".join(found[:_SHOWN])}{", …" if len(found) > _SHOWN else ""}'
@@ -91,3 +96,16 @@ def _wrong_shapes(shapes: Shapes, family: str) -> list[str]:
         for name, shape in expected.items()
         if name in shapes and tuple(shapes[name]) != shape
     ]
+
+
+def describe(shapes: Shapes) -> str:
+    """What a config has to say of a network, as far as shapes tell: they tell neither heads nor activation."""
+    depth = 1 + max(_stacks(shapes)['blocks'])
+    proj = shapes.get('x_embedder.proj.weight') or shapes['patch_embed.proj.weight']
+    told = f'{depth} blocks of width {proj[0]}, patch {proj[2]} on {proj[1]} channels, pos_embed {list(shapes["pos_embed"])}'
+    if 'final_layer.linear.weight' in shapes:
+        out = shapes['final_layer.linear.weight'][0] // proj[2] ** 2
+        rows = shapes['y_embedder.embedding_table.weight'][0]
+        told += f', {out} output channels (learn_sigma={out == 2 * proj[1]}), {rows} rows of classes and "no class"'
+        told += f', norm_affine={"blocks.0.norm1.weight" in shapes}'
+    return told

@@ -13,7 +13,7 @@ from usp_mm.vaes.build import TRAINING_ONLY
 from usp_mm.vaes.kl import load_autoencoder
 from usp_mm.weight_files import read_checkpoint
 
-from .check import check_network
+from .check import check_network, describe
 from .diffusers_dit import from_diffusers, read_folder
 from .entries import Checkpoint, Entries, Entry, shapes_of
 from .kinds import KINDS, LIGHTNING, detect
@@ -51,7 +51,6 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
     sets = {which: _entries(weights, which if len(found) > 1 else None) for which, weights in found.items()}
     result = Checkpoint('', sets, named)
     result.dropped += [(name, 'of training, no weights of the network') for name in beside]
-    _drop_asked(result, drop)
 
     shapes = shapes_of(next(iter(sets.values())))
     try:
@@ -59,12 +58,16 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from None
     how = 'as told' if kind else 'detected from its names'
-    MMLogger.get_current_instance().info(f"'{path}': {result.kind}, {KINDS[result.kind].told} ({how})")
+    _drop_asked(result, drop)
+    logger = MMLogger.get_current_instance()
+    logger.info(f"'{path}': {result.kind}, {KINDS[result.kind].told} ({how})")
     try:
         _TRANSLATE.get(result.kind, _official)(result, content, config)
         _check(result, str(path))
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
+    if family_of(result) in ('encoder', 'denoiser'):
+        logger.info(describe(shapes_of(next(iter(result.sets.values())))))
     return result
 
 
@@ -159,8 +162,10 @@ def _ours(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]
     """`denoiser.…` and its average become two sets, `backbone.…` and `neck.…` one; the rest stays beside them."""
     entries = result.sets['model']
     meta = content.get('meta')
-    if isinstance(meta, Mapping) and isinstance(meta.get('dataset_meta'), Mapping):
-        result.facts['dataset_meta'] = dict(meta['dataset_meta'])
+    if isinstance(meta, Mapping):
+        result.facts['flow'] = "type='FlowObjective'" in str(meta.get('cfg'))  # the config's text, which is not executed
+        if isinstance(meta.get('dataset_meta'), Mapping):
+            result.facts['dataset_meta'] = dict(meta['dataset_meta'])
     if any(name.startswith(PREFIXES['model']) for name in entries):
         sets = {
             which: {name[len(prefix) :]: x for name, x in entries.items() if name.startswith(prefix)}

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from .check import check_network
 from .diffusers_dit import to_diffusers
-from .entries import Checkpoint, Entries, Entry, renamed
+from .entries import Checkpoint, Entries, Entry, renamed, shapes_of
 from .fold import fold_norms, has_norms
 from .kinds import LIGHTNING
 from .official import from_official
@@ -18,6 +19,8 @@ TARGETS = {
     'diffusers': "folder of diffusers' DiTPipeline",
     'safetensors': 'one set of weights under the official names',
 }
+_FAMILIES = {'encoder': 'an encoder', 'denoiser': 'a generator', 'vae': 'an autoencoder', '': 'another network'}
+_FLOW = ('sit', 'usp-sit', 'repa', 'lightningdit')
 _ABOUT_DIFFUSERS = (
     'a DiTPipeline samples DiT, trained to predict ε in 1000 linear steps, with tanh-GELU; names do not tell it from SiT',
     "diffusers' time embedding has frequencies 10000^(-k/127), DiT's 10000^(-k/128): outputs are this package's where "
@@ -54,8 +57,8 @@ def translate(source: Checkpoint, target: str, weights: str | None, fold: bool) 
     """
     family = family_of(source)
     if target in ('timm', 'diffusers') and family != {'timm': 'encoder', 'diffusers': 'denoiser'}[target]:
-        raise ValueError(f'{source.kind} is a {family or "network"}, which {TARGETS[target]} cannot hold')
-    if target == 'diffusers' and source.kind in ('sit', 'usp-sit', 'repa', 'lightningdit'):
+        raise ValueError(f'{source.kind} is {_FAMILIES[family]}, which {TARGETS[target]} cannot hold')
+    if target == 'diffusers' and (source.kind in _FLOW or source.facts.get('flow')):
         raise ValueError(f'{source.kind}: a DiTPipeline denoises in 1000 steps of ε, and has no sampler for flow matching')
     _select(source, weights, single=target in ('timm', 'diffusers', 'safetensors'))
     if fold or target == 'diffusers':
@@ -132,6 +135,7 @@ def _timm(source: Checkpoint, family: str) -> Output:
     entries = {name: x for name, x in entries.items() if name not in left}
     if any(name.startswith('head.0.') for name in entries):
         raise ValueError("head.0.running_mean: a linear probe's BatchNorm, which timm's ViT has no place for; drop 'head.'")
+    check_network(shapes_of(entries), 'timm', 'encoder')
     return Output({'': entries}, entries)
 
 

@@ -173,6 +173,8 @@ class CheckpointMatchHook(Hook):
         in_part = isinstance(runner._train_loop, BaseLoop) and not runner._resume
         if not in_part or len(problems['missing']) + len(problems['of another shape']) == len(ours):
             fix = 'use the config it was trained with'
+            if len(problems['missing']) == len(ours):
+                fix += ', or convert it if it is of another project (tools/convert_checkpoint.py)'
             if all(name.startswith('denoiser_ema.') for name in problems['missing']) and not problems['of another shape']:
                 fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='orig' samples without"
             raise ValueError(f'the checkpoint is of another model than the config: {found}: {fix}')

@@ -1,0 +1,169 @@
+"""Every entry point reads safetensors, and refuses what is broken, runs code or is another network, in one line."""
+
+import functools
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+from checkpoint_files import ARCH, build, cfg_of, official
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from mmpretrain.registry import MODELS
+from safetensors.torch import save_file
+from vae_files import GOLDEN_KL16, Bomb, kl_weights
+
+from usp_mm.apis.features import load_frozen
+from usp_mm.apis.inference import inferencer
+from usp_mm.apis.restoration import load_algorithm
+from usp_mm.apis.sampling import load_generator
+from usp_mm.checkpoints import convert
+from usp_mm.engine import CheckpointMatchHook
+from usp_mm.evaluation.extractors import TimmFeatures
+from usp_mm.vaes import build_codec
+from usp_mm.weight_files import read_checkpoint, read_weights
+
+
+@functools.cache
+def pretrained():
+    """A model to load into, the same one every time."""
+    return build('usp-pretrain')
+
+
+def load_from(path, vae):
+    """What `load_from` and tools/test.py do."""
+    runner = Runner.__new__(Runner)
+    runner.__dict__.update(model=pretrained(), _hooks=[CheckpointMatchHook()], _train_loop=None, _resume=False)
+    runner.logger = SimpleNamespace(warning=print, info=print)
+    runner.load_checkpoint(str(path), map_location='cpu')
+    return runner.model
+
+
+def init_cfg(path, vae):
+    network = dict(type='USPViT', arch=ARCH, img_size=64, init_cfg=dict(type='USPPretrained', checkpoint=str(path)))
+    model = MODELS.build(network)
+    model.init_weights()
+    return model
+
+
+def config(kind, vae):
+    cfg = cfg_of(kind)
+    cfg['data_preprocessor'] = dict(type='LatentDataPreprocessor', vae='tiny', vae_path=str(vae))
+    images = dict(type='ImageFolder', data_root='', pipeline=[dict(type='LoadImage'), dict(type='PackInputs')])
+    return Config(dict(model=cfg, test_dataloader=dict(dataset=images)))
+
+
+ENTRIES = {
+    'convert': lambda path, vae: convert(path, path.with_name('out.pth')),
+    'init_cfg': init_cfg,
+    'load_from': load_from,
+    'mmengine': lambda path, vae: load_checkpoint(pretrained(), str(path), map_location='cpu', strict=True),
+    'tools/reconstruct.py': lambda path, vae: load_algorithm(config('usp-pretrain', vae), path, 'cpu'),
+    'tools/sample.py': lambda path, vae: load_generator(config('dit', vae), path, 'cpu'),
+    'tools/infer.py': lambda path, vae: inferencer(config('timm', vae), path, device='cpu'),
+    'tools/knn.py': lambda path, vae: load_frozen(config('usp-pretrain', vae), path, load_vae=False, device='cpu'),
+    'tools/evaluate.py': lambda path, vae: TimmFeatures('test_vit', path),
+    'vae_path': lambda path, vae: build_codec('kl-f16d16', path=path),
+}
+
+
+def bombs(folder, target):
+    """Files whose reading as code would create `target`."""
+    torch.save({'state_dict': Bomb(target)}, folder / 'zip.pth')
+    torch.save({'state_dict': {'a': Bomb(target)}}, folder / 'old.pth', _use_new_zipfile_serialization=False)
+    (folder / 'raw.pth').write_bytes(pickle.dumps(Bomb(target), protocol=2))
+    (folder / 'new.pth').write_bytes(pickle.dumps(Bomb(target), protocol=4))
+    return [folder / f'{name}.pth' for name in ('zip', 'old', 'raw', 'new')]
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+@pytest.mark.parametrize('entry', ENTRIES)
+def test_code_is_refused_and_never_runs(entry, tmp_path, tiny_vae_folder):
+    target = tmp_path / 'ran'
+    for path in bombs(tmp_path, target):
+        with pytest.raises(ValueError, match=rf'{path.name} .*which is refused') as error:
+            ENTRIES[entry](path, tiny_vae_folder)
+        assert '\n' not in str(error.value)
+        assert not target.exists()
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+    torch.load(tmp_path / 'zip.pth', weights_only=False)
+    assert target.exists()  # so the files are what they claim to be
+
+
+@pytest.mark.parametrize('entry', ENTRIES)
+def test_broken_files(entry, tmp_path, tiny_vae_folder):
+    state = pretrained().state_dict()
+    torch.save(dict(state_dict=state), tmp_path / 'whole.pth')
+    torch.save(dict(state_dict=state), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / 'whole.safetensors')
+    for name in ('whole.pth', 'old.pth', 'whole.safetensors'):
+        data, path = (tmp_path / name).read_bytes(), tmp_path / name
+        for size in (0, 1000, len(data) - 100):
+            path.write_bytes(data[:size])
+            with pytest.raises(ValueError, match=rf'{name} is broken') as error:
+                ENTRIES[entry](path, tiny_vae_folder)
+            assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('entry', ENTRIES)
+@pytest.mark.parametrize('ending', ['.pth', '.safetensors'])
+def test_another_network_is_named(ending, entry, tmp_path, tiny_vae_folder):
+    path, weights = tmp_path / f'resnet{ending}', {'layer1.0.conv1.weight': torch.zeros(64, 64, 1, 1)}
+    save_file(weights, path) if ending == '.safetensors' else torch.save(weights, path)
+    error = RuntimeError if entry == 'mmengine' else ValueError  # called with strict=True, it says what torch says
+    with pytest.raises(error, match=r'layer1\.0\.conv1\.weight|encoder\.conv_in\.weight|cls_token'):
+        ENTRIES[entry](path, tiny_vae_folder)
+
+
+def test_safetensors_where_a_checkpoint_is_asked_for(tmp_path, tiny_vae_folder):
+    path, state = tmp_path / 'usp.safetensors', {name: x.clone() for name, x in pretrained().state_dict().items()}
+    for i, entry in enumerate(('init_cfg', 'load_from', 'mmengine', 'tools/reconstruct.py', 'tools/knn.py')):
+        state['backbone.cls_token'].fill_(i)
+        save_file(state, path)
+        loaded = ENTRIES[entry](path, tiny_vae_folder)
+        model = pretrained() if entry == 'mmengine' else getattr(loaded, 'network', loaded)
+        found = next(x for name, x in model.state_dict().items() if name.endswith('cls_token'))
+        assert found.unique().tolist() == [i], entry
+    for kind, entry, name in (
+        ('dit', 'tools/sample.py', 'denoiser.final_layer.linear.bias'),
+        ('timm', 'tools/infer.py', 'head.layers.head.bias'),
+    ):
+        state = MODELS.build(config(kind, tiny_vae_folder).model).state_dict()
+        save_file(state | {name: torch.full_like(state[name], 7)}, path)
+        loaded = ENTRIES[entry](path, tiny_vae_folder)
+        assert getattr(loaded, 'model', loaded).state_dict()[name].unique().tolist() == [7], entry
+    save_file(kl_weights(GOLDEN_KL16), path)
+    assert ENTRIES['vae_path'](path, tiny_vae_folder).channels == 16
+
+
+def test_a_checkpoint_of_weights_alone_has_an_empty_meta(tmp_path):
+    """OpenMMLab's inferencers ask for it."""
+    save_file(dict(a=torch.ones(2)), tmp_path / 'a.safetensors')
+    content = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.safetensors'))
+    assert (content['state_dict']['a'].tolist(), content['meta']) == ([1, 1], {})
+
+
+def test_resume_needs_more_than_weights(tmp_path):
+    model = pretrained()
+    runner = SimpleNamespace(model=model, _train_loop=None, _resume=True, logger=None)
+    with pytest.raises(ValueError, match='holds weights alone: a run starts from it with load_from'):
+        CheckpointMatchHook().after_load_checkpoint(runner, dict(state_dict=model.state_dict(), meta={}))
+    CheckpointMatchHook().after_load_checkpoint(runner, dict(state_dict=model.state_dict(), meta=dict(epoch=1)))
+
+
+def test_a_config_in_a_checkpoint_is_not_handed_on(tmp_path):
+    """MMEngine's `resume` would execute it."""
+    torch.save(dict(state_dict={}, meta=dict(epoch=1, config='import os')), tmp_path / 'a.pth')
+    assert CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))['meta'] == dict(epoch=1)
+
+
+def test_content_of_files(tmp_path):
+    torch.save([torch.ones(1)], tmp_path / 'list.pth')
+    with pytest.raises(ValueError, match=r'list\.pth holds a list, not a checkpoint'):
+        read_checkpoint(tmp_path / 'list.pth')
+    with pytest.raises(FileNotFoundError, match=r'no\.pth is not a file'):
+        read_weights(tmp_path / 'no.pth')
+    torch.save(dict(model=official('dit'), epoch=1), tmp_path / 'dit.pth')
+    assert read_checkpoint(tmp_path / 'dit.pth')['epoch'] == 1
+    assert read_weights(tmp_path / 'dit.pth').keys() == official('dit').keys()
