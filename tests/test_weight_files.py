@@ -8,6 +8,7 @@ import pytest
 import torch
 from checkpoint_files import ARCH, build, cfg_of, official
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
@@ -156,6 +157,16 @@ def test_a_config_in_a_checkpoint_is_not_handed_on(tmp_path):
     """MMEngine's `resume` would execute it."""
     torch.save(dict(state_dict={}, meta=dict(epoch=1, config='import os')), tmp_path / 'a.pth')
     assert CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))['meta'] == dict(epoch=1)
+
+
+def test_the_allowed_names_do_not_open_a_way(tmp_path):
+    class Reduced:
+        def __reduce__(self):
+            return getattr, (HistoryBuffer, '__init__')
+
+    torch.save(dict(a=Reduced()), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r"holds more than data \(attribute '__init__' of .*HistoryBuffer.*which is refused"):
+        read_checkpoint(tmp_path / 'a.pth')
 
 
 def test_content_of_files(tmp_path):

@@ -25,6 +25,8 @@ _FAILURES = (
 _CODE = re.compile(
     r'(?:Unsupported|Trying to \w+ unsupported|Can only \w+ for) [^:]*?:? ?(?:GLOBAL )?([\w.]+)(?= was| whose|\.$|$)'
 )
+#: What this package's own guard says (`usp_mm.compat.history_buffer_method`).
+_GUARDED = re.compile(r"(attribute '.+' of .+): only methods of HistoryBuffer")
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def _reason(error: Exception) -> str:
     text = ' '.join(str(error).split())
-    name = _CODE.search(text) if isinstance(error, UnpicklingError) else None
+    name = _CODE.search(text) or _GUARDED.search(text) if isinstance(error, UnpicklingError) else None
     if name:
         return (
             f'holds more than data ({name[1]}) and would have to run code to be read, which is refused: '

@@ -1,6 +1,7 @@
 """What kinds of checkpoints there are, and which of them a file is."""
 
 import re
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,8 +94,8 @@ def _denoiser_kind(shapes: Shapes, facts: Any) -> str:
         return 'lightningdit'
     if any(name.startswith('projectors.') for name in shapes):
         return 'repa'
-    noted = facts if isinstance(facts, dict) else vars(facts) if facts is not None else {}
-    kind = 'sit' if 'path_type' in noted else 'dit'
+    noted = vars(facts) if isinstance(facts, Namespace) else facts
+    kind = 'sit' if isinstance(noted, dict) and 'path_type' in noted else 'dit'
     return f'usp-{kind}' if 'blocks.0.norm1.weight' in shapes else kind
 
 

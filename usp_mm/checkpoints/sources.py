@@ -23,6 +23,8 @@ from .official import to_official, without_official_name
 PREFIXES = {'model': 'denoiser.', 'ema': 'denoiser_ema.module.'}
 STEPS = 'denoiser_ema.steps'
 PROJECTOR = ('projectors.0.', 'repa.projector.')
+#: Reasons of their own for what is beside the weights in a checkpoint.
+_TRAINING = {'ema_state_dict': "EMAHook's other set: state_dict is the one that was validated"}
 #: What wrappers put before every name: DistributedDataParallel, torch.compile.
 _WRAPPERS = ('module.', '_orig_mod.')
 
@@ -50,7 +52,7 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
     found, beside, named = _split(content, path)
     sets = {which: _entries(weights, which if len(found) > 1 else None) for which, weights in found.items()}
     result = Checkpoint('', sets, named)
-    result.dropped += [(name, 'of training, no weights of the network') for name in beside]
+    result.dropped += [(name, _TRAINING.get(name, 'of training, no weights of the network')) for name in beside]
 
     shapes = shapes_of(next(iter(sets.values())))
     try:

@@ -59,8 +59,9 @@ def write_file(out: Path, sets: dict[str, Entries], extra: dict[str, Any], conta
             f"'{out}': a safetensors file holds one of {' and '.join(sets)} under these names: choose with weights"
         )
     tensors = {which: {name: own(entry.value) for name, entry in entries.items()} for which, entries in sets.items()}
-    different = {x.untyped_storage().data_ptr(): x.nbytes for weights in tensors.values() for x in weights.values()}
-    check_free_space(out.absolute().parent, sum(different.values()))
+    every = [x for weights in tensors.values() for x in weights.values()]
+    once = {x.untyped_storage().data_ptr(): x for x in every}.values()  # a pickle holds a tensor of two names once
+    check_free_space(out.absolute().parent, sum(x.nbytes for x in (every if out.suffix == SAFE else once)))
     with write_whole(out) as file:
         if out.suffix == SAFE:
             _save_safe(next(iter(tensors.values())), Path(file.name))
