@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -115,6 +116,35 @@ def test_another_network_is_named(ending, entry, tmp_path, tiny_vae_folder):
     error = RuntimeError if entry == 'mmengine' else ValueError  # called with strict=True, it says what torch says
     with pytest.raises(error, match=r'layer1\.0\.conv1\.weight|encoder\.conv_in\.weight|cls_token'):
         ENTRIES[entry](path, tiny_vae_folder)
+
+
+#: entry -> the model it loads into, and a tensor of it.
+SIZES = {
+    'init_cfg': ('usp-pretrain', 'backbone.blocks.1.mlp.fc1.weight'),
+    'load_from': ('usp-pretrain', 'backbone.blocks.1.mlp.fc1.weight'),
+    'tools/reconstruct.py': ('usp-pretrain', 'neck.decoder_pred.weight'),
+    'tools/sample.py': ('dit', 'denoiser_ema.module.y_embedder.embedding_table.weight'),
+    'tools/infer.py': ('timm', 'head.layers.head.weight'),
+    'tools/knn.py': ('usp-pretrain', 'backbone.blocks.1.mlp.fc1.weight'),
+    'convert': ('dit', 'denoiser.blocks.1.attn.qkv.weight'),
+    'vae_path': (None, 'decoder.conv_out.weight'),
+}
+
+
+@pytest.mark.parametrize('entry', SIZES)
+def test_another_size_is_named(entry, tmp_path, tiny_vae_folder):
+    kind, name = SIZES[entry]
+    state = dict(kl_weights(GOLDEN_KL16) if kind is None else build(kind).state_dict())
+    state[name] = state[name][:-1].clone()
+    save_file(state, tmp_path / 'size.safetensors')
+    short = re.escape(name.split('.', 2)[-1])
+    found, expected = state[name].shape, (state[name].shape[0] + 1, *state[name].shape[1:])
+    with pytest.raises(ValueError, match=short) as error:
+        ENTRIES[entry](tmp_path / 'size.safetensors', tiny_vae_folder)
+    told = str(error.value)
+    assert '\n' not in told
+    for shape in (found, expected):
+        assert ', '.join(map(str, shape)) in told, shape
 
 
 def test_safetensors_where_a_checkpoint_is_asked_for(tmp_path, tiny_vae_folder):

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import textwrap
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -66,6 +67,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if path.suffix not in (SAFE, *PICKLES):
         raise ValueError(f"{path}: weights are read from .safetensors, .ckpt, .pt or .pth files, not from '{path.suffix}'")
     return _tensors(read_checkpoint(path, mmap=True), path)
+
+
+def told_misfit(error: RuntimeError) -> str:
+    """What a module's `load_state_dict` says of names and shapes, on one line."""
+    lines = [textwrap.shorten(line, 300) for line in str(error).splitlines()]
+    return '; '.join(lines[1:4] or lines)
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,6 @@ Shape legend: N samples, C×h×w latent, L tokens, D width.
 """
 
 import copy
-import textwrap
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from usp_mm.models.objectives import Objective
 from usp_mm.models.sample_keys import sample_keys
 from usp_mm.models.weight_transfer import encoder_weights
 from usp_mm.registry import MODELS
-from usp_mm.vaes.weights import read_weights
+from usp_mm.weight_files import read_weights, told_misfit
 
 POOLS = ('mean', 'cls')
 #: Where the two sets of a generator's weights are in its checkpoint.
@@ -274,5 +273,6 @@ def _load(network: nn.Module, state: dict[str, Tensor], checkpoint: str | Path) 
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        told = '; '.join(textwrap.shorten(line.strip(), 160) for line in str(error).splitlines()[1:4])
-        raise ValueError(f"'{checkpoint}' does not fit the config: {told}: give the config it was trained with") from error
+        raise ValueError(
+            f"'{checkpoint}' does not fit the config: {told_misfit(error)}: give the config it was trained with"
+        ) from error

@@ -13,7 +13,7 @@ from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
 from usp_mm.models import USP
 from usp_mm.models.restoration import restoration_picture
-from usp_mm.vaes.weights import read_weights
+from usp_mm.weight_files import read_weights, told_misfit
 
 
 def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = None) -> USP:
@@ -36,7 +36,7 @@ def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = Non
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise ValueError(f"'{checkpoint}' does not fit the config: {error}") from error
+        raise ValueError(f"'{checkpoint}' does not fit the config: {told_misfit(error)}") from error
     return model.to(device or get_device()).eval()
 
 

@@ -22,7 +22,7 @@ from usp_mm.engine.config_check import check_cfg_options, check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.registry import MODELS
-from usp_mm.vaes.weights import read_weights
+from usp_mm.weight_files import read_checkpoint, read_weights
 
 from .class_request import ClassRequest, parse_classes
 
@@ -270,5 +270,5 @@ def noted_classes(checkpoint: Path) -> Sequence[str] | None:
     """What MMEngine noted in a checkpoint of the training data set; None in a file of weights alone."""
     if not zipfile.is_zipfile(checkpoint):
         return None
-    content = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)  # reads no tensor
+    content = read_checkpoint(checkpoint, mmap=True)  # reads no tensor
     return ((content.get('meta') or {}).get('dataset_meta') or {}).get('classes') or None

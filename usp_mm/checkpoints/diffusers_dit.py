@@ -205,12 +205,13 @@ def check_table(table: Tensor) -> None:
         )
 
 
-def transformer_config(entries: Entries, num_heads: int | None, num_classes: int | None, act: str = 'gelu-approximate') -> dict:
+def transformer_config(entries: Entries, num_heads: int | None, num_classes: int | None, known_classes: int = 0) -> dict:
     """Arguments of `DiTTransformer2DModel` for official weights.
 
     Args:
         num_heads: in no shape; of the presets and DiT-S known from depth and width.
         num_classes: by default one less than the label embedding has rows.
+        known_classes: of the data that it was trained on, if they were noted.
 
     Raises:
         ValueError: heads that are not known or do not divide the width, a label embedding without "no class".
@@ -219,6 +220,8 @@ def transformer_config(entries: Entries, num_heads: int | None, num_classes: int
     width, channels, patch, _ = shapes['x_embedder.proj.weight']
     depth = 1 + max(int(m[1]) for m in (re.match(r'blocks\.(\d+)\.', name) for name in shapes) if m)
     rows = shapes['y_embedder.embedding_table.weight'][0]
+    if num_classes is None and known_classes in (rows, rows - 1):
+        num_classes = known_classes
     if num_classes is None and rows == 1000:
         raise ValueError(
             'y_embedder.embedding_table.weight has 1000 rows: 1000 classes without "no class", or 999 with it? Give num_classes'
@@ -239,7 +242,7 @@ def transformer_config(entries: Entries, num_heads: int | None, num_classes: int
         num_layers=depth,
         sample_size=int(shapes['pos_embed'][1] ** 0.5 + 0.5) * patch,
         patch_size=patch,
-        activation_fn=act,
+        activation_fn='gelu-approximate',
         num_embeds_ada_norm=rows - 1,
         norm_eps=1e-6,
     )

@@ -114,7 +114,7 @@ def _prefixed(entries: Entries, prefix: str) -> Entries:
 def _official(source: Checkpoint, family: str) -> Output:
     theirs, ours = PROJECTOR
     projector = {theirs + name[len(ours) :]: x for name, x in source.beside.items() if name.startswith(ours)}
-    _refuse_beside(source, 'official code', allowed=(ours, STEPS))
+    _refuse_beside(source, 'official code', allowed=(*(f'{ours}{i}.' for i in (0, 2, 4)), STEPS))
     steps = source.beside.get(STEPS)
     if steps and len(source.sets) == 1:
         source.drop([steps], 'of training alone')

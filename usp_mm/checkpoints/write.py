@@ -99,7 +99,8 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
     """
     import diffusers
 
-    config = transformer_config(official, facts.get('num_heads'), facts.get('num_classes'))
+    classes = facts.get('dataset_meta', {}).get('classes') or ()
+    config = transformer_config(official, facts.get('num_heads'), facts.get('num_classes'), len(classes))
     with torch.device('meta'):
         network = diffusers.DiTTransformer2DModel(**config)
     _check_fit(entries, network.state_dict())
@@ -112,7 +113,7 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
         'scheduler': ['diffusers', 'DDIMScheduler'],
         'vae': ['diffusers', 'AutoencoderKL'] if autoencoder is not None else [None, None],
     }
-    if classes := facts.get('dataset_meta', {}).get('classes'):
+    if classes:
         index['id2label'] = {str(i): str(name) for i, name in enumerate(classes)}
     weights = {name: own(entry.value) for name, entry in entries.items()}
     check_free_space(out.absolute().parent, sum(x.nbytes for x in weights.values()))

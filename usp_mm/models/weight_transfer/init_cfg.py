@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from usp_mm.vaes.weights import read_weights
 
 from .denoiser import transfer_encoder
-from .encoder import check_blocks, encoder_weights, split_checkpoint
+from .encoder import check_blocks, encoder_weights, split_checkpoint, square_side
 
 #: The final norms follow `out_type`: `fc_norm` may be new, and either may be left over. A VAE has weights of its own.
 _MAY_BE_NEW, _MAY_BE_LEFT = ('fc_norm.',), ('norm.', 'fc_norm.')
@@ -68,7 +68,25 @@ class USPPretrained:
                 'loaded whole (its own interpolate_mode resizes the position table)'
             )
         state_dict = read_weights(self.checkpoint)
+        if not is_denoiser:
+            self._check_shapes(module, encoder_weights(state_dict, self.prefix))
         (self._start_denoiser if is_denoiser else self._load_encoder)(module, state_dict)
+
+    def _check_shapes(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
+        table = weights.get('pos_embed')
+        if table is not None and table.ndim == 3 and square_side(table) and 'pos_embed' in shapes:
+            shapes['pos_embed'][1] = table.shape[1]  # it is resized
+        wrong = [
+            f'{name} {list(weights[name].shape)} instead of {shape}'
+            for name, shape in shapes.items()
+            if name in weights and list(weights[name].shape) != shape
+        ]
+        if wrong:
+            more = ', …' if len(wrong) > 3 else ''
+            raise ValueError(
+                f"'{self.checkpoint}' does not fit the backbone: {', '.join(wrong[:3])}{more}: another arch or VAE?"
+            )
 
     def _start_denoiser(self, module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         weights, beside = split_checkpoint(state_dict, self.prefix)
