@@ -7,6 +7,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from small_world import ARCH, ROOT, train_quickly
 
+from usp_mm.checkpoints import convert
+
 FOUR_BLOCKS = dict(ARCH, depth=4)  # UPerNet takes the output of four
 #: config -> parts of the model that the checkpoint has nothing for.
 STARTS = {
@@ -69,6 +71,17 @@ def test_everything_starts_from_the_same_file(path, pretrained, small_world, mon
     (report,) = (text for text in reports if str(pretrained) in text)
     for part in new - OUTSIDE:
         assert part.split('.')[-1].removesuffix('_modulation') in report
+
+
+def test_it_goes_out_and_comes_back(pretrained, tmp_path):
+    state = torch.load(pretrained, weights_only=True)['state_dict']
+    report = convert(pretrained, tmp_path / 'official.pth', 'official')
+    assert {'message_hub', 'meta', 'optimizer', 'param_schedulers'} == set(report.dropped)
+    assert len(report.written) == len(state)
+    convert(tmp_path / 'official.pth', tmp_path / 'ours.pth')
+    back = torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict']
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) for name in state)
 
 
 def _group(name):

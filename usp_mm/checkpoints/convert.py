@@ -103,6 +103,8 @@ def _report(checkpoint: Checkpoint, to: str, output: Output, names: set[str]) ->
 
 def _write(out: Path, checkpoint: Checkpoint, to: str, output: Output, vae: Path | None) -> None:
     facts = checkpoint.facts
+    size = sum(entry.value.nbytes for entries in output.sets.values() for entry in entries.values())
+    MMLogger.get_current_instance().info(f"writing '{out}', {size / 1e9:.2f} GB")
     if to == 'diffusers':
         if vae is None:
             checkpoint.notes.append(f"no VAE in it: DiTPipeline.from_pretrained('{out}', vae=AutoencoderKL.from_pretrained(…))")
