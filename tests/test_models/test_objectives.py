@@ -7,6 +7,7 @@ import torch
 from test_golden_dit import build
 
 from usp_mm.functional import flow
+from usp_mm.models.guidance import Guidance
 from usp_mm.models.objectives import DDPMObjective, FlowObjective
 from usp_mm.registry import MODELS
 
@@ -146,6 +147,7 @@ def test_every_time_of_training_has_a_finite_loss(path, prediction):
         (dict(prediction='noise', cosine_weight=1.0), "prediction='noise': it compares velocities"),
         (dict(cosine_weight=-1.0), 'cosine_weight=-1.0 must be 0 or more'),
         (dict(logit_std=0.0), 'logit_std=0.0 must be positive'),
+        (dict(time_convention='noise_at1'), "did you mean 'noise_at_1'"),
     ],
 )
 def test_flow_settings_that_are_refused(settings, message):
@@ -164,3 +166,27 @@ def test_descriptions_rebuild_the_objective():
         settings = objective.describe()
         assert settings.pop('name') == type(objective).__name__
         assert type(objective)(**settings).describe() == copy.deepcopy(objective).describe()
+
+
+def test_a_network_of_the_other_time_convention_is_called_and_read_in_its_own():
+    x, noise, t = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0.0, 0.3, 1.0])
+    weight = torch.randn(4, 4)
+
+    def network(x_t, t, *labels):
+        return torch.einsum('nchw,dc->ndhw', x_t, weight) + t.view(-1, 1, 1, 1)
+
+    def reversed_network(x_t, t, *labels):
+        return -network(x_t, 1 - t)
+
+    for prediction, other in (('velocity', reversed_network), ('noise', lambda x_t, t, *y: network(x_t, 1 - t))):
+        here, there = (FlowObjective(prediction=prediction, time_convention=c) for c in ('data_at_1', 'noise_at_1'))
+        torch.testing.assert_close(there.losses(other, x, t, noise), here.losses(network, x, t, noise))
+        # guidance's interval stays in this package's times
+        guidance = Guidance(scale=2.0, interval=(0.2, 0.4))
+        network.null_label = other.null_label = 10
+        for time in (0.3, 0.7):
+            times, label = torch.full((3,), time), torch.tensor([1, 2, 3])
+            expected = guidance.denoise(network, label, here)(x, times)
+            torch.testing.assert_close(guidance.denoise(other, label, there)(x, times), expected)
+    assert 'time_convention' not in here.describe() and there.describe()['time_convention'] == 'noise_at_1'
+    assert (here.network_times(0.25), there.network_times(0.25)) == (0.25, 0.75)

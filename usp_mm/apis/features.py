@@ -193,7 +193,8 @@ class FrozenModel:
         if self.objective is not None:
             samples, epochs, _ = sample_keys(data_samples, len(latents), latents.device, training=False)
             latents = noised(self.objective, latents, self.t, samples, 2 * epochs + split, self.seed)  # type: ignore[arg-type]
-        return block_features(self.network, latents, layers, self.t, self.pool), labels
+        t = self.t if self.objective is None else self.objective.network_times(self.t)  # type: ignore[arg-type]
+        return block_features(self.network, latents, layers, t, self.pool), labels
 
 
 def load_frozen(

@@ -220,7 +220,7 @@ class LatentDiffusionGenerator(BaseModel):
         start = random.normal(index, torch.zeros_like(index), shape, seed=seed, stream='start_noise')
         was_training = network.training
         network.eval()
-        denoise, noise = self.guidance.denoise(network, label), _StepNoise(index, shape, seed)
+        denoise, noise = self.guidance.denoise(network, label, self.objective), _StepNoise(index, shape, seed)
         with torch.autocast(device.type, torch.bfloat16) if self.sample_dtype == 'bfloat16' else nullcontext():
             latents = self.sampler.sample(denoise, start, self.objective, noise, on_step)
         network.train(was_training)

@@ -1,11 +1,10 @@
 """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) on some channels, within some times."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
+from .objectives import Objective
+from .objectives.base import Denoise
 
 
 class Guidance:
@@ -36,11 +35,12 @@ class Guidance:
         """Whether anything is guided."""
         return self.scale != 1.0
 
-    def denoise(self, network: nn.Module, label: Tensor) -> Denoise:
-        """(x [N, C, h, w], t [N]) -> float32 network output of labels int64[N], guided."""
+    def denoise(self, network: nn.Module, label: Tensor, objective: Objective | None = None) -> Denoise:
+        """(x [N, C, h, w], t [N]) -> float32 network output of labels int64[N], guided, as `objective.adapted` has it."""
+        call = network if objective is None else objective.adapted(network)
 
         def plain(x: Tensor, t: Tensor) -> Tensor:
-            return network(x, t, label).float()
+            return call(x, t, label).float()
 
         if not self.active:
             return plain
@@ -49,7 +49,7 @@ class Guidance:
         def guided(x: Tensor, t: Tensor) -> Tensor:
             if self.interval is not None and not self.interval[0] <= float(t[0]) <= self.interval[1]:
                 return plain(x, t)
-            cond, uncond = network(torch.cat([x, x]), torch.cat([t, t]), both).float().chunk(2)
+            cond, uncond = call(torch.cat([x, x]), torch.cat([t, t]), both).float().chunk(2)
             num = x.shape[1] if self.channels is None else min(self.channels, x.shape[1])
             mixed = uncond[:, :num] + self.scale * (cond[:, :num] - uncond[:, :num])
             return torch.cat([mixed, cond[:, num:]], dim=1)

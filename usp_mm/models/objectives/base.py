@@ -8,6 +8,8 @@ from torch import Tensor
 
 #: (x_t [N, C, h, w], t [N]) -> the network's output, [N, C or 2C, h, w].
 Denoise = Callable[[Tensor, Tensor], Tensor]
+#: (x_t, t, further arguments) -> the network's output.
+Network = Callable[..., Tensor]
 
 
 class Objective(ABC):
@@ -27,12 +29,20 @@ class Objective(ABC):
     def draw_times(self, u: Tensor) -> Tensor:
         """Uniform draws in [0, 1), [N] -> times of training, [N]."""
 
+    def network_times(self, t: Tensor | float) -> Any:
+        """Times of this package -> those that the network was trained with."""
+        return t
+
+    def adapted(self, network: Network) -> Network:
+        """The network, called with times and answering with signs of this package; most networks know no others."""
+        return network
+
     @abstractmethod
     def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """One call of the network.
 
         Args:
-            denoise: the network.
+            denoise: the network itself; `adapted` is called here.
             x: scaled latents, float32[N, C, h, w].
             t: times, [N].
             noise: standard normal, like `x`.

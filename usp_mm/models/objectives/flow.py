@@ -8,9 +8,10 @@ from usp_mm.functional import flow
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
-from .base import Denoise, Objective
+from .base import Denoise, Network, Objective
 
 TIMES = ('uniform', 'logit_normal')
+TIME_CONVENTIONS = ('data_at_1', 'noise_at_1')
 
 
 @MODELS.register_module()
@@ -24,6 +25,9 @@ class FlowObjective(Objective):
         times: how training draws t, 'uniform' or 'logit_normal'.
         logit_mean, logit_std: of 'logit_normal'.
         cosine_weight: of the cosine distance of velocities, added to the loss; LightningDiT has 1.
+        time_convention: what the network is told and answers: 'data_at_1', as everywhere here (SiT, LightningDiT), or
+            'noise_at_1' (REPA, arXiv 2410.06940): the network gets 1 - t, and its velocity points to the noise. Objective,
+            samplers and guidance keep t = 1 for data.
 
     Raises:
         ValueError: an unknown name, or settings that exclude each other.
@@ -40,10 +44,12 @@ class FlowObjective(Objective):
         logit_mean: float = 0.0,
         logit_std: float = 1.0,
         cosine_weight: float = 0.0,
+        time_convention: str = 'data_at_1',
     ) -> None:
         self.coefficients = lookup(flow.PATHS, path, 'path')
         lookup(dict.fromkeys(flow.PREDICTIONS), prediction, 'prediction')
         lookup(dict.fromkeys(TIMES), times, 'times')
+        lookup(dict.fromkeys(TIME_CONVENTIONS), time_convention, 'time_convention')
         if weighting is not None:
             lookup(dict.fromkeys(flow.WEIGHTINGS), weighting, 'weighting')
             if prediction == 'velocity':
@@ -56,6 +62,7 @@ class FlowObjective(Objective):
             raise ValueError(f'logit_std={logit_std} must be positive')
         self.path, self.prediction, self.weighting, self.times = path, prediction, weighting, times
         self.logit_mean, self.logit_std, self.cosine_weight = logit_mean, logit_std, cosine_weight
+        self.time_convention = time_convention
 
     def out_channels(self, channels: int) -> int:
         return channels
@@ -66,11 +73,20 @@ class FlowObjective(Objective):
             u = flow.logit_normal(u, self.logit_mean, self.logit_std)
         return first + (last - first) * u
 
+    def network_times(self, t: Tensor | float) -> Any:
+        return t if self.time_convention == 'data_at_1' else 1 - t
+
+    def adapted(self, network: Network) -> Network:
+        if self.time_convention == 'data_at_1':
+            return network
+        sign = -1 if self.prediction == 'velocity' else 1  # noise and score don't depend on the direction of time
+        return lambda x, t, *args: sign * network(x, self.network_times(t), *args)
+
     def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """'loss' = 'flow' + cosine_weight·'cosine' (only where it is weighed); see `Objective`."""
         c = self.coefficients(t.double())
         x_t, u_t = flow.interpolate(c, x, noise)
-        out = denoise(x_t, t).float()
+        out = self.adapted(denoise)(x_t, t).float()
         if self.prediction == 'velocity':
             error = out - u_t
         elif self.prediction == 'noise':
@@ -89,4 +105,6 @@ class FlowObjective(Objective):
         settings = ['path', 'prediction', 'weighting', 'times', 'cosine_weight']
         if self.times == 'logit_normal':
             settings += ['logit_mean', 'logit_std']
+        if self.time_convention != 'data_at_1':
+            settings.append('time_convention')
         return dict(name=type(self).__name__, **{key: getattr(self, key) for key in settings})
