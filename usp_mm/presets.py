@@ -1,6 +1,7 @@
-"""Named sizes, autoencoders and transformer blocks: one row a preset.
+"""Named sizes, autoencoders, transformer blocks and teachers: one row a preset.
 
-`ARCHS` is Table 1 of USP (arXiv 2503.06132), `VAES` its tables 3, 6 and 8f, `BLOCKS` what Table 3 changes. Everything that a
+`ARCHS` is Table 1 of USP (arXiv 2503.06132), `VAES` its tables 3, 6 and 8f, `BLOCKS` what Table 3 changes, `TEACHERS`
+REPA's encoders. Everything that a
 preset implies (channels, stride, patch size, decoder width) is derived in code from its row, so
 that a config names a preset and nothing else.
 """
@@ -33,6 +34,14 @@ VAES: dict[str, dict[str, Any]] = {
 BLOCKS: dict[str, dict[str, Any]] = {
     'plain':     dict(norm='layer',  mlp='gelu',         rope=False,           qk_norm=False),  # USP, MAE, DiT, SiT
     'lightning': dict(norm='rms',    mlp='swiglu',       rope=True,            qk_norm=False),  # LightningDiT (arXiv 2501.01423), Table 3
+}
+
+#          model of timm                             width  patch    REPA (arXiv 2410.06940) aligns SiT with these
+TEACHERS: dict[str, tuple[str, int, int]] = {
+    'dinov2-s': ('vit_small_patch14_dinov2',          384,  14),
+    'dinov2-b': ('vit_base_patch14_dinov2',           768,  14),   # REPA's default
+    'dinov2-l': ('vit_large_patch14_dinov2',         1024,  14),
+    'dinov2-g': ('vit_giant_patch14_dinov2',         1536,  14),
 }
 # fmt: on
 

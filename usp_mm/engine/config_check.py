@@ -51,6 +51,7 @@ _PLAIN_DICTS = {
     'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
     'model.guidance': {'scale', 'channels', 'interval'},
     'model.ema': {'momentum'},
+    'model.repa': {'teacher', 'depth', 'weight', 'projector', 'hidden_dims', 'resize', 'spatial_norm'},
     'optim_wrapper.paramwise_cfg': {
         'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
         'dcn_offset_lr_mult', 'bypass_duplicate', 'layer_decay_rate',

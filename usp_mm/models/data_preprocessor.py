@@ -66,9 +66,13 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.bgr_to_rgb, self.posterior, self.mix_space = to_rgb, posterior, mix_space
         self.set_noise(noise)
+        self.keep_images = False
         self.codec = build_codec(
             vae, path=vae_path, dtype=vae_dtype, encode_batch_size=encode_batch_size, stats=vae_stats, load_weights=load_vae
         )
+
+    #: Keys beside `inputs` that a generator with REPA is fed: what its teacher sees, or what it saw when a cache was made.
+    TEACHER_KEYS = ('images', 'teacher_tokens')
 
     def set_noise(self, noise: dict | None) -> None:
         """From now on diffuse latents to this level, as the argument `noise` does."""
@@ -77,7 +81,8 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collated images, moments or latents [N, ., ., .] -> dict(inputs=float32 latents, data_samples).
 
-        A dict of inputs asks a generator for samples: it passes.
+        A dict of inputs asks a generator for samples: it passes. With `keep_images`, also the batch's images, RGB in
+        [0, 255], and its `teacher_tokens`, if it has them.
         """
         inputs = self.cast_data(data['inputs'])
         if isinstance(inputs, dict):
@@ -85,6 +90,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         if not isinstance(inputs, Tensor):
             inputs = _stack(inputs)
         data_samples = data.get('data_samples')
+        teacher = self._for_teacher(data, inputs) if self.keep_images else {}
         if self.mix_space == 'image' and self.batch_augments is not None and training:
             if inputs.shape[1] != 3:
                 raise ValueError(
@@ -98,7 +104,13 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
             out = super().forward(dict(inputs=latents, data_samples=data_samples), training)
         if self.noise_alpha_bar is not None:
             out['inputs'] = self._add_noise(out['inputs'], data_samples, training)
-        return out
+        return {**out, **teacher}
+
+    def _for_teacher(self, data: dict, inputs: Tensor) -> dict[str, Tensor]:
+        kept = {key: self.cast_data(data[key]) for key in self.TEACHER_KEYS if key in data}
+        if inputs.shape[1] == 3:
+            kept['images'] = inputs.flip(1) if self.bgr_to_rgb else inputs
+        return kept
 
     def _normalize(self, inputs: Tensor) -> Tensor:
         """Images [0, 255] -> the VAE's range; moments and latents pass."""

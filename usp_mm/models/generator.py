@@ -18,6 +18,7 @@ from usp_mm.registry import MODELS
 
 from .geometry import share_vae
 from .guidance import Guidance
+from .repa import REPA
 from .sample_keys import sample_keys
 from .weight_average import WeightAverage
 
@@ -45,6 +46,7 @@ class LatentDiffusionGenerator(BaseModel):
         sample_dtype: 'float32', or 'bfloat16': sample under autocast.
         decode_batch_size: images per VAE call in sampling; by default 16 on a GPU, and 1 on a CPU, where an image's pixels
             then don't depend on the others'.
+        repa: arguments of `REPA`, but for the denoiser's: training aligns the denoiser's tokens with a frozen encoder's.
         compile_denoiser: True, or arguments of torch.compile, to compile the network in place.
         init_cfg: mmengine's.
 
@@ -63,6 +65,7 @@ class LatentDiffusionGenerator(BaseModel):
         sample_model: str = 'ema',
         sample_dtype: str = 'float32',
         decode_batch_size: int | None = None,
+        repa: dict | None = None,
         compile_denoiser: bool | dict = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -72,6 +75,8 @@ class LatentDiffusionGenerator(BaseModel):
         self.objective, self.sampler = MODELS.build(objective), MODELS.build(sampler)
         self.guidance = Guidance(**(guidance or {}))
         self.denoiser_ema = None if ema is None else WeightAverage(self.denoiser, **ema)
+        self.repa = None if repa is None else self._build_repa(repa)
+        self.data_preprocessor.keep_images = repa is not None
         if decode_batch_size is not None and decode_batch_size < 1:
             raise ValueError(f'decode_batch_size={decode_batch_size} must be at least 1')
         self.decode_batch_size, self.sample_dtype = decode_batch_size, sample_dtype
@@ -81,6 +86,10 @@ class LatentDiffusionGenerator(BaseModel):
         self._sync_ema()
         if compile_denoiser:
             self._compile({} if compile_denoiser is True else compile_denoiser)
+
+    def _build_repa(self, repa: dict) -> REPA:
+        denoiser = self.denoiser
+        return REPA(denoiser.geometry, denoiser.embed_dims, denoiser.num_layers, **repa)
 
     def _check_parts(self) -> None:
         wanted, found = self.objective.out_channels(self.denoiser.geometry.channels), self.denoiser.out_channels
@@ -131,19 +140,22 @@ class LatentDiffusionGenerator(BaseModel):
             inputs: 'loss': scaled latents [N, C, h, w]. 'predict': dict(index=int64[N], label=int64[N]) and optionally `seed`,
                 `sample_model`; or mmagic's dict(num_batches=N), with optional `labels`. 'tensor': noisy latents.
             data_samples: 'loss': with `gt_label`.
+            kwargs: 'loss': with `repa`, `images` or `teacher_tokens`, see `REPA.targets`; 'tensor': of the network.
             mode: 'loss' -> dict of losses; 'predict' -> list of mmagic DataSample, `fake_img` float[3, H, W], BGR in
                 [0, 255]; 'tensor' -> what the network returns, called with `t` and `y`.
         """
         if mode == 'loss':
-            return self.loss(inputs, data_samples)
+            return self.loss(inputs, data_samples, **kwargs)
         if mode == 'predict':
             return self.predict(inputs)
         if mode == 'tensor':
             return self.denoiser(inputs, **kwargs)
         raise ValueError(f"mode='{mode}' must be 'loss', 'predict' or 'tensor'")
 
-    def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """Latents [N, C, h, w] with labels -> mean over the batch of the objective's loss and of its parts."""
+    def loss(
+        self, inputs: Tensor, data_samples: list | None, images: Tensor | None = None, teacher_tokens: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Latents [N, C, h, w] with labels -> mean over the batch of the loss and of its parts, 'repa' among them."""
         samples, epochs, seed = sample_keys(data_samples, len(inputs), inputs.device, self.training)
         t = self.objective.draw_times(random.uniform(samples, epochs, 1, seed=seed, stream='timestep')[:, 0])
         noise = random.normal(samples, epochs, tuple(inputs.shape[1:]), seed=seed, stream='noise')
@@ -152,8 +164,26 @@ class LatentDiffusionGenerator(BaseModel):
         label = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
         dropped = random.uniform(samples, epochs, 1, seed=seed, stream='label_dropout')[:, 0] < self.denoiser.class_dropout
         label = torch.where(dropped, self.denoiser.null_label, label)
-        parts = self.objective.losses(lambda x_t, t: self.denoiser(x_t, t, label).float(), inputs, t, noise)
+        if self.repa is None:
+            parts = self.objective.losses(lambda x_t, t: self.denoiser(x_t, t, label).float(), inputs, t, noise)
+        else:
+            targets = self.repa.targets(images, teacher_tokens)
+            parts = self._aligned_losses(self.repa, inputs, t, label, noise, targets)
         return {name: value.mean() for name, value in parts.items()}
+
+    def _aligned_losses(
+        self, repa: REPA, x: Tensor, t: Tensor, label: Tensor, noise: Tensor, targets: Tensor
+    ) -> dict[str, Tensor]:
+        hidden: dict[int, Tensor] = {}
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            out, tokens = self.denoiser(x_t, t, label, return_hidden=[repa.depth])
+            hidden.update(tokens)
+            return out.float()
+
+        parts = self.objective.losses(denoise, x, t, noise)
+        alignment = repa(hidden[repa.depth], targets)
+        return {**parts, 'loss': parts['loss'] + repa.weight * alignment, 'repa': alignment.detach()}
 
     def predict(self, inputs: dict) -> list:
         """Sample what `inputs` asks for, as mmagic's data samples."""

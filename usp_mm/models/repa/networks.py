@@ -1,0 +1,124 @@
+"""Networks of teachers: made, loaded strictly from files that are data, and run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from usp_mm.presets import TEACHERS, nearest
+from usp_mm.registry import MODELS
+from usp_mm.vaes.weights import read_weights
+
+#: Where a folder of timm's hub has its weights, as data alone.
+_FOLDER_FILE = 'model.safetensors'
+
+
+def timm_shape(model: str) -> tuple[str, int, int | None]:
+    """(model, width, patch or None of an encoder without class token and patches) of timm's model, without its weights.
+
+    Raises:
+        ValueError: timm has no such model.
+    """
+    import timm
+
+    if not timm.is_model(model):
+        valid = [*TEACHERS, *timm.list_models()]
+        raise ValueError(
+            f"unknown teacher '{model}': expected one of {sorted(TEACHERS)} or a model of timm{nearest(model, valid)}"
+        )
+    with torch.device('meta'):
+        network = timm.create_model(model, pretrained=False, num_classes=0)
+    patches = getattr(network, 'patch_embed', None) if hasattr(network, 'num_prefix_tokens') else None
+    return model, network.num_features, None if patches is None else patches.patch_size[0]
+
+
+def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Module:
+    """timm's model with pretrained weights, its position table resized by timm to images of `size` (None: not asked to).
+
+    Args:
+        model: timm's name.
+        path: a file, or a folder with config.json and weights as timm's hub has it; None: the hub.
+
+    Raises:
+        FileNotFoundError: no weights there; the hub can't be reached.
+        ValueError: weights of another model.
+    """
+    import timm
+
+    options: dict[str, Any] = {} if size is None else dict(img_size=size)
+    if path is None:
+        if not timm.is_model_pretrained(model):
+            raise ValueError(f"timm has no pretrained weights of '{model}': set repa.teacher.path (--teacher-path)")
+        hub_id = timm.get_pretrained_cfg(model).hf_hub_id
+        obtain = f'`hf download {hub_id} --local-dir DIR` and set repa.teacher.path=DIR (--teacher-path DIR)'
+    else:
+        weights = _read(Path(path), model)
+        classifier = timm.get_pretrained_cfg(model).classifier
+        head = weights.get(f'{classifier}.weight')
+        options['num_classes'] = 0 if head is None else len(head)
+        overlay = dict(state_dict=weights, custom_load=False, num_classes=options['num_classes'])
+        options['pretrained_cfg_overlay'], obtain = overlay, 'give the weights of this model'
+    try:
+        network = timm.create_model(model, pretrained=True, **options)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise ValueError(f"'{path or 'the hub'}' does not fit teacher '{model}': {reason}: {obtain}") from error
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(f"the hub did not give the weights of teacher '{model}': {obtain} ({reason})") from error
+    network.reset_classifier(0)
+    return network
+
+
+def _read(path: Path, model: str) -> dict[str, Tensor]:
+    if not path.is_dir():
+        return read_weights(path)
+    config = path / 'config.json'
+    if config.is_file():
+        found = json.loads(config.read_text()).get('architecture', model)
+        if found != model.split('.')[0]:
+            raise ValueError(f"'{path}' holds timm's '{found}', the teacher is '{model}': name the one that it is")
+    if not (path / _FOLDER_FILE).is_file():
+        raise FileNotFoundError(f"'{path}' holds no {_FOLDER_FILE} of teacher '{model}'")
+    return read_weights(path / _FOLDER_FILE)
+
+
+def timm_normalization(network: nn.Module) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation, in [0, 255], that timm's model was trained with."""
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    return [255 * x for x in config['mean']], [255 * x for x in config['std']]
+
+
+def run_timm(network: Any, images: Tensor) -> Tensor:
+    """Patch tokens after the final norm [N, L, E], or the last map [N, E, h, w]."""
+    out: Tensor = network.forward_features(images)
+    if out.ndim == 3:
+        return out[:, getattr(network, 'num_prefix_tokens', 0) :]
+    return out.permute(0, 3, 1, 2) if str(getattr(network, 'output_fmt', 'NCHW')).endswith('NHWC') else out
+
+
+def load_backbone(backbone: dict, checkpoint: str | Path, prefix: str) -> nn.Module:
+    """A registered encoder with the weights of a checkpoint whose names begin with `prefix`, loaded strictly.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: weights of another encoder.
+    """
+    weights = {k[len(prefix) :]: v for k, v in read_weights(checkpoint).items() if k.startswith(prefix)}
+    if not weights:
+        raise ValueError(f"'{checkpoint}' has no weights '{prefix}…' for the teacher: set repa.teacher.prefix")
+    network = MODELS.build({**backbone, 'init_cfg': None})
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise ValueError(f"'{checkpoint}' does not fit the teacher's {backbone['type']}: {reason}") from error
+    return network
+
+
+def run_backbone(network: nn.Module, images: Tensor) -> Tensor:
+    """The last of its outputs."""
+    out = network(images)
+    return out[-1] if isinstance(out, tuple | list) else out
