@@ -3,16 +3,19 @@
 
     python tools/cache_latents.py write data/imagenet/train data/latents-224 --vae sd-f8d4 --img-size 224
     torchrun --nproc-per-node 8 tools/cache_latents.py write ...      # the same cache, byte for byte, sooner
+    python tools/cache_latents.py write data/imagenet/train data/latents-256 --img-size 256 --teacher dinov2-b    # for REPA
     python tools/cache_latents.py verify data/latents-224
     python tools/cache_latents.py info data/latents-224
 
-A `write` that was killed goes on where it stopped when the same command is run again.
+A `write` that was killed goes on where it stopped when the same command is run again. `--teacher` also adds an encoder's
+tokens to a cache that has none: the latents stay as they are.
 """
 
 import argparse
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
@@ -22,6 +25,7 @@ from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.storage import STORAGES, STORES
 from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
 from usp_mm.datasets.latent_cache.writer import write_cache
+from usp_mm.models.repa import Teacher, build_teacher
 from usp_mm.presets import VAES
 from usp_mm.vaes import build_codec
 
@@ -49,6 +53,12 @@ def parse_args() -> argparse.Namespace:
     write.add_argument(
         '--encode-dtype', default='float32', choices=ENCODE_DTYPES, help="the VAE's arithmetic (default: %(default)s)"
     )
+    write.add_argument(
+        '--teacher',
+        metavar='NAME',
+        help='cache the tokens of this encoder too: dinov2-b, any model of timm, or a config whose model.repa.teacher it is',
+    )
+    write.add_argument('--teacher-path', help="the teacher's weights, file or folder (default: the hub)")
     write.add_argument('--no-flip', action='store_true', help='leave out the mirrored images (validation)')
     write.add_argument(
         '--random-crops', type=int, default=0, metavar='K', help='K random resized crops in place of the centre crop'
@@ -94,8 +104,22 @@ def write(args: argparse.Namespace) -> int:
     if not Path(args.data).is_dir() and '://' not in args.data:
         raise FileNotFoundError(f"image folder '{args.data}' does not exist: give the folder that holds the class folders")
     codec = build_codec(args.vae, path=args.vae_path, dtype=ENCODE_DTYPES[args.encode_dtype])
-    write_cache(args.data, args.out, codec, spec, args.batch_size, args.workers, device)
+    teacher = load_teacher(args) if args.teacher else None
+    write_cache(args.data, args.out, codec, spec, args.batch_size, args.workers, device, teacher)
     return 0
+
+
+def load_teacher(args: argparse.Namespace) -> Teacher:
+    """The teacher of --teacher, in the arithmetic of --encode-dtype unless its config says another."""
+    from mmengine.config import Config
+
+    cfg: dict[str, Any] = dict(name=args.teacher)
+    if args.teacher.endswith('.py'):
+        found = (Config.fromfile(args.teacher).model.get('repa') or {}).get('teacher', 'dinov2-b')
+        cfg = dict(name=found) if isinstance(found, str) else dict(found)
+    if args.teacher_path is not None:
+        cfg['checkpoint' if 'backbone' in cfg else 'path'] = args.teacher_path
+    return build_teacher({'dtype': ENCODE_DTYPES[args.encode_dtype], **cfg}, args.img_size)
 
 
 def verify(args: argparse.Namespace) -> int:

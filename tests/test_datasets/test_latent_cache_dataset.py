@@ -145,10 +145,10 @@ def test_pickling_leaves_the_maps_behind(cache: Path) -> None:
     dataset = LatentCacheDataset(str(cache))
     before = len(pickle.dumps(dataset))
     dataset.__getitems__([EpochIndex(i) for i in range(50)])
-    assert len(dataset._maps) == 7
+    assert len(dataset._latents.maps) == 7
     assert len(pickle.dumps(dataset)) == before
     copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301
-    assert copy._maps == {}
+    assert copy._latents.maps == {}
     assert torch.equal(copy[33]['inputs'], dataset[33]['inputs'])
 
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.utils.data import Dataset
 
+from usp_mm.datasets import LatentCacheDataset
 from usp_mm.registry import HOOKS
 
 from .ema_hook import GeneratorEMAHook
@@ -18,7 +20,9 @@ class GeneratorCheckHook(Hook):
 
     Raises:
         ValueError: more classes in the data, the requests or the pictures than the generator has; an average that nothing
-            updates; validation or pictures with weights that there are not, or without the VAE.
+            updates; validation or pictures with weights that there are not, or without the VAE; a teacher (REPA) whose
+            weights, width or grid of tokens don't fit, or whose tokens were cached of another one.
+        FileNotFoundError: no weights of the teacher.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -28,6 +32,8 @@ class GeneratorCheckHook(Hook):
                 "model.ema is set, but nothing updates the average: add dict(type='GeneratorEMAHook') to the hooks"
             )
         self._check_loop(model, runner.train_loop)
+        if model.repa is not None:
+            _check_teacher(model, runner.train_loop.dataloader.dataset)
         if runner.val_loop is not None:
             self._check_loop(model, runner.val_loop)
             self._check_sampling(model, 'validation', [metric.sample_model for metric in _metrics(runner.val_loop)])
@@ -60,6 +66,30 @@ def _check_classes(model: nn.Module, where: str, found: int) -> None:
             f'{where} has {found} classes, the generator {model.denoiser.num_classes}: '
             'make model.denoiser.num_classes and the data, the requests for samples and the pictures agree'
         )
+
+
+def _check_teacher(model: nn.Module, dataset: Dataset) -> None:
+    """Compare the teacher with the tokens that were cached; without them, load it and try it."""
+    while not isinstance(dataset, LatentCacheDataset) and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    repa, cached = model.repa, isinstance(dataset, LatentCacheDataset)
+    if not (cached and dataset.teacher is not None):
+        if cached and not dataset.has_images:
+            raise ValueError(
+                f"model.repa needs what teacher '{repa.teacher.name}' sees beside the latents of '{dataset.folder}': set "
+                f"train_dataloader.dataset.teacher='{repa.teacher.name}' for tokens that were cached too "
+                "('tools/cache_latents.py write … --teacher'), or .images to the folder that it was written from"
+            )
+        repa.prepare(model.denoiser.pos_embed.device)
+        return
+    found, wanted = dataset.manifest['teacher'], dict(name=repa.teacher.name, dim=repa.teacher.dim, size=repa.teacher.size)
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise ValueError(
+                f"latent cache '{dataset.folder}' holds tokens of a teacher with {key}={found[key]!r}, model.repa.teacher has "
+                f'{value!r}: name the teacher that was cached, or cache this one'
+            )
+    repa.check_grid(tuple(found['grid']))
 
 
 def _metrics(loop: BaseLoop) -> Iterator[object]:

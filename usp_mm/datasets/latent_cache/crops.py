@@ -76,12 +76,23 @@ class CroppedImages(Dataset):
             image = load_image(fileio.join_path(self.root, str(self.paths[index])))
         except ValueError as error:
             return ValueError(str(error))
+        views = [np.asarray(self._crop(image, index, k)) for k in range(self.crops)]
+        return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
+
+    def view(self, index: int, k: int, flip: bool) -> Tensor:
+        """Crop k of sample `index`, or its mirror image: uint8[3, size, size].
+
+        Raises:
+            ValueError: the image can't be decoded.
+        """
+        image = self._crop(load_image(fileio.join_path(self.root, str(self.paths[index]))), index, k)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return (pixels.flip(-1) if flip else pixels).contiguous()
+
+    def _crop(self, image: Image.Image, index: int, k: int) -> Image.Image:
         if self.crop['mode'] == 'center':
-            views = [center_crop(image, self.size)]
-        else:
-            seeds = [derive_seed(self.crop['seed'], index, k) for k in range(self.crops)]
-            views = [random_crop(image, self.size, self.crop['scale'], seed) for seed in seeds]
-        return torch.from_numpy(np.stack([np.asarray(view) for view in views])).permute(0, 3, 1, 2).contiguous()
+            return center_crop(image, self.size)
+        return random_crop(image, self.size, self.crop['scale'], derive_seed(self.crop['seed'], index, k))
 
 
 def stack_or_error(items: list[Tensor | ValueError]) -> Tensor | ValueError:

@@ -16,8 +16,9 @@ from usp_mm.functional.random import uniform
 from usp_mm.registry import DATASETS
 
 from ..epoch_index import EpochIndex
+from .crops import CroppedImages
 from .manifest import LABELS, SAMPLES, WRITE_COMMAND, read_manifest
-from .shards import Shard, all_shards
+from .shards import Shard, ShardReader, all_shards, token_shards
 
 
 @DATASETS.register_module()
@@ -39,11 +40,15 @@ class LatentCacheDataset(BaseDataset):
         img_size: side of the encoded crops the cache must have, pixels.
         num_samples: images the cache must hold.
         flip: True, a random view; False, always the first (unflipped), as for validation.
+        teacher: name of the encoder whose tokens the cache holds too; a sample then has them of its view as
+            `teacher_tokens` [L, E], in the dtype that they are stored in.
+        images: the folder that the cache was written from; a sample then has its view's pixels as `images`,
+            uint8[3, img_size, img_size], RGB, decoded anew each time.
         metainfo: overrides of the meta information, such as class names.
 
     Raises:
         FileNotFoundError: no cache, or an incomplete one.
-        ValueError: the cache is another one than asked for, or a shard is missing or too short.
+        ValueError: the cache is another one than asked for, or a shard is missing or too short; an image can't be decoded.
     """
 
     _warned = False
@@ -57,6 +62,8 @@ class LatentCacheDataset(BaseDataset):
         num_samples: int | None = None,
         flip: bool = True,
         metainfo: dict | None = None,
+        teacher: str | None = None,
+        images: str | None = None,
     ) -> None:
         self.folder = Path(data_root).expanduser()
         self.manifest = read_manifest(self.folder)
@@ -64,11 +71,14 @@ class LatentCacheDataset(BaseDataset):
         self.flip = flip
         expected = dict(vae=vae, vae_weight_hash=vae_hash, image_size=img_size, num_samples=num_samples)
         self._check({key: value for key, value in expected.items() if value is not None})
-        shards = all_shards(self.folder, self.manifest)
-        self._check_files(shards)
-        self.storage = shards[0].storage
-        self._paths = [shard.path for shard in shards]
-        self._maps: dict[int, np.ndarray] = {}
+        shards, tokens = all_shards(self.folder, self.manifest), []
+        if teacher is not None:
+            self._check_teacher(teacher)
+            tokens = token_shards(self.folder, self.manifest)
+        self._check_files([*shards, *tokens])
+        self._latents = ShardReader(shards, self.manifest)
+        self._tokens = ShardReader(tokens, self.manifest) if tokens else None
+        self.teacher, self._images = teacher, None if images is None else self._open_images(images)
         self._labels = torch.from_numpy(np.load(self.folder / LABELS, allow_pickle=False))
         self._rows = np.arange(self.manifest['num_samples'])  # what `get_subset_` narrows
         classes = self.manifest.get('classes')
@@ -94,6 +104,24 @@ class LatentCacheDataset(BaseDataset):
                 f"latent cache '{self.folder}' holds one view of each image, so flip=True has nothing to choose: set flip=False"
             )
 
+    def _check_teacher(self, teacher: str) -> None:
+        found = (self.manifest.get('teacher') or {}).get('name')
+        if found != teacher:
+            holds = 'no tokens of a teacher' if found is None else f"the tokens of teacher '{found}'"
+            raise ValueError(
+                f"latent cache '{self.folder}' holds {holds}, the config asks for '{teacher}': "
+                f"add them with '{WRITE_COMMAND} … --teacher {teacher}'"
+            )
+
+    def _open_images(self, root: str) -> CroppedImages:
+        paths = self.image_paths()
+        first = Path(root).expanduser() / paths[0]
+        if '://' not in root and not first.is_file():
+            raise FileNotFoundError(
+                f"no '{first}', the first image of latent cache '{self.folder}': give the folder that it was written from"
+            )
+        return CroppedImages(root, paths, self.manifest['image_size'], self.manifest['crop'], self.manifest['crops'])
+
     def _check_files(self, shards: list[Shard]) -> None:
         sizes = {shard.path: shard.path.stat().st_size if shard.path.is_file() else -1 for shard in shards}
         bad = [shard.path.name for shard in shards if sizes[shard.path] != shard.num_bytes]
@@ -103,15 +131,17 @@ class LatentCacheDataset(BaseDataset):
                 f"run the same '{WRITE_COMMAND}' command again to redo them"
             )
 
+    @property
+    def has_images(self) -> bool:
+        """Whether samples come with their pixels."""
+        return self._images is not None
+
     def full_init(self) -> None:
         """Nothing is left to initialise."""
         self._fully_initialized = True
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__, _maps={})
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
@@ -126,7 +156,8 @@ class LatentCacheDataset(BaseDataset):
             )
         samples = [self._normalised(index) for index in indices]
         rows = self._rows[np.array(samples, dtype=np.int64)]
-        inputs = self.storage.decode(self._gather(rows, self._views(samples, rows)))
+        views = self._views(samples, rows)
+        inputs = self._latents(rows, views)
         labels = self._labels[torch.from_numpy(rows)].unsqueeze(1)
         labelled = self.CLASSES is not None
         batch = []
@@ -136,7 +167,21 @@ class LatentCacheDataset(BaseDataset):
             if labelled:
                 sample.set_field(label, 'gt_label', dtype=Tensor)
             batch.append(dict(inputs=moments, data_samples=sample))
+        for key, values in self._beside(rows, views).items():
+            for sample, value in zip(batch, values, strict=True):
+                sample[key] = value
         return batch
+
+    def _beside(self, rows: np.ndarray, views: np.ndarray) -> dict[str, Sequence[Tensor]]:
+        """What goes with the latents of these samples and views."""
+        beside: dict[str, Sequence[Tensor]] = {}
+        if self._tokens is not None:
+            beside['teacher_tokens'] = self._tokens(rows, views).unbind()
+        if self._images is not None:
+            crops, flips = np.divmod(views, 2) if self.manifest['flip'] else (views, np.zeros_like(views))
+            pairs = zip(rows.tolist(), crops.tolist(), flips.tolist(), strict=True)
+            beside['images'] = [self._images.view(row, crop, bool(flip)) for row, crop, flip in pairs]
+        return beside
 
     def _normalised(self, index: int) -> int:
         num = len(self)
@@ -159,26 +204,6 @@ class LatentCacheDataset(BaseDataset):
         if flipped:
             views = 2 * views + (uniform(samples, epochs, 1, seed=seed, stream='flip')[:, 0] < 0.5).numpy()
         return views
-
-    def _gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
-        """record[N] of the given samples and views."""
-        shards, places = np.divmod(rows, self.manifest['shard_size'])
-        places = places * self.num_views + views
-        touched = np.unique(shards).tolist()
-        if len(touched) == 1:
-            return self._map(touched[0])[places].view(self.storage.record)
-        records = np.empty(len(rows), np.dtype((np.void, self.storage.record.itemsize)))
-        for shard in touched:
-            chosen = shards == shard
-            records[chosen] = self._map(shard)[places[chosen]]
-        return records.view(self.storage.record)
-
-    def _map(self, shard: int) -> np.ndarray:
-        """bytes[samples * views] of a shard: records as plain bytes, since NumPy copies structured ones field by field."""
-        if shard not in self._maps:
-            records = np.load(self._paths[shard], mmap_mode='r', allow_pickle=False)
-            self._maps[shard] = np.asarray(records).reshape(-1).view(np.dtype((np.void, records.dtype.itemsize)))
-        return self._maps[shard]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Index, class and relative image path of a sample."""

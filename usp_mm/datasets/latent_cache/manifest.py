@@ -6,6 +6,7 @@ samples.txt       relative path of each image, one a line
 labels.npy        int64[N], class numbers (-1 in a folder without classes)
 shard-00000.npy   record[n, views], see `MomentStorage`
 shard-00000.json  its count, bytes, SHA-256 and sums of the latents
+teacher-00000.npy, .json  of a cache with a teacher's tokens: record[n, views], see `TokenStorage`, of the same images
 """
 
 import json
@@ -34,7 +35,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     Returns:
         Among others `vae`, `vae_weight_hash`, `scale`, `image_size`, `dtype`, `num_samples`, `classes`, `shards` and
         `latent_mean`, `latent_std`: per-channel lists over the unscaled latents, all views included; with stored
-        log-variances the deviation is that of posterior samples.
+        log-variances the deviation is that of posterior samples. With a teacher's tokens also `teacher` (name, dim, size,
+        grid, dtype, weight_hash and stored, the dtype on disk) and `teacher_shards`.
 
     Raises:
         FileNotFoundError: no cache there, or one that is not finished.
@@ -79,6 +81,6 @@ def shard_counts(plan: dict[str, Any]) -> list[int]:
     return [min(size, num - start) for start in range(0, num, size)]
 
 
-def shard_name(number: int) -> str:
-    """File name of a shard."""
-    return f'shard-{number:05d}.npy'
+def shard_name(number: int, kind: str = 'shard') -> str:
+    """File name of a shard of latents, or of another kind."""
+    return f'{kind}-{number:05d}.npy'

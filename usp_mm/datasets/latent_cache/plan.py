@@ -5,9 +5,10 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from mmengine.logging import MMLogger
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from usp_mm.vaes import LatentCodec
 
 from ..folder import FolderScan, scan_image_folder
 from .manifest import FORMAT_VERSION, LABELS, MANIFEST, PLAN, SAMPLES, WRITE_COMMAND, read_plan
-from .shards import all_shards, latent_statistics
+from .shards import all_shards, latent_statistics, token_shards
 from .storage import MomentStorage
 
 
@@ -74,7 +75,22 @@ class CacheSpec:
         return [name + flip for name in crops for flip in (['', ', flipped'] if self.flip else [''])]
 
 
-def prepare(data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec) -> tuple[dict[str, Any], bool]:
+class TokenEncoder(Protocol):
+    """What a cache needs of a teacher."""
+
+    def to(self, device: torch.device | str) -> 'TokenEncoder':
+        """Move it."""
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """[N, 3, H, W], RGB in [0, 255] -> float32[N, L, E]."""
+
+    def facts(self) -> dict[str, Any]:
+        """name, dim, size, grid, dtype, weight_hash."""
+
+
+def prepare(
+    data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec, teacher: TokenEncoder | None = None
+) -> tuple[dict[str, Any], bool]:
     """Check everything that can be checked beforehand and write plan.json, samples.txt and labels.npy.
 
     Returns:
@@ -89,10 +105,13 @@ def prepare(data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec) -> t
     if not os.path.relpath(out.resolve(), Path(data_root).resolve()).startswith('..'):
         raise ValueError(f"the cache folder '{out}' lies in the image folder '{data_root}': choose a place outside")
     plan, files = make_plan(scan_image_folder(data_root), codec, spec)
+    if teacher is not None:
+        plan['teacher'] = dict(teacher.facts(), stored=spec.dtype.removesuffix('-full'))
     begun = read_plan(out)
     if begun is not None:
-        _check_same(begun, plan, out)
-    shards = all_shards(out, plan)
+        added = {} if 'teacher' in begun or teacher is None else dict(teacher=plan['teacher'])
+        _check_same({**begun, **added}, plan, out)
+    shards = all_shards(out, plan) + token_shards(out, plan)
     missing = sum(shard.num_bytes for shard in shards if not shard.is_whole())
     if not missing and (out / MANIFEST).is_file():
         return plan, True
@@ -165,15 +184,21 @@ def finish(out: Path, plan: dict[str, Any]) -> None:
     Raises:
         OSError: one isn't.
     """
-    shards = all_shards(out, plan)
-    missing = [shard.path.name for shard in shards if not shard.is_whole()]
+    shards, tokens = all_shards(out, plan), token_shards(out, plan)
+    missing = [shard.path.name for shard in shards + tokens if not shard.is_whole()]
     missing += [name for name in (SAMPLES, LABELS) if not (out / name).is_file()]
     if missing:
         raise OSError(f"{', '.join(missing)} of '{out}' vanished while others were written: run '{WRITE_COMMAND}' again")
     summaries = [shard.summary() for shard in shards]
     mean, std = latent_statistics(summaries, len(plan['views']) * plan['latent_size'] ** 2)
-    entries = [{key: summary[key] for key in ('file', 'count', 'bytes', 'sha256')} for summary in summaries]
-    write_json(out / MANIFEST, dict(plan, latent_mean=mean, latent_std=std, shards=entries))
+    manifest = dict(plan, latent_mean=mean, latent_std=std, shards=_entries(summaries))
+    if tokens:
+        manifest['teacher_shards'] = _entries([shard.summary() for shard in tokens])
+    write_json(out / MANIFEST, manifest)
+
+
+def _entries(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: summary[key] for key in ('file', 'count', 'bytes', 'sha256')} for summary in summaries]
 
 
 def _check_same(begun: dict[str, Any], plan: dict[str, Any], out: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,22 +14,32 @@ from torch import Tensor
 from usp_mm.files import write_json, write_whole
 
 from .manifest import load_json, shard_counts, shard_name
-from .storage import LOGVAR_MAX, LOGVAR_MIN, MomentStorage
+from .storage import LOGVAR_MAX, LOGVAR_MIN, MomentStorage, TokenStorage
 
 _SIDECAR_KEYS = dict(file=str, count=int, bytes=int, sha256=str, latent_sum=list, latent_square_sum=list)
 
 
 class Shard:
-    """Shard `number` of the cache in `folder` that is written by `plan` (or a manifest)."""
+    """Shard `number` of the latents in `folder` that are written by `plan` (or a manifest)."""
+
+    kind, sidecar_keys = 'shard', _SIDECAR_KEYS
 
     def __init__(self, folder: Path, plan: dict[str, Any], number: int) -> None:
-        self.path = folder / shard_name(number)
+        self.path = folder / shard_name(number, self.kind)
         self.sidecar = self.path.with_suffix('.json')
         self.start = number * plan['shard_size']
         self.count = shard_counts(plan)[number]
-        self.storage = MomentStorage(plan['dtype'], plan['store'], plan['channels'], plan['latent_size'])
+        self.storage: Any = self.make_storage(plan)
         self.header = _npy_header(self.storage.record, (self.count, len(plan['views'])))
         self.num_bytes = len(self.header) + self.count * len(plan['views']) * self.storage.record.itemsize
+
+    def make_storage(self, plan: dict[str, Any]) -> MomentStorage | TokenStorage:
+        """How its views lie on disk."""
+        return MomentStorage(plan['dtype'], plan['store'], plan['channels'], plan['latent_size'])
+
+    def open_writer(self, file: BinaryIO) -> 'ShardWriter':
+        """What appends views to its file."""
+        return ShardWriter(file, self.storage)
 
     def is_whole(self) -> bool:
         """Whether it was finished and has its full size (its bytes are not read)."""
@@ -37,29 +47,47 @@ class Shard:
 
     def summary(self) -> dict[str, Any]:
         """What was noted when it was finished."""
-        return load_json(self.sidecar, _SIDECAR_KEYS)
+        return load_json(self.sidecar, self.sidecar_keys)
 
     @contextmanager
     def writer(self) -> Iterator['ShardWriter']:
         """Fill the shard front to back; it and its sidecar appear when the block ends without an error."""
         self.sidecar.unlink(missing_ok=True)
         with write_whole(self.path) as file:
-            writer = ShardWriter(file, self.storage)
+            writer = self.open_writer(file)
             writer.append(self.header)
             yield writer
             assert writer.count == self.count, f'{writer.count} samples written to a shard of {self.count}'
         write_json(self.sidecar, dict(file=self.path.name, count=self.count, bytes=self.num_bytes, **writer.summary()))
 
 
+class TokenShard(Shard):
+    """The teacher's tokens of the images of `Shard` number `number`."""
+
+    kind, sidecar_keys = 'teacher', dict(file=str, count=int, bytes=int, sha256=str)
+
+    def make_storage(self, plan: dict[str, Any]) -> TokenStorage:
+        teacher = plan['teacher']
+        return TokenStorage(teacher['stored'], teacher['grid'], teacher['dim'])
+
+    def open_writer(self, file: BinaryIO) -> 'ShardWriter':
+        return TokenWriter(file, self.storage)
+
+
 def all_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
-    """Every shard of a plan (or manifest)."""
+    """Every shard of latents of a plan (or manifest)."""
     return [Shard(folder, plan, number) for number in range(len(shard_counts(plan)))]
+
+
+def token_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
+    """Every shard of a teacher's tokens; none without a teacher."""
+    return [TokenShard(folder, plan, number) for number in range(len(shard_counts(plan)))] if plan.get('teacher') else []
 
 
 class ShardWriter:
     """Appends samples to an open shard and sums up what it writes."""
 
-    def __init__(self, file: BinaryIO, storage: MomentStorage) -> None:
+    def __init__(self, file: BinaryIO, storage: Any) -> None:
         self.file, self.storage, self.digest, self.count = file, storage, hashlib.sha256(), 0
         self.sums: list[np.ndarray] = []
 
@@ -78,6 +106,59 @@ class ShardWriter:
         """Checksum, and sums over all samples that do not depend on how they came in batches (they are exact)."""
         first, second = ([math.fsum(column) for column in part] for part in np.concatenate(self.sums).transpose(1, 2, 0))
         return dict(sha256=self.digest.hexdigest(), latent_sum=first, latent_square_sum=second)
+
+
+class TokenWriter(ShardWriter):
+    """Appends a teacher's tokens."""
+
+    def write(self, tokens: Tensor) -> None:
+        """Append samples: float32[N, views, L, E], on the CPU."""
+        self.count += len(tokens)
+        self.append(self.storage.encode(tokens.flatten(0, 1)).tobytes())
+
+    def summary(self) -> dict[str, Any]:
+        return dict(sha256=self.digest.hexdigest())
+
+
+class ShardReader:
+    """Records of any samples and views of shards, which are mapped into memory on first use and never pickled.
+
+    Args:
+        shards: of one kind.
+        plan: or manifest.
+    """
+
+    def __init__(self, shards: Sequence[Shard], plan: dict[str, Any]) -> None:
+        self.paths, self.storage = [shard.path for shard in shards], shards[0].storage
+        self.shard_size, self.num_views = plan['shard_size'], len(plan['views'])
+        self.maps: dict[int, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__, maps={})
+
+    def __call__(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+        """int64[N] samples, int64[N] views -> what their storage makes of their records."""
+        tensor: Tensor = self.storage.decode(self._gather(rows, views))
+        return tensor
+
+    def _gather(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        shards, places = np.divmod(rows, self.shard_size)
+        places = places * self.num_views + views
+        touched = np.unique(shards).tolist()
+        if len(touched) == 1:
+            return self._map(touched[0])[places].view(self.storage.record)
+        records = np.empty(len(rows), np.dtype((np.void, self.storage.record.itemsize)))
+        for shard in touched:
+            chosen = shards == shard
+            records[chosen] = self._map(shard)[places[chosen]]
+        return records.view(self.storage.record)
+
+    def _map(self, shard: int) -> np.ndarray:
+        """bytes[samples * views] of a shard: records as plain bytes, since NumPy copies structured ones field by field."""
+        if shard not in self.maps:
+            records = np.load(self.paths[shard], mmap_mode='r', allow_pickle=False)
+            self.maps[shard] = np.asarray(records).reshape(-1).view(np.dtype((np.void, records.dtype.itemsize)))
+        return self.maps[shard]
 
 
 def latent_statistics(summaries: Iterable[dict[str, Any]], numbers_a_sample: int) -> tuple[list[float], list[float]]:

@@ -1,4 +1,6 @@
-"""How the posterior moments of a view lie on disk: one fixed-size record."""
+"""How the posterior moments of a view, and a teacher's tokens of it, lie on disk: one fixed-size record each."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -97,6 +99,36 @@ class MomentStorage:
                 low, step = torch.from_numpy(records['logvar_range'])[..., None, None].unbind(2)
                 part.mul_(step).add_(low)
         return moments
+
+
+class TokenStorage:
+    """A teacher's tokens float32[N, L, E] to records and back, rounded to a dtype.
+
+    Args:
+        dtype: 'float16', 'bfloat16' or 'float32'.
+        grid: (h, w) with L = h·w.
+        dim: E.
+    """
+
+    def __init__(self, dtype: str, grid: Sequence[int], dim: int) -> None:
+        self.dtype = dtype
+        self.record = np.dtype([('tokens', _NUMPY[dtype], (grid[0] * grid[1], dim))], align=True)
+
+    def unstorable(self, tokens: Tensor) -> Tensor:
+        """bool[N]: which tokens are NaN or infinite, or become so when stored."""
+        return ~tokens.to(getattr(torch, self.dtype)).flatten(1).isfinite().all(1)
+
+    def encode(self, tokens: Tensor) -> np.ndarray:
+        """float32[N, L, E] on the CPU -> record[N]."""
+        records = np.zeros(len(tokens), self.record)
+        stored = tokens.to(getattr(torch, self.dtype))
+        records['tokens'] = (stored.view(torch.int16) if self.dtype == 'bfloat16' else stored).numpy()
+        return records
+
+    def decode(self, records: np.ndarray) -> Tensor:
+        """record[N] -> [N, L, E] in the dtype stored: half the way to the device of float32."""
+        stored = torch.from_numpy(np.ascontiguousarray(records['tokens']))
+        return stored.view(torch.bfloat16) if self.dtype == 'bfloat16' else stored
 
 
 def _quantise(logvar: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ def verify_cache(folder: str | Path, delete_bad: bool = False) -> dict[str, str]
     folder = Path(folder)
     manifest = read_manifest(folder)
     expected = {SAMPLES: manifest['samples_sha256'], LABELS: manifest['labels_sha256']}
-    expected |= {shard['file']: shard['sha256'] for shard in manifest['shards']}
+    expected |= {shard['file']: shard['sha256'] for shard in manifest['shards'] + manifest.get('teacher_shards', [])}
     bad = {}
     for name, digest in tqdm(expected.items(), unit='file', desc='verifying'):
         if problem := _problem(folder / name, digest):
@@ -47,12 +47,13 @@ def _problem(path: Path, digest: str) -> str | None:
 def describe_cache(folder: str | Path) -> dict[str, Any]:
     """The manifest without its long lists, and what the cache takes on disk."""
     manifest = read_manifest(folder)
-    total = sum(shard['bytes'] for shard in manifest['shards'])
-    summary = {key: value for key, value in manifest.items() if key not in ('shards', 'classes')}
+    total, tokens = (sum(shard['bytes'] for shard in manifest.get(key, [])) for key in ('shards', 'teacher_shards'))
+    summary = {key: value for key, value in manifest.items() if key not in ('shards', 'teacher_shards', 'classes')}
     return dict(
         summary,
         classes=len(manifest['classes'] or []),
         shards=len(manifest['shards']),
         total_bytes=total,
         bytes_per_image=total / manifest['num_samples'],
+        **(dict(teacher_bytes=tokens) if tokens else {}),
     )

@@ -1,7 +1,9 @@
 """Encode a folder of images into a latent cache, alone or as one of several processes."""
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from usp_mm.vaes import LatentCodec
 from ..rank0 import decide_on_rank0, run_on_rank0
 from .crops import CroppedImages, stack_or_error
 from .manifest import LOCK, SAMPLES
-from .plan import CacheSpec, finish, prepare
-from .shards import Shard, all_shards
+from .plan import CacheSpec, TokenEncoder, finish, prepare
+from .shards import Shard, all_shards, token_shards
 
 
 def write_cache(
@@ -31,6 +33,7 @@ def write_cache(
     batch_size: int = 64,
     num_workers: int = 2,
     device: str = 'cpu',
+    teacher: TokenEncoder | None = None,
 ) -> dict[str, Any]:
     """Write the latent cache of an image folder, or what is missing of it.
 
@@ -46,7 +49,8 @@ def write_cache(
         spec: what to cache.
         batch_size: images decoded and sent to the device at a time.
         num_workers: processes that decode images.
-        device: of the VAE.
+        device: of the VAE and the teacher.
+        teacher: whose tokens of every view to cache too; also in a cache that has none yet.
 
     Returns:
         The plan, whose keys are in the manifest too.
@@ -61,17 +65,22 @@ def write_cache(
     rank, world_size = get_dist_info()
     logger = MMLogger.get_current_instance()
     with ExitStack() as held:
-        plan, complete = decide_on_rank0(lambda: _begin(held, data_root, out, codec, spec))
+        plan, complete = decide_on_rank0(lambda: _begin(held, data_root, out, codec, spec, teacher))
         if complete:
             logger.info(f"latent cache '{out}' is complete already: nothing to do")
             return plan
-        shards = all_shards(out, plan)
-        mine = [shard for shard in shards[rank::world_size] if not shard.is_whole()]
+        shards, tokens = all_shards(out, plan), token_shards(out, plan)
+        mine, my_tokens = ([s for s in kind[rank::world_size] if not s.is_whole()] for kind in (shards, tokens))
         if rank == 0 and len(shards) < world_size:
             logger.warning(f'{len(shards)} shards occupy only as many of {world_size} processes: use a smaller shard size')
-        held.enter_context(explain_full_disk(out, lambda: sum(shard.num_bytes for shard in mine if not shard.is_whole())))
+        held.enter_context(explain_full_disk(out, lambda: sum(s.num_bytes for s in mine + my_tokens if not s.is_whole())))
         with tf32(spec.encode_dtype == 'tf32'):
-            _write_shards(mine, plan, data_root, codec.to(device), batch_size, num_workers, show=rank == 0)
+            codec.to(device)
+            work = partial(_write_shards, plan=plan, data_root=data_root, batch_size=batch_size, num_workers=num_workers)
+            work(mine, lambda images: encode_views(codec, images, plan['flip'], plan['encode_batch_size']), show=rank == 0)
+            if teacher is not None:
+                encode = partial(teacher_views, teacher.to(device), device)
+                work(my_tokens, lambda images: encode(images, plan['flip'], plan['encode_batch_size']), show=rank == 0)
         barrier()
         run_on_rank0(lambda: finish(out, plan))
     if rank == 0:
@@ -80,9 +89,11 @@ def write_cache(
     return plan
 
 
-def _begin(held: ExitStack, data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec) -> tuple[dict[str, Any], bool]:
+def _begin(
+    held: ExitStack, data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec, teacher: TokenEncoder | None
+) -> tuple[dict[str, Any], bool]:
     """`prepare`, and lock a cache that is not complete until `held` closes."""
-    plan, complete = prepare(data_root, out, codec, spec)
+    plan, complete = prepare(data_root, out, codec, spec, teacher)
     if not complete:
         taken = f"another process is writing latent cache '{out}': wait for it or stop it"
         held.enter_context(locked(out / LOCK, taken))
@@ -90,7 +101,13 @@ def _begin(held: ExitStack, data_root: str, out: Path, codec: LatentCodec, spec:
 
 
 def _write_shards(
-    shards: list[Shard], plan: dict[str, Any], data_root: str, codec: LatentCodec, batch_size: int, num_workers: int, show: bool
+    shards: list[Shard],
+    encode: Callable[[Tensor], Tensor],
+    plan: dict[str, Any],
+    data_root: str,
+    batch_size: int,
+    num_workers: int,
+    show: bool,
 ) -> None:
     if not shards:
         return
@@ -107,7 +124,8 @@ def _write_shards(
         collate_fn=stack_or_error,
     )
     batches = iter(loader)
-    with tqdm(total=sum(shard.count for shard in shards), unit='img', disable=not show, desc='encoding') as progress:
+    total, what = sum(shard.count for shard in shards), 'encoding' if shards[0].kind == 'shard' else 'teacher'
+    with tqdm(total=total, unit='img', disable=not show, desc=what) as progress:
         for shard in shards:
             start = shard.start
             with shard.writer() as writer:
@@ -115,9 +133,9 @@ def _write_shards(
                     images = next(batches)
                     if isinstance(images, ValueError):
                         raise images
-                    moments = encode_views(codec, images, plan['flip'], plan['encode_batch_size'])
-                    _check_storable(moments, shard, paths[start : start + len(images)], plan)
-                    writer.write(moments)
+                    views = encode(images)
+                    _check_storable(views, shard, paths[start : start + len(images)], plan)
+                    writer.write(views)
                     start += len(images)
                     progress.update(len(images))
 
@@ -134,33 +152,42 @@ def encode_views(codec: LatentCodec, images: Tensor, flip: bool, encode_batch_si
     Returns:
         float32[N, V, 2C, h, w] on the CPU.
     """
+    return _views(lambda chunk: codec.encode((chunk.float() - 127.5) / 127.5), images.to(codec.device), flip, encode_batch_size)
+
+
+def teacher_views(
+    teacher: TokenEncoder, device: torch.device | str, images: Tensor, flip: bool, encode_batch_size: int
+) -> Tensor:
+    """A teacher's tokens of the views of `encode_views`: uint8[N, K, 3, H, W] -> float32[N, V, L, E] on the CPU."""
+    return _views(teacher.tokens, images.to(device), flip, encode_batch_size)
+
+
+def _views(encode: Callable[[Tensor], Tensor], images: Tensor, flip: bool, batch_size: int) -> Tensor:
     views = []
     for crop in images.unbind(1):
-        pixels = (crop.to(codec.device).float() - 127.5) / 127.5
-        for view in [pixels, pixels.flip(-1)] if flip else [pixels]:
-            views.append(
-                torch.cat([_encode_filled(codec, chunk, encode_batch_size) for chunk in view.split(encode_batch_size)])
-            )
+        for view in [crop, crop.flip(-1)] if flip else [crop]:
+            views.append(torch.cat([_encode_filled(encode, chunk, batch_size) for chunk in view.split(batch_size)]))
     return torch.stack(views, dim=1).cpu()
 
 
-def _encode_filled(codec: LatentCodec, images: Tensor, batch_size: int) -> Tensor:
-    """Moments of at most `batch_size` images, from a call with exactly as many."""
+def _encode_filled(encode: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
+    """What `encode` makes of at most `batch_size` images, from a call with exactly as many."""
     filling = images[-1:].expand(batch_size - len(images), -1, -1, -1)
-    return codec.encode(torch.cat([images, filling]))[: len(images)]
+    return encode(torch.cat([images, filling]))[: len(images)]
 
 
-def _check_storable(moments: Tensor, shard: Shard, paths: list[str], plan: dict[str, Any]) -> None:
-    bad = shard.storage.unstorable(moments.flatten(0, 1)).view(len(paths), -1).any(1)
+def _check_storable(values: Tensor, shard: Shard, paths: list[str], plan: dict[str, Any]) -> None:
+    bad = shard.storage.unstorable(values.flatten(0, 1)).view(len(paths), -1).any(1)
     if not bad.any():
         return
     first = int(bad.int().argmax())
-    if not moments[first].isfinite().all():
+    what, by = ('latent', 'VAE') if shard.kind == 'shard' else ('teacher token', 'teacher')
+    if not values[first].isfinite().all():
         raise ValueError(
-            f"the latent of image '{paths[first]}' is not finite: check the image and the VAE's weights, "
+            f"the {what} of image '{paths[first]}' is not finite: check the image and the {by}'s weights, "
             f'or encode in a wider dtype than {plan["encode_dtype"]}'
         )
     raise ValueError(
-        f"the latent of image '{paths[first]}' reaches {moments[first].abs().max():.4g}, "
+        f"the {what} of image '{paths[first]}' reaches {values[first].abs().max():.4g}, "
         f'beyond the range of dtype {plan["dtype"]}: write the cache in bfloat16 or float32'
     )
