@@ -2,6 +2,7 @@
 
 from mmengine.config import Config
 from small_world import ARCH, ROOT, SmallWorld
+from teacher_files import MODEL
 
 #: The configs, relative to the project.
 GENERATION = sorted(path.relative_to(ROOT) for model in ('dit', 'sit') for path in (ROOT / 'configs' / model).glob('*.py'))
@@ -34,14 +35,31 @@ def _shrink_model(world: SmallWorld, model: Config, preset: dict) -> None:
         denoiser.init_cfg.checkpoint = world.encoder(encoder, source)
         if 'keep_layers' in denoiser.init_cfg:
             denoiser.init_cfg.keep_layers = 1
+    if 'repa' in model:
+        _shrink_repa(world, model.repa, preset)
     model.sampler.num_steps = 2
+
+
+def _shrink_repa(world: SmallWorld, repa: Config, preset: dict) -> None:
+    repa.update(depth=1, hidden_dims=16)
+    if isinstance(repa.teacher, str):
+        repa.teacher = dict(name=MODEL, path=world.teacher())
+    else:
+        backbone = repa.teacher.backbone
+        backbone.update(arch=dict(ARCH), codec=dict(path=preset['vae_path']))
+        repa.teacher.update(checkpoint=world.encoder(backbone, preset['vae']), dim=ARCH['embed_dims'])
 
 
 def _shrink_data(world: SmallWorld, cfg: Config, preset: dict) -> None:
     loader = cfg.train_dataloader
     loader.update(batch_size=4, num_workers=0, persistent_workers=False)
     if loader.dataset.type == 'LatentCacheDataset':
-        loader.dataset.data_root = world.cache(preset['vae'], IMG_SIZE, loader.dataset.flip)
+        dataset, teacher = loader.dataset, loader.dataset.get('teacher')
+        dataset.data_root = world.cache(preset['vae'], IMG_SIZE, dataset.flip, teacher is not None)
+        if teacher is not None:
+            dataset.teacher = MODEL
+        if dataset.get('images') is not None:
+            dataset.images = str(world.images / 'train')
     else:
         loader.dataset.update(data_root=str(world.images), serialize_data=False)
         crop = next(step for step in loader.dataset.pipeline if step.type == 'ADMCenterCrop')

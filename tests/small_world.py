@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from teacher_files import MODEL, teacher_folder
 
 ROOT = Path(__file__).parent.parent
 ARCH = dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
@@ -60,17 +61,25 @@ class SmallWorld:
             return dict(vae=name, vae_path=str(self.kl16_file))
         return dict(vae='tiny', vae_path=str(self.tiny_vae_folder))
 
-    def cache(self, vae: str, img_size: int, flip: bool = True) -> str:
-        """A latent cache of the training images."""
+    def teacher(self) -> str:
+        """A folder of a small teacher's weights (REPA)."""
+        folder = self.folder / 'teacher'
+        return str(folder if folder.exists() else teacher_folder(folder))
+
+    def cache(self, vae: str, img_size: int, flip: bool = True, with_teacher: bool = False) -> str:
+        """A latent cache of the training images, with the tokens of `teacher()` if asked for."""
         from usp_mm.datasets.latent_cache.plan import CacheSpec
         from usp_mm.datasets.latent_cache.writer import write_cache
+        from usp_mm.models.repa import build_teacher
         from usp_mm.vaes import build_codec
 
         preset = self.vae_of(vae)
-        out = self.folder / f'latents-{preset["vae"]}-{img_size}-{flip}'
+        out = self.folder / f'latents-{preset["vae"]}-{img_size}-{flip}{"-teacher" * with_teacher}'
         if not out.exists():
             codec = build_codec(preset['vae'], path=preset['vae_path'])
-            write_cache(str(self.images / 'train'), out, codec, CacheSpec(img_size, flip=flip), num_workers=0)
+            teacher = build_teacher(dict(name=MODEL, path=self.teacher()), img_size) if with_teacher else None
+            spec = CacheSpec(img_size, flip=flip)
+            write_cache(str(self.images / 'train'), out, codec, spec, num_workers=0, teacher=teacher)
         return str(out)
 
     def encoder(self, backbone: dict, vae: str) -> str:

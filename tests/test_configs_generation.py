@@ -17,12 +17,13 @@ NAME = re.compile(
     r'_(?P<gpus>\d+)xb(?P<batch>\d+)(?P<amp>-amp)?-(?P<steps>\d+)k_(?P<data>in1k|digits)(?:-(?P<px>\d+)px)?(?P<latents>-latents)?'
 )
 #: What the other configs have, and a variant's name says it has otherwise.
-COMMON = dict(scale=1.0, sampler=None, vae='sd-f8d4', gate_bias=0.0, keep_layers=None, load_norms=True, block='plain')
+COMMON = dict(scale=1.0, sampler=None, vae='sd-f8d4', gate_bias=0.0, keep_layers=None, load_norms=True, block='plain', repa=None)
 VARIANTS = {
     'cfg': dict(scale=1.5),
     'ode': dict(sampler='ODESampler'),
     'noaffine': dict(load_norms=False),
     'gate1': dict(gate_bias=1.0),
+    'repa': dict(repa=('dinov2-b', 8, 0.5)),
     **{f'rand{n}': dict(keep_layers=12 - n) for n in (2, 4, 6)},
     **{vae: dict(vae=vae) for vae in ('sd-f8d4-mse', 'kl-f16d16', 'va-f16d32')},
     'va-f16d32-cfg': dict(vae='va-f16d32', scale=10.0),
@@ -83,7 +84,7 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
     lightning = 'lightning' in (name['variant'] or '')
     plain = name['variant'] == 'noaffine' or (init is None and name['data'] != 'digits' and not lightning)
     assert model.denoiser.get('norm_affine', True) == (not plain)
-    init = init or {}
+    init, repa = init or {}, model.get('repa')
     found = dict(
         scale=model.guidance.scale,
         sampler=None if model.sampler.type in ('AncestralSampler', 'SDESampler') else model.sampler.type,
@@ -92,8 +93,12 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
         keep_layers=init.get('keep_layers'),
         load_norms=init.get('load_norms', True),
         block=model.denoiser.get('block', 'plain'),
+        repa=(repa.teacher, repa.depth, repa.get('weight', 0.5)) if repa else None,
     )
     data = dict(vae='tiny') if name['data'] == 'digits' else {}
+    if name['data'] == 'digits' and repa:
+        data['repa'] = (repa.teacher, 2, 0.5)
+        assert repa.teacher.name == 'usp-digits'
     recipe = dict(sampler='ODESampler') if lightning or path in TABLE_3 else {}
     assert found == {**COMMON, **VARIANTS.get(name['variant'], {}), **data, **recipe}
     assert name['variant'] is None or name['variant'] in VARIANTS
@@ -158,6 +163,8 @@ def test_trains_samples_scores_and_saves(path, small_world, tmp_path):
     assert torch.isfinite(torch.tensor([records['loss'], records['Feature/FD']])).all()
     assert len(list(tmp_path.glob('*/vis_data/vis_image/samples_1.png'))) == 1
     state = torch.load(tmp_path / 'iter_1.pth', map_location='cpu', weights_only=True)['state_dict']
-    assert {key.split('.')[0] for key in state} == {'denoiser', 'denoiser_ema'}
+    repa = {'repa'} if 'repa' in cfg.model else set()
+    assert {key.split('.')[0] for key in state} == {'denoiser', 'denoiser_ema'} | repa
+    assert (-1 <= records['repa'] <= 1) if repa else 'repa' not in records
     depth = {key.split('.')[2] for key in state if key.startswith('denoiser.blocks.')}
     assert depth == {'0', '1'}

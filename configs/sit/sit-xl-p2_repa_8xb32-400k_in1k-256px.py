@@ -1,0 +1,9 @@
+"""SiT-XL/2 from scratch with REPA: tokens after block 8 are aligned with DINOv2-B.
+
+bash tools/dist_train.sh configs/sit/sit-xl-p2_repa_8xb32-400k_in1k-256px.py 8
+Paper: FID 7.9, IS 122.6.
+"""
+
+_base_ = './sit-xl-p2_8xb32-400k_in1k-256px.py'
+
+model = dict(repa=dict(teacher='dinov2-b', depth=8))

@@ -1,0 +1,10 @@
+"""SiT-XL/2 from USP weights with REPA, from cached latents and teacher tokens.
+
+bash tools/dist_train.sh configs/sit/sit-xl-p2_usp-pre_repa_8xb32-400k_in1k-256px-latents.py 8 --cfg-options model.denoiser.init_cfg.checkpoint=CHECKPOINT
+Paper: FID 6.26, IS 139.84.
+"""
+
+_base_ = './sit-xl-p2_usp-pre_8xb32-400k_in1k-256px-latents.py'
+
+model = dict(repa=dict(teacher='dinov2-b', depth=8))
+train_dataloader = dict(dataset=dict(teacher='dinov2-b'))
