@@ -42,8 +42,8 @@ def _shrink_model(world: SmallWorld, model: Config, preset: dict) -> None:
 
 def _shrink_repa(world: SmallWorld, repa: Config, preset: dict) -> None:
     repa.update(depth=1, hidden_dims=16)
-    if isinstance(repa.teacher, str):
-        repa.teacher = dict(name=MODEL, path=world.teacher())
+    if 'backbone' not in repa.teacher:
+        repa.teacher.update(name=MODEL, path=world.teacher())
     else:
         backbone = repa.teacher.backbone
         backbone.update(arch=dict(ARCH), codec=dict(path=preset['vae_path']))

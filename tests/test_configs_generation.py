@@ -93,12 +93,11 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
         keep_layers=init.get('keep_layers'),
         load_norms=init.get('load_norms', True),
         block=model.denoiser.get('block', 'plain'),
-        repa=(repa.teacher, repa.depth, repa.get('weight', 0.5)) if repa else None,
+        repa=(repa.teacher.name, repa.depth, repa.get('weight', 0.5)) if repa else None,
     )
     data = dict(vae='tiny') if name['data'] == 'digits' else {}
     if name['data'] == 'digits' and repa:
-        data['repa'] = (repa.teacher, 2, 0.5)
-        assert repa.teacher.name == 'usp-digits'
+        data['repa'] = ('usp-digits', 2, 0.5)
     recipe = dict(sampler='ODESampler') if lightning or path in TABLE_3 else {}
     assert found == {**COMMON, **VARIANTS.get(name['variant'], {}), **data, **recipe}
     assert name['variant'] is None or name['variant'] in VARIANTS

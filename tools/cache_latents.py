@@ -115,6 +115,8 @@ def load_teacher(args: argparse.Namespace) -> Teacher:
 
     cfg: dict[str, Any] = dict(name=args.teacher)
     if args.teacher.endswith('.py'):
+        if not Path(args.teacher).is_file():
+            raise FileNotFoundError(f"no config at '{args.teacher}': --teacher takes a name, or the config of a generator")
         found = (Config.fromfile(args.teacher).model.get('repa') or {}).get('teacher', 'dinov2-b')
         cfg = dict(name=found) if isinstance(found, str) else dict(found)
     if args.teacher_path is not None:

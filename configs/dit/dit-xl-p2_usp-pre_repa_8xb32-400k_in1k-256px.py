@@ -5,4 +5,4 @@ bash tools/dist_train.sh configs/dit/dit-xl-p2_usp-pre_repa_8xb32-400k_in1k-256p
 
 _base_ = './dit-xl-p2_usp-pre_8xb32-400k_in1k-256px.py'
 
-model = dict(repa=dict(teacher='dinov2-b', depth=8))
+model = dict(repa=dict(teacher=dict(name='dinov2-b', path=None), depth=8))

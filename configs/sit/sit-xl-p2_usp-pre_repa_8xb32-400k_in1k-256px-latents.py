@@ -6,5 +6,5 @@ Paper: FID 6.26, IS 139.84.
 
 _base_ = './sit-xl-p2_usp-pre_8xb32-400k_in1k-256px-latents.py'
 
-model = dict(repa=dict(teacher='dinov2-b', depth=8))
+model = dict(repa=dict(teacher=dict(name='dinov2-b', path=None), depth=8))
 train_dataloader = dict(dataset=dict(teacher='dinov2-b'))

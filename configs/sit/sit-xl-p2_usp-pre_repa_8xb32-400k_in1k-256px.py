@@ -6,4 +6,4 @@ Paper: FID 6.26, IS 139.84.
 
 _base_ = './sit-xl-p2_usp-pre_8xb32-400k_in1k-256px.py'
 
-model = dict(repa=dict(teacher='dinov2-b', depth=8))
+model = dict(repa=dict(teacher=dict(name='dinov2-b', path=None), depth=8))

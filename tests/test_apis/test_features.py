@@ -175,3 +175,18 @@ def test_other_checkpoints_and_configs(world, tmp_path):
         load_frozen(smaller, world.checkpoint('sit'), load_vae=False)
     with pytest.raises(ValueError, match=r"model\.type 'ImageClassifier' has no blocks to probe"):
         load_frozen(Config(dict(model=dict(type='ImageClassifier'))), tmp_path / 'none.pth')
+
+
+def test_a_network_whose_time_runs_to_the_noise_is_probed_at_its_own_time_of_clean_data(world):
+    from usp_mm.datasets import LatentCacheDataset
+    from usp_mm.datasets.latent_cache import collate_latents
+
+    cfg = world.config('sit')
+    cfg.model.objective.time_convention = 'noise_at_1'
+    model = load_frozen(cfg, world.checkpoint('sit'), device='cpu', load_vae=False)
+    batch = collate_latents(LatentCacheDataset(str(world.caches / 'val'), flip=False).__getitems__([0, 1]))
+    (found,), _ = model(batch, [2])
+    latents = model.preprocessor(batch)['inputs']
+    assert model.t == 1.0
+    torch.testing.assert_close(found, block_features(model.network, latents, [2], 0.0)[0], rtol=0, atol=1e-6)
+    assert not torch.allclose(found, block_features(model.network, latents, [2], 1.0)[0], atol=1e-3)

@@ -95,6 +95,7 @@ class Teacher:
             if self.mean is None:
                 self.mean, self.std = networks.timm_normalization(network)
             self._network = network.to(self.device, self.dtype)
+            self._stats = torch.tensor([self.mean, self.std], device=self.device).view(2, -1, 1, 1)
         return self._network
 
     def to(self, device: torch.device | str) -> 'Teacher':
@@ -104,6 +105,7 @@ class Teacher:
             self.device = device
             if self._network is not None:
                 self._network.to(device)
+                self._stats = self._stats.to(device)
         return self
 
     def probe(self) -> None:
@@ -138,7 +140,7 @@ class Teacher:
 
     def _encode(self, images: Tensor) -> Tensor:
         network = self.network
-        mean, std = (torch.tensor(x, device=images.device).view(-1, 1, 1) for x in (self.mean, self.std))
+        mean, std = self._stats
         pixels = (images.float() - mean) / std
         if self.size != self.img_size:
             pixels = interpolate(pixels, (self.size, self.size), mode='bicubic')
