@@ -115,7 +115,8 @@ class LatentCacheDataset(BaseDataset):
 
     def _open_images(self, root: str) -> CroppedImages:
         paths = self.image_paths()
-        first = Path(root).expanduser() / paths[0]
+        root = root if '://' in root else str(Path(root).expanduser())
+        first = Path(root) / paths[0]
         if '://' not in root and not first.is_file():
             raise FileNotFoundError(
                 f"no '{first}', the first image of latent cache '{self.folder}': give the folder that it was written from"
