@@ -3,13 +3,16 @@
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from small_world import ROOT
 from teacher_files import DIM, MODEL, teacher_folder
 
 from usp_mm.datasets import LatentCacheDataset
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.writer import write_cache
 from usp_mm.engine import GeneratorCheckHook, GeneratorEMAHook
+from usp_mm.engine.config_check import check_config
 from usp_mm.models.repa import build_teacher
 from usp_mm.vaes import build_codec
 
@@ -99,3 +102,16 @@ def test_latents_alone_and_another_cached_teacher(check, cache):
     with pytest.raises(ValueError, match='sees 8x8 tokens'):
         check(tokens)
     assert tokens.manifest['teacher']['dim'] == DIM
+
+
+def test_misspelt_keys_of_a_config():
+    path = ROOT / 'configs/sit/sit-tiny-p2_repa_1xb64-2k_digits.py'
+    cfg = Config.fromfile(path)
+    check_config(cfg)
+    cfg.model.repa.wieght = 1.0
+    with pytest.raises(ValueError, match=r"unknown key 'wieght' in model\.repa: .*did you mean 'weight'"):
+        check_config(cfg)
+    cfg = Config.fromfile(path)
+    cfg.model.repa.teacher.backbone.out_tpye = 'featmap'
+    with pytest.raises(ValueError, match=r"unknown key 'out_tpye' in model\.repa\.teacher\.backbone: USPViT takes"):
+        check_config(cfg)

@@ -80,7 +80,7 @@ def test_the_official_numbers():
                 norm_affine=False,
             ),
             objective=dict(type='FlowObjective', time_convention='noise_at_1'),
-            sampler=dict(type='SDESampler'),
+            sampler=dict(type='ODESampler', method='euler', num_steps=4),
             repa=dict(teacher=teacher, depth=1, hidden_dims=40),
         )
     ).eval()  # fmt: skip
@@ -102,6 +102,14 @@ def test_the_official_numbers():
         close(parts['flow'], 'denoising_loss')
         close(parts['repa'].mean(), 'projection_loss')
         torch.testing.assert_close(parts['loss'], parts['flow'] + 0.5 * parts['repa'])
+
+        model._sync_ema()
+        states, label = [], torch.tensor([3, 7])
+        found = model.sample_latents([5, 6], label, on_step=lambda k, state: states.append(state.clone()))
+        state = states[0]
+        for time in (2 / 3, 1 / 3):  # REPA's sampler goes from the noise at t = 1 to t = 0
+            state = state - denoiser(state, torch.full((2,), time), label) / 3
+        torch.testing.assert_close(found, state, rtol=0, atol=1e-5)
 
 
 # ------------------------------------------------------------------ training
@@ -244,7 +252,7 @@ def test_maps_and_registered_backbones(tmp_path):
 
 
 def test_convolutional_projector_sees_the_neighbours_alone(build):
-    model = build(projector='conv')
+    model = build(projector='conv', hidden_dims=None)
     assert {name for name in model.state_dict() if name.startswith('repa')} == {'repa.projector.weight', 'repa.projector.bias'}
     projector, x = ConvProjector(3, 5, (4, 4), 0), torch.randn(1, 16, 3)
     changed = x.clone()
@@ -294,6 +302,7 @@ def test_sampling_needs_neither_teacher_nor_projector(build, tmp_path):
         (dict(teacher=dict(name='dinov2-b', dtype='float8')), "unknown dtype of the teacher 'float8'"),
         (dict(depth=3), r'repa\.depth=3 is not a block of the denoiser: it has 1 to 2'),
         (dict(weight=-1.0), r'repa\.weight=-1\.0 must be 0 or more'),
+        (dict(projector='conv', hidden_dims=8), r"repa\.hidden_dims=8 is of projector='mlp'"),
         (dict(projector='conf'), "unknown repa.projector 'conf'.*did you mean 'conv'"),
         (dict(resize='bilinea'), "did you mean 'bilinear'"),
     ],

@@ -67,9 +67,9 @@ def load_generator(
             f"'{checkpoint}' has no averaged (EMA) weights: sample the trained ones with --sample-model orig "
             "(sample_model='orig')"
         )
-    if cfg.model.get('repa'):  # of training alone: neither teacher nor projector
+    if cfg.model.get('repa'):  # teacher and projector are of training alone
         cfg.model.repa = None
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith('repa.')}
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith('repa.')}
     model = MODELS.build(cfg.model)
     load_strictly(model, weights, checkpoint)
     model.cfg, model.checkpoint, model.dataset_meta = cfg, checkpoint, dict(classes=class_names(checkpoint, cfg))

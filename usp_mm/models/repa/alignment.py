@@ -30,7 +30,7 @@ class REPA(BaseModule):
         depth: number of blocks passed, 1 … num_layers, after which tokens are taken.
         weight: of the term in the loss.
         projector: 'mlp' (REPA) or 'conv' (iREPA, arXiv 2512.10794).
-        hidden_dims: of the MLP.
+        hidden_dims: of the MLP, by default 2048.
         resize: 'bilinear', 'bicubic' or 'area': bring the teacher's grid of tokens to the denoiser's; None: they must agree.
         spatial_norm: γ of iREPA's normalisation of the teacher's tokens; None leaves it out.
 
@@ -47,7 +47,7 @@ class REPA(BaseModule):
         depth: int = 8,
         weight: float = 0.5,
         projector: str = 'mlp',
-        hidden_dims: int = 2048,
+        hidden_dims: int | None = None,
         resize: str | None = None,
         spatial_norm: float | None = None,
     ) -> None:
@@ -58,13 +58,15 @@ class REPA(BaseModule):
             raise ValueError(f'repa.weight={weight} must be 0 or more')
         if resize is not None:
             lookup(dict.fromkeys(RESIZES), resize, 'repa.resize')
+        if projector == 'conv' and hidden_dims is not None:
+            raise ValueError(f"repa.hidden_dims={hidden_dims} is of projector='mlp': 'conv' has no hidden layer")
         self.depth, self.weight, self.resize, self.spatial_norm = depth, weight, resize, spatial_norm
         self.grid = geometry.grid
         self.teacher = build_teacher(teacher, geometry.img_size)
         self.check_grid(self.teacher.grid)
         project = lookup(PROJECTORS, projector, 'repa.projector')
         with torch.random.fork_rng(devices=[]):  # the denoiser's random start is the same with and without REPA
-            self.projector = project(embed_dims, self.teacher.dim, self.grid, hidden_dims)
+            self.projector = project(embed_dims, self.teacher.dim, self.grid, hidden_dims or 2048)
 
     def init_weights(self) -> None:
         """As REPA: that of the denoiser's linear layers."""
