@@ -21,11 +21,10 @@ import torch
 from mmengine.logging import MMLogger
 
 from usp_mm.cli import run_command
-from usp_mm.datasets.latent_cache.plan import CacheSpec
+from usp_mm.datasets.latent_cache.plan import CacheSpec, TokenEncoder
 from usp_mm.datasets.latent_cache.storage import STORAGES, STORES
 from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
 from usp_mm.datasets.latent_cache.writer import write_cache
-from usp_mm.models.repa import Teacher, build_teacher
 from usp_mm.presets import VAES
 from usp_mm.vaes import build_codec
 
@@ -109,9 +108,11 @@ def write(args: argparse.Namespace) -> int:
     return 0
 
 
-def load_teacher(args: argparse.Namespace) -> Teacher:
+def load_teacher(args: argparse.Namespace) -> TokenEncoder:
     """The teacher of --teacher, in the arithmetic of --encode-dtype unless its config says another."""
     from mmengine.config import Config
+
+    from usp_mm.models.repa import build_teacher
 
     cfg: dict[str, Any] = dict(name=args.teacher)
     if args.teacher.endswith('.py'):

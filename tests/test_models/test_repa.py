@@ -137,6 +137,10 @@ def test_the_teacher_is_nowhere(build):
     assert set(state) - set(plain.state_dict()) == projector == {name for name in state if name.startswith('repa')}
     assert {name for name, _ in model.named_parameters()} - {name for name, _ in plain.named_parameters()} == projector
     assert not any(parameter.requires_grad for parameter in model.repa.teacher.network.parameters())
+    random_state, other = torch.get_rng_state(), build(seed=1)
+    torch.set_rng_state(random_state)
+    other.repa.prepare('cpu')
+    assert other.repa.teacher.loaded and torch.equal(torch.get_rng_state(), random_state)
     model.train()
     assert not any(module.training for module in model.repa.teacher.network.modules())
     assert copy.deepcopy(model).repa.teacher is model.repa.teacher

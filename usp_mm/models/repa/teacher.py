@@ -90,7 +90,8 @@ class Teacher:
             ValueError: weights of another model.
         """
         if self._network is None:
-            network = self._load().requires_grad_(False)
+            with torch.random.fork_rng(devices=[]):  # random weights come before the loaded ones
+                network = self._load().requires_grad_(False)
             network.eval()  # in two steps: mmpretrain's backbones return nothing
             if self.mean is None:
                 self.mean, self.std = networks.timm_normalization(network)
