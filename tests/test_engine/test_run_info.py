@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from small_generation import shrink_generation
+from small_segmentation import shrink_segmentation
 from torch import nn
 
 from usp_mm.apis.run_log import read_run
@@ -19,6 +20,7 @@ from usp_mm.engine.run_info import run_info
 LATENTS = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 ONLINE = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+UPERNET = 'configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py'
 SIT = 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px-latents.py'
 KEYS = [
     'config', 'stage', 'model', 'network', 'world_size', 'device', 'device_name', 'batch_size', 'accumulative_counts',
@@ -100,10 +102,12 @@ def test_a_compiled_denoiser_is_counted_without_compiling():
         (ONLINE, 'pretraining', True),
         (LINEAR, 'classification', True),
         (SIT, 'generation', False),
+        (UPERNET, 'segmentation', True),
     ],
 )
 def test_a_run_writes_its_facts(path, stage, encodes, small_world, tmp_path):
-    shrink = partial(shrink_generation, small_world) if path == SIT else small_world.shrink
+    shrinks = {SIT: partial(shrink_generation, small_world), UPERNET: partial(shrink_segmentation, small_world)}
+    shrink, batch = shrinks.get(path, small_world.shrink), 2 if path == UPERNET else 4
     cfg = shrink(Config.fromfile(path))
     cfg.default_hooks.run_info = dict(type='RunInfoHook')
     cfg.work_dir, cfg.val_cfg, cfg.val_dataloader, cfg.val_evaluator = str(tmp_path), None, None, None
@@ -114,13 +118,16 @@ def test_a_run_writes_its_facts(path, stage, encodes, small_world, tmp_path):
     assert list(info) == KEYS
     assert (info['config'], info['stage'], info['model']) == (path.split('/')[-1], stage, cfg.model.type)
     assert info['flops_per_sample'] > 0 and info['train_flops_per_sample'] > info['flops_per_sample']
-    expected = dict(world_size=1, batch_size=4, accumulative_counts=3, online_encoding=encodes, seed=0, start_iter=0,
+    expected = dict(world_size=1, batch_size=batch, accumulative_counts=3, online_encoding=encodes, seed=0, start_iter=0,
                     max_iters=1, log_window=10, network='USPViT', iters_per_epoch=1)  # fmt: skip
     if stage == 'generation':
         expected.update(network='SiT', iters_per_epoch=None)
+    if stage == 'segmentation':
+        expected.update(iters_per_epoch=None)
+        assert runner.model.backbone.codec.device == torch.device('cpu')  # the VAE was set aside, and is back
     assert {key: info[key] for key in expected} == expected
     log = read_run(tmp_path)
-    assert log.info == info and log.steps.tolist() == [1] and log.samples.tolist() == [4.0] and log.seconds[0] > 0
+    assert log.info == info and log.steps.tolist() == [1] and log.samples.tolist() == [batch] and log.seconds[0] > 0
     assert info['parameters'] == sum(p.numel() for p in runner.model.parameters() if p.requires_grad)
 
 

@@ -4,6 +4,11 @@ The network runs on meta tensors, which have shapes and no data: weights, buffer
 processes' random numbers stay as they are, and the count of a large model takes no longer than that of a small one.
 """
 
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -11,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from usp_mm.models import USP, USPClassifier
+from usp_mm.vaes import LatentCodec
 
 #: A batch of one would not pass a BatchNorm in training.
 BATCH = 2
@@ -20,7 +26,8 @@ def count_flops(model: nn.Module) -> dict[str, int]:
     """Operations of one sample, a multiplication and an addition being two.
 
     Counted are the matrix products and convolutions of what is trained: the algorithm of pretraining (of the visible
-    tokens, and the decoder), encoder and head of a classifier, the denoiser of a generator. The VAE is not.
+    tokens, and the decoder), encoder and head of a classifier, encoder, neck and heads of a segmentor (of a crop), the
+    denoiser of a generator. A frozen VAE is not; an encoder that is trained with the classifier is.
 
     Returns:
         'forward', and 'train': forward and backward, without the optimizer and without what activation
@@ -28,30 +35,95 @@ def count_flops(model: nn.Module) -> dict[str, int]:
 
     Raises:
         TypeError: a model of another kind.
-        ValueError: a backbone that holds the VAE.
     """
     network, arguments, keywords = _call_of(model)
     tensors = {
         name: torch.empty_like(tensor, device='meta').requires_grad_(tensor.requires_grad)
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]
     }
-    recomputing = [module for module in network.modules() if getattr(module, 'with_cp', False)]
-    for module in recomputing:
-        module.with_cp = False
-    try:
-        # the mathematical kernel is the one whose products are counted on every device
-        with torch.random.fork_rng(devices=[]), torch.compiler.set_stance('force_eager'), sdpa_kernel(SDPBackend.MATH):
-            with FlopCounterMode(display=False) as counter, torch.enable_grad():
-                out = functional_call(network, tensors, arguments, keywords)
-                forward = counter.get_total_flops()
-                loss = sum(x.float().sum() for x in (out.values() if isinstance(out, dict) else (out,)))
-                trained = [tensor for tensor in tensors.values() if tensor.requires_grad]
-                torch.autograd.grad(loss, trained, allow_unused=True)
-                train = counter.get_total_flops()
-    finally:
-        for module in recomputing:
-            module.with_cp = True
+    with _plain(network), _counting() as count, torch.enable_grad():
+        out = functional_call(network, tensors, arguments, keywords)
+        forward = count()
+        outputs = out.values() if isinstance(out, dict) else out if isinstance(out, tuple) else (out,)
+        loss = sum(x.float().sum() for x in outputs)
+        trained = [tensor for tensor in tensors.values() if tensor.requires_grad]
+        torch.autograd.grad(loss, trained, allow_unused=True)
+        train = count()
     return dict(forward=forward // BATCH, train=train // BATCH)
+
+
+def count_codec(codec: LatentCodec, img_size: int) -> dict[str, int]:
+    """Operations of a VAE (on the meta device: `usp_mm.vaes.blank`) for one image: 'encode', 'encode_train' and 'decode'.
+
+    'encode_train' is forward and backward of the encoder, for where it is trained.
+    """
+    images = torch.empty(1, 3, img_size, img_size, device='meta')
+    latents = torch.empty(1, codec.channels, img_size // codec.stride, img_size // codec.stride, device='meta')
+    parameters = list(codec.network.parameters())
+    with _counting() as count:
+        with torch.no_grad():
+            codec.network_decode(latents)
+            decode = count()
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        moments = codec.network_encode(images)
+        encode = count() - decode
+        torch.autograd.grad(moments.sum(), parameters, allow_unused=True)
+        train = count() - decode
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+    return dict(encode=encode, encode_train=train, decode=decode)
+
+
+def count_forward(network: nn.Module, *inputs: Tensor) -> int:
+    """Operations of one forward pass of a network that is on the meta device."""
+    with _counting() as count, torch.no_grad():
+        network(*inputs)
+        return count()
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[], int]]:
+    # the mathematical kernel of attention is the one whose products are counted on every device
+    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance('force_eager'), sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as counter:
+            yield counter.get_total_flops
+
+
+@contextmanager
+def _plain(network: nn.Module) -> Iterator[None]:
+    """Without activation checkpointing, statistics across processes, and what would move the VAE to the meta device."""
+    changes: list[tuple[Any, str, Any]] = []
+    for module in network.modules():
+        if getattr(module, 'with_cp', False):
+            changes.append((module, 'with_cp', False))
+        if isinstance(module, nn.SyncBatchNorm):
+            changes.append((module, 'training', False))
+        if isinstance(codec := getattr(module, 'codec', None), LatentCodec):
+            # of a frozen VAE, latents stand in for the images; of a trained one, what is left scales
+            changes.append((module, 'codec', None if codec.network is not None else copy.copy(codec)))
+    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
+    try:
+        for module, name, value in changes:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+class _Segmentation(nn.Module):
+    """What an mmseg segmentor computes in training: backbone, neck and all heads."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        features = self.model.extract_feat(x)
+        auxiliary = getattr(self.model, 'auxiliary_head', None)
+        heads = auxiliary if isinstance(auxiliary, nn.ModuleList) else [] if auxiliary is None else [auxiliary]
+        return tuple(head(features) for head in (self.model.decode_head, *heads))
 
 
 def _call_of(model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, str]]:
@@ -59,13 +131,17 @@ def _call_of(model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...], dict[str,
     if hasattr(model, 'denoiser'):
         indices = torch.zeros(BATCH, dtype=torch.int64, device='meta')
         return model.denoiser, (_latents(model.denoiser), indices, indices), {}
+    if hasattr(model, 'decode_head'):
+        return _Segmentation(model), (_latents(model.backbone, model.data_preprocessor.size),), {}
     if not isinstance(model, USP | USPClassifier):
         raise TypeError(f'no way to count the operations of a {type(model).__name__}')
-    if getattr(model.backbone, 'codec', None) is not None:
-        raise ValueError('the backbone holds the VAE, whose operations are not to be counted')
+    if getattr(model.backbone, 'vae_encoder', None) is not None:
+        side = model.backbone.geometry.img_size
+        return model, (torch.empty(BATCH, 3, side, side, device='meta'),), dict(mode='tensor')
     return model, (_latents(model.backbone),), dict(mode='loss' if isinstance(model, USP) else 'tensor')
 
 
-def _latents(network: nn.Module) -> Tensor:
+def _latents(network: nn.Module, pixels: tuple[int, int] | None = None) -> Tensor:
     geometry = network.geometry
-    return torch.empty(BATCH, geometry.channels, geometry.latent_size, geometry.latent_size, device='meta')
+    height, width = pixels or (geometry.img_size, geometry.img_size)
+    return torch.empty(BATCH, geometry.channels, height // geometry.stride, width // geometry.stride, device='meta')

@@ -96,7 +96,7 @@ class USPViT(BaseBackbone):
         self.rope = RotaryPositions(dims // num_heads, geometry.grid) if options.rope else None
         self.blocks = nn.ModuleList(
             TransformerBlock(dims, num_heads, drop_path=rate, options=options)
-            for rate in torch.linspace(0, drop_path_rate, self.num_layers).tolist()
+            for rate in torch.linspace(0, drop_path_rate, self.num_layers, device='cpu').tolist()  # also in a model on meta
         )
         final_norm = out_type != 'avg_featmap' if final_norm is None else final_norm
         self.norm = options.norm_layer(dims) if final_norm else nn.Identity()

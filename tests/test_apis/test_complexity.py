@@ -1,0 +1,144 @@
+"""Parameters and operations of configs on the meta device, against published counts and counts by hand."""
+
+import json
+import runpy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from small_segmentation import shrink_segmentation
+from small_world import ROOT
+
+from usp_mm.apis.complexity import IMAGENET, _teacher, build_meta, complexity, gpu_hours
+from usp_mm.engine.flops import count_codec, count_flops
+from usp_mm.vaes import build_codec
+from usp_mm.vaes.blank import blank_codec
+
+TOOL = ROOT / 'tools' / 'analysis' / 'get_flops.py'
+XL = 'configs/dit/dit-xl-p2_usp-pre_cfg_8xb32-1200k_in1k-256px.py'
+TRAIN_VAE = 'configs/vit/vit-base_usp-pre_train-vae_8xb128-amp-coslr-100e_in1k.py'
+UPERNET = 'configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py'
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize('name', ['sd-f8d4', 'kl-f16d16', 'tiny'])
+def test_blank_autoencoders_are_the_real_ones(name, small_world, tiny_vae_folder):
+    blank = blank_codec(name)
+    if name == 'sd-f8d4':  # Stable Diffusion's, as diffusers builds it
+        from diffusers import AutoencoderKL
+
+        blocks = dict(down_block_types=('DownEncoderBlock2D',) * 4, up_block_types=('UpDecoderBlock2D',) * 4)
+        with torch.device('meta'):
+            real = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32, **blocks)
+        assert parameters(blank.network) == parameters(real) == 83_653_863
+        return
+    if name == 'tiny':
+        real = build_codec(name, path=tiny_vae_folder).network
+        assert {k: v.shape for k, v in blank.network.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
+        return
+    golden = build_codec(name, path=small_world.kl16_file).network  # of another width, with the same layers
+    assert list(blank.network.state_dict()) == list(golden.state_dict())
+
+
+def test_operations_of_an_autoencoder():
+    codec = blank_codec('tiny')
+    counted = count_codec(codec, 64)
+    assert not any(p.requires_grad for p in codec.network.parameters())
+    pixels = 64 * 64
+    convolutions = [  # (pixels of the output, in, out, kernel): 4 levels of one block, 3 strided ones, the middle
+        (pixels, 3, 8, 9), (pixels, 8, 8, 9), (pixels, 8, 8, 9), (pixels / 4, 8, 8, 9),
+        (pixels / 4, 8, 16, 9), (pixels / 4, 16, 16, 9), (pixels / 4, 8, 16, 1), (pixels / 16, 16, 16, 9),
+        (pixels / 16, 16, 32, 9), (pixels / 16, 32, 32, 9), (pixels / 16, 16, 32, 1), (pixels / 64, 32, 32, 9),
+        (pixels / 64, 32, 64, 9), (pixels / 64, 64, 64, 9), (pixels / 64, 32, 64, 1),
+        *[(pixels / 64, 64, 64, 9)] * 4, *[(pixels / 64, 64, 64, 1)] * 4, (pixels / 64, 64, 8, 9), (pixels / 64, 8, 8, 1),
+    ]  # fmt: skip
+    attention = 4 * 64 * 64 * 64
+    assert counted['encode'] == sum(2 * n * i * o * k for n, i, o, k in convolutions) + attention
+    first = 2 * pixels * 3 * 8 * 9  # the image needs no gradient
+    assert counted['encode_train'] == 3 * counted['encode'] - first
+
+
+def test_dit_xl_is_the_published_one():
+    cost = complexity(Config.fromfile(ROOT / XL))
+    # DiT (arXiv 2212.09748), table 4: 675 M parameters, 118.64 G multiply-adds
+    assert cost['network']['trainable'] == pytest.approx(675e6, rel=1e-3)
+    assert cost['network']['forward'] == pytest.approx(2 * 118.64e9, rel=2e-4)
+    network, vae = cost['network'], cost['vae']
+    assert (vae['name'], vae['trained'], vae['online']) == ('sd-f8d4', False, True) and vae['train'] == vae['encode']
+    assert cost['step'] == 256 * (network['train'] + vae['encode'])
+    assert cost['images'] == 1_200_000 * 256 and cost['total'] == cost['images'] * cost['step'] // 256
+    # 250 steps with and without class
+    assert cost['sample'] == dict(calls=500, total=500 * network['forward'] + vae['decode'])
+    assert gpu_hours(989.4e12 * 3600) == pytest.approx(2.5)
+
+
+def test_a_cache_needs_no_encoder_and_epochs_are_of_imagenet():
+    cfg = Config.fromfile(ROOT / 'configs/usp/usp_vit-base_kl-f16d16_64xb64-amp-coslr-800e_in1k-latents.py')
+    cost = complexity(cfg)
+    assert cost['vae']['train'] == 0 < cost['vae']['encode'] and cost['sample'] is None and cost['teacher'] is None
+    assert cost['images'] == 800 * IMAGENET and cost['step'] == 4096 * cost['network']['train']
+    assert cfg.model.data_preprocessor.vae_path == 'pretrained/kl16.ckpt'  # the config is as it was
+
+
+def test_a_trained_encoder_is_counted_the_same_in_a_run(small_world):
+    cfg = small_world.shrink(Config.fromfile(ROOT / TRAIN_VAE))
+    cost = complexity(cfg)
+    assert cost['vae']['trained'] and cost['vae']['train'] > 2.9 * cost['vae']['encode']
+    model = MODELS.build(cfg.model)
+    scale = model.backbone.codec
+    counted = count_flops(model)
+    assert model.backbone.codec is scale and scale.device == torch.device('cpu')
+    assert counted['forward'] == cost['network']['forward'] + cost['vae']['encode']
+    # here the latents have a gradient too, which is one more product of the patch embedding
+    embedding = 2 * 64 * 16 * 32 if cfg.model.backbone.img_size == 64 else 2 * 196 * 16 * 32
+    assert counted['train'] == cost['network']['train'] + cost['vae']['train'] + embedding
+
+
+def test_a_segmentor_with_all_its_heads(small_world):
+    cfg = shrink_segmentation(small_world, Config.fromfile(ROOT / UPERNET))
+    cfg.model.norm_cfg = dict(type='SyncBN')
+    cost = complexity(cfg)
+    model = build_meta(cfg)
+    without = {key: value for key, value in cfg.model.items() if key != 'auxiliary_head'}
+    fewer = complexity(Config({**cfg.to_dict(), 'model': without}))
+    # the auxiliary head: 3 × 3 convolution of 4 × 4 tokens to 8 channels, then 11 classes
+    assert cost['network']['forward'] - fewer['network']['forward'] == 2 * 16 * (9 * 32 * 8 + 8 * 11)
+    assert cost['vae']['train'] == cost['vae']['encode'] > 0
+    assert all(m.training for m in model.modules())
+    assert cost['images'] == 16
+
+
+def test_the_teacher_of_repa_is_listed_apart():
+    teacher = _teacher(Config(dict(model=dict(repa=dict(type='REPA')))))
+    assert teacher['parameters'] == pytest.approx(86e6, rel=0.01)
+    tokens, width = 257, 768
+    block = 2 * tokens * width * width * 12 + 4 * tokens * tokens * width
+    assert teacher['forward'] == 12 * block + 2 * 256 * 14 * 14 * 3 * width
+    assert _teacher(Config(dict(model=dict()))) is None
+
+
+def test_tool(tmp_path, monkeypatch, capsys):
+    def call(*words):
+        monkeypatch.setattr('sys.argv', [str(TOOL), *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        return end.value.code or capsys.readouterr().out
+
+    out = tmp_path / 'new' / 'cost.json'
+    tiny = ROOT / 'configs/sit/sit-tiny-p2_usp-pre_1xb64-2k_digits.py'
+    text = call(tiny, '--json', out, '--peak', '100', '--utilisation', '0.5', '--cfg-options', 'model.denoiser.arch=base')
+    assert 'network' in text and 'VAE tiny, encoder (cached)' in text and 'optimizer step of 64 images' in text
+    result = json.loads(out.read_text())
+    assert result['flops_per_multiply_add'] == 2 and result['peak'] == 1e14
+    assert result['network']['trainable'] == pytest.approx(130e6, rel=0.01)
+    assert result['gpu_hours'] == pytest.approx(result['total'] / 1e14 / 0.5 / 3600)
+    assert result['sample']['calls'] == 20
+    assert 'no way to count the operations of a ImageClassifier' in call(
+        ROOT / 'configs/features/resnet18-w16_1xb64-coslr-8e_digits.py'
+    )
+    assert '--utilisation 2.0 in (0, 1]' in call(tiny, '--utilisation', '2')
+    assert "unknown key 'denoizer'" in call(tiny, '--cfg-options', 'model.denoizer.arch=base')

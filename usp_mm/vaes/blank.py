@@ -1,0 +1,37 @@
+"""The presets' autoencoders on the meta device, without weights: what they would cost."""
+
+import torch
+
+from .base import LatentCodec
+from .build import codec_spec
+from .kl import KLAutoencoder, KLStructure
+from .sd import DiffusersCodec
+from .tiny import make_tiny_vae
+
+_F16 = (128, 128, 256, 256, 512)
+_LAST = frozenset({4})
+#: Widths and depth as published: of Stable Diffusion (arXiv 2112.10752), MAR (2406.11838) and VA-VAE (2501.01423).
+STRUCTURES = {
+    'sd-f8d4': KLStructure(128, (128, 256, 512, 512), 2, 4, 4),
+    'sd-f8d4-mse': KLStructure(128, (128, 256, 512, 512), 2, 4, 4),
+    'kl-f16d16': KLStructure(128, _F16, 2, 16, 16, _LAST),  # the decoder has none
+    'va-f16d32': KLStructure(128, _F16, 2, 32, 32, _LAST, _LAST),
+}
+
+
+def blank_codec(name: str) -> LatentCodec | None:
+    """A codec of this preset whose network has shapes and no data; None for 'pixel', which has no network.
+
+    Its `network_encode` and `network_decode` take tensors on the meta device.
+
+    Raises:
+        ValueError: an unknown preset.
+    """
+    row = codec_spec(name)
+    if row['codec'] == 'pixel':
+        return None
+    shape = {key: row[key] for key in ('channels', 'stride', 'patch_size', 'scale')}
+    with torch.device('meta'):
+        if name == 'tiny':
+            return DiffusersCodec(make_tiny_vae(), name=name, **shape)
+        return LatentCodec(KLAutoencoder(STRUCTURES[name]), name=name, **shape)
