@@ -1,6 +1,7 @@
 """Parameters and floating-point operations of a config, and what its training costs, without weights or data."""
 
-import copy
+import json
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from usp_mm.engine.flops import count_codec, count_flops, count_forward
 from usp_mm.models import ODESampler
+from usp_mm.models.guidance import Guidance
 from usp_mm.vaes.blank import blank_codec
 
 #: Images of ImageNet-1k's training split.
@@ -44,15 +46,7 @@ def complexity(cfg: Config) -> dict[str, Any]:
             f'no way to count the operations of a {cfg.model.type}: expected a config of pretraining (USP), understanding '
             '(USPClassifier), segmentation or generation'
         )
-    model = build_meta(cfg)
-    network = count_flops(model)
-    parameters = list(model.denoiser.parameters() if hasattr(model, 'denoiser') else model.parameters())
-    network = dict(
-        parameters=sum(p.numel() for p in parameters),
-        trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        **network,
-    )
-    vae, teacher = _vae(cfg), _teacher(cfg)
+    network, vae, teacher = _network(cfg), _vae(cfg), _teacher(cfg)
     image = network['train'] + (vae['train'] if vae else 0) + (teacher['forward'] if teacher else 0)
     batch, images = cfg.auto_scale_lr.base_batch_size, _training_images(cfg)
     return dict(
@@ -64,7 +58,7 @@ def complexity(cfg: Config) -> dict[str, Any]:
         step=batch * image,
         images=images,
         total=None if images is None else images * image,
-        sample=_sample(model, network['forward'], vae) if hasattr(model, 'denoiser') else None,
+        sample=_sample(cfg, network['forward'], vae) if 'denoiser' in cfg.model else None,
     )
 
 
@@ -75,14 +69,49 @@ def gpu_hours(operations: float, peak: float = H100_BF16, utilisation: float = U
 
 def build_meta(cfg: Config) -> nn.Module:
     """The model of a config on the meta device: shapes, no data, and no VAE."""
-    model = copy.deepcopy(cfg.model)
-    if 'vae' in model.data_preprocessor:
-        model.data_preprocessor.update(load_vae=False, vae_path=None, vae_stats=None)
-        if model.data_preprocessor.vae == 'tiny':
-            model.data_preprocessor.vae = 'sd-f8d4'  # the same latents; the tiny one's scale is in its folder
-    if 'backbone' in model:
-        for key in ('codec', 'train_vae'):
-            model.backbone.pop(key, None)
+    return _build(_network_config(cfg), cfg)
+
+
+#: Parts of a model that need files.
+_FILES = ('init_cfg', 'vae_path', 'vae_stats')
+#: Parts that neither the network's parameters nor its operations depend on.
+_NO_SHAPES = ('sampler', 'objective', 'gate_bias', 'drop_path_rate', 'noise_alpha_bar', 'test_cfg', 'train_cfg', 'norm_pix')
+_counted: dict[str, dict[str, int]] = {}
+
+
+def _network(cfg: Config) -> dict[str, int]:
+    """Parameters and operations of what is trained; in a process, each network is counted once."""
+    model = _network_config(cfg)
+    key = json.dumps(_without(model, _NO_SHAPES), sort_keys=True, default=str)
+    if key not in _counted:
+        built = _build(model, cfg)
+        parameters = list(getattr(built, 'denoiser', built).parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        _counted[key] = dict(parameters=sum(p.numel() for p in parameters), trainable=trained, **count_flops(built))
+    return dict(_counted[key])
+
+
+def _network_config(cfg: Config) -> dict[str, Any]:
+    model = _without(cfg.model.to_dict(), _FILES)
+    images = model['data_preprocessor']
+    if 'vae' in images:
+        # the tiny VAE has the same latents, and its scale in a folder
+        vae = 'sd-f8d4' if images['vae'] == 'tiny' else images['vae']
+        model['data_preprocessor'] = dict(type=images['type'], vae=vae, load_vae=False)
+    if 'denoiser' in model:
+        model = {key: value for key, value in model.items() if key != 'guidance'} | dict(ema=None, sample_model='orig')
+    for key in ('codec', 'train_vae'):
+        model.get('backbone', {}).pop(key, None)
+    return model
+
+
+def _without(node: Any, keys: tuple[str, ...]) -> Any:
+    if isinstance(node, dict):
+        return {key: _without(value, keys) for key, value in node.items() if key not in keys}
+    return [_without(value, keys) for value in node] if isinstance(node, list | tuple) else node
+
+
+def _build(model: dict[str, Any], cfg: Config) -> Any:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')), torch.device('meta'):
         return MODELS.build(model)
 
@@ -92,17 +121,23 @@ def _vae(cfg: Config) -> dict[str, Any] | None:
     model = cfg.model
     backbone = model.get('denoiser') or model.backbone
     name = model.data_preprocessor.get('vae') or backbone.get('vae', 'sd-f8d4')
+    counted = _count_vae(name, backbone.img_size)
+    if counted is None:
+        return None
+    trained, online = backbone.get('train_vae', False), not _cached(cfg.train_dataloader.dataset)
+    train = counted['encode_train'] if trained else counted['encode'] if online else 0
+    return dict(
+        name=name, parameters=counted['parameters'], trained=trained, online=online,
+        encode=counted['encode'], train=train, decode=counted['decode'],
+    )  # fmt: skip
+
+
+@cache
+def _count_vae(name: str, img_size: int) -> dict[str, int] | None:
     codec = blank_codec(name)
     if codec is None:
         return None
-    counted = count_codec(codec, backbone.img_size)
-    trained, online = backbone.get('train_vae', False), not _cached(cfg.train_dataloader.dataset)
-    train = counted['encode_train'] if trained else counted['encode'] if online else 0
-    parameters = sum(parameter.numel() for parameter in codec.network.parameters())
-    return dict(
-        name=name, parameters=parameters, trained=trained, online=online,
-        encode=counted['encode'], train=train, decode=counted['decode'],
-    )  # fmt: skip
+    return dict(parameters=sum(p.numel() for p in codec.network.parameters()), **count_codec(codec, img_size))
 
 
 def _cached(dataset: dict) -> bool:
@@ -132,10 +167,10 @@ def _training_images(cfg: Config) -> int | None:
     return loop.max_epochs * IMAGENET if imagenet else None
 
 
-def _sample(model: nn.Module, forward: int, vae: dict[str, Any] | None) -> dict[str, int] | None:
-    sampler = model.sampler
+def _sample(cfg: Config, forward: int, vae: dict[str, Any] | None) -> dict[str, int] | None:
+    sampler, guidance = _build(cfg.model.sampler, cfg), Guidance(**cfg.model.get('guidance', {}))
     if not getattr(sampler, 'fixed_steps', True):
         return None
     steps = sampler.num_steps - isinstance(sampler, ODESampler)  # points of a grid
-    calls = steps * (2 if getattr(sampler, 'method', '') in ('heun', 'heun2') else 1) * (2 if model.guidance.active else 1)
+    calls = steps * (2 if getattr(sampler, 'method', '') in ('heun', 'heun2') else 1) * (2 if guidance.active else 1)
     return dict(calls=calls, total=calls * forward + (vae['decode'] if vae else 0))

@@ -1,0 +1,242 @@
+"""The generated pages and tables, as Markdown."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from usp_mm.apis.complexity import H100_BF16, IMAGENET, UTILISATION
+from usp_mm.presets import ARCHS
+
+from .costs import COUNTS, Cost, Costs
+from .entries import TABLES, Claim, Model, Zoo
+
+EXPERIMENTS = 'docs/experiments.md'
+_MARKED = re.compile(r'(<!-- zoo: (\w+) -->\n).*?(<!-- /zoo -->)', re.DOTALL)
+
+
+def generate(zoo: Zoo, recount: bool = False) -> dict[str, str]:
+    """Path -> content of every file that is generated, or holds generated tables between its markers.
+
+    Raises:
+        ValueError: a README without markers, or with markers of a table that there is not.
+    """
+    costs = Costs(zoo, recount)
+    pages = {COUNTS: costs.to_json(), EXPERIMENTS: experiments(zoo, costs)}
+    tables = {name: readme_table(zoo, table) for name, table in zoo.readme.items()}
+    pages['README.md'] = fill(zoo.root, 'README.md', tables)
+    for folder in sorted({str(Path(model.config).parent) for model in zoo.models.values()}):
+        readme = f'{folder}/README.md'
+        models = [model for model in zoo.models.values() if str(Path(model.config).parent) == folder]
+        pages[readme] = fill(zoo.root, readme, dict(configs=config_table(models, costs)))
+    return pages
+
+
+def fill(root: Path, path: str, tables: dict[str, str]) -> str:
+    """The file's text with `tables` between their markers."""
+    text = (root / path).read_text()
+    found = {match[2] for match in _MARKED.finditer(text)}
+    if found != set(tables):
+        raise ValueError(
+            f'{path} has markers of {sorted(found)}: expected <!-- zoo: NAME --> … <!-- /zoo --> of {sorted(tables)}'
+        )
+    return _MARKED.sub(lambda match: f'{match[1]}{tables[match[2]]}{match[3]}', text)
+
+
+# ---------------------------------------------------------------------- tables of the READMEs
+
+
+def config_table(models: list[Model], costs: Costs) -> str:
+    lines = []
+    for model in models:
+        counted, cost = costs.count(model.name), costs.training(model.name)
+        size = (
+            ('–', '–')
+            if counted is None
+            else (_millions(counted['network']['trainable']), _giga(counted['network']['forward']))
+        )
+        paper = '–' if model.paper == 'no number in the paper' else model.paper
+        link = f'[{model.name}]({Path(model.config).name})'
+        lines.append([link, paper, _ours(model.ours), *size, '–' if cost is None else _hours(cost.network)])
+    return _markdown(['config', 'paper', 'ours', 'trained parameters', 'GFLOPs', 'GPU-hours'], lines) + (
+        '\nGFLOPs of a forward pass of the network and GPU-hours of its training, without the VAE, are counted by '
+        f'`tools/analysis/get_flops.py`;\nthe hours assume [what the map of all experiments says](../../{EXPERIMENTS}).\n'
+    )
+
+
+def readme_table(zoo: Zoo, table: dict[str, Any]) -> str:
+    lines = []
+    for row in table['Rows']:
+        cells, ours = [], []
+        for cell in row:
+            if 'Config' in cell:
+                cells.append(f'[{cell["Text"]}]({zoo.models[cell["Config"]].config})')
+                continue
+            references = [cell['Paper']] if isinstance(cell['Paper'][0], str) else cell['Paper']
+            cells.append(', '.join(_reference(zoo, reference, 'Name' in cell) for reference in references))
+            ours = [value for name, row_name, metric, *_ in references for value in _own(zoo, name, row_name, metric)]
+        lines.append([*cells, ', '.join(ours) or 'not run'])
+    return _markdown([*table['Columns'], 'ours'], lines)
+
+
+def _reference(zoo: Zoo, reference: list[str], named: bool) -> str:
+    table, row, metric, *remark = reference
+    value = zoo.row(table, row)['Paper'][metric]
+    return f'{metric} {value}' if named else f'{value} ({remark[0]})' if remark else value
+
+
+def _own(zoo: Zoo, table: str, row: str, metric: str) -> list[str]:
+    return [str(claim.ours[metric]) for claim in zoo.claims(table, row) if metric in claim.ours]
+
+
+# ---------------------------------------------------------------------- docs/experiments.md
+
+
+def experiments(zoo: Zoo, costs: Costs) -> str:
+    parts = [_introduction(costs), _pretraining(zoo, costs)]
+    for table in zoo.tables:
+        name, title = table['Table'], table['Title']
+        heading = f'Table {name}: {title}' if re.fullmatch(r'\d+[a-g]?', name) else title
+        body = _settings(zoo, costs, table) if 'Settings' in table else _results(zoo, costs, table)
+        parts.append('\n\n'.join([f'## {heading}', *([table['Note']] if 'Note' in table else []), body]))
+    return '\n\n'.join(parts).rstrip() + '\n'
+
+
+def _introduction(costs: Costs) -> str:
+    sizes = ', '.join(
+        f'{costs.scoring(f"dit-{arch}-p2_usp-pre_8xb32-400k_in1k-256px"):.1f} ({short}/2)'
+        for arch, short in (('base', 'B'), ('large', 'L'), ('xl', 'XL'))
+    )
+    return f"""# Every experiment of the paper
+
+Each row of the tables of USP (arXiv 2503.06132): the config that reaches it, the command, the paper's number, ours, and
+what the run would cost. "Not run" means that nobody has run it with this code yet. This page is written by
+`python tools/make_model_zoo.py` from `{TABLES}` (the paper's rows) and the entries `Tables` in `configs/*/metafile.yml`.
+
+**GPU-hours are estimates**: the training's FLOPs (a multiply-add is two; `tools/analysis/get_flops.py CONFIG` shows them) at
+{UTILISATION:.0%} of an H100's dense bfloat16 peak, {H100_BF16 / 1e12:.1f} TFLOP/s, for {IMAGENET:,} images an epoch. They
+contain forward and backward pass of the network. "+ VAE" is what encoding each image online would add at the same rate (in
+float32, the default, it takes longer; from a latent cache it is nothing, as in the pretrainings whose names end in
+`-latents`). "Before" are the runs that a row starts from. Not contained are validation, data loading and activation
+checkpointing; drawing the 50,000 samples of one score takes {sizes} hours more.
+
+Commands are for one node of 8 GPUs; `--auto-scale-lr` adapts the learning rate where the config is written for more."""
+
+
+def _pretraining(zoo: Zoo, costs: Costs) -> str:
+    used = {claim.sources[0] for model in zoo.models.values() for claim in model.claims if claim.sources}
+    rows, commands = [], []
+    for name, model in zoo.models.items():
+        if name in used:
+            rows.append([_link(model), *_cost_cells(costs.training(name) or Cost(0, 0)), f'`{_checkpoint(costs, (name,))}`'])
+            commands.append(_run(zoo, costs, (name,)))
+    table = _markdown(['pretraining', 'GPU-hours', '+ VAE', 'checkpoint'], rows)
+    return f'## What the rows start from\n\n{table}\n{_block(commands)}'
+
+
+def _settings(zoo: Zoo, costs: Costs, table: dict[str, Any]) -> str:
+    rows = []
+    for setting in table['Settings']:
+        if 'Arch' in setting:
+            arch = ARCHS[setting['Arch']]
+            value, key = ', '.join(str(arch[key]) for key in ('depth', 'num_heads', 'embed_dims')), 'usp_mm/presets.py'
+            rows.append([setting['Setting'], setting['Paper'], value, f'[`{key}`](../{key})'])
+            continue
+        model = zoo.models[setting.get('Config') or table['Config']]
+        where = _link(model) if 'Config' in setting else ''
+        if setting['Key'] == 'parameters':
+            value = _millions(costs.count(model.name)['network']['trainable'])
+        else:
+            value = _value(costs.config(model.name), setting['Key'])
+            where = f'`{setting["Key"]}` {where}'.strip()
+        rows.append([setting['Setting'], setting['Paper'], value, where])
+    note = f'Read from {_link(zoo.models[table["Config"]])} where no other config is named.\n\n' if 'Config' in table else ''
+    return note + _markdown(['setting', 'paper', 'here', 'where'], rows)
+
+
+def _results(zoo: Zoo, costs: Costs, table: dict[str, Any]) -> str:
+    rows, commands = [], []
+    for row in table['Rows']:
+        claims, left = zoo.claims(table['Table'], row['Row']), dict(row['Paper'])
+        for claim in claims:
+            own, before = costs.claim(claim)
+            paper = {metric: row['Paper'][metric] for metric in claim.metrics}
+            start = ' → '.join(_link(zoo.models[source]) for source in claim.sources) or '–'
+            ours = _numbers(claim.ours) if claim.ours else zoo.models[claim.model].ours
+            config = _link(zoo.models[claim.model])
+            rows.append([row['Row'], _numbers(paper), ours, config, start, *_cost_cells(own), _hours(before.network)])
+            left = {metric: value for metric, value in left.items() if metric not in claim.metrics}
+            commands += [_run(zoo, costs, claim.sources[:k]) for k in range(2, len(claim.sources) + 1)]
+            commands.append(_run(zoo, costs, (*claim.sources, claim.model), claim))
+        if left or not claims:
+            tool = row.get('Command')
+            why = 'by a tool, below' if tool else row.get('Why not', 'no config yet')
+            rows.append([row['Row'], _numbers(left), 'not run' if tool or left else '–', why, '–', '–', '–', '–'])
+            commands += [tool] if tool else []
+    columns = ['row', 'paper', 'ours', 'config', 'from', 'GPU-hours', '+ VAE', 'before']
+    return f'{_markdown(columns, rows)}\n{_block(commands)}' if commands else _markdown(columns, rows)
+
+
+def _run(zoo: Zoo, costs: Costs, chain: tuple[str, ...], claim: Claim | None = None) -> str:
+    """The command of the last of a chain of models, from the checkpoint of the one before."""
+    command = zoo.models[chain[-1]].command
+    if len(chain) > 1:
+        command = command.replace('CHECKPOINT', _checkpoint(costs, chain[:-1]))
+        command += f' --work-dir {_folder(chain)}'
+    if '8xb' not in chain[-1]:
+        command += ' --auto-scale-lr'
+    return command if claim is None or claim.steps is None else f'{command}  # until step {claim.steps:,}'
+
+
+def _folder(chain: tuple[str, ...]) -> str:
+    return '/'.join(('work_dirs', *chain))
+
+
+def _checkpoint(costs: Costs, chain: tuple[str, ...]) -> str:
+    return f'{_folder(chain)}/{costs.checkpoint[chain[-1]]}'
+
+
+# ---------------------------------------------------------------------- pieces
+
+
+def _markdown(columns: list[str], rows: list[list[str]]) -> str:
+    head, *body = (f'| {" | ".join(line)} |\n' for line in (columns, *rows))
+    return head + '|---' * len(columns) + '|\n' + ''.join(body)
+
+
+def _block(commands: list[str]) -> str:
+    return '```bash\n' + ''.join(f'{command}\n' for command in dict.fromkeys(commands)) + '```'
+
+
+def _link(model: Model) -> str:
+    return f'[{model.name}]({os.path.relpath(model.config, "docs")})'
+
+
+def _numbers(values: dict[str, Any]) -> str:
+    return ', '.join(f'{metric} {value}' for metric, value in values.items()) or '–'
+
+
+def _cost_cells(cost: Cost) -> list[str]:
+    return [_hours(cost.network), _hours(cost.beside)]
+
+
+def _hours(value: float) -> str:
+    return '0' if not value else f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
+
+
+def _millions(value: int) -> str:
+    return f'{value / 1e6:,.1f} M'
+
+
+def _giga(value: int) -> str:
+    return f'{value / 1e9:,.1f}'
+
+
+def _ours(text: str) -> str:
+    return 'see the README' if text == 'see README.md' else text
+
+
+def _value(cfg: Any, key: str) -> str:
+    for part in key.split('.'):
+        cfg = cfg[int(part)] if part.isdigit() else cfg[part]
+    return ', '.join(map(str, cfg)) if isinstance(cfg, list | tuple) else str(cfg)
