@@ -96,9 +96,10 @@ def experiments(zoo: Zoo, costs: Costs) -> str:
     parts = [_introduction(costs), _pretraining(zoo, costs)]
     for table in zoo.tables:
         name, title = table['Table'], table['Title']
-        heading = f'Table {name}: {title}' if re.fullmatch(r'\d+[a-g]?', name) else title
+        numbered = re.fullmatch(r'\d+[a-g]?|Appendix \w', name)
+        heading = title if not numbered else f'Table {name}: {title}' if name[0].isdigit() else f'{name}: {title}'
         body = _settings(zoo, costs, table) if 'Settings' in table else _results(zoo, costs, table)
-        parts.append('\n\n'.join([f'## {heading}', *([table['Note']] if 'Note' in table else []), body]))
+        parts.append('\n\n'.join([f'## {heading}', *([table['Note']] if 'Note' in table else []), body.rstrip()]))
     return '\n\n'.join(parts).rstrip() + '\n'
 
 
@@ -117,8 +118,8 @@ what the run would cost. "Not run" means that nobody has run it with this code y
 {UTILISATION:.0%} of an H100's dense bfloat16 peak, {H100_BF16 / 1e12:.1f} TFLOP/s, for {IMAGENET:,} images an epoch. They
 contain forward and backward pass of the network. "+ VAE" is what encoding each image online would add at the same rate (in
 float32, the default, it takes longer; from a latent cache it is nothing, as in the pretrainings whose names end in
-`-latents`). "Before" are the runs that a row starts from. Not contained are validation, data loading and activation
-checkpointing; drawing the 50,000 samples of one score takes {sizes} hours more.
+`-latents`). "Before" are the runs that a row starts from, without the VAE. Not contained are validation, data loading and
+activation checkpointing; drawing the 50,000 samples of one score takes {sizes} hours more.
 
 Commands are for one node of 8 GPUs; `--auto-scale-lr` adapts the learning rate where the config is written for more."""
 
@@ -221,7 +222,7 @@ def _cost_cells(cost: Cost) -> list[str]:
 
 
 def _hours(value: float) -> str:
-    return '0' if not value else f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
+    return '0' if not value else '< 0.01' if value < 0.01 else f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
 
 
 def _millions(value: int) -> str:

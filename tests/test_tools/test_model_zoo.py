@@ -1,0 +1,172 @@
+"""The generated pages are up to date, every row of the paper has its config, and OpenMIM reads the metafiles."""
+
+import json
+import re
+import runpy
+import shutil
+import sys
+
+import pytest
+import yaml
+from mmengine.config import Config
+from modelindex.load_model_index import load
+from small_world import ROOT
+
+from usp_mm.apis.complexity import complexity, gpu_hours
+
+TOOL = ROOT / 'tools' / 'make_model_zoo.py'
+
+
+@pytest.fixture(autouse=True)
+def _tools_importable(monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools'), *sys.path])
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """(exit code or error, output) of tools/make_model_zoo.py."""
+
+    def run(*words):
+        monkeypatch.setattr('sys.argv', [str(TOOL), *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        return end.value.code, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def zoo():
+    from model_zoo.entries import read_zoo
+
+    return read_zoo(ROOT)
+
+
+@pytest.fixture
+def small_root(tmp_path):
+    """A project of DiT alone, whose README and metafile can be spoilt."""
+    for name in ('_base_', 'dit'):
+        shutil.copytree(ROOT / 'configs' / name, tmp_path / 'configs' / name)
+    (tmp_path / 'docs').mkdir()
+    shutil.copy(ROOT / 'docs' / 'complexity.json', tmp_path / 'docs')
+    (tmp_path / 'model-index.yml').write_text('Import: [configs/dit/metafile.yml]\n')
+    (tmp_path / 'README.md').write_text('before\n<!-- zoo: few -->\n<!-- /zoo -->\nafter\n')
+    names = [f'dit-{arch}-p2_usp-pre_8xb32-400k_in1k-256px' for arch in ('base', 'large', 'xl')]
+    models = [dict(Name=n, Config=f'configs/dit/{n}.py', Metadata=dict(Paper='FID 1.50', Ours='not run')) for n in names]
+    models[1]['Tables'] = [
+        dict(Table=2, Row='large', Ours=dict(FID=1.4)),
+        dict(Table='8g', Row='half', Metrics=['IS'], Steps=100_000),
+    ]
+    (tmp_path / 'configs/dit/metafile.yml').write_text(yaml.safe_dump(dict(Models=models)))
+    tables = [
+        dict(Table='2', Title='DiT', Rows=[dict(Row='large', Paper=dict(FID='1.50')), dict(Row='giant', Paper=dict(FID='1'))]),
+        dict(Table='8g', Title='Blocks', Rows=[dict(Row='half', Paper=dict(IS='9', FID='3'))]),
+    ]
+    few = dict(Columns=['model', 'paper'], Rows=[[dict(Text='L', Config=names[1]), dict(Paper=['2', 'large', 'FID'])]])
+    (tmp_path / 'docs/paper_tables.yml').write_text(yaml.safe_dump(dict(Tables=tables, README=dict(few=few))))
+    return tmp_path
+
+
+def test_pages_are_up_to_date(call):
+    assert call('--check') == (0, 'everything is up to date\n')
+
+
+def test_every_row_of_the_paper_has_a_config_a_tool_or_a_reason(zoo):
+    """What is left waits for the models from outside (Table 3)."""
+    open_rows = {
+        (table['Table'], row['Row'])
+        for table in zoo.tables
+        for row in table.get('Rows', [])
+        if not zoo.claims(table['Table'], row['Row']) and not {'Command', 'Why not'} & set(row)
+    }
+    assert {table for table, _ in open_rows} <= {'3'}
+    for table in zoo.tables:
+        for row in table.get('Rows', []):
+            claimed = [metric for claim in zoo.claims(table['Table'], row['Row']) for metric in claim.metrics]
+            assert not claimed or set(claimed) == set(row['Paper'])
+
+
+def test_the_papers_numbers_are_those_of_the_metafiles(zoo):
+    compared = 0
+    for model in zoo.models.values():
+        for claim in model.claims:
+            if claim.table in ('2', '3', 'SiT', '512×512', '3.3.1', 'ADE20K', '6'):
+                numbers = zoo.row(claim.table, claim.row)['Paper']
+                assert all(numbers[metric] in model.paper for metric in claim.metrics), claim
+                compared += len(claim.metrics)
+    assert compared > 50
+
+
+@pytest.mark.parametrize('name', ['dit-tiny-p2_1xb64-2k_digits', 'usp_vit-base_mask85_64xb64-amp-coslr-800e_in1k'])
+def test_recorded_counts_are_those_of_the_code(name, zoo):
+    recorded = json.loads((ROOT / 'docs' / 'complexity.json').read_text())[name]['counts']
+    assert recorded == json.loads(json.dumps(complexity(Config.fromfile(ROOT / zoo.models[name].config))))
+
+
+def test_writing_checking_and_what_is_around(small_root, call):
+    assert call('--root', small_root, '--check')[0] == 1
+    assert not (small_root / 'docs/experiments.md').exists()
+    (small_root / 'configs/dit/README.md').write_text('# DiT\n<!-- zoo: configs -->\nold\n<!-- /zoo -->\nmine\n')
+    assert call('--root', small_root)[0] == 0
+    assert call('--root', small_root, '--check') == (0, 'everything is up to date\n')
+
+    page = (small_root / 'docs/experiments.md').read_text()
+    name = 'dit-large-p2_usp-pre_8xb32-400k_in1k-256px'
+    link = f'[{name}](../configs/dit/{name}.py)'
+    counts = json.loads((small_root / 'docs/complexity.json').read_text())[name]['counts']
+    own, vae = (gpu_hours(400_000 * 256 * x) for x in (counts['network']['train'], counts['vae']['encode']))
+    assert f'| large | FID 1.50 | FID 1.4 | {link} | – | {own:.0f} | {vae:.0f} | 0 |' in page
+    assert f'| half | IS 9 | not run | {link} | – | {own / 4:.2g} | {vae / 4:.2g} | 0 |' in page
+    assert '| half | FID 3 | not run | no config yet | – | – | – | – |' in page
+    assert '| giant | FID 1 | not run | no config yet |' in page
+    assert '## Table 8g: Blocks' in page and '# until step 100,000' in page
+    readme = (small_root / 'configs/dit/README.md').read_text()
+    assert (
+        readme.startswith('# DiT\n<!-- zoo: configs -->\n| config |')
+        and readme.endswith('<!-- /zoo -->\nmine\n')
+        and 'old' not in readme
+    )
+    row = next(line for line in readme.splitlines() if f'[{name}]' in line)
+    assert row.split(' | ')[1:4] == ['FID 1.50', 'not run', '457.9 M']
+    assert (small_root / 'README.md').read_text().split('\n')[2:6] == [
+        '| model | paper | ours |', '|---|---|---|', f'| [L](configs/dit/{name}.py) | 1.50 | 1.4 |', '<!-- /zoo -->',
+    ]  # fmt: skip
+
+    (small_root / 'README.md').write_text('no markers\n')
+    assert 'README.md has markers of []: expected <!-- zoo: NAME -->' in call('--root', small_root, '--check')[0]
+
+
+@pytest.mark.parametrize(
+    ('entry', 'error'),
+    [
+        (dict(Table='22', Row='large'), "docs/paper_tables.yml has no table '22'"),
+        (dict(Table='2', Row='larg'), "table 2 has no row 'larg': expected one of ['large', 'giant']; did you mean 'large'?"),
+        (dict(Table='2', Row='large', Metrics=['IS']), "no metric 'IS' of table 2, row 'large'"),
+        (dict(Table='2', Row='large', From='usp'), "no config 'usp' of table 2, row 'large'"),
+        (dict(Table='2', Row='large', Steps_='1'), "unknown key 'Steps_' in Tables: expected"),
+    ],
+)
+def test_a_wrong_entry_is_one_error(entry, error, small_root, call):
+    metafile = small_root / 'configs/dit/metafile.yml'
+    content = yaml.safe_load(metafile.read_text())
+    content['Models'][1]['Tables'] = [entry]
+    metafile.write_text(yaml.safe_dump(content))
+    code, _ = call('--root', small_root, '--check')
+    assert error in code and 'configs/dit/metafile.yml, dit-large' in code
+
+
+def test_openmim_reads_the_metafiles():
+    """As `mim search` does: by model-index; a metadata value that is a list has to be one of strings."""
+    index = load(str(ROOT / 'model-index.yml'))
+    assert all(re.search(r'Path to README file configs/\w+/README.md', error) for error in index.check(silent=True))
+    assert all((ROOT / collection.readme).is_file() for collection in index.collections)
+    collections = {collection.name for collection in index.collections}
+    names = [model.name for model in index.models]
+    assert len(names) == len(set(names)) > 90
+    for model in index.models:
+        assert model.in_collection in collections
+        assert (ROOT / model.config).is_file() and model.name == (ROOT / model.config).stem
+        for value in model.metadata.data.values():
+            assert isinstance(value, str | int | float) or all(isinstance(item, str) for item in value)
+        for result in model.results or ():
+            assert result.task and result.dataset and result.metrics
