@@ -6,18 +6,26 @@ Generation configs have test_configs_generation.py for that, feature extractors 
 import ast
 import json
 import re
+from functools import cache
 
 import pytest
 import torch
 import yaml
-from mmengine.config import Config
-from small_world import ROOT, train_quickly
+from small_world import ROOT, load_leaf, train_quickly
 
+from usp_mm.apis.complexity import build_meta
 from usp_mm.engine.config_check import check_config
+from usp_mm.presets import ARCHS
 
 LEAVES = sorted(p.relative_to(ROOT) for p in (ROOT / 'configs').glob('[!_]*/*.py'))
 USP = [path for path in LEAVES if path.parts[1] in ('usp', 'vit')]
 leaves = pytest.mark.parametrize('path', USP, ids=lambda p: p.stem)
+
+
+@cache
+def models_of(folder):
+    """The entries of a folder's metafile."""
+    return yaml.safe_load((ROOT / folder / 'metafile.yml').read_text())['Models']
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda p: p.stem)
@@ -27,7 +35,7 @@ def test_docstring_gives_the_command(path):
 
 @leaves
 def test_the_name_tells_the_truth(path):
-    cfg = Config.fromfile(ROOT / path)
+    cfg = load_leaf(path)
     name = path.stem
     gpus, batch = map(int, re.search(r'_(\d+)xb(\d+)-', name).groups())
     assert cfg.train_dataloader.batch_size == batch
@@ -59,7 +67,7 @@ def test_the_name_tells_the_truth(path):
 
 @leaves
 def test_builds_small_and_steps(path, small_world, tmp_path):
-    cfg = small_world.shrink(Config.fromfile(ROOT / path))
+    cfg = small_world.shrink(load_leaf(path))
     check_config(cfg)
     runner = train_quickly(cfg, tmp_path)
     assert runner.iter == 1
@@ -75,12 +83,23 @@ def test_every_leaf_stands_in_a_metafile_of_the_model_index():
     assert sorted(listed) == sorted(map(str, LEAVES))
 
 
+@leaves
+def test_full_size_has_the_blocks_of_table_1(path):
+    """On the meta device, from 86 M (base) to 450 M (XL) in the encoder."""
+    cfg = load_leaf(path)
+    backbone, row = build_meta(cfg).backbone, ARCHS[cfg.model.backbone.arch]
+    width = row['embed_dims']
+    assert len(backbone.blocks) == row['depth'] and backbone.blocks[0].attn.num_heads == row['num_heads']
+    block = 12 * width * width + 13 * width  # four layers with a bias, and two norms
+    assert sum(p.numel() for p in backbone.blocks.parameters()) == row['depth'] * block
+    assert all(p.is_meta for p in backbone.parameters())
+
+
 @pytest.mark.parametrize('path', LEAVES, ids=lambda p: p.stem)
 def test_readme_and_metafile_give_the_papers_numbers_of_the_docstring(path):
     lines = ast.get_docstring(ast.parse((ROOT / path).read_text())).splitlines()
     paper = [line.partition(': ')[2].removesuffix('.') for line in lines if line.startswith('Paper')]
-    models = yaml.safe_load((ROOT / path.parent / 'metafile.yml').read_text())['Models']
-    listed = next(model['Metadata']['Paper'] for model in models if model['Config'] == str(path))
+    listed = next(model['Metadata']['Paper'] for model in models_of(path.parent) if model['Config'] == str(path))
     row = next(r for r in (ROOT / path.parent / 'README.md').read_text().splitlines() if f'| [{path.stem}]({path.name})' in r)
     assert listed == (paper[0] if paper else 'no number in the paper')
     assert row.split('|')[2].strip() == (paper[0] if paper else '–')

@@ -5,10 +5,10 @@ import re
 
 import pytest
 import torch
-from mmengine.config import Config
 from small_generation import GENERATION, shrink_generation
-from small_world import ROOT, train_quickly
+from small_world import load_leaf, train_quickly
 
+from usp_mm.apis.complexity import build_meta
 from usp_mm.engine.config_check import check_config
 from usp_mm.presets import VAES
 
@@ -35,6 +35,7 @@ IMAGENET = [path for path in GENERATION if '_in1k' in path.stem]
 TABLE_3 = [path for path in IMAGENET if '8xb128-80k' in path.stem]
 leaves = pytest.mark.parametrize('path', GENERATION, ids=lambda p: p.stem)
 table_14 = pytest.mark.parametrize('path', [path for path in IMAGENET if path not in TABLE_3], ids=lambda p: p.stem)
+imagenet = pytest.mark.parametrize('path', IMAGENET, ids=lambda p: p.stem)
 table_3 = pytest.mark.parametrize('path', TABLE_3, ids=lambda p: p.stem)
 
 
@@ -42,7 +43,7 @@ def load(path):
     """The config, and what its name says."""
     name = NAME.fullmatch(path.stem)
     assert name, f'{path.stem} does not follow the convention'
-    return Config.fromfile(ROOT / path), name
+    return load_leaf(path), name
 
 
 @leaves
@@ -137,6 +138,15 @@ def test_the_recipe_is_table_3(path):
     assert cfg.val_dataloader.dataset.num_samples == 50_000 and not model.denoiser.learn_sigma
 
 
+@imagenet
+def test_full_size_has_the_parameters_of_table_1(path):
+    cfg, name = load(path)
+    denoiser = build_meta(cfg).denoiser
+    millions = {'base': 130, 'large': 458, 'xl': 675}[name['arch']]
+    assert sum(p.numel() for p in denoiser.parameters() if p.requires_grad) == pytest.approx(millions * 1e6, rel=0.01)
+    assert all(p.is_meta for p in denoiser.parameters())
+
+
 @leaves
 def test_testing_is_validation(path):
     cfg, _ = load(path)
@@ -145,16 +155,16 @@ def test_testing_is_validation(path):
 
 @pytest.mark.parametrize('path', [path for path in GENERATION if path not in IMAGENET and 'pre' in path.stem], ids=str)
 def test_the_demo_arms_differ_in_the_start_alone(path):
-    started = Config.fromfile(ROOT / path)
-    scratch = Config.fromfile(ROOT / str(path).replace('_usp-pre', ''))
+    started = load_leaf(path)
+    scratch = load_leaf(str(path).replace('_usp-pre', ''))
     del started.model.denoiser['init_cfg']
     assert started.to_dict() == scratch.to_dict()
 
 
 @leaves
 def test_trains_samples_scores_and_saves(path, small_world, tmp_path):
-    check_config(Config.fromfile(ROOT / path), initialises=False)
-    cfg = shrink_generation(small_world, Config.fromfile(ROOT / path))
+    check_config(load_leaf(path), initialises=False)
+    cfg = shrink_generation(small_world, load_leaf(path))
     check_config(cfg)
     assert train_quickly(cfg, tmp_path).iter == 1
     scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()

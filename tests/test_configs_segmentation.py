@@ -5,18 +5,19 @@ import re
 
 import pytest
 import torch
-from mmengine.config import Config
 from small_segmentation import SEGMENTATION, shrink_segmentation
-from small_world import ROOT, train_quickly
+from small_world import load_leaf, train_quickly
 
+from usp_mm.apis.complexity import build_meta
 from usp_mm.engine.config_check import check_config
+from usp_mm.presets import ARCHS
 
 leaves = pytest.mark.parametrize('path', SEGMENTATION, ids=lambda p: p.stem)
 
 
 @leaves
 def test_the_name_tells_the_truth(path):
-    cfg, name = Config.fromfile(ROOT / path), path.stem
+    cfg, name = load_leaf(path), path.stem
     check_config(cfg, initialises=False)
     with pytest.raises(ValueError, match=r'model\.backbone\.init_cfg\.checkpoint is unset'):
         check_config(cfg)
@@ -34,8 +35,17 @@ def test_the_name_tells_the_truth(path):
 
 
 @leaves
+def test_full_size_has_the_blocks_of_table_1(path):
+    cfg = load_leaf(path)
+    model, row = build_meta(cfg), ARCHS[cfg.model.backbone.arch]
+    width = row['embed_dims']
+    assert sum(p.numel() for p in model.backbone.blocks.parameters()) == row['depth'] * (12 * width * width + 13 * width)
+    assert model.decode_head.channels == width and all(p.is_meta for p in model.parameters())
+
+
+@leaves
 def test_builds_small_steps_and_validates(path, small_world, tmp_path):
-    cfg = shrink_segmentation(small_world, Config.fromfile(ROOT / path))
+    cfg = shrink_segmentation(small_world, load_leaf(path))
     check_config(cfg)
     runner = train_quickly(cfg, tmp_path)
     assert runner.iter == 1
