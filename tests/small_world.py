@@ -47,6 +47,16 @@ def train_quickly(cfg: Config, work_dir: Path) -> Runner:
     return runner
 
 
+def _resize(cfg: Config, img_size: int) -> None:
+    cfg.model.backbone.img_size = img_size
+    for name in ('train', 'val', 'test'):
+        for step in (cfg.get(f'{name}_dataloader') or {}).get('dataset', {}).get('pipeline', []):
+            for key in {'RandomResizedCrop': ['scale'], 'ResizeEdge': ['scale'], 'CenterCrop': ['crop_size']}.get(
+                step.type, []
+            ):
+                step[key] = img_size
+
+
 class SmallWorld:
     """Two classes of two images, a tiny VAE, a KL-16 of width 32, caches of both, and a pretrained encoder each.
 
@@ -103,8 +113,10 @@ class SmallWorld:
             torch.save(dict(state_dict={f'backbone.{k}': v for k, v in encoder.state_dict().items()}), path)
         return str(path)
 
-    def shrink(self, cfg: Config) -> Config:
-        """The config at a size that steps in a second: one epoch of one iteration of four images."""
+    def shrink(self, cfg: Config, img_size: int | None = None) -> Config:
+        """The config at a size that steps in a second: one epoch of one iteration of four images, of another side if given."""
+        if img_size is not None:
+            _resize(cfg, img_size)
         model, preset = cfg.model, self.vae_of(cfg.model.data_preprocessor.vae)
         model.data_preprocessor.update(preset)
         model.data_preprocessor.pop('vae_stats', None)
