@@ -17,7 +17,9 @@ NAME = re.compile(
     r'_(?P<gpus>\d+)xb(?P<batch>\d+)(?P<amp>-amp)?-(?P<steps>\d+)k_(?P<data>in1k|digits)(?:-(?P<px>\d+)px)?(?P<latents>-latents)?'
 )
 #: What the other configs have, and a variant's name says it has otherwise.
-COMMON = dict(scale=1.0, sampler=None, vae='sd-f8d4', gate_bias=0.0, keep_layers=None, load_norms=True, block='plain', repa=None)
+COMMON = dict(
+    scale=1.0, sampler=None, vae='sd-f8d4', gate_bias=0.0, keep_layers=None, load_norms=True, block='plain', repa=None
+)
 VARIANTS = {
     'cfg': dict(scale=1.5),
     'ode': dict(sampler='ODESampler'),
