@@ -10,12 +10,13 @@ from mmpretrain.registry import MODELS
 from small_segmentation import shrink_segmentation
 from small_world import ROOT
 
-from usp_mm.apis.complexity import IMAGENET, _teacher, build_meta, complexity, gpu_hours
+from usp_mm.apis.complexity import IMAGENET, build_meta, complexity, gpu_hours
 from usp_mm.engine.flops import count_codec, count_flops
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.blank import blank_codec
 
 TOOL = ROOT / 'tools' / 'analysis' / 'get_flops.py'
+SIT = ROOT / 'configs' / 'sit'
 XL = 'configs/dit/dit-xl-p2_usp-pre_cfg_8xb32-1200k_in1k-256px.py'
 TRAIN_VAE = 'configs/vit/vit-base_usp-pre_train-vae_8xb128-amp-coslr-100e_in1k.py'
 UPERNET = 'configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py'
@@ -113,12 +114,27 @@ def test_a_segmentor_with_all_its_heads(small_world):
 
 
 def test_the_teacher_of_repa_is_listed_apart():
-    teacher = _teacher(Config(dict(model=dict(repa=dict(type='REPA')))))
-    assert teacher['parameters'] == pytest.approx(86e6, rel=0.01)
-    tokens, width = 257, 768
-    block = 2 * tokens * width * width * 12 + 4 * tokens * tokens * width
-    assert teacher['forward'] == 12 * block + 2 * 256 * 14 * 14 * 3 * width
-    assert _teacher(Config(dict(model=dict()))) is None
+    """DINOv2-B on 224 pixels, online and cached, and the three layers of the projector."""
+    online, cached = (
+        complexity(Config.fromfile(SIT / f'sit-xl-p2_repa_8xb32-400k_in1k-256px{kind}.py')) for kind in ('', '-latents')
+    )
+    teacher, width = online['teacher'], 768
+    assert teacher['name'] == 'dinov2-b' and teacher['parameters'] == pytest.approx(86e6, rel=0.01)
+    block = 2 * 257 * width * width * 12 + 4 * 257 * 257 * width
+    assert teacher['forward'] == teacher['train'] == 12 * block + 2 * 256 * 14 * 14 * 3 * width
+    layers = 1152 * 2048 + 2048 * 2048 + 2048 * 768
+    assert teacher['projector'] == dict(parameters=layers + 2 * 2048 + 768, train=3 * 2 * 256 * layers)
+    assert (teacher['online'], cached['teacher']['online'], cached['teacher']['train']) == (True, False, 0)
+    plain = complexity(Config.fromfile(SIT / 'sit-xl-p2_8xb32-400k_in1k-256px.py'))
+    assert plain['teacher'] is None and plain['network'] == online['network']
+    assert online['step'] - plain['step'] == 256 * (teacher['forward'] + teacher['projector']['train'])
+
+
+def test_a_teacher_that_looks_through_the_vae():
+    cost = complexity(Config.fromfile(SIT / 'sit-tiny-p2_repa_1xb64-2k_digits.py'))
+    encoder = complexity(Config.fromfile(ROOT / 'configs/vit/vit-tiny_usp-pre_1xb64-coslr-10e_digits.py'))
+    head = 2 * 128 * 10
+    assert cost['teacher']['forward'] == encoder['network']['forward'] - head
 
 
 def test_tool(tmp_path, monkeypatch, capsys):

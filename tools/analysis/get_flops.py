@@ -51,7 +51,11 @@ def rows(cost: dict[str, Any]) -> list[tuple[str, ...]]:
         )
         lines.append((f'VAE {vae["name"]}, decoder', '', '', number(vae['decode']), ''))
     if teacher:
-        lines.append((f'teacher {teacher["name"]}', number(teacher['parameters']), '', *[number(teacher['forward'])] * 2))
+        mode, projector = 'online' if teacher['online'] else 'cached', teacher['projector']
+        costs = number(teacher['forward']), number(teacher['train'])
+        lines.append((f'teacher {teacher["name"]} ({mode})', number(teacher['parameters']), '', *costs))
+        own = number(projector['parameters'])
+        lines.append(('projector to the teacher', own, own, number(projector['train'] / 3), number(projector['train'])))
     return lines
 
 

@@ -1,17 +1,21 @@
 """Parameters and floating-point operations of a config, and what its training costs, without weights or data."""
 
 import json
+import math
 from functools import cache
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from torch import nn
+from torch import Tensor, nn
 
 from usp_mm.engine.flops import count_codec, count_flops, count_forward
 from usp_mm.models import ODESampler
 from usp_mm.models.guidance import Guidance
+from usp_mm.models.repa import REPA, Teacher
+from usp_mm.models.repa.networks import timm_shape
+from usp_mm.presets import TEACHERS
 from usp_mm.vaes.blank import blank_codec
 
 #: Images of ImageNet-1k's training split.
@@ -32,7 +36,8 @@ def complexity(cfg: Config) -> dict[str, Any]:
         (of a crop in segmentation);
         'vae', None where there is none: 'name', 'parameters', 'trained', 'online' (whether training encodes), 'encode',
         'train' (what encoding a training image costs), 'decode';
-        'teacher', None or 'name', 'parameters', 'forward': REPA's;
+        'teacher', None or REPA's 'name', 'parameters', 'forward', 'online' (whether training runs it), 'train' (what it then
+        costs an image), 'projector' with 'parameters' and 'train';
         'batch', images of an optimizer step, and 'step', its operations; 'images' and 'total' of the whole training (None
         where the data set's size is not known);
         'sample', None or 'calls' of the network and 'total' with the decoder, of a generated image (None for an adaptive
@@ -47,7 +52,9 @@ def complexity(cfg: Config) -> dict[str, Any]:
             '(USPClassifier), segmentation or generation'
         )
     network, vae, teacher = _network(cfg), _vae(cfg), _teacher(cfg)
-    image = network['train'] + (vae['train'] if vae else 0) + (teacher['forward'] if teacher else 0)
+    image = network['train'] + (vae['train'] if vae else 0)
+    if teacher:
+        image += teacher['train'] + teacher['projector']['train']
     batch, images = cfg.auto_scale_lr.base_batch_size, _training_images(cfg)
     return dict(
         model=cfg.model.type,
@@ -141,21 +148,51 @@ def _count_vae(name: str, img_size: int) -> dict[str, int] | None:
 
 
 def _cached(dataset: dict) -> bool:
+    return _dataset(dataset)['type'] == 'LatentCacheDataset'
+
+
+def _dataset(dataset: dict) -> dict:
+    """Without what wraps it."""
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    return dataset['type'] == 'LatentCacheDataset'
+    return dataset
 
 
 def _teacher(cfg: Config) -> dict[str, Any] | None:
-    """REPA's frozen teacher, DINOv2-B on 224 pixels, 16 × 16 tokens: one forward pass an image (arXiv 2410.06940)."""
+    """REPA's frozen teacher, one forward pass an image (arXiv 2410.06940), and its projector."""
     if not cfg.model.get('repa'):
         return None
-    import timm
-
+    denoiser = _build(_network_config(cfg), cfg).denoiser
+    arguments = {key: value for key, value in cfg.model.repa.to_dict().items() if key != 'type'}
     with torch.device('meta'):
-        network = timm.create_model('vit_base_patch14_dinov2', img_size=224, num_classes=0)
-        forward = count_forward(network, torch.empty(1, 3, 224, 224))
-    return dict(name='DINOv2-B', parameters=sum(p.numel() for p in network.parameters()), forward=forward)
+        repa = REPA(denoiser.geometry, denoiser.embed_dims, denoiser.num_layers, **arguments)
+        network, images = _teacher_network(repa.teacher, arguments.get('teacher'))
+        tokens = torch.empty(1, math.prod(repa.grid), denoiser.embed_dims)
+    forward, online = count_forward(network, images), not _dataset(cfg.train_dataloader.dataset).get('teacher')
+    projector = dict(
+        parameters=sum(p.numel() for p in repa.projector.parameters()), train=3 * count_forward(repa.projector, tokens)
+    )
+    parameters = sum(p.numel() for p in network.parameters())
+    return dict(
+        name=repa.teacher.name, parameters=parameters, online=online, forward=forward, train=forward * online,
+        projector=projector,
+    )  # fmt: skip
+
+
+def _teacher_network(teacher: Teacher, spec: Any) -> tuple[nn.Module, Tensor]:
+    """A teacher's network without weights, and an image (its latent, of an encoder that looks through a VAE) for it."""
+    if isinstance(spec, dict) and 'backbone' in spec:
+        backbone = {key: value for key, value in spec['backbone'].items() if key not in ('init_cfg', 'codec')}
+        network = MODELS.build(backbone)
+        geometry = getattr(network, 'geometry', None)
+        if 'codec' in spec['backbone'] and geometry is not None:
+            return network, torch.empty(1, geometry.channels, geometry.latent_size, geometry.latent_size)
+    else:
+        import timm
+
+        model, _, patch = TEACHERS.get(teacher.name) or timm_shape(teacher.name)
+        network = timm.create_model(model, num_classes=0, **({} if patch is None else dict(img_size=teacher.size)))
+    return network, torch.empty(1, 3, teacher.size, teacher.size)
 
 
 def _training_images(cfg: Config) -> int | None:
