@@ -92,6 +92,9 @@ def test_full_size_has_the_blocks_of_table_1(path):
     width = row['embed_dims']
     assert len(backbone.blocks) == row['depth'] and backbone.blocks[0].attn.num_heads == row['num_heads']
     block = 12 * width * width + 13 * width  # four layers with a bias, and two norms
+    if cfg.model.backbone.get('block') == 'lightning':  # a gated MLP of two thirds the hidden width, norms without bias
+        hidden = 4 * width * 2 // 3
+        block = 4 * width * width + 3 * width * hidden + 2 * hidden + 7 * width
     assert sum(p.numel() for p in backbone.blocks.parameters()) == row['depth'] * block
     assert all(p.is_meta for p in backbone.parameters())
 

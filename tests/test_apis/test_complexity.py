@@ -1,7 +1,10 @@
 """Parameters and operations of configs on the meta device, against published counts and counts by hand."""
 
 import json
+import math
 import runpy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -135,6 +138,20 @@ def test_a_teacher_that_looks_through_the_vae():
     encoder = complexity(Config.fromfile(ROOT / 'configs/vit/vit-tiny_usp-pre_1xb64-coslr-10e_digits.py'))
     head = 2 * 128 * 10
     assert cost['teacher']['forward'] == encoder['network']['forward'] - head
+
+
+def test_counting_leaves_the_ode_solver_usable():
+    """In a process of its own: torchdiffeq makes its tables of coefficients when it is first imported."""
+    code = f"""
+import torch, usp_mm
+from mmengine.config import Config
+from usp_mm.apis.complexity import complexity
+complexity(Config.fromfile({str(SIT / 'sit-xl-p2_usp-pre_ode_8xb32-400k_in1k-256px.py')!r}))
+from torchdiffeq import odeint
+print(float(odeint(lambda t, y: y, torch.ones(()), torch.tensor([0.0, 1.0]))[-1]))
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
+    assert float(done.stdout) == pytest.approx(math.e, rel=1e-4), done.stderr
 
 
 def test_tool(tmp_path, monkeypatch, capsys):

@@ -123,7 +123,8 @@ def _after_each_step(on_step: OnStep):
 
 def _odeint():
     try:
-        from torchdiffeq import odeint
+        with torch.device('cpu'):  # its coefficients are tensors, made on import: a model may be built on meta then
+            from torchdiffeq import odeint
     except ImportError as error:
         raise ImportError("ODESampler needs torchdiffeq: install it with `pip install 'usp-mm[gen]'`") from error
     return odeint
