@@ -100,6 +100,42 @@ def test_bytes_do_not_depend_on_batches_and_tokens_can_come_later(images, weight
     }
 
 
+class Stopping(Teacher):
+    """Ends the process, as it were, after so many calls."""
+
+    def tokens(self, images: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().tokens(images)
+
+
+def test_latents_are_read_while_tokens_are_added_and_a_wrong_teacher_costs_no_latents(images, weights, cache, tmp_path) -> None:
+    out = write(images, tmp_path / 'out', None)
+    stopped = teacher_of(weights)
+    stopped.__class__, stopped.left = Stopping, 6  # an empty image, and the first shard's two batches in two views
+    with pytest.raises(KeyboardInterrupt):
+        write(images, out, stopped)
+    assert [path.name for path in sorted(out.glob('teacher-*.npy'))] == ['teacher-00000.npy']
+    assert len(batch_of(LatentCacheDataset(str(out)), 0)) == 8 and verify_cache(out) == {}
+    with pytest.raises(ValueError, match='holds no tokens of a teacher'):
+        LatentCacheDataset(str(out), teacher=MODEL)
+    for other in (None, teacher_of(weights, size=64)):
+        with pytest.raises(ValueError, match=r'\(teacher: .*\): repeat it, .* or delete teacher-\*\.npy .* the latents stay'):
+            write(images, out, other)
+    for path in out.glob('teacher-*'):
+        path.unlink()
+    changed = {path.name: path.stat().st_mtime_ns for path in out.glob('shard-*')}
+    assert read_manifest(write(images, out, teacher_of(weights, size=64)))['teacher']['grid'] == [4, 4]
+    for path in out.glob('teacher-*'):
+        path.unlink()
+    write(images, out, None)
+    assert contents(out) == contents(write(images, tmp_path / 'plain', None)), 'as if there had been no teacher'
+    write(images, out, teacher_of(weights))
+    assert contents(out) == contents(cache)
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob('shard-*')} == changed
+
+
 def test_damage_is_found_and_repaired(images, weights, cache, tmp_path) -> None:
     out, expected = tmp_path / 'out', contents(cache)
     out.mkdir()
@@ -120,7 +156,9 @@ def test_damage_is_found_and_repaired(images, weights, cache, tmp_path) -> None:
 def test_another_teacher_is_refused(images, weights, cache, tmp_path) -> None:
     with pytest.raises(ValueError, match=r'with other parameters \(teacher: .* there, .*now\)'):
         write(images, cache, teacher_of(weights, size=64))
-    with pytest.raises(ValueError, match="holds the tokens of teacher 'test_vit', the config asks for 'dinov2-b'"):
+    with pytest.raises(
+        ValueError, match="holds the tokens of teacher 'test_vit', the config asks for 'dinov2-b': name that one"
+    ):
         LatentCacheDataset(str(cache), teacher='dinov2-b')
     plain = write(images, tmp_path / 'plain', None)
     with pytest.raises(ValueError, match=r'holds no tokens of a teacher, .*add them with .* --teacher test_vit'):

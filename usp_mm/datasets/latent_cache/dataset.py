@@ -108,9 +108,10 @@ class LatentCacheDataset(BaseDataset):
         found = (self.manifest.get('teacher') or {}).get('name')
         if found != teacher:
             holds = 'no tokens of a teacher' if found is None else f"the tokens of teacher '{found}'"
+            fix = 'add them with' if found is None else 'name that one, or write another cache with'
             raise ValueError(
                 f"latent cache '{self.folder}' holds {holds}, the config asks for '{teacher}': "
-                f"add them with '{WRITE_COMMAND} … --teacher {teacher}'"
+                f"{fix} '{WRITE_COMMAND} … --teacher {teacher}'"
             )
 
     def _open_images(self, root: str) -> CroppedImages:

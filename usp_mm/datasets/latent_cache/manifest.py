@@ -1,6 +1,7 @@
 """The files of a latent cache and what its manifest promises.
 
-manifest.json     everything needed to read the cache; written last, when all shards are whole
+manifest.json     everything needed to read the cache; written last, when all shards are whole, and anew when a teacher's
+                  tokens were added, until when the latents are read as before
 plan.json         the parameters that the shards are written with
 samples.txt       relative path of each image, one a line
 labels.npy        int64[N], class numbers (-1 in a folder without classes)

@@ -16,7 +16,7 @@ from usp_mm.files import check_free_space, write_json, write_whole
 from usp_mm.vaes import LatentCodec
 
 from ..folder import FolderScan, scan_image_folder
-from .manifest import FORMAT_VERSION, LABELS, MANIFEST, PLAN, SAMPLES, WRITE_COMMAND, read_plan
+from .manifest import FORMAT_VERSION, LABELS, MANIFEST, PLAN, SAMPLES, WRITE_COMMAND, read_manifest, read_plan
 from .shards import all_shards, latent_statistics, token_shards
 from .storage import MomentStorage
 
@@ -109,15 +109,17 @@ def prepare(
         plan['teacher'] = dict(teacher.facts(), stored=spec.dtype.removesuffix('-full'))
     begun = read_plan(out)
     if begun is not None:
-        added = {} if 'teacher' in begun or teacher is None else dict(teacher=plan['teacher'])
-        _check_same({**begun, **added}, plan, out)
-    shards = all_shards(out, plan) + token_shards(out, plan)
+        _check_same(begun if _has_tokens(out, begun) else {**begun, 'teacher': plan.get('teacher')}, plan, out)
+    latents, tokens = all_shards(out, plan), token_shards(out, plan)
+    shards = latents + tokens
     missing = sum(shard.num_bytes for shard in shards if not shard.is_whole())
-    if not missing and (out / MANIFEST).is_file():
+    promised = read_manifest(out) if (out / MANIFEST).is_file() else None
+    if not missing and promised is not None and promised.get('teacher') == plan.get('teacher'):
         return plan, True
     check_free_space(out, missing + sum(map(len, files.values())))
     out.mkdir(parents=True, exist_ok=True)
-    begin(out, plan, files)
+    readable = promised is not None and promised.get('teacher') in (None, plan.get('teacher'))
+    begin(out, plan, files, keep_manifest=readable and all(shard.is_whole() for shard in latents))
     if begun is not None:
         done = sum(shard.is_whole() for shard in shards)
         MMLogger.get_current_instance().info(f"continuing '{out}': {done} of {len(shards)} shards are finished")
@@ -169,9 +171,10 @@ def make_plan(scan: FolderScan, codec: LatentCodec, spec: CacheSpec) -> tuple[di
     return plan, files
 
 
-def begin(out: Path, plan: dict[str, Any], files: dict[str, bytes]) -> None:
-    """Take back the manifest, until every shard is whole again, and write the plan."""
-    (out / MANIFEST).unlink(missing_ok=True)
+def begin(out: Path, plan: dict[str, Any], files: dict[str, bytes], keep_manifest: bool = False) -> None:
+    """Write the plan; take back the manifest until every shard is whole, unless its latents stay as tokens are added."""
+    if not keep_manifest:
+        (out / MANIFEST).unlink(missing_ok=True)
     for name, content in files.items():
         with write_whole(out / name) as file:
             file.write(content)
@@ -201,15 +204,20 @@ def _entries(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: summary[key] for key in ('file', 'count', 'bytes', 'sha256')} for summary in summaries]
 
 
+def _has_tokens(out: Path, plan: dict[str, Any]) -> bool:
+    """Whether a shard of the teacher's tokens is finished: until then another teacher can be named."""
+    return any(shard.is_whole() for shard in token_shards(out, plan))
+
+
 def _check_same(begun: dict[str, Any], plan: dict[str, Any], out: Path) -> None:
     there, now = _parameters(begun), _parameters(plan)
     differing = [key for key in {**there, **now} if there.get(key) != now.get(key)]
     if differing:
         values = '; '.join(f'{key}: {_short(there.get(key))} there, {_short(now.get(key))} now' for key in differing)
-        raise ValueError(
-            f"'{out}' was begun by '{WRITE_COMMAND}' with other parameters ({values}): "
-            'repeat them, or choose another folder, or delete this one'
-        )
+        fix = 'repeat them, or choose another folder, or delete this one'
+        if differing == ['teacher']:
+            fix = 'repeat it, or choose another folder, or delete teacher-*.npy and teacher-*.json there: the latents stay'
+        raise ValueError(f"'{out}' was begun by '{WRITE_COMMAND}' with other parameters ({values}): {fix}")
 
 
 def _parameters(plan: dict[str, Any]) -> dict[str, Any]:
