@@ -102,6 +102,8 @@ def write(args: argparse.Namespace) -> int:
     device = args.device or (gpu if torch.cuda.is_available() else 'cpu')
     if not Path(args.data).is_dir() and '://' not in args.data:
         raise FileNotFoundError(f"image folder '{args.data}' does not exist: give the folder that holds the class folders")
+    if args.teacher_path and not args.teacher:
+        raise ValueError(f"--teacher-path '{args.teacher_path}' without --teacher: name the encoder whose weights these are")
     codec = build_codec(args.vae, path=args.vae_path, dtype=ENCODE_DTYPES[args.encode_dtype])
     teacher = load_teacher(args) if args.teacher else None
     write_cache(args.data, args.out, codec, spec, args.batch_size, args.workers, device, teacher)
@@ -118,7 +120,10 @@ def load_teacher(args: argparse.Namespace) -> TokenEncoder:
     if args.teacher.endswith('.py'):
         if not Path(args.teacher).is_file():
             raise FileNotFoundError(f"no config at '{args.teacher}': --teacher takes a name, or the config of a generator")
-        found = (Config.fromfile(args.teacher).model.get('repa') or {}).get('teacher', 'dinov2-b')
+        repa = Config.fromfile(args.teacher).get('model', {}).get('repa')
+        if not repa:
+            raise ValueError(f"config '{args.teacher}' has no model.repa, whose teacher --teacher could take")
+        found = repa.get('teacher', 'dinov2-b')
         cfg = dict(name=found) if isinstance(found, str) else dict(found)
     if args.teacher_path is not None:
         cfg['checkpoint' if 'backbone' in cfg else 'path'] = args.teacher_path

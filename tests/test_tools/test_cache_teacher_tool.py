@@ -42,4 +42,9 @@ def test_mistakes_leave_nothing(tool, small_world, tmp_path):
         tool(tmp_path / 'out', '--teacher', MODEL, '--teacher-path', 'none.pth')
     with pytest.raises(FileNotFoundError, match=r"no config at '.*none\.py'"):
         tool(tmp_path / 'out', '--teacher', tmp_path / 'none.py')
+    with pytest.raises(ValueError, match=r"--teacher-path 'weights\.pth' without --teacher"):
+        tool(tmp_path / 'out', '--teacher-path', 'weights.pth')
+    (tmp_path / 'plain.py').write_text("model = dict(type='LatentDiffusionGenerator')")
+    with pytest.raises(ValueError, match=r"config '.*plain\.py' has no model\.repa"):
+        tool(tmp_path / 'out', '--teacher', tmp_path / 'plain.py')
     assert not (tmp_path / 'out').exists()
