@@ -248,6 +248,8 @@ def test_maps_and_registered_backbones(tmp_path):
         build_teacher({**given, 'prefix': 'neck.'}, 64).probe()
     with pytest.raises(ValueError, match=r"does not fit the teacher's mmpretrain\.ResNet"):
         build_teacher({**given, 'backbone': {**cfg, 'base_channels': 16}}, 64).probe()
+    square = build_teacher(dict(name='xcit_nano_12_p16_224', path='unused'), 64)  # whose patch size is one number
+    assert (square.size, square.grid, square.dim) == (64, (4, 4), 128)
     convolutional = build_teacher(dict(name='test_resnet', path='unused'), 64)
     assert (convolutional.size, convolutional.grid, convolutional.dim) == (64, None, 96)
 
@@ -332,6 +334,22 @@ def test_weights_that_are_not_the_teachers(folder, tmp_path):
     save_file(weights, tmp_path / 'part.safetensors')
     with pytest.raises(ValueError, match=r"part\.safetensors' does not fit teacher 'test_vit': .*blocks\.0\.norm1\.weight"):
         teacher(tmp_path / 'part.safetensors').probe()
+
+
+def test_a_batch_in_lists_is_stacked(build):
+    """As MMEngine's own collate function, `pseudo_collate`, leaves it."""
+    model, batch = build(), image_batch()
+    moments, images = torch.randn(4, 8, 8, 8), batch['inputs'].flip(1)
+    for key, value in (('images', images), ('teacher_tokens', model.repa.teacher.tokens(images))):
+        losses = [
+            model.loss(
+                **model.data_preprocessor({'inputs': kind(moments), key: kind(value), 'data_samples': batch['data_samples']})
+            )
+            for kind in (torch.clone, list)
+        ]
+        assert losses[0]['repa'] == losses[1]['repa']
+    with pytest.raises(ValueError, match='images of one batch differ in shape'):
+        model.data_preprocessor(dict(inputs=moments, images=[images[0], images[1, :, :32]], data_samples=[]))
 
 
 def test_training_without_images_is_refused(build):

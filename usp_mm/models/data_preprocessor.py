@@ -108,6 +108,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
 
     def _for_teacher(self, data: dict, inputs: Tensor) -> dict[str, Tensor]:
         kept = {key: self.cast_data(data[key]) for key in self.TEACHER_KEYS if key in data}
+        kept = {key: value if isinstance(value, Tensor) else _stack(value) for key, value in kept.items()}
         if inputs.shape[1] == 3:
             kept['images'] = inputs.flip(1) if self.bgr_to_rgb else inputs
         return kept

@@ -22,6 +22,7 @@ def timm_shape(model: str) -> tuple[str, int, int | None]:
         ValueError: timm has no such model.
     """
     import timm
+    from timm.layers import to_2tuple
 
     if not timm.is_model(model):
         valid = [*TEACHERS, *timm.list_models()]
@@ -31,7 +32,7 @@ def timm_shape(model: str) -> tuple[str, int, int | None]:
     with torch.device('meta'):
         network = timm.create_model(model, pretrained=False, num_classes=0)
     patches = getattr(network, 'patch_embed', None) if hasattr(network, 'num_prefix_tokens') else None
-    return model, network.num_features, None if patches is None else patches.patch_size[0]
+    return model, network.num_features, None if patches is None else to_2tuple(patches.patch_size)[0]
 
 
 def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Module:
