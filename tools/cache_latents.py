@@ -8,7 +8,7 @@
     python tools/cache_latents.py info data/latents-224
 
 A `write` that was killed goes on where it stopped when the same command is run again. `--teacher` also adds an encoder's
-tokens to a cache that has none: the latents stay as they are.
+tokens to a cache that has none: the latents stay as they are, and can be read meanwhile.
 """
 
 import argparse
