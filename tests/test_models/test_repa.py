@@ -309,6 +309,7 @@ def test_sampling_needs_neither_teacher_nor_projector(build, tmp_path):
         (dict(depth=3), r'repa\.depth=3 is not a block of the denoiser: it has 1 to 2'),
         (dict(weight=-1.0), r'repa\.weight=-1\.0 must be 0 or more'),
         (dict(projector='conv', hidden_dims=8), r"repa\.hidden_dims=8 is of projector='mlp'"),
+        (dict(hidden_dims=0), r'repa\.hidden_dims=0 must be at least 1'),
         (dict(projector='conf'), "unknown repa.projector 'conf'.*did you mean 'conv'"),
         (dict(resize='bilinea'), "did you mean 'bilinear'"),
     ],

@@ -60,6 +60,8 @@ class REPA(BaseModule):
             lookup(dict.fromkeys(RESIZES), resize, 'repa.resize')
         if projector == 'conv' and hidden_dims is not None:
             raise ValueError(f"repa.hidden_dims={hidden_dims} is of projector='mlp': 'conv' has no hidden layer")
+        if hidden_dims is not None and hidden_dims < 1:
+            raise ValueError(f'repa.hidden_dims={hidden_dims} must be at least 1')
         self.depth, self.weight, self.resize, self.spatial_norm = depth, weight, resize, spatial_norm
         self.grid = geometry.grid
         self.teacher = build_teacher(teacher, geometry.img_size)
