@@ -6,4 +6,4 @@ Paper: FID 9.62, IS 121.50.
 
 _base_ = './dit-xl-p2_8xb32-400k_in1k-256px.py'
 
-train_cfg = dict(max_iters=7_000_000)
+train_cfg = dict(max_iters=7_000_000, val_interval=500_000)

@@ -5,4 +5,4 @@ bash tools/dist_train.sh configs/sit/sit-xl-p2_8xb32-7000k_in1k-256px.py 8
 
 _base_ = './sit-xl-p2_8xb32-400k_in1k-256px.py'
 
-train_cfg = dict(max_iters=7_000_000)
+train_cfg = dict(max_iters=7_000_000, val_interval=500_000)

@@ -70,7 +70,7 @@ def step(model, batch, optim_wrapper):
 
 def test_the_official_numbers():
     golden = {name: torch.from_numpy(value) for name, value in load('repa').items()}
-    teacher = dict(backbone=dict(type='mmpretrain.ResNet', depth=18), checkpoint='unused.pth', dim=24)
+    teacher = dict(name='resnet', backbone=dict(type='mmpretrain.ResNet', depth=18), checkpoint='unused.pth', dim=24)
     model = MODELS.build(
         dict(
             type='LatentDiffusionGenerator',
@@ -236,13 +236,15 @@ def test_maps_and_registered_backbones(tmp_path):
     network.eval()
     weights = {f'backbone.{name}': value for name, value in network.state_dict().items()}
     torch.save(dict(state_dict={**weights, 'head.weight': torch.zeros(1)}), tmp_path / 'classifier.pth')
-    given = dict(backbone=cfg, checkpoint=str(tmp_path / 'classifier.pth'), dim=32, mean=[127.5] * 3, std=[127.5] * 3)
+    given = dict(
+        name='digits', backbone=cfg, checkpoint=str(tmp_path / 'classifier.pth'), dim=32, mean=[127.5] * 3, std=[127.5] * 3
+    )
     teacher, images = build_teacher(given, 64), image_batch()['inputs']
     with torch.no_grad():
         expected = network((images.float() - 127.5) / 127.5)[0].flatten(2).transpose(1, 2)
     torch.testing.assert_close(teacher.tokens(images), expected)
     assert teacher.grid == (4, 4)
-    with pytest.raises(ValueError, match=r"ResNet' gave \[1, 16, 32\] for 1 images: expected .* of width 33"):
+    with pytest.raises(ValueError, match=r"digits' gave \[1, 16, 32\] for 1 images: expected .* of width 33"):
         build_teacher({**given, 'dim': 33}, 64).probe()
     with pytest.raises(ValueError, match=r"has no weights 'neck\.…' for the teacher"):
         build_teacher({**given, 'prefix': 'neck.'}, 64).probe()
@@ -302,7 +304,7 @@ def test_sampling_needs_neither_teacher_nor_projector(build, tmp_path):
         (dict(teacher='dinov2_b'), r"unknown teacher 'dinov2_b': expected one of \['dinov2-b', .*did you mean 'dinov2-b'"),
         (dict(teacher=dict(nam='dinov2-b')), r"unknown key 'nam' in repa\.teacher: .*did you mean 'name'"),
         (dict(teacher=dict(path='x')), "lacks 'name'"),
-        (dict(teacher=dict(backbone=dict(type='ResNet'), checkpoint='x')), 'with a backbone needs dim'),
+        (dict(teacher=dict(backbone=dict(type='ResNet'), checkpoint='x')), 'with a backbone needs name and dim'),
         (dict(teacher=dict(name='dinov2-b', size=225)), 'patches of 14 pixels, which do not divide its image size 225: .* 224'),
         (dict(teacher=dict(name='dinov2-b', size=70)), 'sees 5x5 tokens .images at 70 pixels., the denoiser 4x4: set repa'),
         (dict(teacher=dict(name='dinov2-b', dtype='float8')), "unknown dtype of the teacher 'float8'"),

@@ -59,8 +59,9 @@ def config_table(models: list[Model], costs: Costs) -> str:
         link = f'[{model.name}]({Path(model.config).name})'
         lines.append([link, paper, _ours(model.ours), *size, '–' if cost is None else _hours(cost.network)])
     return _markdown(['config', 'paper', 'ours', 'trained parameters', 'GFLOPs', 'GPU-hours'], lines) + (
-        '\nGFLOPs of a forward pass of the network and GPU-hours of its training, without the VAE, are counted by '
-        f'`tools/analysis/get_flops.py`;\nthe hours assume [what the map of all experiments says](../../{EXPERIMENTS}).\n'
+        '\nGFLOPs of a forward pass of the network and GPU-hours of its training, without VAE, teacher and its projector, are '
+        'counted by `tools/analysis/get_flops.py`;\n'
+        f'the hours assume [what the map of all experiments says](../../{EXPERIMENTS}).\n'
     )
 
 

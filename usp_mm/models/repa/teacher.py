@@ -183,7 +183,7 @@ def build_teacher(cfg: str | Mapping[str, Any], img_size: int) -> Teacher:
             - name: either of these; path: its weights, a file, or a folder as timm's hub has them (by default the hub); or
             - backbone: config of a registered encoder of images whose (last) output is a map [N, E, h, w] or patch tokens
               [N, L, E]; checkpoint: its weights, whose names begin with prefix (default 'backbone.'); dim: E; mean, std: in
-              [0, 255], by default ImageNet's; name: for errors;
+              [0, 255], by default ImageNet's; name: what caches of its tokens and errors call it;
             - size: side that images are resized to. By default a vision transformer of patch p gets img_size·p/16, so that
               it has a token where a DiT or SiT has (REPA: 224 for DINOv2's p = 14 and 256 pixels), others the image as it is;
             - dtype: its arithmetic, 'float32', 'bfloat16' or 'float16'; encode_batch_size: images a call.
@@ -217,14 +217,14 @@ def build_teacher(cfg: str | Mapping[str, Any], img_size: int) -> Teacher:
 
 
 def _backbone_teacher(cfg: dict[str, Any], common: dict[str, Any]) -> Teacher:
-    missing = [key for key in ('checkpoint', 'dim') if not cfg.get(key)]
+    missing = [key for key in ('name', 'checkpoint', 'dim') if not cfg.get(key)]
     if missing:
-        raise ValueError(f'repa.teacher with a backbone needs {" and ".join(missing)}: see build_teacher')
+        raise ValueError(f'repa.teacher with a backbone needs {" and ".join(missing)} (a cache knows it by its name)')
     backbone, checkpoint, prefix = cfg['backbone'], cfg['checkpoint'], cfg.get('prefix', 'backbone.')
     return Teacher(
         lambda: networks.load_backbone(backbone, checkpoint, prefix),
         networks.run_backbone,
-        name=cfg.get('name', backbone['type']),
+        name=cfg['name'],
         dim=cfg['dim'],
         size=cfg.get('size') or common['img_size'],
         mean=cfg.get('mean', IMAGENET_MEAN),
