@@ -232,6 +232,14 @@ BAD = {
     'unknown target': (dict, dict(to='difusers'), r"unknown target 'difusers'.*did you mean 'diffusers'"),
     'unknown set': (dict, dict(weights='emma'), r"unknown set of weights 'emma'.*did you mean 'ema'"),
     'no two sets': (dict, dict(weights='ema'), r"weights='ema': the file has one unnamed set of weights, leave weights out"),
+    'transposed': (lambda w: changed(w, 'blocks.0.mlp.fc1.weight', torch.zeros(48, 192)), {},
+                   r'blocks\.0\.mlp\.fc1\.weight \[48, 192\] instead of \[H, 48\]'),
+    'linear patches': (lambda w: changed(w, 'x_embedder.proj.weight', torch.zeros(48, 16)), {},
+                       r'x_embedder\.proj\.weight \[48, 16\] instead of \[48, C, P, P\]'),
+    'one norm of two': (lambda w: w | {f'blocks.{i}.norm1.weight': torch.ones(48) for i in (0, 1)}, {},
+                        r'1 missing: blocks\.0\.norm2\.weight'),
+    'not ours': (dict, dict(from_='usp_mm'), r'not a checkpoint of this package \(usp_mm\), but DiT \(dit\)'),
+    'numbered': (lambda w: {0: torch.zeros(1)}, {}, r'holds no weights: .*has 0 \(Tensor\)'),
     'nothing to drop': (dict, dict(drop=['projectors.']), r"drop 'projectors\.': no name begins with it"),
     'as a ViT': (dict, dict(to='timm'), r"dit is a generator, which timm's VisionTransformer cannot hold"),
     'argument': (dict, dict(num_heads=3), r'num_heads: of the target diffusers alone'),
@@ -246,6 +254,26 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(case, tmp_path):
         convert(tmp_path / 'dit.pt', tmp_path / 'out.pth', **arguments)
     assert '\n' not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ['dit.pt']
+
+
+def test_encoders_that_do_not_fit(tmp_path):
+    weights = official('timm')
+    torch.save(changed(weights, 'pos_embed', torch.zeros(1, 16, 48)), tmp_path / 'no_class_token.pth')
+    with pytest.raises(ValueError, match=r'pos_embed \[1, 16, 48\] instead of \[1, 17, 48\]'):
+        convert(tmp_path / 'no_class_token.pth', tmp_path / 'out.pth')
+    torch.save(weights, tmp_path / 'vit.pth')
+    with pytest.raises(ValueError, match='fold_norms: timm is an encoder, which has no adaLN'):
+        convert(tmp_path / 'vit.pth', tmp_path / 'out.pth', fold_norms=True)
+
+
+def test_an_encoder_of_two_sets_and_a_third(tmp_path):
+    weights = official('timm')
+    half = {name: 0.5 * value for name, value in weights.items()}
+    torch.save(dict(model=weights, ema=half, model_ema=weights), tmp_path / 'both.pth')
+    report = convert(tmp_path / 'both.pth', tmp_path / 'ours.pth')
+    assert torch.equal(saved(tmp_path / 'ours.pth')['state_dict']['backbone.cls_token'], half['cls_token'])
+    assert report.dropped['model: cls_token'] == 'weights=ema'
+    assert report.dropped['model_ema'].startswith('another set of weights')
 
 
 def test_two_sets_of_two_networks(tmp_path):

@@ -61,6 +61,7 @@ def test_there_and_back(plain, tmp_path):
     source, pipeline, report = plain
     weights = torch.load(source, weights_only=True)
     assert report.written['transformer_blocks.1.attn1.to_k.bias'] == ('blocks.1.attn.qkv.bias',)
+    assert 'no VAE in it: ' in report.notes[-1]
     assert report.dropped == {'pos_embed': 'diffusers computes the sine-cosine table, which it is'}
     for folder in (pipeline, pipeline / 'transformer'):
         back = convert(folder, tmp_path / 'back.pt', 'official', force=True)
@@ -129,6 +130,7 @@ BAD = {
     'no square': (lambda w: w | {'pos_embed': w['pos_embed'][:, 1:]}, {}, r'pos_embed \[1, 15, 48\] is of no square'),
     'heads': (dict, dict(num_heads=None), r'2 blocks of width 48, num_heads=None: give num_heads'),
     'heads that do not divide': (dict, dict(num_heads=5), r'num_heads=5: give num_heads, a divisor'),
+    'negative heads': (dict, dict(num_heads=-3), r'num_heads=-3: give num_heads, a divisor'),
     'no "no class"': (dict, dict(num_classes=11), r'has 11 rows for num_classes=11: .*class_dropout=0'),
     '1000 rows': (lambda w: w | {'y_embedder.embedding_table.weight': torch.zeros(1000, 48)}, {}, 'Give num_classes'),
 }  # fmt: skip

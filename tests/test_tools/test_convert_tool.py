@@ -41,4 +41,4 @@ def test_help_lists_kinds_and_targets(capsys, monkeypatch):
         runpy.run_path(str(TOOL), run_name='__main__')
     told = capsys.readouterr().out
     assert 'usp-sit      official USP SiT, affine norms' in told
-    assert "diffusers    folder of diffusers' DiTPipeline" in told
+    assert "diffusers    a folder of diffusers' DiTPipeline" in told

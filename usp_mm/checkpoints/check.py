@@ -19,6 +19,8 @@ _REQUIRED = {
         *(f'final_layer.{part}.{x}' for part in ('linear', 'adaLN_modulation.1') for x in _WB),
     ),
 }  # fmt: skip
+#: Sizes; one that only the file tells is a letter.
+Pattern = tuple[int | str, ...]
 _STACK = re.compile(r'((?:decoder_)?blocks)\.(\d+)\.(.+)')
 
 
@@ -41,6 +43,9 @@ def check_network(shapes: Shapes, kind: str, family: str) -> None:
     missing = [name for name in _REQUIRED[family] if name not in shapes]
     if not any(name.startswith(('blocks.0.mlp.fc1.', 'blocks.0.mlp.w12.')) for name in shapes):
         missing.append('blocks.0.mlp.fc1.weight')
+    for norm, other in (('norm1', 'norm2'), ('norm2', 'norm1')):
+        absent = [f'blocks.0.{other}.{x}' for x in _WB if f'blocks.0.{norm}.{x}' in shapes]
+        missing += [name for name in absent if name not in shapes and name not in missing]
     wrong = _wrong_shapes(shapes, family) if not missing else []
     told = [
         f'{len(found)} {what}: {", ".join(found[:_SHOWN])}{", …" if len(found) > _SHOWN else ""}'
@@ -75,27 +80,56 @@ def _missing_in_blocks(shapes: Shapes) -> list[str]:
 
 
 def _wrong_shapes(shapes: Shapes, family: str) -> list[str]:
-    width = shapes['blocks.0.attn.proj.weight'][0]
-    expected: dict[str, tuple[int, ...]] = {
-        'blocks.0.attn.qkv.weight': (3 * width, width),
-        'blocks.0.attn.qkv.bias': (3 * width,),
-        'blocks.0.attn.proj.weight': (width, width),
-        'pos_embed': (1, shapes['pos_embed'][1] if len(shapes['pos_embed']) == 3 else 0, width),
-    }
-    patch = 'patch_embed' if family == 'encoder' else 'x_embedder'
-    expected[f'{patch}.proj.weight'] = (width, *shapes[f'{patch}.proj.weight'][1:])
-    expected[f'{patch}.proj.bias'] = (width,)
-    for part in ('norm', 'fc_norm', 'blocks.0.norm1', 'blocks.0.norm2'):
-        expected |= {f'{part}.{x}': (width,) for x in _WB if f'{part}.{x}' in shapes}
+    width = (*shapes['blocks.0.attn.proj.weight'], 0)[0]
+    expected = _of_width(width) | _tables(shapes, family, width)
     for stack, blocks in _stacks(shapes).items():
-        for i, block in blocks.items():
-            first = blocks.get(0, {})
-            expected |= {f'{stack}.{i}.{name}': first[name] for name in block if i and name in first}
+        first = blocks.get(0, {})
+        own = (*first.get('attn.proj.weight', ()), 0)[0]
+        expected |= {f'{stack}.0.{name}': shape for name, shape in _block(own).items()}
+        expected |= {f'{stack}.{i}.{name}': first[name] for i, block in blocks.items() if i for name in block if name in first}
     return [
-        f'{name} {list(shapes[name])} instead of {list(shape)}'
+        f'{name} {list(shapes[name])} instead of [{", ".join(map(str, shape))}]'
         for name, shape in expected.items()
-        if name in shapes and tuple(shapes[name]) != shape
+        if name in shapes and not _fits(shapes[name], shape)
     ]
+
+
+def _fits(shape: tuple[int, ...], expected: Pattern) -> bool:
+    return len(shape) == len(expected) and all(isinstance(b, str) or a == b for a, b in zip(shape, expected, strict=True))
+
+
+def _block(width: int) -> dict[str, Pattern]:
+    """Shapes in a transformer block."""
+    return {
+        'attn.qkv.weight': (3 * width, width), 'attn.qkv.bias': (3 * width,), 'attn.proj.weight': (width, width),
+        'mlp.fc1.weight': ('H', width), 'mlp.fc2.weight': (width, 'H'), 'mlp.w12.weight': ('2H', width),
+        'mlp.w3.weight': (width, 'H'), 'adaLN_modulation.1.weight': ('6D', width),
+        **{f'{part}.{x}': (width,) for part in ('norm1', 'norm2') for x in _WB},
+        **{f'{part}.bias': (width,) for part in ('attn.proj', 'mlp.fc2', 'mlp.w3')},
+    }  # fmt: skip
+
+
+def _of_width(width: int) -> dict[str, Pattern]:
+    """Shapes around the blocks, of whatever kind."""
+    return {
+        'cls_token': (1, 1, width), 'head.weight': ('classes', width), 'head.1.weight': ('classes', width),
+        't_embedder.mlp.0.weight': (width, 'F'), 't_embedder.mlp.2.weight': (width, width),
+        'y_embedder.embedding_table.weight': ('classes', width), 'final_layer.linear.weight': ('PPC', width),
+        'final_layer.adaLN_modulation.1.weight': ('2D', width), 'decoder_embed.weight': ('E', width),
+        **{f'{part}.{x}': (width,) for part in ('norm', 'fc_norm', 'final_layer.norm_final') for x in _WB},
+        **{f'{part}.bias': (width,) for part in ('t_embedder.mlp.0', 't_embedder.mlp.2')},
+        **{f'{part}.proj.weight': (width, 'C', 'P', 'P') for part in ('patch_embed', 'x_embedder')},
+        **{f'{part}.proj.bias': (width,) for part in ('patch_embed', 'x_embedder')},
+    }  # fmt: skip
+
+
+def _tables(shapes: Shapes, family: str, width: int) -> dict[str, Pattern]:
+    """Of positions: an encoder's has a row for the class token before the square of patches."""
+    shape = shapes['pos_embed']
+    rows: int | str = shape[1] if len(shape) == 3 else 'N'
+    if family == 'encoder' and len(shape) == 3:
+        rows = 1 + round(max(shape[1] - 1, 0) ** 0.5) ** 2
+    return {'pos_embed': (1, rows, width)}
 
 
 def describe(shapes: Shapes) -> str:

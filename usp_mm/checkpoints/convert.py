@@ -75,6 +75,8 @@ def convert(
         output = translate(checkpoint, to, weights, fold_norms)
     except ValueError as error:
         raise ValueError(f"'{source}' to {to}: {error}") from error
+    if to == 'diffusers' and vae is None:
+        checkpoint.notes.append(f"no VAE in it: DiTPipeline.from_pretrained('{out}', vae=AutoencoderKL.from_pretrained(…))")
     report = _report(checkpoint, to, output, names)
     _write(out, checkpoint, to, output, None if vae is None else Path(vae))
     logger = MMLogger.get_current_instance()
@@ -106,8 +108,6 @@ def _write(out: Path, checkpoint: Checkpoint, to: str, output: Output, vae: Path
     size = sum(entry.value.nbytes for entries in output.sets.values() for entry in entries.values())
     MMLogger.get_current_instance().info(f"writing '{out}', {size / 1e9:.2f} GB")
     if to == 'diffusers':
-        if vae is None:
-            checkpoint.notes.append(f"no VAE in it: DiTPipeline.from_pretrained('{out}', vae=AutoencoderKL.from_pretrained(…))")
         write_pipeline(out, output.sets[''], output.official, facts, vae)
         return
     extra: dict[str, Any] = {}

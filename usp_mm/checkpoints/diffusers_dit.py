@@ -231,8 +231,8 @@ def transformer_config(entries: Entries, num_heads: int | None, num_classes: int
             f"y_embedder.embedding_table.weight has {rows} rows for num_classes={num_classes}: diffusers' DiT has a row more "
             'than classes, for "no class", and this network was trained without (class_dropout=0)'
         )
-    num_heads = num_heads or _HEADS.get((depth, width))
-    if not num_heads or width % num_heads:
+    num_heads = _HEADS.get((depth, width)) if num_heads is None else num_heads
+    if num_heads is None or num_heads < 1 or width % num_heads:
         raise ValueError(f'{depth} blocks of width {width}, num_heads={num_heads}: give num_heads, a divisor of the width')
     return dict(
         num_attention_heads=num_heads,

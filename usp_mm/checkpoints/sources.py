@@ -52,11 +52,11 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
     found, beside, named = _split(content, path)
     sets = {which: _entries(weights, which if len(found) > 1 else None) for which, weights in found.items()}
     result = Checkpoint('', sets, named)
-    result.dropped += [(name, _TRAINING.get(name, 'of training, no weights of the network')) for name in beside]
+    result.dropped += [(name, _why_beside(name, content[name])) for name in beside]
 
     shapes = shapes_of(next(iter(sets.values())))
     try:
-        result.kind = kind or detect(shapes, content.get('args'))
+        result.kind = _kind(kind, shapes, content.get('args'))
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from None
     how = 'as told' if kind else 'detected from its names'
@@ -65,12 +65,22 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
     logger.info(f"'{path}': {result.kind}, {KINDS[result.kind].told} ({how})")
     try:
         _TRANSLATE.get(result.kind, _official)(result, content, config)
-        _check(result, str(path))
+        _check(result)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
     if family_of(result) in ('encoder', 'denoiser'):
         logger.info(describe(shapes_of(next(iter(result.sets.values())))))
     return result
+
+
+def _kind(asked: str | None, shapes: Mapping[str, tuple[int, ...]], args: Any) -> str:
+    """What names tell, or what was asked for; these three have names or shapes that no other kind has."""
+    if asked not in (None, 'usp_mm', 'kl16', 'vavae'):
+        return asked
+    found = detect(shapes, args)
+    if asked not in (None, found):
+        raise ValueError(f'not {KINDS[asked].told} ({asked}), but {KINDS[found].told} ({found})')
+    return found
 
 
 def family_of(checkpoint: Checkpoint) -> str:
@@ -85,23 +95,30 @@ def family_of(checkpoint: Checkpoint) -> str:
 def _split(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Mapping[str, Tensor]], list[str], bool]:
     """('model' and 'ema' -> weights, names of what else is in the file, whether the file names the two)."""
     sets = {key: content[key] for key in ('model', 'ema') if _is_weights(content.get(key))}
+    used = set(sets)
     if not sets and _is_weights(content.get('state_dict')):
-        sets, named = {'model': content['state_dict']}, False
-    elif sets:
-        named = 'ema' in sets
-    elif _is_weights(content):
+        sets, used = {'model': content['state_dict']}, {'state_dict'}
+    elif not sets and _is_weights(content):
         return {'model': content}, [], False
-    else:
+    elif not sets:
         told = ', '.join(f'{key} ({type(value).__name__})' for key, value in list(content.items())[:6])
         raise ValueError(
             f"'{path}' holds no weights: expected name -> tensor, plain or under model, ema or state_dict; has {told}"
         )
-    used = {id(weights) for weights in sets.values()}
-    return sets, [name for name, value in content.items() if id(value) not in used], named
+    return sets, [name for name in content if name not in used], 'ema' in sets
+
+
+def _why_beside(name: str, value: Any) -> str:
+    weights = 'another set of weights, which is not read: save it alone to convert it'
+    return _TRAINING.get(name) or (weights if _is_weights(value) else 'of training, no weights of the network')
 
 
 def _is_weights(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(x, Tensor) for x in value.values())
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(x, Tensor) for name, x in value.items())
+    )
 
 
 def _entries(weights: Mapping[str, Tensor], which: str | None) -> Entries:
@@ -193,12 +210,12 @@ _TRANSLATE = {
 }
 
 
-def _check(result: Checkpoint, path: str) -> None:
+def _check(result: Checkpoint) -> None:
     family = family_of(result)
     shapes = {which: shapes_of(entries) for which, entries in result.sets.items()}
     for which, found in shapes.items():
         if family == 'vae':
-            load_autoencoder({name: entry.value for name, entry in result.sets[which].items()}, path)
+            load_autoencoder({name: entry.value for name, entry in result.sets[which].items()}, result.kind)
         elif family:
             check_network(found, result.kind, family)
     if len(shapes) == 2 and shapes['model'] != shapes['ema']:

@@ -16,7 +16,7 @@ TARGETS = {
     'usp_mm': 'what this package loads strictly',
     'official': 'the names of official USP, MAE, DiT, SiT, REPA and LightningDiT code',
     'timm': "timm's VisionTransformer",
-    'diffusers': "folder of diffusers' DiTPipeline",
+    'diffusers': "a folder of diffusers' DiTPipeline",
     'safetensors': 'one set of weights under the official names',
 }
 _FAMILIES = {'encoder': 'an encoder', 'denoiser': 'a generator', 'vae': 'an autoencoder', '': 'another network'}
@@ -60,7 +60,10 @@ def translate(source: Checkpoint, target: str, weights: str | None, fold: bool) 
         raise ValueError(f'{source.kind} is {_FAMILIES[family]}, which {TARGETS[target]} cannot hold')
     if target == 'diffusers' and (source.kind in _FLOW or source.facts.get('flow')):
         raise ValueError(f'{source.kind}: a DiTPipeline denoises in 1000 steps of ε, and has no sampler for flow matching')
-    _select(source, weights, single=target in ('timm', 'diffusers', 'safetensors'))
+    both = (family, target) in (('denoiser', 'usp_mm'), ('denoiser', 'official'), ('encoder', 'official'))
+    _select(source, weights, single=not both)
+    if fold and family != 'denoiser':
+        raise ValueError(f'fold_norms: {source.kind} is {_FAMILIES[family]}, which has no adaLN to fold norms into')
     if fold or target == 'diffusers':
         _fold(source, asked=fold)
     return _WRITERS[target](source, family)
