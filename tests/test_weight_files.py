@@ -3,6 +3,8 @@
 import functools
 import pickle
 import re
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -166,6 +168,24 @@ def test_safetensors_where_a_checkpoint_is_asked_for(tmp_path, tiny_vae_folder):
         assert getattr(loaded, 'model', loaded).state_dict()[name].unique().tolist() == [7], entry
     save_file(kl_weights(GOLDEN_KL16), path)
     assert ENTRIES['vae_path'](path, tiny_vae_folder).channels == 16
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+def test_what_is_downloaded_is_data_too(tmp_path, monkeypatch):
+    """`load_from` and `init_cfg=dict(type='Pretrained')` take addresses."""
+    files = tmp_path / 'files'
+    files.mkdir()
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda url, to, **_: shutil.copy(files / Path(to).name, to))
+    for path in bombs(files, tmp_path / 'ran'):
+        with pytest.raises(ValueError, match=rf'hub/checkpoints/{path.name} .*which is refused'):
+            CheckpointLoader.load_checkpoint(f'https://example.org/{path.name}', map_location='cpu')
+    assert not (tmp_path / 'ran').exists()
+    save_file(dict(a=torch.ones(2)), files / 'a.safetensors')
+    content = CheckpointLoader.load_checkpoint('https://example.org/a.safetensors?download=true')
+    assert content['state_dict']['a'].tolist() == [1, 1]
+    monkeypatch.delattr(torch.hub, 'download_url_to_file')  # it is there now
+    assert CheckpointLoader.load_checkpoint('https://example.org/a.safetensors')['state_dict'].keys() == {'a'}
 
 
 def test_a_checkpoint_of_weights_alone_has_an_empty_meta(tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 import torch
@@ -140,12 +141,16 @@ def checkpoint_files() -> None:
     """Let MMEngine (`load_from`, `--resume`, every OpenMMLab inferencer) read local checkpoints with this package's reader.
 
     Reason: it passes every local file to `torch.load`: safetensors fail, `weights_only` is left to an environment variable,
-    and a broken file or one that would run code ends in many lines that name no file.
+    and a broken file or one that would run code ends in many lines that name no file. What it downloads (`https://`,
+    `torchvision://`, `mmcls://`, …) goes through `torch.hub.load_state_dict_from_url`, which runs code by default.
     Delete when: MMEngine reads safetensors, and passes `weights_only=True`.
     """
-    wrapt.register_post_import_hook(
-        lambda module: module.CheckpointLoader.register_scheme('', load_from_local, force=True), 'mmengine.runner.checkpoint'
-    )
+    wrapt.register_post_import_hook(_read_as_data, 'mmengine.runner.checkpoint')
+
+
+def _read_as_data(module: ModuleType) -> None:
+    module.CheckpointLoader.register_scheme('', load_from_local, force=True)
+    module.load_url = load_from_url  # type: ignore[attr-defined]
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -160,6 +165,16 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     if isinstance(content.get('meta'), dict):
         content['meta'].pop('config', None)
     return content
+
+
+def load_from_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> dict[str, Any]:
+    """A checkpoint from an address, kept where `torch.hub` keeps its own, and read as a local one."""
+    folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
+    file = folder / Path(unquote(urlparse(url).path)).name
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), progress=progress)
+    return load_from_local(str(file), map_location)
 
 
 def diffusers_dit_times() -> None:
