@@ -13,8 +13,9 @@ from mmpretrain.registry import MODELS
 from small_segmentation import shrink_segmentation
 from small_world import ROOT
 
-from usp_mm.apis.complexity import IMAGENET, build_meta, complexity, gpu_hours
+from usp_mm.apis.complexity import IMAGENET, _sample, build_meta, complexity, gpu_hours
 from usp_mm.engine.flops import count_codec, count_flops
+from usp_mm.models.objectives import FlowObjective
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.blank import blank_codec
 
@@ -78,6 +79,26 @@ def test_dit_xl_is_the_published_one():
     # 250 steps with and without class
     assert cost['sample'] == dict(calls=500, total=500 * network['forward'] + vae['decode'])
     assert gpu_hours(989.4e12 * 3600) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    'sampler',
+    [
+        *(dict(type='SDESampler', method=method, last_step=last) for method in ('euler', 'heun') for last in ('mean', None)),
+        *(dict(type='ODESampler', method=method) for method in ('euler', 'heun2')),
+    ],
+)
+def test_calls_of_a_sampler_are_those_that_it_makes(sampler):
+    times = []
+
+    def denoise(x, t):
+        times.append(t)
+        return x
+
+    built, z = MODELS.build(sampler | dict(num_steps=5)), torch.zeros(1, 1, 2, 2)
+    built.sample(denoise, z, FlowObjective(), lambda k: z)
+    cfg = Config(dict(model=dict(sampler=sampler | dict(num_steps=5))))
+    assert _sample(cfg, 10, None) == dict(calls=len(times), total=10 * len(times))
 
 
 def test_a_cache_needs_no_encoder_and_epochs_are_of_imagenet():

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from usp_mm.engine.flops import count_codec, count_flops, count_forward
-from usp_mm.models import ODESampler
+from usp_mm.models import ODESampler, SDESampler
 from usp_mm.models.guidance import Guidance
 from usp_mm.models.repa import REPA, Teacher
 from usp_mm.models.repa.networks import timm_shape
@@ -208,6 +208,9 @@ def _sample(cfg: Config, forward: int, vae: dict[str, Any] | None) -> dict[str, 
     sampler, guidance = _build(cfg.model.sampler, cfg), Guidance(**cfg.model.get('guidance', {}))
     if not getattr(sampler, 'fixed_steps', True):
         return None
-    steps = sampler.num_steps - isinstance(sampler, ODESampler)  # points of a grid
-    calls = steps * (2 if getattr(sampler, 'method', '') in ('heun', 'heun2') else 1) * (2 if guidance.active else 1)
+    calls = sampler.num_steps
+    if isinstance(sampler, ODESampler | SDESampler):  # points of a grid
+        calls = (calls - 1) * (2 if sampler.method in ('heun', 'heun2') else 1)
+        calls += getattr(sampler, 'last_step', None) is not None
+    calls *= 2 if guidance.active else 1
     return dict(calls=calls, total=calls * forward + (vae['decode'] if vae else 0))
