@@ -4,7 +4,7 @@ python tools/make_model_zoo.py            # after a change of a config, a metafi
 python tools/make_model_zoo.py --check    # exit 1 if something is stale
 
 Operations are counted of configs that have changed since docs/complexity.json was written; after a change of the models' code,
---recount all. The READMEs' tables stand between `<!-- zoo: NAME -->` and `<!-- /zoo -->`; what is around them stays as it is.
+--recount counts all. The READMEs' tables stand between `<!-- zoo: NAME -->` and `<!-- /zoo -->`; what is around them stays.
 """
 
 import argparse
