@@ -110,6 +110,18 @@ def test_broken_files(entry, tmp_path, tiny_vae_folder):
             assert '\n' not in str(error.value)
 
 
+def test_a_file_is_told_broken_wherever_it_ends(tmp_path):
+    """torch seeks before the start of some."""
+    path = tmp_path / 'cut.pth'
+    torch.save(dict(model={str(i): torch.ones(8, 8) for i in range(12)}), path)
+    data = path.read_bytes()
+    for size in range(0, len(data), 97):
+        path.write_bytes(data[:size])
+        for mmap in (False, True):
+            with pytest.raises(ValueError, match=r'cut\.pth is broken'):
+                read_checkpoint(path, mmap=mmap)
+
+
 @pytest.mark.parametrize('entry', ENTRIES)
 @pytest.mark.parametrize('ending', ['.pth', '.safetensors'])
 def test_another_network_is_named(ending, entry, tmp_path, tiny_vae_folder):

@@ -51,6 +51,10 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
         content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except _FAILURES as error:
         raise ValueError(f'{path} {_reason(error)}') from error
+    except OSError as error:
+        if error.filename is not None:  # not to be opened
+            raise
+        raise ValueError(f'{path} {_reason(error)}') from error  # cut short: torch seeks before its start
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}, not a checkpoint: expected names and tensors')
     return content
@@ -93,7 +97,7 @@ def _reason(error: Exception) -> str:
 def _told(error: Exception, text: str) -> str:
     """The part of a long message that says something."""
     text = text.split('WeightsUnpickler error:')[-1].split('Please file an issue')[0].strip()
-    return text[:160] or type(error).__name__
+    return type(error).__name__ if isinstance(error, KeyError) or not text else text[:160]
 
 
 def _tensors(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
