@@ -195,4 +195,5 @@ def test_tool(tmp_path, monkeypatch, capsys):
         ROOT / 'configs/features/resnet18-w16_1xb64-coslr-8e_digits.py'
     )
     assert '--utilisation 2.0 in (0, 1]' in call(tiny, '--utilisation', '2')
+    assert 'it lacks train_dataloader, train_cfg, auto_scale_lr' in call(ROOT / 'configs/_base_/models/sit-xl-p1_va-f16d32.py')
     assert "unknown key 'denoizer'" in call(tiny, '--cfg-options', 'model.denoizer.arch=base')

@@ -44,8 +44,10 @@ def complexity(cfg: Config) -> dict[str, Any]:
         solver).
 
     Raises:
-        ValueError: a model that can't be counted.
+        ValueError: a model that can't be counted, or a config without training.
     """
+    if missing := [key for key in ('model', 'train_dataloader', 'train_cfg', 'auto_scale_lr') if key not in cfg]:
+        raise ValueError(f'no whole config, it lacks {", ".join(missing)}: expected one of training, not a base of some')
     if not (cfg.model.type in ('USP', 'USPClassifier') or {'denoiser', 'decode_head'} & set(cfg.model)):
         raise ValueError(
             f'no way to count the operations of a {cfg.model.type}: expected a config of pretraining (USP), understanding '
