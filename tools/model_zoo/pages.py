@@ -116,11 +116,13 @@ what the run would cost. "Not run" means that nobody has run it with this code y
 `python tools/make_model_zoo.py` from `{TABLES}` (the paper's rows) and the entries `Tables` in `configs/*/metafile.yml`.
 
 **GPU-hours are estimates**: the training's FLOPs (a multiply-add is two; `tools/analysis/get_flops.py CONFIG` shows them) at
-{UTILISATION:.0%} of an H100's dense bfloat16 peak, {H100_BF16 / 1e12:.1f} TFLOP/s, for {IMAGENET:,} images an epoch. They
+{UTILISATION:.0%} of an H100's dense bfloat16 peak, {H100_BF16 / 1e12:.1f} TFLOP/s, for {IMAGENET:,} images an epoch. Configs
+without `-amp` in their names train in float32, which takes longer, unless `--amp` is added to the command. The hours
 contain forward and backward pass of the network. "+ VAE" is what encoding each image online would add at the same rate (in
-float32, the default, it takes longer; from a latent cache it is nothing, as in the pretrainings whose names end in
-`-latents`). "Before" are the runs that a row starts from, without the VAE. Not contained are validation, data loading and
-activation checkpointing; drawing the 50,000 samples of one score takes {sizes} hours more.
+float32, the default, it takes longer; from a latent cache it is nothing, as in the configs whose names end in
+`-latents`), and with REPA its teacher and projector. "Before" are the runs that a row starts from, without the VAE. Not
+contained are validation, data loading and activation checkpointing; drawing the 50,000 samples of one score takes
+{sizes} hours more.
 
 Commands are for one node of 8 GPUs; `--auto-scale-lr` adapts the learning rate where the config is written for more."""
 
