@@ -11,12 +11,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
+from mmseg.visualization import SegLocalVisualizer
 from PIL import Image
 from safetensors.torch import save_file
 from small_segmentation import shrink_segmentation
 from small_world import ROOT, run_tool, train_quickly
 
-from usp_mm.apis.segmentation import segment_images, segmentor
+from usp_mm.apis.segmentation import _palette, segment_images, segmentor
 
 UPERNET = 'configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py'
 
@@ -67,6 +68,17 @@ def test_weights_alone_are_named_by_the_data_set(trained, tmp_path):
     assert alone.model.dataset_meta == whole.model.dataset_meta
     assert list(alone.model.dataset_meta['classes'])[:2] == ['0', '1']
     assert len(alone.model.dataset_meta['palette']) == 11
+
+
+def test_colours_of_other_classes():
+    """A config that overrides the data set's classes; mmseg's visualizer refuses a palette of another length."""
+    known = dict(classes=('a', 'b'), palette=[[1, 2, 3], [4, 5, 6]])
+    assert _palette(known, 2) == known['palette']
+    others = _palette(known, 30)
+    assert others == _palette({}, 30) and len({tuple(colour) for colour in others}) == 30
+    visualizer = SegLocalVisualizer(name='colours')
+    visualizer.set_dataset_meta([str(k) for k in range(30)], others)
+    assert visualizer.dataset_meta['palette'] == others
 
 
 def test_wrong_input_is_named(trained, tmp_path):

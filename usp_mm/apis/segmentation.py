@@ -42,7 +42,7 @@ class FileSegmentor(MMSegInferencer):
         load_strictly(model, read_weights(self.checkpoint), self.checkpoint)
         known = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO
         classes = noted_classes(self.checkpoint) or known['classes']
-        model.dataset_meta = dict(classes=classes, palette=known['palette'] if len(known['classes']) == len(classes) else None)
+        model.dataset_meta = dict(classes=classes, palette=_palette(known, len(classes)))
 
 
 def segmentor(
@@ -90,6 +90,12 @@ def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path, opaci
                 Image.fromarray(pixels).save(file, format='PNG')
         results.append(dict(path=str(path), **{k: str(v) for k, v in files.items()}, classes=_shares(labels, classes)))
     return results
+
+
+def _palette(known: dict[str, Any], num_classes: int) -> Sequence[Sequence[int]]:
+    """The data set's colours; for another number of classes, always the same others (mmseg's are of Cityscapes' 19)."""
+    palette = known.get('palette') or ()
+    return palette if len(palette) == num_classes else np.random.default_rng(0).integers(0, 256, (num_classes, 3)).tolist()
 
 
 def _shares(labels: np.ndarray, classes: Sequence[str]) -> list[dict]:
