@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmpretrain.registry import MODELS
+from mmseg.apis import MMSegInferencer
 from safetensors.torch import save_file
 from vae_files import GOLDEN_KL16, Bomb, kl_weights
 
@@ -216,9 +217,15 @@ def test_resume_needs_more_than_weights(tmp_path):
 
 
 def test_a_config_in_a_checkpoint_is_not_handed_on(tmp_path):
-    """MMEngine's `resume` would execute it."""
-    torch.save(dict(state_dict={}, meta=dict(epoch=1, config='import os')), tmp_path / 'a.pth')
-    assert CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))['meta'] == dict(epoch=1)
+    """MMEngine's `resume` would execute one, an inferencer that is given weights alone the others."""
+    code = f'open({str(tmp_path / "ran")!r}, "w")'
+    hub = dict(runtime_info=dict(cfg=code, epoch=1), log_scalars={}, resumed_keys={})
+    torch.save(dict(state_dict={}, meta=dict(epoch=1, config=code, cfg=code), message_hub=hub), tmp_path / 'a.pth')
+    content = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))
+    assert (content['meta'], content['message_hub']['runtime_info']) == (dict(epoch=1), dict(epoch=1))
+    with pytest.raises(ValueError, match='Cannot find the config in the checkpoint'):
+        MMSegInferencer(None, weights=str(tmp_path / 'a.pth'), device='cpu')
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_the_allowed_names_do_not_open_a_way(tmp_path):

@@ -156,14 +156,17 @@ def _read_as_data(module: ModuleType) -> None:
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """A local checkpoint as MMEngine passes it on; weights alone get an empty `meta`.
 
-    `meta.config` is left out: MMEngine's `resume` would execute it, and nothing writes it any more.
+    The configs that it holds are left out: MMEngine's `resume` would execute one, its inferencers without a config another.
     """
     path = Path(filename).expanduser()
     content = read_checkpoint(path, map_location)
     if path.suffix == SAFE:
         return dict(state_dict=content, meta={})
-    if isinstance(content.get('meta'), dict):
-        content['meta'].pop('config', None)
+    hub = content.get('message_hub')
+    for holder in (content.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
+        if isinstance(holder, dict):
+            holder.pop('config', None)
+            holder.pop('cfg', None)
     return content
 
 
