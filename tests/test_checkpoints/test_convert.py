@@ -256,26 +256,6 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(case, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['dit.pt']
 
 
-def test_encoders_that_do_not_fit(tmp_path):
-    weights = official('timm')
-    torch.save(changed(weights, 'pos_embed', torch.zeros(1, 16, 48)), tmp_path / 'no_class_token.pth')
-    with pytest.raises(ValueError, match=r'pos_embed \[1, 16, 48\] instead of \[1, 17, 48\]'):
-        convert(tmp_path / 'no_class_token.pth', tmp_path / 'out.pth')
-    torch.save(weights, tmp_path / 'vit.pth')
-    with pytest.raises(ValueError, match='fold_norms: timm is an encoder, which has no adaLN'):
-        convert(tmp_path / 'vit.pth', tmp_path / 'out.pth', fold_norms=True)
-
-
-def test_an_encoder_of_two_sets_and_a_third(tmp_path):
-    weights = official('timm')
-    half = {name: 0.5 * value for name, value in weights.items()}
-    torch.save(dict(model=weights, ema=half, model_ema=weights), tmp_path / 'both.pth')
-    report = convert(tmp_path / 'both.pth', tmp_path / 'ours.pth')
-    assert torch.equal(saved(tmp_path / 'ours.pth')['state_dict']['backbone.cls_token'], half['cls_token'])
-    assert report.dropped['model: cls_token'] == 'weights=ema'
-    assert report.dropped['model_ema'].startswith('another set of weights')
-
-
 def test_two_sets_of_two_networks(tmp_path):
     weights = official('dit')
     torch.save(dict(model=weights, ema=official('dit', img_size=96)), tmp_path / 'dit.pt')
