@@ -291,6 +291,8 @@ def test_existing_files_are_replaced_only_when_asked(tmp_path):
     assert 'denoiser.pos_embed' in saved(out)['state_dict']
     with pytest.raises(ValueError, match='is the file to convert'):
         convert(out, out, force=True)
+    with pytest.raises(ValueError, match=r"holds '.*dit\.pt', which is to be converted"):
+        convert(tmp_path / 'dit.pt', tmp_path, 'diffusers', force=True)
 
 
 def test_names_of_files(tmp_path):

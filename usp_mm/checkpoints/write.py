@@ -20,7 +20,7 @@ def check_out(out: Path, source: Path, target: str, force: bool) -> None:
     """Before anything is read.
 
     Raises:
-        ValueError: an ending that the target is not written with, or `out` is the source.
+        ValueError: an ending that the target is not written with, or `out` is the source or a folder that it lies in.
         FileNotFoundError: the folder that `out` would be in does not exist.
         FileExistsError: `out` exists, and `force` is not set or it is none of ours to replace.
     """
@@ -31,6 +31,8 @@ def check_out(out: Path, source: Path, target: str, force: bool) -> None:
         raise ValueError(f"'{out}': diffusers is written to a folder, not to a {out.suffix} file")
     if out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f"'{out}' is the file to convert: choose another name for the result")
+    if out.resolve() in source.resolve().parents:
+        raise ValueError(f"'{out}' holds '{source}', which is to be converted: choose another name for the result")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"folder '{out.parent}' does not exist: create it first")
     if not out.exists() or (target == 'diffusers' and out.is_dir() and not any(out.iterdir())):
