@@ -67,8 +67,8 @@ def write_json(path: Path, content: Any) -> None:
         file.write((json.dumps(content, indent=1) + '\n').encode())
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file, None if there is no file.
+def read_json(path: Path, fix: str = 'delete it') -> dict[str, Any] | None:
+    """The JSON object in a file, None if there is no file; errors end with the `fix`.
 
     Raises:
         ValueError: it holds something else.
@@ -78,9 +78,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"'{path}' is no JSON file ({error}): delete it") from error
+        raise ValueError(f"'{path}' is no JSON file ({error}): {fix}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds a {type(content).__name__}, expected values by name: delete it")
+        raise ValueError(f"'{path}' holds a {type(content).__name__}, expected values by name: {fix}")
     return content
 
 

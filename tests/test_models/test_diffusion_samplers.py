@@ -34,7 +34,7 @@ def no_noise(k):
 @pytest.mark.parametrize(('name', 'kind'), [('dit_sample_ddpm10', 'AncestralSampler'), ('dit_sample_ddim8', 'DDIMSampler')])
 def test_diffusion_chains_are_the_official_ones(name, kind):
     numbers, asked, called = tensors(name), [], []
-    guided = Guidance(float(numbers['cfg_scale']), channels=3).denoise(build('DiT'), numbers['y'])
+    guided = Guidance(float(numbers['cfg_scale']), channels=3).denoise(build('DiT'), numbers['y'], DDPMObjective())
 
     def denoise(x, t):
         called.append(t.tolist())

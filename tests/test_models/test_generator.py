@@ -115,14 +115,14 @@ def test_guidance_by_hand(build):
     with torch.no_grad():
         cond, uncond = network(x, t, label), network(x, t, torch.tensor([10, 10]))
         model.guidance.scale = 3.0
-        out = model.guidance.denoise(network, label)(x, t)
+        out = model.guidance.denoise(network, label, model.objective)(x, t)
         torch.testing.assert_close(out[:, :3], uncond[:, :3] + 3 * (cond - uncond)[:, :3], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(out[:, 3:], cond[:, 3:], atol=1e-6, rtol=1e-5)
         model.guidance.channels = None
-        out = model.guidance.denoise(network, label)(x, t)
+        out = model.guidance.denoise(network, label, model.objective)(x, t)
         torch.testing.assert_close(out, uncond + 3 * (cond - uncond), atol=1e-5, rtol=1e-5)
         model.guidance.interval = (0.6, 1.0)
-        torch.testing.assert_close(model.guidance.denoise(network, label)(x, t), cond, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(model.guidance.denoise(network, label, model.objective)(x, t), cond, atol=1e-6, rtol=1e-5)
 
 
 def test_ema_and_orig_sample_their_own_weights(build):

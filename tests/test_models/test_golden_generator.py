@@ -39,7 +39,7 @@ def losses(model, x, t, y, noise):
 
 def sample(model, z, y, noise):
     """The chain from `z` with recorded step noise [steps, N or 2N, C, h, w]."""
-    denoise = model.guidance.denoise(model.network(), y)
+    denoise = model.guidance.denoise(model.network(), y, model.objective)
     with torch.no_grad():
         return model.sampler.sample(denoise, z, model.objective, lambda k: noise[k][: len(z)])
 
@@ -73,7 +73,7 @@ def test_guided_output():
         x, t, y, scale, expected = arrays(name, 'x', 't', 'y', 'cfg_scale', 'cfg_out')
         model = build(kind, dict(type=objective), dict(type=sampler), guidance=dict(scale=float(scale), channels=3))
         with torch.no_grad():
-            found = model.guidance.denoise(model.denoiser, y)(x, t)
+            found = model.guidance.denoise(model.denoiser, y, model.objective)(x, t)
         torch.testing.assert_close(found, expected[:3], rtol=0, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from usp_mm.engine.config_check import check_cfg_options, check_config
 from usp_mm.engine.launch import load_config
-from usp_mm.vaes.weights import read_weights
+from usp_mm.weight_files import read_weights
 
 from .sampling import class_names, load_strictly
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmseg.apis import MMSegInferencer
 from PIL import Image
 from torch import nn
@@ -17,7 +16,7 @@ from usp_mm.engine.config_check import check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.files import write_whole
 from usp_mm.registry import DATASETS
-from usp_mm.vaes.weights import read_weights
+from usp_mm.weight_files import read_weights
 
 from .sampling import load_strictly, noted_classes
 
@@ -36,7 +35,7 @@ class FileSegmentor(MMSegInferencer):
 
     def __init__(self, cfg: Config, checkpoint: Path, device: str | None = None) -> None:
         self.checkpoint = checkpoint
-        super().__init__(cfg, device=device or get_device())
+        super().__init__(cfg, device=device)
 
     def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None, cfg: Config) -> None:
         load_strictly(model, read_weights(self.checkpoint), self.checkpoint)

@@ -1,6 +1,5 @@
 """DiT in diffusers' format: names, config, and the folder of a `DiTPipeline`."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from usp_mm.files import read_json
 from usp_mm.functional.pos_embed import sincos_table
 from usp_mm.models.weight_transfer.encoder import square_side
 from usp_mm.presets import ARCHS
@@ -34,6 +34,7 @@ _EMBEDDERS = {
     't_embedder.mlp.2': 'norm1.emb.timestep_embedder.linear_2',
     'y_embedder.embedding_table': 'norm1.emb.class_embedder.embedding_table',
 }
+_WB = ('weight', 'bias')
 _QKV = ('attn1.to_q', 'attn1.to_k', 'attn1.to_v')
 #: Heads by (depth, width), where they are not given: the presets, and DiT-S.
 _HEADS = {(row['depth'], row['embed_dims']): row['num_heads'] for row in ARCHS.values()} | {(12, 384): 6}
@@ -81,13 +82,14 @@ def _folder_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"'{file}' is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"'{file}' holds a {type(content).__name__}, expected values by name")
-    return content
+    return read_json(file, 'copy it again') or {}
+
+
+def _move(left: Entries, old: str, result: Entries, new: str) -> None:
+    """A layer's tensors, those that there are, to its other name."""
+    for kind in _WB:
+        if f'{old}.{kind}' in left:
+            result[f'{new}.{kind}'] = left.pop(f'{old}.{kind}')
 
 
 def from_diffusers(entries: Entries, config: dict[str, Any], notes: list[str]) -> Entries:
@@ -99,18 +101,12 @@ def from_diffusers(entries: Entries, config: dict[str, Any], notes: list[str]) -
     left = dict(entries)
     depth = 1 + max((int(m[1]) for m in (re.match(r'transformer_blocks\.(\d+)\.', name) for name in left) if m), default=-1)
     result: Entries = {}
-
-    def take(theirs: str, ours: str) -> None:
-        for kind in ('weight', 'bias'):
-            if f'{theirs}.{kind}' in left:
-                result[f'{ours}.{kind}'] = left.pop(f'{theirs}.{kind}')
-
     for ours, theirs in _LAYERS.items():
-        take(theirs, ours)
+        _move(left, theirs, result, ours)
     for i in range(depth):
         for ours, theirs in _BLOCK.items():
-            take(f'transformer_blocks.{i}.{theirs}', f'blocks.{i}.{ours}')
-        for kind in ('weight', 'bias'):
+            _move(left, f'transformer_blocks.{i}.{theirs}', result, f'blocks.{i}.{ours}')
+        for kind in _WB:
             parts = [left.pop(f'transformer_blocks.{i}.{name}.{kind}', None) for name in _QKV]
             if present := [x for x in parts if x is not None]:
                 if len(present) < len(parts):
@@ -118,7 +114,7 @@ def from_diffusers(entries: Entries, config: dict[str, Any], notes: list[str]) -
                 sources = tuple(source for x in present for source in x.sources)
                 result[f'blocks.{i}.attn.qkv.{kind}'] = Entry(torch.cat([x.value for x in present]), sources)
     for ours, theirs in _EMBEDDERS.items():
-        for kind in ('weight', 'bias'):
+        for kind in _WB:
             if copies := [left.pop(name) for i in range(depth) if (name := f'transformer_blocks.{i}.{theirs}.{kind}') in left]:
                 result[f'{ours}.{kind}'] = _one(copies, depth)
     if left:
@@ -166,23 +162,17 @@ def to_diffusers(entries: Entries) -> Entries:
     depth = 1 + max(int(m[1]) for m in (re.match(r'blocks\.(\d+)\.', name) for name in entries) if m)
     result: Entries = {}
     left = {name: entry for name, entry in entries.items() if name != 'pos_embed'}
-
-    def give(ours: str, theirs: str) -> None:
-        for kind in ('weight', 'bias'):
-            if f'{ours}.{kind}' in left:
-                result[f'{theirs}.{kind}'] = left.pop(f'{ours}.{kind}')
-
     for ours, theirs in _LAYERS.items():
-        give(ours, theirs)
+        _move(left, ours, result, theirs)
     for i in range(depth):
         for ours, theirs in _BLOCK.items():
-            give(f'blocks.{i}.{ours}', f'transformer_blocks.{i}.{theirs}')
-        for kind in ('weight', 'bias'):
+            _move(left, f'blocks.{i}.{ours}', result, f'transformer_blocks.{i}.{theirs}')
+        for kind in _WB:
             qkv = left.pop(f'blocks.{i}.attn.qkv.{kind}')
             for theirs, value in zip(_QKV, qkv.value.chunk(3), strict=True):
                 result[f'transformer_blocks.{i}.{theirs}.{kind}'] = Entry(value, qkv.sources, qkv.how)
         for ours, theirs in _EMBEDDERS.items():
-            for kind in ('weight', 'bias'):
+            for kind in _WB:
                 if f'{ours}.{kind}' in left:
                     result[f'transformer_blocks.{i}.{theirs}.{kind}'] = left[f'{ours}.{kind}']
     left = {name: entry for name, entry in left.items() if not name.startswith(tuple(_EMBEDDERS))}

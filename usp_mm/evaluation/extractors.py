@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from usp_mm.files import sha256
 from usp_mm.registry import MODELS
-from usp_mm.vaes.weights import read_weights
+from usp_mm.weight_files import read_weights
 
 from .inception import full_float32
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from usp_mm.files import sha256
 from usp_mm.functional.precision import tf32
-from usp_mm.vaes.weights import read_weights
+from usp_mm.weight_files import read_weights
 
 #: torch-fidelity's file, in PyTorch's own cache if it was ever used. The name carries the first digits of its SHA-256.
 WEIGHTS_NAME = 'weights-inception-2015-12-05-6726825d.pth'

@@ -35,9 +35,9 @@ class Guidance:
         """Whether anything is guided."""
         return self.scale != 1.0
 
-    def denoise(self, network: nn.Module, label: Tensor, objective: Objective | None = None) -> Denoise:
+    def denoise(self, network: nn.Module, label: Tensor, objective: Objective) -> Denoise:
         """(x [N, C, h, w], t [N]) -> float32 network output of labels int64[N], guided, as `objective.adapted` has it."""
-        call = network if objective is None else objective.adapted(network)
+        call = objective.adapted(network)
 
         def plain(x: Tensor, t: Tensor) -> Tensor:
             return call(x, t, label).float()

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from usp_mm.presets import VAES, lookup, nearest
+from usp_mm.weight_files import read_weights
 
 from . import sd
 from .base import LatentCodec
 from .kl import load_autoencoder
 from .pixel import PixelCodec
-from .weights import read_weights
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 #: What VA-VAE's training checkpoint holds beside the autoencoder: its losses, and the vision model it is aligned with.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from usp_mm.presets import TEACHERS, nearest
 from usp_mm.registry import MODELS
-from usp_mm.vaes.weights import read_weights
+from usp_mm.weight_files import read_weights
 
 #: Where a folder of timm's hub has its weights, as data alone.
 _FOLDER_FILE = 'model.safetensors'

@@ -7,7 +7,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
-from usp_mm.vaes.weights import read_weights
+from usp_mm.weight_files import read_weights
 
 from .denoiser import transfer_encoder
 from .encoder import check_blocks, encoder_weights, split_checkpoint, square_side
