@@ -59,8 +59,8 @@ def classify(args: argparse.Namespace, paths: list[Path]) -> str:
     from usp_mm.apis.predictions import classify_images, draw_predictions, shown
 
     infer = inferencer(args.config, args.checkpoint, 'classify', args.device, args.cfg_options)
-    predictions = classify_images(infer, paths, args.top, args.batch_size)
     args.out.mkdir(parents=True, exist_ok=True)
+    predictions = classify_images(infer, paths, args.top, args.batch_size)
     draw_predictions(args.out / 'predictions.png', predictions[: args.draw])
     write_json(args.out / 'predictions.json', dict(about(args), predictions=predictions))
     show(
@@ -77,8 +77,8 @@ def embed(args: argparse.Namespace, paths: list[Path]) -> str:
     from usp_mm.apis.predictions import embed_images
 
     infer = inferencer(args.config, args.checkpoint, 'embed', args.device, args.cfg_options)
-    embeddings = embed_images(infer, paths, args.batch_size)
     args.out.mkdir(parents=True, exist_ok=True)
+    embeddings = embed_images(infer, paths, args.batch_size)
     with write_whole(args.out / 'embeddings.npz') as file:
         np.savez(file, embeddings=embeddings, paths=np.array([str(path) for path in paths]))
     return f'{args.out}/embeddings.npz: {embeddings.shape[0]} images, {embeddings.shape[1]} numbers each'
