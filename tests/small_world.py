@@ -1,6 +1,7 @@
 """Data, caches, VAE weights and shrunk configs, so that any config can take a step in a second."""
 
 import copy
+import itertools
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from mmpretrain.registry import MODELS
 from teacher_files import MODEL, teacher_folder
 
 ROOT = Path(__file__).parent.parent
+_RUNS = itertools.count()
 ARCH = dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
 
 
@@ -36,8 +38,11 @@ def run_tool(*command, cwd=ROOT, **kwargs):
 
 
 def train_quickly(cfg: Config, work_dir: Path) -> Runner:
-    """Train a shrunk config; without MMEngine's formatting of the configs it logs, which takes longer than the training."""
-    cfg.work_dir = str(work_dir)
+    """Train a shrunk config; without MMEngine's formatting of the configs it logs, which takes longer than the training.
+
+    Each run has a name of its own: MMEngine names runs by the second, and gives those of one name one logger and visualizer.
+    """
+    cfg.work_dir, cfg.experiment_name = str(work_dir), f'run{next(_RUNS)}'
     with (
         patch('mmengine.config.config.FormatCode', lambda text, **_: (text, True)),
         patch('mmengine.runner.runner.collect_env', dict),
