@@ -1,7 +1,9 @@
 """How every tool ends."""
 
+import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 import torch
@@ -14,16 +16,36 @@ def run_command(main: Callable[[], int | None]) -> None:
     USP_TRACEBACK is set.
     """
     try:
-        code = main()
+        code = main() or 0
     except (ValueError, OSError) as error:
         if os.environ.get('USP_TRACEBACK'):
             raise
-        sys.exit(f'error: {_one_line(error)}  (USP_TRACEBACK=1 shows where)')
+        code = _failed(f'error: {_one_line(error)}  (USP_TRACEBACK=1 shows where)')
     except KeyboardInterrupt:
-        sys.exit('interrupted')
+        code = _failed('interrupted')
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # not after an error: it would wait for the other processes
+        if code == 0:
+            torch.distributed.destroy_process_group()  # not after an error: it would wait for the other processes
+        _leave(code)
     sys.exit(code)
+
+
+def _failed(message: str) -> int:
+    sys.stderr.write(f'{message}\n')
+    return 1
+
+
+def _leave(code: int) -> None:
+    """Exit with the interpreter still whole, as forked processes of multiprocessing do.
+
+    Gloo's threads outlive destroy_process_group, and one that frees the last collective's tensor while the
+    interpreter is torn down aborts the process (pytorch/pytorch#190489).
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as exiting does
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _one_line(error: Exception) -> str:

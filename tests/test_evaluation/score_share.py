@@ -8,6 +8,7 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from numbered import Recorded, results
 
+from usp_mm.cli import run_command
 from usp_mm.evaluation import FeatureMetrics
 
 
@@ -40,7 +41,6 @@ def main(folder: Path) -> None:
     result = dict(scores=scores, alone=alone, error=error, reference_images=seen, reported=metric.report is not None)
     result['failures'] = failures
     (folder / f'{rank}-of-{world}.json').write_text(json.dumps(result))
-    torch.distributed.destroy_process_group()
 
 
 def error_of(folder: Path, setting: dict[str, str]) -> str:
@@ -55,4 +55,4 @@ def error_of(folder: Path, setting: dict[str, str]) -> str:
 
 
 if __name__ == '__main__':
-    main(Path(sys.argv[1]))
+    run_command(lambda: main(Path(sys.argv[1])))
