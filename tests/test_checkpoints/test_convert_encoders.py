@@ -17,6 +17,13 @@ def test_encoders_that_do_not_fit(tmp_path):
         convert(tmp_path / 'vit.pth', tmp_path / 'out.pth', fold_norms=True)
 
 
+def test_another_backbone_is_not_ours(tmp_path):
+    torch.save({'backbone.conv1.weight': torch.zeros(64, 3, 7, 7), 'head.fc.bias': torch.zeros(9)}, tmp_path / 'resnet.pth')
+    with pytest.raises(ValueError, match=r'not a checkpoint of this package \(usp_mm\): 11 missing: cls_token, pos_embed, '):
+        convert(tmp_path / 'resnet.pth', tmp_path / 'out.pth')
+    assert [path.name for path in tmp_path.iterdir()] == ['resnet.pth']
+
+
 def test_an_encoder_of_two_sets_and_a_third(tmp_path):
     weights = official('timm')
     half = {name: 0.5 * value for name, value in weights.items()}

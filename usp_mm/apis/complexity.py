@@ -11,7 +11,6 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from usp_mm.engine.flops import count_codec, count_flops, count_forward
-from usp_mm.models import ODESampler, SDESampler
 from usp_mm.models.guidance import Guidance
 from usp_mm.models.repa import REPA, Teacher
 from usp_mm.models.repa.networks import timm_shape
@@ -120,8 +119,8 @@ def _without(node: Any, keys: tuple[str, ...]) -> Any:
     return [_without(value, keys) for value in node] if isinstance(node, list | tuple) else node
 
 
-def _build(model: dict[str, Any], cfg: Config) -> Any:
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')), torch.device('meta'):
+def _build(model: dict[str, Any], cfg: Config, device: str = 'meta') -> Any:
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')), torch.device(device):
         return MODELS.build(model)
 
 
@@ -206,13 +205,26 @@ def _training_images(cfg: Config) -> int | None:
     return loop.max_epochs * IMAGENET if imagenet else None
 
 
+class _Counter(nn.Module):
+    """Answers zeros and counts for how many images it was asked."""
+
+    null_label = 1
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels, self.calls = out_channels, 0
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        self.calls += len(x)
+        return x.new_zeros(len(x), self.out_channels, *x.shape[2:])
+
+
 def _sample(cfg: Config, forward: int, vae: dict[str, Any] | None) -> dict[str, int] | None:
-    sampler, guidance = _build(cfg.model.sampler, cfg), Guidance(**cfg.model.get('guidance', {}))
+    """The sampler runs, with a network that counts its calls."""
+    sampler, objective = (_build(part, cfg, 'cpu') for part in (cfg.model.sampler, cfg.model.objective))
     if not getattr(sampler, 'fixed_steps', True):
         return None
-    calls = sampler.num_steps
-    if isinstance(sampler, ODESampler | SDESampler):  # points of a grid
-        calls = (calls - 1) * (2 if sampler.method in ('heun', 'heun2') else 1)
-        calls += getattr(sampler, 'last_step', None) is not None
-    calls *= 2 if guidance.active else 1
-    return dict(calls=calls, total=calls * forward + (vae['decode'] if vae else 0))
+    network, latent = _Counter(objective.out_channels(1)), torch.zeros(1, 1, 1, 1)
+    denoise = Guidance(**cfg.model.get('guidance', {})).denoise(network, torch.zeros(1).long(), objective)
+    sampler.sample(denoise, latent, objective, lambda k: latent)
+    return dict(calls=network.calls, total=network.calls * forward + (vae['decode'] if vae else 0))

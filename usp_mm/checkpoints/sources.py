@@ -68,7 +68,7 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
         _check(result)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
-    if family_of(result) in ('encoder', 'denoiser'):
+    if family_of(result) != 'vae':
         logger.info(describe(shapes_of(next(iter(result.sets.values())))))
     return result
 
@@ -84,12 +84,9 @@ def _kind(asked: str | None, shapes: Mapping[str, tuple[int, ...]], args: Any) -
 
 
 def family_of(checkpoint: Checkpoint) -> str:
-    """'encoder', 'denoiser', 'vae', or '' for a network of this package that no other project has."""
-    family = KINDS[checkpoint.kind].family
-    if family:
-        return family
-    names = checkpoint.sets.get('model', {})
-    return 'denoiser' if 'x_embedder.proj.weight' in names else 'encoder' if 'cls_token' in names else ''
+    """'encoder', 'denoiser' or 'vae'."""
+    generator = 'x_embedder.proj.weight' in checkpoint.sets.get('model', {})
+    return KINDS[checkpoint.kind].family or ('denoiser' if generator else 'encoder')
 
 
 def _split(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Mapping[str, Tensor]], list[str], bool]:
@@ -216,7 +213,7 @@ def _check(result: Checkpoint) -> None:
     for which, found in shapes.items():
         if family == 'vae':
             load_autoencoder({name: entry.value for name, entry in result.sets[which].items()}, result.kind)
-        elif family:
+        else:
             check_network(found, result.kind, family)
     if len(shapes) == 2 and shapes['model'] != shapes['ema']:
         model, ema = shapes['model'], shapes['ema']

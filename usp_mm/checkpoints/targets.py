@@ -19,7 +19,7 @@ TARGETS = {
     'diffusers': "a folder of diffusers' DiTPipeline",
     'safetensors': 'one set of weights under the official names',
 }
-_FAMILIES = {'encoder': 'an encoder', 'denoiser': 'a generator', 'vae': 'an autoencoder', '': 'another network'}
+_FAMILIES = {'encoder': 'an encoder', 'denoiser': 'a generator', 'vae': 'an autoencoder'}
 _FLOW = ('sit', 'usp-sit', 'repa', 'lightningdit')
 _ABOUT_DIFFUSERS = (
     'a DiTPipeline samples DiT, trained to predict ε in 1000 linear steps, with tanh-GELU; names do not tell it from SiT',
