@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from teacher_files import MODEL, teacher_folder
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 ROOT = Path(__file__).parent.parent
 _RUNS = itertools.count()
@@ -35,6 +37,12 @@ def run_tool(*command, cwd=ROOT, **kwargs):
     """Run `python COMMAND` as a user does; returns the finished process with its output as text."""
     words = [sys.executable, *map(str, command)]
     return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=600, **kwargs)
+
+
+def run_launcher(*command):
+    """Run `bash COMMAND`, a launcher of several processes, on a free port; returns what `run_tool` does."""
+    env = {**os.environ, 'PORT': str(get_free_port()), 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
+    return subprocess.run(['bash', *map(str, command)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
 
 
 def train_quickly(cfg: Config, work_dir: Path) -> Runner:

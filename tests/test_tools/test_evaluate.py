@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from PIL import Image
 from small_world import ROOT, run_tool
 
@@ -114,6 +115,7 @@ def test_more_processes_than_gpus(call, monkeypatch):
     def refuse(number):
         raise ValueError(f'device {number}')
 
+    MMLogger.get_current_instance()  # a new logger would ask which device LOCAL_RANK is
     monkeypatch.setenv('LOCAL_RANK', '5')
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
     monkeypatch.setattr('torch.cuda.device_count', lambda: 2)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from small_world import ROOT, run_tool
+from small_world import ROOT, run_launcher, run_tool
 
 BASE = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 CACHED = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
@@ -41,12 +41,6 @@ def losses(work_dir):
             if 'loss' in record:
                 found[record['step']] = record['loss']
     return found
-
-
-def run_launcher(*command):
-    """Run `bash COMMAND` on a port of its own."""
-    env = {**os.environ, 'PORT': '29517', 'PATH': f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'}
-    return subprocess.run(['bash', *map(str, command)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
 
 
 def weights(path):

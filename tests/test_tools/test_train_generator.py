@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from small_world import ROOT, run_tool
+from small_world import ROOT, run_launcher, run_tool
 
 CONFIG = 'configs/sit/sit-tiny-p2_1xb64-2k_digits.py'
 
@@ -108,9 +108,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(options, tmp_path):
     two = [*options, 'train_dataloader.batch_size=2']
     done = run_tool('tools/train.py', CONFIG, '--work-dir', tmp_path / 'one', '--cfg-options', *one)
     assert done.returncode == 0, done.stderr
-    env = {**os.environ, 'PORT': '29541', 'PATH': f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'}
-    command = ['bash', 'tools/dist_train.sh', CONFIG, '2', '--work-dir', tmp_path / 'two', '--cfg-options', *two]
-    done = subprocess.run([*map(str, command)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    done = run_launcher('tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path / 'two', '--cfg-options', *two)
     assert done.returncode == 0, done.stderr
     logged = [records(tmp_path / run) for run in ('one', 'two')]
     for a, b in zip(*([r for r in run if 'loss' in r] for run in logged), strict=True):
