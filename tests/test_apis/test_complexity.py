@@ -115,7 +115,7 @@ def test_a_trained_encoder_is_counted_the_same_in_a_run(small_world):
     assert model.backbone.codec is scale and scale.device == torch.device('cpu')
     assert counted['forward'] == cost['network']['forward'] + cost['vae']['encode']
     # here the latents have a gradient too, which is one more product of the patch embedding
-    embedding = 2 * 64 * 16 * 32 if cfg.model.backbone.img_size == 64 else 2 * 196 * 16 * 32
+    embedding = 2 * 196 * 16 * 32
     assert counted['train'] == cost['network']['train'] + cost['vae']['train'] + embedding
 
 

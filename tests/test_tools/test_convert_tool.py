@@ -7,6 +7,8 @@ from checkpoint_files import build, load_strictly, save_official
 from small_world import ROOT, run_tool
 from vae_files import Bomb
 
+from usp_mm.checkpoints import KINDS
+
 TOOL = ROOT / 'tools' / 'convert_checkpoint.py'
 
 
@@ -40,5 +42,5 @@ def test_help_lists_kinds_and_targets(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         runpy.run_path(str(TOOL), run_name='__main__')
     told = capsys.readouterr().out
-    assert 'usp-sit      official USP SiT, affine norms' in told
+    assert all(f'{name:<12} {kind.told}' in told for name, kind in KINDS.items())
     assert "diffusers    a folder of diffusers' DiTPipeline" in told

@@ -99,12 +99,12 @@ def _claim(zoo: Zoo, model: str, entry: dict[str, Any]) -> Claim:
     numbers = zoo.row(table, row)['Paper']
     metrics = tuple(entry.get('Metrics') or numbers)
     sources = entry.get('From') or ()
-    sources = (sources,) if isinstance(sources, str) else tuple(sources)
-    for what, names, valid in (('metric', metrics, numbers), ('config', sources, zoo.models)):
+    sources, ours = (sources,) if isinstance(sources, str) else tuple(sources), entry.get('Ours') or {}
+    for what, names, valid in (('metric', (*metrics, *ours), numbers), ('config', sources, zoo.models)):
         for name in names:
             if name not in valid:
                 raise ValueError(f"no {what} '{name}' of table {table}, row '{row}'{nearest(name, valid)}")
-    return Claim(model, table, row, metrics, sources, entry.get('Steps'), entry.get('Ours') or {})
+    return Claim(model, table, row, metrics, sources, entry.get('Steps'), ours)
 
 
 def _command(path: Path) -> str:

@@ -68,14 +68,14 @@ def config_table(models: list[Model], costs: Costs) -> str:
 def readme_table(zoo: Zoo, table: dict[str, Any]) -> str:
     lines = []
     for row in table['Rows']:
-        cells, ours = [], []
+        cells, ours, linked = [], [], {cell['Config'] for cell in row if 'Config' in cell}
         for cell in row:
             if 'Config' in cell:
                 cells.append(f'[{cell["Text"]}]({zoo.models[cell["Config"]].config})')
                 continue
             references = [cell['Paper']] if isinstance(cell['Paper'][0], str) else cell['Paper']
             cells.append(', '.join(_reference(zoo, reference, 'Name' in cell) for reference in references))
-            ours = [value for name, row_name, metric, *_ in references for value in _own(zoo, name, row_name, metric)]
+            ours += [value for reference in references for value in _own(zoo, reference, linked)]
         lines.append([*cells, ', '.join(ours) or 'not run'])
     return _markdown([*table['Columns'], 'ours'], lines)
 
@@ -83,11 +83,18 @@ def readme_table(zoo: Zoo, table: dict[str, Any]) -> str:
 def _reference(zoo: Zoo, reference: list[str], named: bool) -> str:
     table, row, metric, *remark = reference
     value = zoo.row(table, row)['Paper'][metric]
-    return f'{metric} {value}' if named else f'{value} ({remark[0]})' if remark else value
+    return f'{metric} {value}' if named else _remarked(value, remark)
 
 
-def _own(zoo: Zoo, table: str, row: str, metric: str) -> list[str]:
-    return [str(claim.ours[metric]) for claim in zoo.claims(table, row) if metric in claim.ours]
+def _own(zoo: Zoo, reference: list[str], linked: set[str]) -> list[str]:
+    """Results of the row's configs for a number of the paper."""
+    table, row, metric, *remark = reference
+    claims = [claim for claim in zoo.claims(table, row) if claim.model in linked]
+    return [_remarked(claim.ours[metric], remark) for claim in claims if metric in claim.ours]
+
+
+def _remarked(value: Any, remark: list[str]) -> str:
+    return f'{value} ({remark[0]})' if remark else str(value)
 
 
 # ---------------------------------------------------------------------- docs/experiments.md
@@ -166,7 +173,7 @@ def _results(zoo: Zoo, costs: Costs, table: dict[str, Any]) -> str:
             own, before = costs.claim(claim)
             paper = {metric: row['Paper'][metric] for metric in claim.metrics}
             start = ' → '.join(_link(zoo.models[source]) for source in claim.sources) or '–'
-            ours = _numbers(claim.ours) if claim.ours else zoo.models[claim.model].ours
+            ours = _numbers(claim.ours) if claim.ours else 'not run'
             config = _link(zoo.models[claim.model])
             rows.append([row['Row'], _numbers(paper), ours, config, start, *_cost_cells(own), _hours(before.network)])
             left = {metric: value for metric, value in left.items() if metric not in claim.metrics}
