@@ -1,5 +1,7 @@
 """A latent cache that holds a teacher's tokens, or the images that it was written from, beside the latents."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +123,7 @@ def test_latents_are_read_while_tokens_are_added_and_a_wrong_teacher_costs_no_la
     with pytest.raises(ValueError, match='holds no tokens of a teacher'):
         LatentCacheDataset(str(out), teacher=MODEL)
     for other in (None, teacher_of(weights, size=64)):
-        with pytest.raises(ValueError, match=r'\(teacher: .*\): repeat it, .* or delete teacher-\*\.npy .* the latents stay'):
+        with pytest.raises(ValueError, match=r'\(teacher \w+: .*\): repeat it, .* or delete teacher-\*\.npy .* latents stay'):
             write(images, out, other)
     for path in out.glob('teacher-*'):
         path.unlink()
@@ -154,7 +156,7 @@ def test_damage_is_found_and_repaired(images, weights, cache, tmp_path) -> None:
 
 
 def test_another_teacher_is_refused(images, weights, cache, tmp_path) -> None:
-    with pytest.raises(ValueError, match=r'with other parameters \(teacher: .* there, .*now\)'):
+    with pytest.raises(ValueError, match=r'with other parameters \(teacher size: 32 there, 64 now; teacher grid'):
         write(images, cache, teacher_of(weights, size=64))
     with pytest.raises(
         ValueError, match="holds the tokens of teacher 'test_vit', the config asks for 'dinov2-b': name that one"
@@ -172,6 +174,28 @@ def test_tokens_that_cannot_be_stored(images, weights, tmp_path) -> None:
     teacher.network.norm.weight.data.fill_(1e6)
     with pytest.raises(ValueError, match=r"teacher token of image 'a/0\.png' reaches .* beyond the range of dtype float16"):
         write(images, tmp_path / 'out', teacher, dtype='float16')
+    teacher = teacher_of(weights, dtype='bfloat16')
+    teacher.network.norm.weight.data.fill_(float('nan'))
+    with pytest.raises(ValueError, match=r"teacher token of image 'a/0\.png' is not finite: .* wider dtype than bfloat16"):
+        write(images, tmp_path / 'nan', teacher)
+
+
+def test_a_second_writer_changes_nothing(images, weights, tmp_path) -> None:
+    out = tmp_path / 'out'
+    stopped = teacher_of(weights)
+    stopped.__class__, stopped.left = Stopping, 2
+    with pytest.raises(KeyboardInterrupt):
+        write(images, out, stopped)
+    before = contents(out)
+    hold = 'import fcntl, sys; f = open(sys.argv[1], "wb"); fcntl.lockf(f, fcntl.LOCK_EX); print("held", flush=True); input()'
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen([sys.executable, '-c', hold, tmp_path / 'out' / '.lock'], **pipes) as holder:
+        assert holder.stdout.readline() == b'held\n'
+        with pytest.raises(ValueError, match='another process is writing latent cache'):
+            write(images, out, teacher_of(weights, size=64))
+        holder.communicate(b'\n')
+    (out / '.lock').unlink()
+    assert contents(out) == before
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])

@@ -34,7 +34,7 @@ def cache(tmp_path_factory, demo_data, tiny_vae_folder, weights):
 def check(tiny_vae_folder, weights):
     """Runs the hook on a generator with this `repa` and this training set, and returns the generator."""
 
-    def check(dataset, **repa):
+    def check(dataset, enabled=True, **repa):
         model = MODELS.build(
             dict(
                 type='LatentDiffusionGenerator',
@@ -42,7 +42,7 @@ def check(tiny_vae_folder, weights):
                 objective=dict(type='FlowObjective'),
                 sampler=dict(type='SDESampler'),
                 data_preprocessor=dict(vae='tiny', vae_path=str(tiny_vae_folder)),
-                repa=dict(dict(teacher=dict(name=MODEL, path=weights), depth=1, hidden_dims=8), **repa),
+                repa=dict(dict(teacher=dict(name=MODEL, path=weights), depth=1, hidden_dims=8), **repa) if enabled else None,
             )
         )
         loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
@@ -102,6 +102,16 @@ def test_latents_alone_and_another_cached_teacher(check, cache):
     with pytest.raises(ValueError, match='sees 8x8 tokens'):
         check(tokens)
     assert tokens.manifest['teacher']['dim'] == DIM
+
+
+def test_what_nothing_would_use(check, cache, demo_data):
+    images = str(demo_data / 'imagenet' / 'val')
+    with pytest.raises(ValueError, match=r"has teacher='test_vit' and images: .* set one of the two to None"):
+        check(LatentCacheDataset(cache, teacher=MODEL, images=images))
+    for beside in (dict(teacher=MODEL), dict(images=images)):
+        with pytest.raises(ValueError, match=r'which nothing uses without model\.repa: set its teacher=None and images=None'):
+            check(LatentCacheDataset(cache, **beside), enabled=False)
+    assert check(LatentCacheDataset(cache), enabled=False).repa is None
 
 
 def test_misspelt_keys_of_a_config():

@@ -1,6 +1,7 @@
 """REPA: the official numbers, the teacher that is nowhere, and what is refused."""
 
 import copy
+import json
 import shutil
 
 import pytest
@@ -337,6 +338,15 @@ def test_weights_that_are_not_the_teachers(folder, tmp_path):
     save_file(weights, tmp_path / 'part.safetensors')
     with pytest.raises(ValueError, match=r"part\.safetensors' does not fit teacher 'test_vit': .*blocks\.0\.norm1\.weight"):
         teacher(tmp_path / 'part.safetensors').probe()
+
+
+def test_a_folder_tells_how_its_model_saw_images(tmp_path):
+    folder = teacher_folder(tmp_path / MODEL)
+    config = dict(architecture=MODEL, pretrained_cfg=dict(mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7]))
+    (folder / 'config.json').write_text(json.dumps(config))
+    teacher = build_teacher(dict(name=MODEL, path=str(folder)), 64)
+    teacher.probe()
+    assert teacher.mean == pytest.approx([25.5, 51, 76.5]) and teacher.std == pytest.approx([127.5, 153, 178.5])
 
 
 def test_a_batch_in_lists_is_stacked(build):

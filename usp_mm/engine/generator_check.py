@@ -21,7 +21,8 @@ class GeneratorCheckHook(Hook):
     Raises:
         ValueError: more classes in the data, the requests or the pictures than the generator has; an average that nothing
             updates; validation or pictures with weights that there are not, or without the VAE; a teacher (REPA) whose
-            weights, width or grid of tokens don't fit, or whose tokens were cached of another one.
+            weights, width or grid of tokens don't fit, or whose tokens were cached of another one; tokens or images beside
+            latents that nothing uses.
         FileNotFoundError: no weights of the teacher.
     """
 
@@ -32,8 +33,7 @@ class GeneratorCheckHook(Hook):
                 "model.ema is set, but nothing updates the average: add dict(type='GeneratorEMAHook') to the hooks"
             )
         self._check_loop(model, runner.train_loop)
-        if model.repa is not None:
-            _check_teacher(model, runner.train_loop.dataloader.dataset)
+        _check_teacher(model, runner.train_loop.dataloader.dataset)
         if runner.val_loop is not None:
             self._check_loop(model, runner.val_loop)
             self._check_sampling(model, 'validation', [metric.sample_model for metric in _metrics(runner.val_loop)])
@@ -73,6 +73,13 @@ def _check_teacher(model: nn.Module, dataset: Dataset) -> None:
     while not isinstance(dataset, LatentCacheDataset) and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
     repa, cached = model.repa, isinstance(dataset, LatentCacheDataset)
+    if repa is None:
+        if cached and (dataset.teacher is not None or dataset.has_images):
+            raise ValueError(
+                f"train_dataloader.dataset of '{dataset.folder}' reads a teacher's tokens or images, which nothing uses "
+                'without model.repa: set its teacher=None and images=None'
+            )
+        return
     if not (cached and dataset.teacher is not None):
         if cached and not dataset.has_images:
             raise ValueError(
@@ -82,6 +89,11 @@ def _check_teacher(model: nn.Module, dataset: Dataset) -> None:
             )
         repa.prepare(model.denoiser.pos_embed.device)
         return
+    if dataset.has_images:
+        raise ValueError(
+            f"train_dataloader.dataset of '{dataset.folder}' has teacher='{dataset.teacher}' and images: with cached tokens "
+            'the images would be decoded for nothing, set one of the two to None'
+        )
     found, wanted = dataset.manifest['teacher'], dict(name=repa.teacher.name, dim=repa.teacher.dim, size=repa.teacher.size)
     for key, value in wanted.items():
         if found[key] != value:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,10 +89,29 @@ class TokenEncoder(Protocol):
         """name, dim, size, grid, dtype, weight_hash."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is in a cache's folder: whether it was begun and is complete, whether its latents can be read meanwhile."""
+
+    begun: bool
+    complete: bool
+    readable: bool
+    missing_bytes: int
+    told: str
+
+
 def prepare(
-    data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec, teacher: TokenEncoder | None = None
+    data_root: str,
+    out: Path,
+    codec: LatentCodec,
+    spec: CacheSpec,
+    teacher: TokenEncoder | None = None,
+    lock: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], bool]:
     """Check everything that can be checked beforehand and write plan.json, samples.txt and labels.npy.
+
+    Args:
+        lock: called before anything is written; what it finds then counts, not what was there before.
 
     Returns:
         The plan, and whether the cache is complete already.
@@ -107,23 +127,36 @@ def prepare(
     plan, files = make_plan(scan_image_folder(data_root), codec, spec)
     if teacher is not None:
         plan['teacher'] = dict(teacher.facts(), stored=spec.dtype.removesuffix('-full'))
+    found = _look(out, plan)
+    if not found.complete:
+        check_free_space(out, found.missing_bytes + sum(map(len, files.values())))
+        out.mkdir(parents=True, exist_ok=True)
+        lock()
+        found = _look(out, plan)
+    if found.complete:
+        return plan, True
+    begin(out, plan, files, keep_manifest=found.readable)
+    if found.begun:
+        MMLogger.get_current_instance().info(f"continuing '{out}': {found.told}")
+    return plan, False
+
+
+def _look(out: Path, plan: dict[str, Any]) -> Found:
+    """ValueError if the folder was begun with other parameters."""
     begun = read_plan(out)
     if begun is not None:
         _check_same(begun if _has_tokens(out, begun) else {**begun, 'teacher': plan.get('teacher')}, plan, out)
     latents, tokens = all_shards(out, plan), token_shards(out, plan)
-    shards = latents + tokens
-    missing = sum(shard.num_bytes for shard in shards if not shard.is_whole())
+    left = [shard for shard in latents + tokens if not shard.is_whole()]
     promised = read_manifest(out) if (out / MANIFEST).is_file() else None
-    if not missing and promised is not None and promised.get('teacher') == plan.get('teacher'):
-        return plan, True
-    check_free_space(out, missing + sum(map(len, files.values())))
-    out.mkdir(parents=True, exist_ok=True)
-    readable = promised is not None and promised.get('teacher') in (None, plan.get('teacher'))
-    begin(out, plan, files, keep_manifest=readable and all(shard.is_whole() for shard in latents))
-    if begun is not None:
-        done = sum(shard.is_whole() for shard in shards)
-        MMLogger.get_current_instance().info(f"continuing '{out}': {done} of {len(shards)} shards are finished")
-    return plan, False
+    total, teacher = len(latents + tokens), plan.get('teacher')
+    return Found(
+        begun=begun is not None,
+        complete=not left and promised is not None and promised.get('teacher') == teacher,
+        readable=promised is not None and promised.get('teacher') in (None, teacher) and not set(latents) & set(left),
+        missing_bytes=sum(shard.num_bytes for shard in left),
+        told=f'{total - len(left)} of {total} shards are finished',
+    )
 
 
 def check_codec(codec: LatentCodec, spec: CacheSpec) -> None:
@@ -215,15 +248,16 @@ def _check_same(begun: dict[str, Any], plan: dict[str, Any], out: Path) -> None:
     if differing:
         values = '; '.join(f'{key}: {_short(there.get(key))} there, {_short(now.get(key))} now' for key in differing)
         fix = 'repeat them, or choose another folder, or delete this one'
-        if differing == ['teacher']:
+        if all(key.startswith('teacher') for key in differing):
             fix = 'repeat it, or choose another folder, or delete teacher-*.npy and teacher-*.json there: the latents stay'
         raise ValueError(f"'{out}' was begun by '{WRITE_COMMAND}' with other parameters ({values}): {fix}")
 
 
 def _parameters(plan: dict[str, Any]) -> dict[str, Any]:
     """What a user chose, without what follows from it."""
-    derived = ('latent_size', 'views', 'fields', 'labels_sha256', 'crop')
-    return {key: plan[key] for key in plan if key not in derived} | {f'crop {key}': plan['crop'][key] for key in plan['crop']}
+    derived, nested = ('latent_size', 'views', 'fields', 'labels_sha256'), ('crop', 'teacher')
+    parts = {f'{name} {key}': value for name in nested for key, value in (plan.get(name) or {}).items()}
+    return {key: plan[key] for key in plan if key not in (*derived, *nested)} | parts
 
 
 def _plain(value: Any) -> Any:

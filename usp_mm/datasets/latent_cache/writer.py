@@ -92,12 +92,9 @@ def write_cache(
 def _begin(
     held: ExitStack, data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec, teacher: TokenEncoder | None
 ) -> tuple[dict[str, Any], bool]:
-    """`prepare`, and lock a cache that is not complete until `held` closes."""
-    plan, complete = prepare(data_root, out, codec, spec, teacher)
-    if not complete:
-        taken = f"another process is writing latent cache '{out}': wait for it or stop it"
-        held.enter_context(locked(out / LOCK, taken))
-    return plan, complete
+    """`prepare`, with a cache that is not complete locked until `held` closes."""
+    taken = f"another process is writing latent cache '{out}': wait for it or stop it"
+    return prepare(data_root, out, codec, spec, teacher, lock=lambda: held.enter_context(locked(out / LOCK, taken)))
 
 
 def _write_shards(
@@ -181,13 +178,15 @@ def _check_storable(values: Tensor, shard: Shard, paths: list[str], plan: dict[s
     if not bad.any():
         return
     first = int(bad.int().argmax())
-    what, by = ('latent', 'VAE') if shard.kind == 'shard' else ('teacher token', 'teacher')
+    what, by, dtype = ('latent', 'VAE', plan['encode_dtype'])
+    if shard.kind == 'teacher':
+        what, by, dtype = 'teacher token', 'teacher', plan['teacher']['dtype']
     if not values[first].isfinite().all():
         raise ValueError(
             f"the {what} of image '{paths[first]}' is not finite: check the image and the {by}'s weights, "
-            f'or encode in a wider dtype than {plan["encode_dtype"]}'
+            f'or encode in a wider dtype than {dtype}'
         )
     raise ValueError(
         f"the {what} of image '{paths[first]}' reaches {values[first].abs().max():.4g}, "
-        f'beyond the range of dtype {plan["dtype"]}: write the cache in bfloat16 or float32'
+        f'beyond the range of dtype {plan["dtype"]}: write the cache in bfloat16 or float32, into another folder'
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from usp_mm.presets import TEACHERS, nearest
 from usp_mm.registry import MODELS
-from usp_mm.weight_files import read_weights
+from usp_mm.weight_files import read_weights, told_misfit
 
 #: Where a folder of timm's hub has its weights, as data alone.
 _FOLDER_FILE = 'model.safetensors'
@@ -55,17 +55,16 @@ def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Modul
         hub_id = timm.get_pretrained_cfg(model).hf_hub_id
         obtain = f'`hf download {hub_id} --local-dir DIR` and set repa.teacher.path=DIR (--teacher-path DIR)'
     else:
-        weights = _read(Path(path), model)
-        classifier = timm.get_pretrained_cfg(model).classifier
-        head = weights.get(f'{classifier}.weight')
+        weights, normalization = _read(Path(path), model)
+        classifier = timm.get_pretrained_cfg(model).classifier or ''
+        head = weights.get(f'{classifier if isinstance(classifier, str) else classifier[0]}.weight')  # distilled ones have two
         options['num_classes'] = 0 if head is None else len(head)
-        overlay = dict(state_dict=weights, custom_load=False, num_classes=options['num_classes'])
+        overlay = dict(state_dict=weights, custom_load=False, num_classes=options['num_classes'], **normalization)
         options['pretrained_cfg_overlay'], obtain = overlay, 'give the weights of this model'
     try:
         network = timm.create_model(model, pretrained=True, **options)
     except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise ValueError(f"'{path or 'the hub'}' does not fit teacher '{model}': {reason}: {obtain}") from error
+        raise ValueError(f"'{path or 'the hub'}' does not fit teacher '{model}': {told_misfit(error)}: {obtain}") from error
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(f"the hub did not give the weights of teacher '{model}': {obtain} ({reason})") from error
@@ -73,17 +72,18 @@ def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Modul
     return network
 
 
-def _read(path: Path, model: str) -> dict[str, Tensor]:
+def _read(path: Path, model: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights, and the mean and std of images (in [0, 1]) where a folder's config has them."""
     if not path.is_dir():
-        return read_weights(path)
-    config = path / 'config.json'
-    if config.is_file():
-        found = json.loads(config.read_text()).get('architecture', model)
-        if found != model.split('.')[0]:
-            raise ValueError(f"'{path}' holds timm's '{found}', the teacher is '{model}': name the one that it is")
+        return read_weights(path), {}
+    config = json.loads((path / 'config.json').read_text()) if (path / 'config.json').is_file() else {}
+    found = config.get('architecture', model)
+    if found != model.split('.')[0]:
+        raise ValueError(f"'{path}' holds timm's '{found}', the teacher is '{model}': name the one that it is")
     if not (path / _FOLDER_FILE).is_file():
         raise FileNotFoundError(f"'{path}' holds no {_FOLDER_FILE} of teacher '{model}'")
-    return read_weights(path / _FOLDER_FILE)
+    trained = config.get('pretrained_cfg', {})
+    return read_weights(path / _FOLDER_FILE), {key: trained[key] for key in ('mean', 'std') if key in trained}
 
 
 def timm_normalization(network: nn.Module) -> tuple[list[float], list[float]]:
@@ -114,8 +114,7 @@ def load_backbone(backbone: dict, checkpoint: str | Path, prefix: str) -> nn.Mod
     try:
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise ValueError(f"'{checkpoint}' does not fit the teacher's {backbone['type']}: {reason}") from error
+        raise ValueError(f"'{checkpoint}' does not fit the teacher's {backbone['type']}: {told_misfit(error)}") from error
     return network
 
 
