@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -247,3 +248,16 @@ def test_content_of_files(tmp_path):
     torch.save(dict(model=official('dit'), epoch=1), tmp_path / 'dit.pth')
     assert read_checkpoint(tmp_path / 'dit.pth')['epoch'] == 1
     assert read_weights(tmp_path / 'dit.pth').keys() == official('dit').keys()
+
+
+def test_a_device_that_is_not_here_is_no_broken_file(tmp_path):
+    torch.save({'x': torch.zeros(2)}, tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=r"x\.pth holds tensors of a device that is not here: read it with map_location='cpu'"):
+        read_checkpoint(tmp_path / 'x.pth', 'cuda:99')
+
+
+def test_memory_that_ends_is_no_broken_file(tmp_path, monkeypatch):
+    torch.save({'x': torch.zeros(2)}, tmp_path / 'x.pth')
+    monkeypatch.setattr('torch.load', Mock(side_effect=torch.OutOfMemoryError('CUDA out of memory')))
+    with pytest.raises(torch.OutOfMemoryError, match='CUDA out of memory'):
+        read_checkpoint(tmp_path / 'x.pth')

@@ -49,7 +49,11 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
             return dict(load_file(path))
         mmap = mmap and zipfile.is_zipfile(path)
         content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except torch.OutOfMemoryError:
+        raise
     except _FAILURES as error:
+        if 'deserialize object on' in str(error):
+            raise ValueError(f"{path} holds tensors of a device that is not here: read it with map_location='cpu'") from error
         raise ValueError(f'{path} {_reason(error)}') from error
     except OSError as error:
         if error.filename is not None:  # not to be opened

@@ -103,6 +103,8 @@ def test_a_cache_needs_no_encoder_and_epochs_are_of_imagenet():
     assert cost['vae']['train'] == 0 < cost['vae']['encode'] and cost['sample'] is None and cost['teacher'] is None
     assert cost['images'] == 800 * IMAGENET and cost['step'] == 4096 * cost['network']['train']
     assert cfg.model.data_preprocessor.vae_path == 'pretrained/kl16.ckpt'  # the config is as it was
+    cfg.train_dataloader.dataset.data_root = 'data/imagenet100_latents/kl-f16d16_224px'
+    assert complexity(cfg)['images'] is complexity(cfg)['total'] is None
 
 
 def test_a_trained_encoder_is_counted_the_same_in_a_run(small_world):
@@ -191,6 +193,7 @@ def test_tool(tmp_path, monkeypatch, capsys):
     assert 'no way to count the operations of a ImageClassifier' in call(
         ROOT / 'configs/features/resnet18-w16_1xb64-coslr-8e_digits.py'
     )
+    assert 'the number of images is known of' in call(ROOT / 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py')
     assert '--utilisation 2.0 in (0, 1]' in call(tiny, '--utilisation', '2')
     assert 'it lacks train_dataloader, train_cfg, auto_scale_lr' in call(ROOT / 'configs/_base_/models/sit-xl-p1_va-f16d32.py')
     assert "unknown key 'denoizer'" in call(tiny, '--cfg-options', 'model.denoizer.arch=base')

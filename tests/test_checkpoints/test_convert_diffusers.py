@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -169,7 +170,7 @@ def test_swiglu_and_rms_norms_of_ours_have_no_place(tmp_path):
         convert(tmp_path / 'ours.pth', tmp_path / 'out', 'diffusers', num_heads=3)
 
 
-def test_a_pipeline_is_replaced_when_asked_and_another_folder_never(plain, tmp_path, tiny_vae_folder):
+def test_a_pipeline_is_replaced_when_asked_and_another_folder_never(plain, tmp_path, monkeypatch):
     source, *_ = plain
     arguments = dict(to='diffusers', num_heads=3)
     out = tmp_path / 'out'
@@ -185,6 +186,13 @@ def test_a_pipeline_is_replaced_when_asked_and_another_folder_never(plain, tmp_p
     with pytest.raises(ValueError, match=r"vae' has 16 latent channels, the network 4"):
         convert(source, out, force=True, vae=bad, **arguments)
     assert (out / 'model_index.json').read_text() == 'mine'
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr('usp_mm.checkpoints.write._save_safe', lambda *_: seen.append((out / 'model_index.json').read_text()))
+        patch.setattr('usp_mm.checkpoints.write.write_json', Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, out, force=True, **arguments)
+    assert seen == ['mine'] and (out / 'model_index.json').read_text() == 'mine', 'it stays while the new one is written'
     convert(source, out, force=True, **arguments)
     assert json.loads((out / 'model_index.json').read_text())['vae'] == [None, None]
     assert sorted(path.name for path in tmp_path.iterdir()) == ['out', 'vae']

@@ -3,6 +3,7 @@
 import json
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ IMAGENET = 1_281_167
 #: Of an H100 (SXM), dense bfloat16 with float32 accumulation, in operations a second (NVIDIA's data sheet).
 H100_BF16 = 989.4e12
 UTILISATION = 0.4
+#: Where the configs have it, and caches of it.
+_IMAGENET_FOLDERS = (('data', 'imagenet'), ('data', 'imagenet_latents'))
 
 
 def complexity(cfg: Config) -> dict[str, Any]:
@@ -201,7 +204,7 @@ def _training_images(cfg: Config) -> int | None:
     loop = cfg.train_cfg
     if 'max_iters' in loop:
         return loop.max_iters * cfg.auto_scale_lr.base_batch_size
-    imagenet = cfg.train_dataloader.dataset.get('data_root', '').startswith('data/imagenet')
+    imagenet = Path(cfg.train_dataloader.dataset.get('data_root', '')).parts[:2] in _IMAGENET_FOLDERS
     return loop.max_epochs * IMAGENET if imagenet else None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.logging import MMLogger
 
 from usp_mm.presets import lookup
+from usp_mm.weight_files import SAFE
 
 from .entries import Checkpoint, ConversionReport
 from .sources import family_of, read
@@ -77,6 +78,8 @@ def convert(
         raise ValueError(f"'{source}' to {to}: {error}") from error
     if to == 'diffusers' and vae is None:
         checkpoint.notes.append(f"no VAE in it: DiTPipeline.from_pretrained('{out}', vae=AutoencoderKL.from_pretrained(…))")
+    if to == 'usp_mm' and out.suffix == SAFE and 'dataset_meta' in checkpoint.facts:
+        checkpoint.notes.append('a safetensors file holds no class names: write a .pth to keep them')
     report = _report(checkpoint, to, output, names)
     _write(out, checkpoint, to, output, None if vae is None else Path(vae))
     logger = MMLogger.get_current_instance()

@@ -64,6 +64,8 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
     logger = MMLogger.get_current_instance()
     logger.info(f"'{path}': {result.kind}, {KINDS[result.kind].told} ({how})")
     try:
+        if result.kind in _ONE_SET and set(result.sets) != {'model'}:
+            raise ValueError(f'the weights of {KINDS[result.kind].told} stand alone, not under {" and ".join(result.sets)}')
         _TRANSLATE.get(result.kind, _official)(result, content, config)
         _check(result)
     except ValueError as error:
@@ -85,7 +87,7 @@ def _kind(asked: str | None, shapes: Mapping[str, tuple[int, ...]], args: Any) -
 
 def family_of(checkpoint: Checkpoint) -> str:
     """'encoder', 'denoiser' or 'vae'."""
-    generator = 'x_embedder.proj.weight' in checkpoint.sets.get('model', {})
+    generator = any('x_embedder.proj.weight' in entries for entries in checkpoint.sets.values())
     return KINDS[checkpoint.kind].family or ('denoiser' if generator else 'encoder')
 
 
@@ -121,9 +123,8 @@ def _is_weights(value: Any) -> bool:
 def _entries(weights: Mapping[str, Tensor], which: str | None) -> Entries:
     """Names without wrappers' prefixes; where a file has two sets, its names are noted as 'ema: blocks.0…'."""
     entries = {name: Entry(value.detach(), (name if which is None else f'{which}: {name}',)) for name, value in weights.items()}
-    for prefix in _WRAPPERS:
-        if all(name.startswith(prefix) for name in entries):
-            entries = {name.removeprefix(prefix): entry for name, entry in entries.items()}
+    while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in entries)), None):
+        entries = {name.removeprefix(prefix): entry for name, entry in entries.items()}
     return entries
 
 
@@ -197,6 +198,8 @@ def _ours(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]
     result.sets['model'] = to_official({name: x for name, x in entries.items() if name not in result.beside})
 
 
+#: Kinds whose files hold one set of weights, with no name or under state_dict or model.
+_ONE_SET = ('usp_mm', 'diffusers', 'kl16', 'vavae')
 _TRANSLATE = {
     'usp_mm': _ours,
     'repa': _repa,

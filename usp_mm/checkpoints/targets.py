@@ -137,7 +137,10 @@ def _timm(source: Checkpoint, family: str) -> Output:
     source.drop(left.values(), 'of pretraining, not of a ViT')
     entries = {name: x for name, x in entries.items() if name not in left}
     if any(name.startswith('head.0.') for name in entries):
-        raise ValueError("head.0.running_mean: a linear probe's BatchNorm, which timm's ViT has no place for; drop 'head.'")
+        names = [source for name, x in entries.items() if name.startswith('head.') for source in x.sources]
+        raise ValueError(
+            f"a linear probe's BatchNorm, which timm's ViT has no place for: drop it and its classifier ({', '.join(names)})"
+        )
     check_network(shapes_of(entries), 'timm', 'encoder')
     return Output({'': entries}, entries)
 

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -54,7 +57,7 @@ def write_file(out: Path, sets: dict[str, Entries], extra: dict[str, Any], conta
 
     Raises:
         ValueError: two sets for safetensors.
-        OSError: too little disk space.
+        OSError: too little disk space, found before or while writing.
     """
     if out.suffix == SAFE and len(sets) > 1:
         raise ValueError(
@@ -64,7 +67,7 @@ def write_file(out: Path, sets: dict[str, Entries], extra: dict[str, Any], conta
     every = [x for weights in tensors.values() for x in weights.values()]
     once = {x.untyped_storage().data_ptr(): x for x in every}.values()  # a pickle holds a tensor of two names once
     check_free_space(out.absolute().parent, sum(x.nbytes for x in (every if out.suffix == SAFE else once)))
-    with write_whole(out) as file:
+    with _explained(out), write_whole(out) as file:
         if out.suffix == SAFE:
             _save_safe(next(iter(tensors.values())), Path(file.name))
         elif container is None and '' in tensors:
@@ -88,7 +91,10 @@ def _save_safe(weights: dict[str, Tensor], path: Path) -> None:
         address = value.untyped_storage().data_ptr()
         apart[name] = value.clone() if address in seen else value
         seen.add(address)
+    path.touch()
+    mode = path.stat().st_mode
     save_file(apart, path, metadata={'format': 'pt'})
+    path.chmod(mode)  # save_file's own file can be read by nobody else
     with path.open('rb') as written:  # save_file has put a file of its own into its place
         os.fsync(written.fileno())
 
@@ -119,13 +125,17 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
         index['id2label'] = {str(i): str(name) for i, name in enumerate(classes)}
     weights = {name: own(entry.value) for name, entry in entries.items()}
     check_free_space(out.absolute().parent, sum(x.nbytes for x in weights.values()))
-    with _replaced(out), write_folder(out) as folder:
+    with _explained(out), ExitStack() as replacing, write_folder(out) as folder:
         network.save_config(folder / 'transformer')
         _save_safe(weights, folder / 'transformer' / f'{WEIGHTS}.safetensors')
         scheduler.save_pretrained(folder / 'scheduler')
         if autoencoder is not None:
             autoencoder.save_pretrained(folder / 'vae')
         write_json(folder / 'model_index.json', index)
+        mode = (folder / 'model_index.json').stat().st_mode
+        for file in folder.glob('vae/*.safetensors'):
+            file.chmod(mode)
+        replacing.enter_context(_replaced(out))  # only now, so that a kill leaves the old folder
 
 
 def _check_fit(entries: Entries, expected: dict[str, Tensor]) -> None:
@@ -145,6 +155,16 @@ def _load_vae(path: Path, channels: int) -> Any:
     if config.get('latent_channels', 4) != channels:
         raise ValueError(f"VAE '{path}' has {config.get('latent_channels', 4)} latent channels, the network {channels}")
     return load_network(str(path), arguments, obtain)
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """How torch and safetensors report a failed write, as the OSError that it is."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"'{out}' can't be written, is the disk or your quota full? ({reason})") from error
 
 
 class _replaced:
