@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
         help='of what is stored; float16 keeps the log-variance in 8 bits (default: %(default)s)',
     )
     write.add_argument(
-        '--encode-dtype', default='float32', choices=ENCODE_DTYPES, help="the VAE's arithmetic (default: %(default)s)"
+        '--encode-dtype', default='float32', choices=ENCODE_DTYPES, help='arithmetic of VAE and teacher (default: %(default)s)'
     )
     write.add_argument(
         '--teacher',
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
         '--encode-batch-size',
         type=int,
         default=16,
-        help='images a call of the VAE, part of what is cached (default: %(default)s)',
+        help='images a call of VAE or teacher, part of what is cached (default: %(default)s)',
     )
     write.add_argument('--batch-size', type=int, default=64, help='images decoded and moved at a time (default: %(default)s)')
     write.add_argument('--workers', type=int, default=4, help='image decoding processes of each process (default: %(default)s)')

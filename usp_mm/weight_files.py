@@ -1,5 +1,6 @@
 """Checkpoints from files: the one reader, to which every file is data and never code."""
 
+import hashlib
 import re
 import struct
 import textwrap
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 SAFE = '.safetensors'
 PICKLES = ('.ckpt', '.pt', '.pth')
@@ -75,6 +76,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if path.suffix not in (SAFE, *PICKLES):
         raise ValueError(f"{path}: weights are read from .safetensors, .ckpt, .pt or .pth files, not from '{path.suffix}'")
     return _tensors(read_checkpoint(path, mmap=True), path)
+
+
+def weights_hash(network: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 over sorted names and weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def told_misfit(error: RuntimeError) -> str:

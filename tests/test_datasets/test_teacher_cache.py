@@ -13,6 +13,7 @@ from torch import Tensor
 
 from usp_mm.datasets import EpochIndex, LatentCacheDataset
 from usp_mm.datasets.latent_cache import collate_latents, read_manifest
+from usp_mm.datasets.latent_cache.crops import CroppedImages
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
 from usp_mm.datasets.latent_cache.writer import write_cache
@@ -100,6 +101,13 @@ def test_bytes_do_not_depend_on_batches_and_tokens_can_come_later(images, weight
     assert {name for name in contents(later) if name not in latents} == {
         f'teacher-0000{i}.{end}' for i in range(3) for end in ('npy', 'json')
     }
+
+
+def test_latents_and_tokens_come_from_one_pass_over_the_images(images, weights, tmp_path, monkeypatch) -> None:
+    decoded, decode = [], CroppedImages.__getitem__
+    monkeypatch.setattr(CroppedImages, '__getitem__', lambda self, index: decoded.append(index) or decode(self, index))
+    write(images, tmp_path / 'out', teacher_of(weights))
+    assert decoded == list(range(8))
 
 
 class Stopping(Teacher):

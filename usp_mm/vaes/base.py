@@ -3,12 +3,13 @@
 Shape legend: N images, C latent channels, H×W image, h×w latent (H/stride × W/stride).
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from usp_mm.weight_files import weights_hash
 
 
 class LatentCodec:
@@ -56,7 +57,7 @@ class LatentCodec:
         self._hash: str | None = None
         self.network = None if network is None else network.eval().requires_grad_(False)
         if self.network is not None and dtype != torch.float32:
-            self._hash = self._hash_weights()  # of the weights as loaded: the same in every arithmetic
+            self._hash = weights_hash(self.network)  # of the weights as loaded: the same in every arithmetic
             self.network.to(dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'LatentCodec':
@@ -74,7 +75,7 @@ class LatentCodec:
     def weight_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over sorted names and float32 weights: which autoencoder wrote a cache."""
         if self._hash is None:
-            self._hash = self._hash_weights()
+            self._hash = weights_hash(self._loaded())
         return self._hash
 
     def to(self, device: torch.device | str) -> 'LatentCodec':
@@ -217,13 +218,6 @@ class LatentCodec:
                 raise ValueError(
                     f"images are {side} pixels {what}, but VAE '{self.name}' has stride {self.stride}: use {valid}"
                 )
-
-    def _hash_weights(self) -> str:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._loaded().state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
 
 
 def _move(value: Any, device: torch.device) -> Any:

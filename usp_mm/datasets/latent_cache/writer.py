@@ -24,6 +24,9 @@ from .manifest import LOCK, SAMPLES
 from .plan import CacheSpec, TokenEncoder, finish, prepare
 from .shards import Shard, all_shards, token_shards
 
+#: A shard, and what turns images [N, K, 3, H, W] into what it holds of them, [N, V, …].
+Job = tuple[Shard, Callable[[Tensor], Tensor]]
+
 
 def write_cache(
     data_root: str,
@@ -76,11 +79,11 @@ def write_cache(
         held.enter_context(explain_full_disk(out, lambda: sum(s.num_bytes for s in mine + my_tokens if not s.is_whole())))
         with tf32(spec.encode_dtype == 'tf32'):
             codec.to(device)
-            work = partial(_write_shards, plan=plan, data_root=data_root, batch_size=batch_size, num_workers=num_workers)
-            work(mine, lambda images: encode_views(codec, images, plan['flip'], plan['encode_batch_size']), show=rank == 0)
+            views = dict(flip=plan['flip'], encode_batch_size=plan['encode_batch_size'])
+            jobs: list[Job] = [(shard, partial(encode_views, codec, **views)) for shard in mine]
             if teacher is not None:
-                encode = partial(teacher_views, teacher.to(device), device)
-                work(my_tokens, lambda images: encode(images, plan['flip'], plan['encode_batch_size']), show=rank == 0)
+                jobs += [(shard, partial(teacher_views, teacher.to(device), device, **views)) for shard in my_tokens]
+            _write_shards(jobs, plan, data_root, batch_size, num_workers, show=rank == 0)
         barrier()
         run_on_rank0(lambda: finish(out, plan))
     if rank == 0:
@@ -97,42 +100,40 @@ def _begin(
     return prepare(data_root, out, codec, spec, teacher, lock=lambda: held.enter_context(locked(out / LOCK, taken)))
 
 
-def _write_shards(
-    shards: list[Shard],
-    encode: Callable[[Tensor], Tensor],
-    plan: dict[str, Any],
-    data_root: str,
-    batch_size: int,
-    num_workers: int,
-    show: bool,
-) -> None:
-    if not shards:
+def _write_shards(jobs: list[Job], plan: dict[str, Any], data_root: str, batch_size: int, num_workers: int, show: bool) -> None:
+    """Fill shards; those of the same images, latents and tokens, together, so that images are decoded once."""
+    if not jobs:
         return
-    folder = shards[0].path.parent
+    together: dict[int, list[Job]] = {}
+    for shard, encode in jobs:
+        together.setdefault(shard.start, []).append((shard, encode))
+    groups = [(job[0][0].start, job[0][0].count, job) for job in together.values()]
+    folder = jobs[0][0].path.parent
     paths = (folder / SAMPLES).read_text().split('\n')[:-1]
     loader = DataLoader(
         CroppedImages(data_root, paths, plan['image_size'], plan['crop'], plan['crops']),
         batch_sampler=[
-            range(start, min(start + batch_size, shard.start + shard.count))
-            for shard in shards
-            for start in range(shard.start, shard.start + shard.count, batch_size)
+            range(start, min(start + batch_size, first + count))
+            for first, count, _ in groups
+            for start in range(first, first + count, batch_size)
         ],
         num_workers=num_workers,
         collate_fn=stack_or_error,
     )
     batches = iter(loader)
-    total, what = sum(shard.count for shard in shards), 'encoding' if shards[0].kind == 'shard' else 'teacher'
-    with tqdm(total=total, unit='img', disable=not show, desc=what) as progress:
-        for shard in shards:
-            start = shard.start
-            with shard.writer() as writer:
-                for _ in range(math.ceil(shard.count / batch_size)):
+    with tqdm(total=sum(count for _, count, _ in groups), unit='img', disable=not show, desc='encoding') as progress:
+        for start, count, group in groups:
+            with ExitStack() as files:
+                writers = [(shard, encode, files.enter_context(shard.writer())) for shard, encode in group]
+                for _ in range(math.ceil(count / batch_size)):
                     images = next(batches)
                     if isinstance(images, ValueError):
                         raise images
-                    views = encode(images)
-                    _check_storable(views, shard, paths[start : start + len(images)], plan)
-                    writer.write(views)
+                    names = paths[start : start + len(images)]
+                    for shard, encode, writer in writers:
+                        views = encode(images)
+                        _check_storable(views, shard, names, plan)
+                        writer.write(views)
                     start += len(images)
                     progress.update(len(images))
 

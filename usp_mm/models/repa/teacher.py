@@ -3,7 +3,6 @@
 Shape legend: N images, L = h×w patch tokens, E width.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from usp_mm.presets import TEACHERS, lookup, nearest
+from usp_mm.weight_files import weights_hash
 
 from . import networks
 
@@ -162,17 +162,15 @@ class Teacher:
     def facts(self) -> dict[str, Any]:
         """What a cache of its tokens notes; loads it.
 
-        Keys: name, dim, size, grid, dtype and weight_hash (first 16 digits of the SHA-256 over names and weights).
+        Keys: name, dim, size, grid, dtype and weight_hash (of the weights in that dtype).
         """
         if not self.loaded:
             self.probe()
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         dtype = str(self.dtype).removeprefix('torch.')
         grid = list(self.grid or ())
-        return dict(name=self.name, dim=self.dim, size=self.size, grid=grid, dtype=dtype, weight_hash=digest.hexdigest()[:16])
+        return dict(
+            name=self.name, dim=self.dim, size=self.size, grid=grid, dtype=dtype, weight_hash=weights_hash(self.network)
+        )
 
 
 def build_teacher(cfg: str | Mapping[str, Any], img_size: int) -> Teacher:
