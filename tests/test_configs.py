@@ -41,8 +41,7 @@ def test_the_name_tells_the_truth(path):
     assert cfg.train_dataloader.batch_size == batch
     assert cfg.auto_scale_lr.base_batch_size == gpus * batch
     assert cfg.train_cfg.max_epochs == int(re.search(r'-(\d+)e_', name).group(1))
-    if 'linear' not in name:
-        assert ('amp' in name) == (cfg.optim_wrapper.type == 'AutocastOptimWrapper')
+    assert cfg.optim_wrapper.type == ('AutocastOptimWrapper' if '-amp-' in name else 'OptimWrapper')
     if 'linear' not in name and path.parts[1] == 'vit':
         assert cfg.model.backbone.out_type == ('cls_token' if 'cls-token' in name else 'avg_featmap')
         assert cfg.model.data_preprocessor.mix_space == ('image' if 'image-mix' in name else 'latent')

@@ -12,7 +12,7 @@ from usp_mm.checkpoints import convert
 FOUR_BLOCKS = dict(ARCH, depth=4)  # UPerNet takes the output of four
 #: config -> parts of the model that the checkpoint has nothing for.
 STARTS = {
-    'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py': {'neck', 'head'},
+    'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py': {'neck', 'head'},
     'configs/vit/vit-base_usp-pre_8xb128-amp-coslr-100e_in1k.py': {'head', 'backbone.fc_norm'},
     'configs/dit/dit-base-p2_usp-pre_8xb32-400k_in1k-256px.py': {
         'denoiser.adaLN_modulation', 'denoiser.final_layer', 'denoiser.t_embedder', 'denoiser.y_embedder',

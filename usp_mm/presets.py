@@ -1,6 +1,6 @@
 """Named sizes, autoencoders, transformer blocks and teachers: one row a preset.
 
-`ARCHS` is Table 1 of USP (arXiv 2503.06132), `VAES` its tables 3, 6 and 8f, `BLOCKS` what Table 3 changes, `TEACHERS`
+`ARCHS` is Table 1 of USP (arXiv 2503.06132), with DiT's and SiT's S and MAE's huge, `VAES` its tables 3, 6 and 8f, `BLOCKS` what Table 3 changes, `TEACHERS`
 REPA's encoders. Everything that a
 preset implies (channels, stride, patch size, decoder width) is derived in code from its row, so
 that a config names a preset and nothing else.
@@ -14,9 +14,11 @@ from typing import Any
 #          encoder                                          MAE decoder (section 3.1)                            DiT/SiT at patch 2
 ARCHS: dict[str, dict[str, int]] = {
     'tiny':  dict(depth=4,  num_heads=4,  embed_dims=128,  decoder_depth=2, decoder_heads=4,  decoder_dims=64),   # demo, tests
+    'small': dict(depth=12, num_heads=6,  embed_dims=384,  decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 33 M
     'base':  dict(depth=12, num_heads=12, embed_dims=768,  decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 130 M
     'large': dict(depth=24, num_heads=16, embed_dims=1024, decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 458 M
     'xl':    dict(depth=28, num_heads=16, embed_dims=1152, decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 675 M
+    'huge':  dict(depth=32, num_heads=16, embed_dims=1280, decoder_depth=8, decoder_heads=16, decoder_dims=512),  # 951 M; ViT-H 632 M
 }
 
 #                latent = channels × H/stride × W/stride; scale multiplies it; patch is the PatchConv's kernel on it.

@@ -11,7 +11,7 @@ from small_world import train_quickly
 
 from usp_mm.apis import image_config, inferencer
 
-CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 CACHED = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
 
 

@@ -4,7 +4,7 @@ from mmengine.config import Config
 from usp_mm.engine.config_check import check_cfg_options, check_config
 
 CONFIG = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
-LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from usp_mm.checkpoints import from_official, to_official
 GOLD = json.loads((GOLDEN / 'optim.json').read_text())
 FINETUNE = 'configs/vit/vit-base_usp-pre_8xb128-amp-coslr-100e_in1k.py'
 CLS_TOKEN = 'configs/vit/vit-base_usp-pre_cls-token_8xb128-amp-coslr-100e_in1k.py'
-LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 
 

@@ -19,7 +19,7 @@ from usp_mm.engine.run_info import run_info
 
 LATENTS = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 ONLINE = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
-LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 UPERNET = 'configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py'
 SIT = 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px-latents.py'
 KEYS = [

@@ -40,6 +40,21 @@ def test_shortened_chain_keeps_the_noise_levels_of_its_steps(alpha_bar):
     torch.testing.assert_close(whole.log_beta.exp(), torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
 
 
+def test_every_count_keeps_the_steps_of_the_official_rule():
+    """Fractional strides from 0, added up one by one, each sum rounded to the nearest integer, halves to the even one."""
+    differing = []
+    for count in range(1, 1001):
+        stride, position, expected = 999 / (count - 1) if count > 1 else 1.0, 0.0, []
+        while len(expected) < count:
+            expected.append(round(position))
+            position += stride
+        if ddpm.spaced_timesteps(1000, count).tolist() != expected:
+            differing.append(count)
+    assert not differing
+    # 999 / 2 rounds to the even 500; some sums fall short of it
+    assert {int(ddpm.spaced_timesteps(1000, count)[count // 2]) for count in range(3, 1000, 2)} == {499, 500}
+
+
 def test_predicted_x0_inverts_diffusion(alpha_bar):
     x0, eps = draw(3, 2, 4), draw(3, 2, 4, seed=1)
     t = torch.tensor([0, 421, 999])

@@ -20,10 +20,11 @@ def parameters(model):
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize(('arch', 'millions'), [('base', 130), ('large', 458), ('xl', 675)])
-def test_parameters_are_those_of_table_1(arch, millions):
+@pytest.mark.parametrize(('arch', 'millions'), [('small', 33), ('base', 130), ('large', 458), ('xl', 675)])
+@pytest.mark.parametrize('kind', ['DiT', 'SiT'])
+def test_parameters_are_those_of_table_1_and_of_s(kind, arch, millions):
     with torch.device('meta'):
-        model = MODELS.build(dict(type='DiT', arch=arch))
+        model = MODELS.build(dict(type=kind, arch=arch))
     assert parameters(model) == pytest.approx(millions * 1e6, rel=0.01)
 
 

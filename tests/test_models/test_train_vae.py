@@ -9,7 +9,7 @@ from usp_mm.models import USPClassifier, USPViT
 from usp_mm.vaes import build_codec
 
 TRAINED = 'configs/vit/vit-base_usp-pre_train-vae_8xb128-amp-coslr-100e_in1k.py'
-PROBE = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+PROBE = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 
 
 def read_weights(path):

@@ -100,6 +100,17 @@ def test_bad_arguments_are_named(kwargs, message):
         USPViT(**kwargs)
 
 
+@pytest.mark.parametrize(('arch', 'patch', 'millions'), [('base', 16, 86.6), ('large', 16, 304.3), ('huge', 14, 632.0)])
+def test_on_pixels_an_encoder_is_the_vit_of_its_name(arch, patch, millions):
+    """ViT-B/16, ViT-L/16 and ViT-H/14 of MAE's table, with their heads of 1,000 classes."""
+    with torch.device('meta'):
+        model = USPViT(arch=arch, vae='pixel', patch_size=patch)
+    trained = sum(p.numel() for p in model.parameters()) - model.pos_embed[:, 0].numel()
+    head = 1000 * model.embed_dims + 1000
+    assert (trained + head) / 1e6 == pytest.approx(millions, abs=0.1)
+    assert [model.blocks[0].attn.num_heads, len(model.blocks)] == {'base': [12, 12], 'large': [16, 24], 'huge': [16, 32]}[arch]
+
+
 def test_pretraining_refuses_latents_of_another_size():
     with pytest.raises(ValueError, match=r'latents are 12x12 but the backbone pretrains on 8x8 \(img_size=64\)'):
         build().forward_visible(torch.zeros(1, 4, 12, 12), torch.zeros(1, 4, dtype=torch.long))

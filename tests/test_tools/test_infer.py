@@ -12,7 +12,7 @@ from usp_mm.apis import inferencer
 from usp_mm.apis.inference import check_images
 from usp_mm.files import find_images
 
-CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ from small_world import ROOT, run_launcher, run_tool
 
 BASE = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 CACHED = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
-LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 SHAPE = ['model.backbone.arch=tiny', 'model.backbone.img_size=64']
 RESIZE = ['train_dataloader.dataset.pipeline.2.scale=64']
 WARMUP = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1']

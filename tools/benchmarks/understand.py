@@ -23,7 +23,7 @@ from benchmark_lib import Clock, in_fresh_process, peak_memory, step_ms
 
 HELP = 'linear probe from caches, fine-tuning and UPerNet: time, time outside the network, memory'
 CONFIGS = {
-    'probe': 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py',
+    'probe': 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py',
     'finetune': 'configs/vit/vit-base_usp-pre_8xb128-amp-coslr-100e_in1k.py',
     'segment': 'configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py',
 }

@@ -36,8 +36,8 @@ _EMBEDDERS = {
 }
 _WB = ('weight', 'bias')
 _QKV = ('attn1.to_q', 'attn1.to_k', 'attn1.to_v')
-#: Heads by (depth, width), where they are not given: the presets, and DiT-S.
-_HEADS = {(row['depth'], row['embed_dims']): row['num_heads'] for row in ARCHS.values()} | {(12, 384): 6}
+#: Heads by (depth, width), where they are not given: those of the presets.
+_HEADS = {(row['depth'], row['embed_dims']): row['num_heads'] for row in ARCHS.values()}
 #: Largest difference from the sine-cosine table that is rounding.
 TABLE_TOLERANCE = 1e-6
 

@@ -4,6 +4,7 @@ Shape legend: N samples, T steps of a schedule; states are [N, ...]. Equation nu
 """
 
 import math
+from itertools import accumulate, repeat
 from typing import NamedTuple
 
 import torch
@@ -25,9 +26,11 @@ def diffuse(x0: Tensor, alpha_bar: Tensor | float, noise: Tensor) -> Tensor:
 def spaced_timesteps(num_steps: int, num_kept: int) -> Tensor:
     """Steps that a shortened chain keeps, 0 and the last among them, evenly spaced and rounded: int64[num_kept].
 
-    Improved DDPM, section 4.
+    Improved DDPM, section 4. The stride is added up in float64, as in the code of ADM and DiT: of an odd count, the
+    step in the middle lies halfway between two integers, and the sum's rounding error decides which of them is kept.
     """
-    return torch.linspace(0, num_steps - 1, num_kept, dtype=torch.float64).round().long()
+    stride = (num_steps - 1) / max(1, num_kept - 1)
+    return torch.tensor([round(step) for step in accumulate(repeat(stride, num_kept - 1), initial=0.0)])
 
 
 class Schedule(NamedTuple):

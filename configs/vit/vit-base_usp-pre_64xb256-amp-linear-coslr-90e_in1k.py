@@ -1,6 +1,6 @@
 """Linear probe of USP ViT-B, class token (Table 12).
 
-bash tools/dist_train.sh configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py 8 --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT  (on 8 nodes)
+bash tools/dist_train.sh configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py 8 --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT  (on 8 nodes)
 Paper: 62.8 (Table 8, 800 epochs).
 """
 

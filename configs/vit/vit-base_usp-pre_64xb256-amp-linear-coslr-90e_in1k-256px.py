@@ -1,6 +1,6 @@
 """Linear probe of USP ViT-B at 256x256 (Table 8e).
 
-bash tools/dist_train.sh configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k-256px.py 8 --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT  (on 8 nodes)
+bash tools/dist_train.sh configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k-256px.py 8 --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT  (on 8 nodes)
 Paper: 64.3.
 """
 
