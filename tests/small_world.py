@@ -64,9 +64,10 @@ def _resize(cfg: Config, img_size: int) -> None:
     cfg.model.backbone.img_size = img_size
     for name in ('train', 'val', 'test'):
         for step in (cfg.get(f'{name}_dataloader') or {}).get('dataset', {}).get('pipeline', []):
-            for key in {'RandomResizedCrop': ['scale'], 'ResizeEdge': ['scale'], 'CenterCrop': ['crop_size']}.get(
-                step.type, []
-            ):
+            for key in {
+                'RandomResizedCrop': ['scale'], 'MAERandomResizedCrop': ['size'], 'ResizeEdge': ['scale'],
+                'CenterCrop': ['crop_size'],
+            }.get(step.type, []):  # fmt: skip
                 step[key] = img_size
 
 

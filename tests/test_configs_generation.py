@@ -135,7 +135,7 @@ def test_the_recipe_is_table_3(path):
     assert dict(model.objective) == dict(type='FlowObjective', **times)
     shift = dict(timestep_shift=0.3) if guided else {}
     assert dict(model.sampler) == dict(type='ODESampler', method='euler', num_steps=250, **shift)
-    interval = dict(interval=(0.125, 1.0)) if guided else {}
+    interval = dict(interval=(0.10, 1.0)) if guided else {}
     assert dict(model.guidance) == dict(scale=10.0 if guided else 1.0, channels=3, **interval)
     assert cfg.val_dataloader.dataset.num_samples == 50_000 and not model.denoiser.learn_sigma
 

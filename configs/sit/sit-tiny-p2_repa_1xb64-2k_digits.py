@@ -26,4 +26,5 @@ model = dict(
         hidden_dims=256,
     )
 )
+optim_wrapper = dict(clip_grad=dict(max_norm=1.0))
 train_dataloader = dict(dataset=dict(images='work_dirs/quickstart/data/imagenet/train'))

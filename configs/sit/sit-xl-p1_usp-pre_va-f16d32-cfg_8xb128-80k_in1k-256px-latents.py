@@ -1,10 +1,11 @@
 """SiT-XL/1 on VA-VAE latents from USP weights, 64 epochs of LightningDiT's recipe, sampled with guidance.
 
 bash tools/dist_test.sh configs/sit/sit-xl-p1_usp-pre_va-f16d32-cfg_8xb128-80k_in1k-256px-latents.py CHECKPOINT 8  (of sit-xl-p1_usp-pre_va-f16d32_8xb128-80k_in1k-256px-latents)
+From: usp_vit-xl_va-f16d32_64xb64-amp-coslr-1600e_in1k-256px-latents
 Paper (Table 3): FID 1.81, IS 261.
 """
 
 _base_ = './sit-xl-p1_usp-pre_va-f16d32_8xb128-80k_in1k-256px-latents.py'
 
-# Table 3's scale and shift; the interval's start is that of LightningDiT's configuration for 800 epochs (t = 0 is noise)
-model = dict(sampler=dict(timestep_shift=0.3), guidance=dict(scale=10.0, interval=(0.125, 1.0)))
+# Table 3's scale and shift; the interval's start is that of LightningDiT's configuration for 64 epochs (t = 0 is noise)
+model = dict(sampler=dict(timestep_shift=0.3), guidance=dict(scale=10.0, interval=(0.10, 1.0)))

@@ -1,7 +1,7 @@
 """SiT-XL/1 on VA-VAE latents from USP weights, 64 epochs of LightningDiT's recipe.
 
 bash tools/dist_train.sh configs/sit/sit-xl-p1_usp-pre_va-f16d32_8xb128-80k_in1k-256px-latents.py 8 --cfg-options model.denoiser.init_cfg.checkpoint=CHECKPOINT
-(of usp_vit-xl_va-f16d32_64xb64-amp-coslr-800e_in1k-256px-latents)
+From: usp_vit-xl_va-f16d32_64xb64-amp-coslr-1600e_in1k-256px-latents
 Paper (Table 3): FID 4.2, IS 144.
 """
 

@@ -7,3 +7,4 @@ Paper: FID 7.9, IS 122.6.
 _base_ = './sit-xl-p2_8xb32-400k_in1k-256px.py'
 
 model = dict(repa=dict(teacher=dict(name='dinov2-b', path=None), depth=8))
+optim_wrapper = dict(clip_grad=dict(max_norm=1.0))

@@ -1,15 +1,17 @@
 """The generated pages are up to date, every row of the paper has its config, and OpenMIM reads the metafiles."""
 
+import ast
 import json
 import re
 import runpy
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from modelindex.load_model_index import load
-from small_world import ROOT
+from small_world import ROOT, load_leaf
 
 from usp_mm.apis.complexity import gpu_hours
 
@@ -97,6 +99,38 @@ def test_the_papers_numbers_are_those_of_the_metafiles(zoo):
                 assert all(numbers[metric] in model.paper for metric in claim.metrics), claim
                 compared += len(claim.metrics)
     assert compared > 50
+
+
+def test_commands_train_at_the_papers_batches():
+    """8 GPUs: 4,096 in pretraining, 16,384 in linear probes, by accumulation, at the config's learning rate."""
+    page = (ROOT / 'docs/experiments.md').read_text()
+    commands = set(re.findall(r'^bash tools/dist_train.sh (\S+) 8(.*)$', page, re.MULTILINE))
+    batches = {}
+    for path, rest in commands:
+        cfg = load_leaf(path)
+        counts = re.search(r' optim_wrapper\.accumulative_counts=(\d+)', rest)
+        batch = 8 * cfg.train_dataloader.batch_size * int(counts[1] if counts else 1)
+        assert batch == cfg.auto_scale_lr.base_batch_size, path
+        assert '--auto-scale-lr' not in rest and rest.count('--cfg-options') <= 1
+        batches.setdefault('probe' if 'linear' in path else Path(path).parent.name, set()).add(batch)
+    assert (batches['usp'], batches['probe']) == ({4096}, {16384})
+    assert 'optim_wrapper.accumulative_counts=8 model.backbone.init_cfg.checkpoint=work_dirs/' in page
+
+
+def test_the_docstring_names_the_checkpoint_of_the_metafile(zoo):
+    """Of every SiT row, and of the DiT rows whose number of epochs does not stand beside the paper's number."""
+    named = 0
+    for model in zoo.models.values():
+        lines = ast.get_docstring(ast.parse((ROOT / model.config).read_text())).splitlines()
+        told = [name for line in lines if line.startswith('From: ') for name in re.findall(r'usp_vit[\w-]+', line)]
+        if told:
+            assert {claim.sources[0] for claim in model.claims} <= set(told) <= set(zoo.models), model.name
+            named += len(model.claims)
+        sit = model.name.startswith('sit-') and 'digits' not in model.name
+        assert bool(told) == (sit and 'usp-pre' in model.name) or 'dit-' in model.name, model.name
+        if sit and told:
+            assert '1600e' in told[0] and ('256px' in told[0]) == bool(re.search('va-f16d32|512px', model.name))
+    assert named > 10
 
 
 def test_writing_checking_and_what_is_around(small_root, call):

@@ -188,6 +188,8 @@ def _resize(step: Any, size: int) -> None:
     sides = dict(RandomResizedCrop=size, ResizeEdge=size * 8 // 7, RandomResize=(4 * size, size))
     if step.type in sides:
         step.scale = sides[step.type]
+    if step.type == 'MAERandomResizedCrop':
+        step.size = size
     if 'crop_size' in step:
         step.crop_size = (size, size) if step.type == 'RandomCrop' else size
 

@@ -12,6 +12,7 @@ from .costs import COUNTS, Cost, Costs
 from .entries import TABLES, Claim, Model, Zoo
 
 EXPERIMENTS = 'docs/experiments.md'
+NODE = 8  # GPUs that the commands are for
 _MARKED = re.compile(r'(<!-- zoo: (\w+) -->\n).*?(<!-- /zoo -->)', re.DOTALL)
 
 
@@ -131,7 +132,11 @@ float32, the default, it takes longer; from a latent cache it is nothing, as in 
 contained are validation, data loading and activation checkpointing; drawing the 50,000 samples of one score takes
 {sizes} hours more.
 
-Commands are for one node of 8 GPUs; `--auto-scale-lr` adapts the learning rate where the config is written for more."""
+Commands are for one node of {NODE} GPUs. Where the config is written for 64, gradients are accumulated over 8 iterations to the
+paper's batch, with the config's learning rate: 4,096 = 8 GPUs × 64 images × 8 in pretraining, 16,384 = 8 × 256 × 8 in linear
+probes. `--auto-scale-lr` in place of `--cfg-options optim_wrapper.accumulative_counts=8` trains instead at the batch of one
+iteration, 512 or 2,048, with an eighth of the learning rate and eight times the optimizer steps in the same number of
+epochs: another recipe than the paper's, for which it gives no numbers."""
 
 
 def _pretraining(zoo: Zoo, costs: Costs) -> str:
@@ -194,9 +199,17 @@ def _run(zoo: Zoo, costs: Costs, chain: tuple[str, ...], claim: Claim | None = N
     if len(chain) > 1:
         command = command.replace('CHECKPOINT', _checkpoint(costs, chain[:-1]))
         command += f' --work-dir {_folder(chain)}'
-    if '8xb' not in chain[-1]:
-        command += ' --auto-scale-lr'
+    command = _accumulated(command, chain[-1])
     return command if claim is None or claim.steps is None else f'{command}  # until step {claim.steps:,}'
+
+
+def _accumulated(command: str, name: str) -> str:
+    """The command for one node, which accumulates the batch of a config that is named for more GPUs."""
+    gpus = re.search(r'_(\d+)xb', name)
+    if gpus is None or int(gpus[1]) <= NODE:
+        return command
+    option = f'--cfg-options optim_wrapper.accumulative_counts={int(gpus[1]) // NODE}'
+    return command.replace('--cfg-options', option) if '--cfg-options' in command else f'{command} {option}'
 
 
 def _folder(chain: tuple[str, ...]) -> str:

@@ -1,5 +1,6 @@
 """Data sets, samplers and transforms: importing this module registers them."""
 
+from .augmentations import PixelRandomErasing
 from .epoch_index import EpochIndex
 from .folder import ImageFolder
 from .latent_cache import LatentCacheDataset
@@ -17,6 +18,7 @@ __all__ = [
     'ImageFolder',
     'LatentCacheDataset',
     'LoadImage',
+    'PixelRandomErasing',
     'SampleRequests',
     'SeedBySample',
     'random_labels',

@@ -1,6 +1,9 @@
 """Classification on latents: fine-tuning and linear probing (USP section 3.3.1)."""
 
+import torch
 from mmpretrain.models import ImageClassifier
+from mmpretrain.structures import DataSample
+from torch import Tensor
 
 from usp_mm.registry import MODELS
 
@@ -13,7 +16,8 @@ class USPClassifier(ImageClassifier):
 
     `neck.input_features` (BatchNorm neck of the linear probe) and `head.in_channels` default to the
     encoder's width. With `backbone.train_vae` the VAE that the data preprocessor names moves into the backbone, and
-    the data preprocessor normalises images.
+    the data preprocessor normalises images; its `batch_augments` with `mix_space='latent'` are then applied here, to the
+    latents of the trained VAE.
     """
 
     def __init__(
@@ -36,3 +40,17 @@ class USPClassifier(ImageClassifier):
             head = {'in_channels': width, **head}
             data_preprocessor.setdefault('num_classes', head.get('num_classes'))
         super().__init__(backbone, neck, head, None, train_cfg, data_preprocessor, init_cfg)
+        self.mix_latents = None
+        if backbone.get('train_vae') and self.data_preprocessor.mix_space == 'latent':
+            # the data preprocessor still makes the one-hot scores
+            self.mix_latents, self.data_preprocessor.batch_augments = self.data_preprocessor.batch_augments, None
+
+    def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """mmpretrain's; in training with a trained VAE, of mixed latents."""
+        if self.mix_latents is not None and self.training:
+            scores = torch.stack([sample.gt_score for sample in data_samples])
+            inputs, scores = self.mix_latents(self.backbone.to_latents(inputs), scores)
+            for sample, score in zip(data_samples, scores, strict=True):
+                sample.set_gt_score(score)
+        losses: dict[str, Tensor] = super().loss(inputs, data_samples)
+        return losses

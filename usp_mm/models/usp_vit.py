@@ -22,7 +22,7 @@ from .weight_transfer import fit_pos_embed
 class USPViT(BaseBackbone):
     """PatchConv, class token, fixed sine-cosine positions, pre-norm blocks, final norm.
 
-    Input: scaled latents [N, C, H, W]; with `codec`, images in [-1, 1].
+    Input: scaled latents [N, C, H, W]; with `codec`, images in [-1, 1], or latents that `to_latents` made of them.
 
     Args:
         arch: a preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
@@ -43,8 +43,8 @@ class USPViT(BaseBackbone):
         codec: None where latents come from the data preprocessor; a dict of `build_codec` arguments
             (path, dtype, …) makes the frozen VAE the first stage here (sliding windows count pixels).
             Neither placement adds a key to the state dict.
-        train_vae: train the encoder of `codec` too, as the submodule `vae_encoder` of layer 0; its decoder is dropped
-            (section 3.3.1).
+        train_vae: train the encoder of `codec` too, as the submodule `vae_encoder`; its decoder is dropped (section 3.3.1).
+            Layer-wise decay leaves its learning rate as it is, as the official parameter group does.
         block: a preset of `usp_mm.presets.BLOCKS`, or a dict of options, see `usp_mm.layers.block_options`: generators that
             start from this encoder have the same. Rotary positions leave the class token as it is.
         init_cfg: mmengine's; dict(type='USPPretrained', checkpoint=…) loads an encoder.
@@ -133,6 +133,13 @@ class USPViT(BaseBackbone):
                 outs.append(self._format(self.norm(x) if i == self.num_layers - 1 else x, grid))
         return tuple(outs)
 
+    def to_latents(self, x: Tensor) -> Tensor:
+        """Images [N, 3, H, W] through `codec`, if there is one, to scaled latents [N, C, h, w]; latents pass."""
+        if self.codec is None or x.shape[1] == self.geometry.channels != 3:
+            return x
+        codec = self.codec.to(x.device)
+        return codec.mode(codec.encode(x) if self.vae_encoder is None else self.vae_encoder(x))
+
     def forward_visible(self, x: Tensor, keep: Tensor) -> Tensor:
         """Encode the visible tokens alone: latents [N, C, H, W], int64[N, K] -> [N, 1 + K, D]."""
         expected = self.geometry.latent_size
@@ -153,9 +160,7 @@ class USPViT(BaseBackbone):
 
     def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Patch tokens with positions, [N, L, D], and their grid."""
-        if self.codec is not None:
-            codec = self.codec.to(x.device)
-            x = codec.mode(codec.encode(x) if self.vae_encoder is None else self.vae_encoder(x))
+        x = self.to_latents(x)
         patch = self.geometry.patch_size
         grid = (x.shape[-2] // patch, x.shape[-1] // patch)
         table = resize_pos_embed(self.pos_embed, self.geometry.grid, grid, self.interpolate_mode)
@@ -200,14 +205,14 @@ class USPViT(BaseBackbone):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(layer of a parameter, number of layers) for layer-wise learning-rate decay (Table 13).
 
-        VAE, patch embedding and tokens are layer 0, block i is i + 1, everything after the last block is
-        the last layer, depth + 1.
+        Patch embedding and tokens are layer 0, block i is i + 1, everything after the last block is the last layer,
+        depth + 1. So is a trained VAE, whose rate does not decay.
         """
         num_layers = self.num_layers + 2
         if not param_name.startswith(prefix):
             return num_layers - 1, num_layers
         name = param_name[len(prefix) :]
-        if name.startswith(('cls_token', 'pos_embed', 'patch_embed', 'vae_encoder')):
+        if name.startswith(('cls_token', 'pos_embed', 'patch_embed')):
             return 0, num_layers
         if name.startswith('blocks.'):
             return int(name.split('.')[1]) + 1, num_layers

@@ -1,4 +1,4 @@
-# Table 13: RandAugment(9, 0.5); evaluation resizes to 256 and crops 224, bicubic
+# Table 13: RandAugment(9, 0.5), with the official script's random erasing; evaluation resizes to 256 and crops 224, bicubic
 _base_ = './in1k_linear_224px.py'
 
 train_dataloader = dict(
@@ -18,6 +18,8 @@ train_dataloader = dict(
                 magnitude_std=0.5,
                 hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
             ),
+            # the official --reprob 0.25 --remode pixel --recount 1; the mean and std are those of the data preprocessor
+            dict(type='PixelRandomErasing', erase_prob=0.25, count=1, mean=[127.5] * 3, std=[127.5] * 3),
             dict(type='PackInputs'),
         ]
     ),

@@ -1,4 +1,5 @@
-# Table 12: RandomResizedCrop and flip; evaluation resizes to 256 and crops 224, bicubic
+# Table 12: MAE's RandomResizedCrop (arXiv 2111.06377, its util/crop.py: one draw, cut to the frame) and flip; evaluation
+# resizes to 256 and crops 224, bicubic
 _base_ = './in1k_usp_224px.py'
 
 train_dataloader = dict(
@@ -7,7 +8,9 @@ train_dataloader = dict(
         pipeline=[
             dict(type='SeedBySample'),
             dict(type='LoadImage'),
-            dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+            dict(type='ToPIL', to_rgb=True),
+            dict(type='MAERandomResizedCrop', size=224, interpolation=3),  # bicubic
+            dict(type='ToNumpy', to_bgr=True),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs'),
         ]

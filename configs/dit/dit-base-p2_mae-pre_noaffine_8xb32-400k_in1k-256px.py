@@ -1,0 +1,9 @@
+"""DiT-B/2 from a pixel MAE without the norms' scale and shift, its PatchConv left random (Table 8a).
+
+bash tools/dist_train.sh configs/dit/dit-base-p2_mae-pre_noaffine_8xb32-400k_in1k-256px.py 8 --cfg-options model.denoiser.init_cfg.checkpoint=CHECKPOINT
+Paper: FID 43.55, whether the norms' scale and shift are used or not (USP 28.26, scratch 42.62).
+"""
+
+_base_ = './dit-base-p2_mae-pre_8xb32-400k_in1k-256px.py'
+
+model = dict(denoiser=dict(norm_affine=False, init_cfg=dict(load_norms=False)))
