@@ -7,5 +7,3 @@ Paper: 81.3.
 _base_ = './vit-base_usp-pre_8xb128-amp-coslr-100e_in1k.py'
 
 model = dict(backbone=dict(train_vae=True))
-# the official group of the VAE: the whole learning rate, and the same weight decay on every parameter, 1-D ones too
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'vae_encoder': dict(decay_mult=1.0)}))

@@ -18,7 +18,8 @@ class AncestralSampler(Sampler):
     """Draws x_{t-1} from what the network makes of x_t, at evenly spaced steps from the last to 0; nothing is clipped.
 
     The chain is that of diffusers' `DDPMScheduler(variance_type='learned_range', timestep_spacing='linspace',
-    clip_sample=False)`, which draws its noise itself, so that a sample would depend on its batch.
+    clip_sample=False)`, which draws its noise itself, so that a sample would depend on its batch. The steps are those of
+    ADM's and DiT's code for every count; of some odd counts diffusers keeps a step beside one of them.
 
     Args:
         num_steps: network calls; one fewer are stochastic.
