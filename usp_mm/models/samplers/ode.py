@@ -15,7 +15,10 @@ from ..objectives.base import Denoise, Objective
 from .base import OnStep, Sampler, StepNoise, at_least
 
 #: Whether torchdiffeq's method of this name steps along the given times, or chooses its steps.
-METHODS = {'euler': True, 'heun2': True, 'dopri5': False}
+METHODS = {
+    'euler': True, 'midpoint': True, 'heun2': True, 'heun3': True, 'rk4': True,
+    'adaptive_heun': False, 'bosh3': False, 'dopri5': False, 'dopri8': False,
+}  # fmt: skip
 
 
 @MODELS.register_module()
@@ -23,11 +26,12 @@ class ODESampler(Sampler):
     """Integrates the velocity from noise to data.
 
     Args:
-        method: 'euler' (one network call a step), 'heun2' (two) or 'dopri5' (steps of adaptive length, chosen for the
-            batch as a whole: a sample depends, within the tolerances, on the others in its batch).
-        num_steps: points of the time grid, as in SiT: num_steps - 1 steps. 'dopri5' chooses its own: there, these are the
-            points that `on_step` sees.
-        atol, rtol: tolerances of 'dopri5'.
+        method: of torchdiffeq. On the time grid: 'euler' (one network call a step), 'midpoint', 'heun2' (two), 'heun3'
+            (three), 'rk4' (four). With steps of adaptive length: 'adaptive_heun', 'bosh3', 'dopri5', 'dopri8'; they are
+            chosen for the batch as a whole, so that a sample depends, within the tolerances, on the others in its batch.
+        num_steps: points of the time grid, as in SiT: num_steps - 1 steps. Adaptive methods choose their own: there, these
+            are the points that `on_step` sees.
+        atol, rtol: tolerances of adaptive methods.
         timestep_shift: s of `usp_mm.functional.flow.shift_times`, which moves the grid; below 1 it takes smaller steps near
             noise (LightningDiT: 0.3). 1 leaves it even.
 
