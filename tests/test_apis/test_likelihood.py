@@ -59,7 +59,7 @@ def test_adaptive_and_fixed_steps_agree_and_probes_are_averaged(trained):
 
 
 def test_what_has_no_likelihood_is_refused(trained, small_world):
-    cfg, checkpoint, data = trained
+    data = trained[2]
     with pytest.raises(ValueError, match='probes=0 must be 1 or more'):
         LikelihoodSettings(probes=0)
     few = MODELS.build(small_config(CONFIG, small_world.tiny_vae_folder, num_classes=1).model).eval()
