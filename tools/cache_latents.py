@@ -4,11 +4,13 @@
     python tools/cache_latents.py write data/imagenet/train data/latents-224 --vae sd-f8d4 --img-size 224
     torchrun --nproc-per-node 8 tools/cache_latents.py write ...      # the same cache, byte for byte, sooner
     python tools/cache_latents.py write data/imagenet/train data/latents-256 --img-size 256 --teacher dinov2-b    # for REPA
+    python tools/cache_latents.py import CACHED data/latents-256 --images data/imagenet/train      # of MAR's and USP's code
     python tools/cache_latents.py verify data/latents-224
     python tools/cache_latents.py info data/latents-224
 
 A `write` that was killed goes on where it stopped when the same command is run again. `--teacher` also adds an encoder's
-tokens to a cache that has none: the latents stay as they are, and can be read meanwhile.
+tokens to a cache that has none: the latents stay as they are, and can be read meanwhile. `import` takes over a folder of `.npz`
+with `moments` and `moments_flip`, as the official code caches them, without encoding; --images checks some of them.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import torch
 from mmengine.logging import MMLogger
 
 from usp_mm.cli import run_command
+from usp_mm.datasets.latent_cache.importer import import_cache
 from usp_mm.datasets.latent_cache.plan import CacheSpec, TokenEncoder
 from usp_mm.datasets.latent_cache.storage import STORAGES, STORES
 from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
@@ -76,6 +79,7 @@ def parse_args() -> argparse.Namespace:
     write.add_argument('--batch-size', type=int, default=64, help='images decoded and moved at a time (default: %(default)s)')
     write.add_argument('--workers', type=int, default=4, help='image decoding processes of each process (default: %(default)s)')
     write.add_argument('--device', help="default: this process's GPU, else the CPU")
+    add_import(commands)
     verify = commands.add_parser('verify', help='compare every file with its checksum; exit code 1 if one differs')
     verify.add_argument('out', type=Path)
     verify.add_argument('--delete-bad', action='store_true', help='delete bad files, so that `write` redoes them')
@@ -83,9 +87,40 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write(args: argparse.Namespace) -> int:
+def add_import(commands: Any) -> None:
+    parser = commands.add_parser('import', help='take over latents that the official code cached, a file an image')
+    parser.add_argument('source', help='folder with one sub-folder of .npz files a class, or with files only')
+    parser.add_argument('out', type=Path, help="the cache's folder")
+    parser.add_argument('--vae', default='sd-f8d4', choices=sorted(VAES), help='preset they are of (default: %(default)s)')
+    parser.add_argument('--vae-path', help="weights of the VAE (default: the preset's hub id)")
+    parser.add_argument('--images', metavar='DIR', help='the folder that was encoded: encode some images again and compare')
+    parser.add_argument('--check', type=int, default=8, metavar='N', help='how many (default: %(default)s)')
+    parser.add_argument('--store', default='moments', choices=STORES, help='what to keep (default: %(default)s)')
+    parser.add_argument('--dtype', default='float16', choices=STORAGES, help='of what is stored (default: %(default)s)')
+    parser.add_argument('--shard-size', type=int, default=16384, help='images a shard (default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=4, help='processes that read files (default: %(default)s)')
+
+
+def join_processes() -> None:
+    """Meet torchrun's other processes, only to wait for each other."""
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))  # only to wait for each other
+        torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))
+
+
+def import_(args: argparse.Namespace) -> int:
+    if not Path(args.source).is_dir() and '://' not in args.source:
+        raise FileNotFoundError(f"folder '{args.source}' does not exist: give the folder that holds the .npz files")
+    if args.check < 1:
+        raise ValueError(f'--check {args.check} must be 1 or more; without --images nothing is encoded')
+    join_processes()
+    codec = build_codec(args.vae, path=args.vae_path)
+    stored = dict(dtype=args.dtype, store=args.store, shard_size=args.shard_size)
+    import_cache(args.source, args.out, codec, **stored, images=args.images, num_checked=args.check, num_workers=args.workers)
+    return 0
+
+
+def write(args: argparse.Namespace) -> int:
+    join_processes()
     spec = CacheSpec(
         image_size=args.img_size,
         store=args.store,
@@ -157,7 +192,7 @@ def info(args: argparse.Namespace) -> int:
 def main() -> int:
     args = parse_args()
     MMLogger.get_instance('cache_latents')
-    return dict(write=write, verify=verify, info=info)[args.command](args)
+    return dict(write=write, verify=verify, info=info, **{'import': import_})[args.command](args)
 
 
 if __name__ == '__main__':

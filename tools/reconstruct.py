@@ -8,11 +8,15 @@ from pathlib import Path
 
 from mmengine.visualization import Visualizer
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
 from usp_mm.files import find_images
+
+#: What is drawn -> how the picture's title calls it.
+PREDICTIONS = {'denormalized': 'on the scale of the true patches', 'raw': 'raw predictions, not denormalized'}
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,6 +34,12 @@ def parse_args() -> argparse.Namespace:
         help='predicted: decode the prediction everywhere (official for a VAE); '
         'visible: keep the true latents where they were visible (official for pixels)',
     )
+    parser.add_argument(
+        '--prediction',
+        choices=PREDICTIONS,
+        default='denormalized',
+        help='denormalized: on the scale of the true patches; raw: as the network gives it (official pictures of USP)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='of the masks')
     add_config_arguments(parser)
     return parser.parse_args()
@@ -41,14 +51,18 @@ def main() -> None:
     cfg = load_config(args, initialises=False)
     from usp_mm.apis import load_algorithm, restore_images
 
-    picture = restore_images(load_algorithm(cfg, args.checkpoint), images, args.composite, args.seed)
+    denormalize = args.prediction == 'denormalized'
+    picture = restore_images(load_algorithm(cfg, args.checkpoint), images, args.composite, args.seed, denormalize)
+    title = f'original, masked, restored ({PREDICTIONS[args.prediction]}), VAE alone'
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(args.out)
+    notes = PngInfo()
+    notes.add_text('Title', title)
+    Image.fromarray(picture).save(args.out, pnginfo=notes)
     if args.tensorboard:
         visualizer = Visualizer(vis_backends=[dict(type='TensorboardVisBackend')], save_dir=args.tensorboard)
         visualizer.add_image('restoration', picture)
         visualizer.close()
-    print(f'{args.out}: {len(images)} rows of original, masked, restored, VAE alone')
+    print(f'{args.out}: {len(images)} rows of {title}')
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='several scales and mirrored, as `tta_pipeline` of the config says')
     parser.add_argument('--out', help='write the metrics to this JSON file')
     parser.add_argument('--image-noise', type=int, metavar='SEVERITY', help="ImageNet-C's Gaussian noise, severity 1 to 5")
-    parser.add_argument('--latent-noise', type=int, metavar='T', help='diffuse latents to step T of 1000')
+    parser.add_argument('--latent-noise', type=int, metavar='T', help="diffuse latents by T of DDPM's 1000 steps")
     add_run_arguments(parser)
     return parser.parse_args()
 

@@ -10,7 +10,7 @@ from torch import nn
 from usp_mm.apis.features import FrozenModel, load_frozen
 from usp_mm.apis.probe_data import check_same_classes, open_data, shuffled
 from usp_mm.apis.probe_layers import HeadTrainer, ProbeSettings, lr_factor, make_heads, probe_layers, score_heads
-from usp_mm.apis.probe_report import write_report
+from usp_mm.apis.probe_report import picture_title, write_report
 from usp_mm.layers.probe_head import ProbeHead
 
 SHORT = ProbeSettings(epochs=3, batch_size=16, optimizer='adamw')
@@ -98,6 +98,12 @@ def test_a_planted_signal_is_found(tmp_path):
     report = write_report(tmp_path, rows, dict(network='planted'))
     assert report['best'] == rows[1]
     assert report['best']['layer'] == 2
+
+
+def test_the_picture_tells_which_weights_were_probed():
+    assert picture_title(dict(network='SiT', weights='orig', t=1.0)) == 'SiT, raw weights, t = 1.0'
+    assert picture_title(dict(network='DiT', weights='ema', t=0)) == 'DiT, averaged weights, t = 0'
+    assert picture_title(dict(network='USPViT', weights=None, t=None)) == 'USPViT'
 
 
 def test_report_marks_the_best_layer(tmp_path):

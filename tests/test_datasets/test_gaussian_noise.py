@@ -31,6 +31,14 @@ def test_clipping():
     assert 0.4 < (out == 255).mean() < 0.6
 
 
+def test_whole_numbers_are_cut_not_rounded():
+    """As numpy's astype does it in ImageNet-C's own script."""
+    exact, whole = (noisy(GaussianNoise(severity=2, to_uint8=flag), 4) for flag in (False, True))
+    assert whole.dtype == np.uint8
+    np.testing.assert_array_equal(whole, np.floor(exact))
+    assert (whole != np.round(exact)).mean() > 0.3
+
+
 def test_noise_depends_on_seed_and_sample_alone():
     noise = GaussianNoise(severity=2)
     first = noisy(noise, 5)

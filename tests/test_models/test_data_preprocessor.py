@@ -71,12 +71,13 @@ def test_latents_stay_float32_under_autocast(build):
 def test_latent_noise_at_a_level_and_at_a_step(build):
     data = batch()
     clean = build()(copy.deepcopy(data))['inputs']
-    assert torch.equal(build(noise=dict(alpha_bar=1.0))(copy.deepcopy(data))['inputs'], clean)
+    for level in (dict(alpha_bar=1.0), dict(timestep=0)):
+        assert torch.equal(build(noise=level)(copy.deepcopy(data))['inputs'], clean)
     at_step = build(noise=dict(timestep=300))(copy.deepcopy(data))['inputs']
-    at_level = build(noise=dict(alpha_bar=float(linear_alpha_bar()[300])))(copy.deepcopy(data))['inputs']
+    at_level = build(noise=dict(alpha_bar=float(linear_alpha_bar()[299])))(copy.deepcopy(data))['inputs']
     assert torch.equal(at_step, at_level)
     pure = build(noise=dict(alpha_bar=0.0))(copy.deepcopy(data))['inputs']
-    expected = linear_alpha_bar()[300].sqrt() * clean + (1 - linear_alpha_bar()[300]).sqrt() * pure
+    expected = linear_alpha_bar()[299].sqrt() * clean + (1 - linear_alpha_bar()[299]).sqrt() * pure
     torch.testing.assert_close(at_step, expected.float(), rtol=0, atol=1e-5)
 
 
@@ -120,7 +121,7 @@ def test_pixel_preset_only_normalises():
         (dict(vae='sd-f8d44'), "unknown VAE 'sd-f8d44'.*did you mean 'sd-f8d4'"),
         (dict(posterior='mean'), "posterior='mean' must be one of"),
         (dict(mix_space='latents'), "mix_space='latents' must be one of"),
-        (dict(noise=dict(timestep=1000)), 'timestep=1000 is not a step'),
+        (dict(noise=dict(timestep=1001)), 'timestep=1001 is not a number of steps'),
         (dict(noise=dict(alpha_bar=1.5)), r'alpha_bar=1.5 must lie in \[0, 1\]'),
         (dict(noise=dict(alpha_bar=0.5, timestep=3)), 'exactly one'),
     ],

@@ -13,6 +13,7 @@ from usp_mm.functional import ddpm, flow, sde
 from usp_mm.models.guidance import Guidance
 from usp_mm.models.objectives import DDPMObjective, FlowObjective
 from usp_mm.models.samplers import AncestralSampler, DDIMSampler, ODESampler, SDESampler
+from usp_mm.models.samplers.ode import METHODS
 from usp_mm.registry import MODELS
 
 SIT_SAMPLES = [name for name in golden.load('sit_sample') if name.startswith('ode_') or name.count('_') == 4]
@@ -134,7 +135,7 @@ def moments(sampler, objective, denoise):
 
 @pytest.mark.parametrize('prediction', flow.PREDICTIONS)
 @pytest.mark.parametrize('path', sorted(flow.PATHS))
-@pytest.mark.parametrize('method', ['euler', 'heun2', 'dopri5'])
+@pytest.mark.parametrize('method', list(METHODS))
 def test_exact_velocity_moves_each_point_to_its_quantile(method, path, prediction):
     objective, z = FlowObjective(path, prediction), torch.linspace(-2, 2, 9).reshape(9, 1, 1, 1)
     sampler = ODESampler(method, num_steps=400)
@@ -183,18 +184,21 @@ def test_euler_visits_the_shifted_grid():
 
 
 @pytest.mark.parametrize(
-    ('sampler', 'calls', 'noises'),
+    ('sampler', 'calls', 'noises', 'num_steps'),
     [
-        (AncestralSampler(10), 10, 9),
-        (DDIMSampler(10), 10, 0),
-        (ODESampler('euler', 10), 9, 0),
-        (ODESampler('heun2', 10), 18, 0),
-        (SDESampler('euler', 10), 10, 9),
-        (SDESampler('euler', 10, last_step=None), 9, 9),
-        (SDESampler('heun', 10), 19, 9),
+        (AncestralSampler(10), 10, 9, 10),
+        (DDIMSampler(10), 10, 0, 10),
+        (ODESampler('euler', 10), 9, 0, 9),
+        (ODESampler('heun2', 10), 18, 0, 9),
+        (ODESampler('midpoint', 10), 18, 0, 9),
+        (ODESampler('heun3', 10), 27, 0, 9),
+        (ODESampler('rk4', 10), 36, 0, 9),
+        (SDESampler('euler', 10), 10, 9, 10),
+        (SDESampler('euler', 10, last_step=None), 9, 9, 9),
+        (SDESampler('heun', 10), 19, 9, 10),
     ],
 )
-def test_calls_steps_and_noise(sampler, calls, noises):
+def test_calls_steps_and_noise(sampler, calls, noises, num_steps):
     diffusion = sampler.objective_type is DDPMObjective
     objective, count, asked, steps = sampler.objective_type(), [], [], []
 
@@ -214,9 +218,7 @@ def test_calls_steps_and_noise(sampler, calls, noises):
     z = torch.randn(2, 4, 2, 2)
     x = sampler.sample(denoise, z, objective, step_noise, on_step)
     assert len(count) == calls and asked == list(range(noises))
-    assert [k for k, _ in steps] == list(range(len(steps))) and len(steps) == max(
-        9, calls if calls <= 10 else calls // 2 + calls % 2
-    )
+    assert [k for k, _ in steps] == list(range(num_steps))
     assert torch.equal(steps[-1][1], x) and len({float(x.sum()) for _, x in steps}) == len(steps)
     assert torch.equal(sampler.sample(denoise, z, objective, step_noise), x) and x.dtype == torch.float32
 

@@ -7,6 +7,7 @@ from PIL import Image
 from small_world import run_tool
 
 from usp_mm.apis import load_algorithm, restore_images
+from usp_mm.functional.patchify import patchify
 
 CONFIG = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 
@@ -28,9 +29,12 @@ def test_the_tool_writes_the_picture(trained, demo_data, tiny_vae_folder, tmp_pa
     _, checkpoint = trained
     options = ['--cfg-options', f'model.data_preprocessor.vae_path={tiny_vae_folder}']
     images = ['--images', demo_data / 'imagenet' / 'val', '--num', 3]
-    out = ['--out', tmp_path / 'a' / 'picture.png', '--tensorboard', tmp_path / 'tb']
+    out = ['--out', tmp_path / 'a' / 'picture.png', '--tensorboard', tmp_path / 'tb', '--prediction', 'raw']
     done = run_tool('tools/reconstruct.py', CONFIG, checkpoint, *images, *out, *options)
     assert done.returncode == 0, done.stderr
+    title = 'original, masked, restored (raw predictions, not denormalized), VAE alone'
+    assert f'3 rows of {title}' in done.stdout
+    assert Image.open(tmp_path / 'a' / 'picture.png').text == {'Title': title}
     assert np.asarray(Image.open(tmp_path / 'a' / 'picture.png')).shape == (3 * 68, 4 * 68, 3)
     assert list(tmp_path.glob('tb/**/events.out.tfevents.*'))
 
@@ -53,6 +57,22 @@ def test_columns_and_composite_rules(trained, demo_data):
     assert not np.array_equal(predicted[:, 136:204], visible[:, 136:204])
     np.testing.assert_array_equal(predicted[:, :136], visible[:, :136])
     assert restore_images(model, image, 'predicted', seed=1).tolist() != predicted.tolist()
+
+
+def test_raw_predictions_are_those_of_the_network(trained, demo_data):
+    cfg, checkpoint = trained
+    model = load_algorithm(cfg, checkpoint, device='cpu')
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    raw, mask = model.reconstruct(latents, denormalize=False)
+    restored, same = model.reconstruct(latents)
+    assert torch.equal(mask, same)
+    patches, truth = (patchify(x, 2) for x in (raw, latents))
+    mean, std = truth.mean(-1, keepdim=True), (truth.var(-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(patchify(restored, 2), patches * std + mean, rtol=1e-5, atol=1e-5)
+    image = sorted((demo_data / 'imagenet' / 'val' / '3').iterdir())[:1]
+    drawn, plain = restore_images(model, image, denormalize=False), restore_images(model, image)
+    assert not np.array_equal(drawn[:, 136:204], plain[:, 136:204])
+    np.testing.assert_array_equal(drawn[:, :136], plain[:, :136])
 
 
 def test_bad_arguments(trained, tmp_path):

@@ -55,8 +55,8 @@ def test_levels_that_there_are_not():
     cfg = Config.fromfile(CONFIG)
     with pytest.raises(ValueError, match='severity 6: use 1 to 5'):
         add_image_noise(cfg, 6)
-    with pytest.raises(ValueError, match='step 1000 of 1000: use 0 to 999'):
-        add_latent_noise(cfg, 1000)
+    with pytest.raises(ValueError, match=r'noise of 1001 of 1000 steps: use 0 \(clean\) to 1000'):
+        add_latent_noise(cfg, 1001)
     with pytest.raises(ValueError, match="got 'USP'"):
         add_latent_noise(Config.fromfile('configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'), 3)
 
@@ -66,6 +66,7 @@ def test_where_the_noise_goes():
     add_image_noise(cfg, 2)
     add_latent_noise(cfg, 300)
     assert [step['type'] for step in cfg.test_dataloader.dataset.pipeline][-2:] == ['GaussianNoise', 'PackInputs']
+    assert cfg.test_dataloader.dataset.pipeline[-2].to_uint8
     assert [step['type'] for step in cfg.val_dataloader.dataset.pipeline][-2:] == ['CenterCrop', 'PackInputs']
     assert cfg.model.data_preprocessor.noise == dict(timestep=300)
 

@@ -24,7 +24,9 @@ def add_probe_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--t', type=float, help='time of a DiT, 0 (clean) … 999, or of a SiT, 0 (noise) … 1 (clean) (default: clean)'
     )
-    parser.add_argument('--weights', choices=['ema', 'orig'], help='of a DiT or SiT: averaged (default) or trained')
+    parser.add_argument(
+        '--weights', choices=['ema', 'orig'], help='of a DiT or SiT: averaged (default) or raw, as the official probe'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of all that is random, such as the noise of --t (default 0)')
     parser.add_argument('--workers', type=int, default=0, help='processes that load data (default 0: this one)')
     parser.add_argument('--device', help='default: the GPU, else the CPU')

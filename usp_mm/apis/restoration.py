@@ -40,13 +40,16 @@ def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = Non
     return model.to(device or get_device()).eval()
 
 
-def restore_images(model: USP, images: Sequence[str | Path], composite: str = 'predicted', seed: int = 0) -> np.ndarray:
+def restore_images(
+    model: USP, images: Sequence[str | Path], composite: str = 'predicted', seed: int = 0, denormalize: bool = True
+) -> np.ndarray:
     """One row an image, as `restoration_picture` draws it: uint8[rows, columns, 3], RGB.
 
     Args:
         images: files; each is resized and centre-cropped to the model's size.
         composite: 'predicted' or 'visible'.
         seed: of the masks.
+        denormalize: whether predicted patches are put on the scale of the true ones; the official pictures are without.
     """
     size = model.backbone.geometry.img_size
     steps = [
@@ -57,4 +60,4 @@ def restore_images(model: USP, images: Sequence[str | Path], composite: str = 'p
     ]
     pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     samples = [pipeline(dict(img_path=str(path), sample_idx=EpochIndex(i, 0, seed))) for i, path in enumerate(images)]
-    return restoration_picture(model, samples, composite)
+    return restoration_picture(model, samples, composite, denormalize)

@@ -99,7 +99,7 @@ class ADMCenterCrop(BaseTransform):
 
 @TRANSFORMS.register_module()
 class GaussianNoise(BaseTransform):
-    """ImageNet-C's Gaussian noise, clip(x / 255 + std · N(0, 1), 0, 1) · 255, as float32 (arXiv 1903.12261).
+    """ImageNet-C's Gaussian noise, clip(x / 255 + std · N(0, 1), 0, 1) · 255 (arXiv 1903.12261).
 
     The noise of sample i depends on (seed, i) alone, not on epoch, batch or process. Put it after the crop, just
     before `PackInputs`.
@@ -108,12 +108,13 @@ class GaussianNoise(BaseTransform):
         severity: 1 to 5, of `NOISE_SEVERITIES`.
         std: in its place, any standard deviation for images in [0, 1].
         seed: of the noise.
+        to_uint8: cut to whole numbers, as ImageNet-C's files and the official robustness runs do; float32 otherwise.
 
     Raises:
         ValueError: not exactly one of severity and std, or out of range; a sample without 'sample_idx'.
     """
 
-    def __init__(self, severity: int | None = None, std: float | None = None, seed: int = 0) -> None:
+    def __init__(self, severity: int | None = None, std: float | None = None, seed: int = 0, to_uint8: bool = False) -> None:
         if (severity is None) == (std is None):
             raise ValueError(f'GaussianNoise takes exactly one of severity={severity} and std={std}')
         if severity is not None and severity not in range(1, len(NOISE_SEVERITIES) + 1):
@@ -121,6 +122,7 @@ class GaussianNoise(BaseTransform):
         if std is not None and not std >= 0:
             raise ValueError(f'GaussianNoise std={std} must be 0 or more')
         self.std, self.seed = NOISE_SEVERITIES[severity - 1] if std is None else std, seed
+        self.to_uint8 = to_uint8
 
     def transform(self, results: dict) -> dict:
         index = results.get('sample_idx')
@@ -129,5 +131,6 @@ class GaussianNoise(BaseTransform):
         img = results['img']
         sample = torch.tensor([int(index)])
         noise = normal(sample, torch.zeros_like(sample), img.shape, seed=self.seed, stream='image_noise')[0].numpy()
-        results['img'] = np.clip(img / np.float32(255) + np.float32(self.std) * noise, 0, 1) * np.float32(255)
+        noisy = np.clip(img / np.float32(255) + np.float32(self.std) * noise, 0, 1) * np.float32(255)
+        results['img'] = noisy.astype(np.uint8) if self.to_uint8 else noisy
         return results

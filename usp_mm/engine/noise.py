@@ -24,14 +24,15 @@ def add_image_noise(cfg: Config, severity: int) -> None:
             f"image noise needs test images, but test_dataloader reads '{dataset.type}', which has no pipeline that ends in "
             "PackInputs: use a config whose test data is an ImageFolder with the VAE loaded, or latent noise ('--noise latent')"
         )
-    dataset.pipeline = [*dataset.pipeline[:-1], dict(type='GaussianNoise', severity=severity), dataset.pipeline[-1]]
+    noise = dict(type='GaussianNoise', severity=severity, to_uint8=True)  # as the paper's table
+    dataset.pipeline = [*dataset.pipeline[:-1], noise, dataset.pipeline[-1]]
 
 
 def add_latent_noise(cfg: Config, timestep: int) -> None:
-    """Let the data preprocessor diffuse every latent to step `timestep` of DDPM's 1000-step linear schedule.
+    """Let the data preprocessor diffuse every latent by `timestep` steps of DDPM's 1000-step linear schedule (0: clean).
 
     Raises:
-        ValueError: a step that there is not, or a config without a classifier on latents.
+        ValueError: a number of steps that there is not, or a config without a classifier on latents.
     """
     check_timestep(timestep)
     _check_classifier(cfg)
@@ -45,9 +46,9 @@ def check_severity(severity: int) -> None:
 
 
 def check_timestep(timestep: int) -> None:
-    """ValueError unless it is a step of the schedule."""
-    if timestep not in range(NUM_TIMESTEPS):
-        raise ValueError(f'latent noise at step {timestep} of {NUM_TIMESTEPS}: use 0 to {NUM_TIMESTEPS - 1}')
+    """ValueError unless it is a number of steps of the schedule."""
+    if timestep not in range(NUM_TIMESTEPS + 1):
+        raise ValueError(f'latent noise of {timestep} of {NUM_TIMESTEPS} steps: use 0 (clean) to {NUM_TIMESTEPS}')
 
 
 def evaluate_under_noise(runner: Runner, severity: int | None = None, timestep: int | None = None) -> dict[str, float]:

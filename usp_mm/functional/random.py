@@ -22,7 +22,7 @@ _LOW = 0xFFFFFFFF
 STREAMS = {name: i for i, name in enumerate((
     'mask', 'posterior', 'flip', 'crop', 'latent_noise', 'noise_level',
     'noise', 'timestep', 'label_dropout', 'start_noise', 'step_noise', 'label',
-    'image_noise',
+    'image_noise', 'divergence',
 ))}
 # fmt: on
 

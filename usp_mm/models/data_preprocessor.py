@@ -38,8 +38,8 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         num_classes: for one-hot scores, needed with `batch_augments`.
         batch_augments: mmpretrain's RandomBatchAugment arguments (mixup, cutmix).
         mix_space: 'latent', mix after the VAE (official), or 'image', before it.
-        noise: None, dict(alpha_bar=x) or dict(timestep=t of 1000): diffuse every latent to that
-            level, in training and evaluation (robustness runs, appendix A).
+        noise: None, dict(alpha_bar=x) or dict(timestep=t): diffuse every latent to that level, or by t of DDPM's 1000
+            linear steps (0: clean), in training and evaluation (robustness runs, appendix A).
     """
 
     def __init__(
@@ -151,13 +151,16 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
 
 
 def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> float:
-    """ᾱ from exactly one of itself and a step of DDPM's 1000-step linear schedule."""
+    """ᾱ from exactly one of itself and a number of steps of DDPM's 1000-step linear schedule.
+
+    Steps are counted as in DDPM's paper and in the official code's robustness runs: x_t is after t steps, ᾱ_0 = 1.
+    """
     if (alpha_bar is None) == (timestep is None):
         raise ValueError(f'noise takes exactly one of alpha_bar={alpha_bar} and timestep={timestep}')
     if timestep is not None:
-        if not 0 <= timestep < 1000:
-            raise ValueError(f'noise timestep={timestep} is not a step of the 1000-step schedule: use 0 to 999')
-        return float(linear_alpha_bar()[timestep])
+        if not 0 <= timestep <= 1000:
+            raise ValueError(f'noise timestep={timestep} is not a number of steps of the 1000-step schedule: use 0 to 1000')
+        return float(linear_alpha_bar()[timestep - 1]) if timestep else 1.0
     if not 0 <= alpha_bar <= 1:
         raise ValueError(f'noise alpha_bar={alpha_bar} must lie in [0, 1]')
     return alpha_bar

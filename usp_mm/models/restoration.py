@@ -14,7 +14,9 @@ _HIDDEN = 0.0  # mid-grey in [-1, 1]
 
 
 @torch.no_grad()
-def restoration_picture(model: torch.nn.Module, samples: Sequence[dict], composite: str = 'predicted') -> np.ndarray:
+def restoration_picture(
+    model: torch.nn.Module, samples: Sequence[dict], composite: str = 'predicted', denormalize: bool = True
+) -> np.ndarray:
     """One row a sample: original, masked, restored, and what the VAE alone makes of the true latent.
 
     Args:
@@ -22,6 +24,7 @@ def restoration_picture(model: torch.nn.Module, samples: Sequence[dict], composi
         samples: items of a data set: dict(inputs, data_samples), images or cached latents.
         composite: 'predicted', decode the predicted latents everywhere (the official picture for a
             VAE); 'visible', keep the true latents where they were visible (pixel MAE's picture).
+        denormalize: see `USP.reconstruct`.
 
     Returns:
         uint8[rows, columns, 3], RGB.
@@ -35,7 +38,7 @@ def restoration_picture(model: torch.nn.Module, samples: Sequence[dict], composi
     model.eval()
     data = model.data_preprocessor(default_collate(list(samples)), training=False)
     latents = data['inputs']
-    restored, mask = model.reconstruct(latents, data['data_samples'])
+    restored, mask = model.reconstruct(latents, data['data_samples'], denormalize)
     if composite == 'visible':
         hidden = F.interpolate(mask, size=latents.shape[-2:], mode='nearest')
         restored = hidden * restored + (1 - hidden) * latents

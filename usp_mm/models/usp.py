@@ -66,13 +66,16 @@ class USP(BaseSelfSupervisor):
         noise = random.uniform(samples, epochs, rows * cols, seed=seed, stream='mask')
         return mask_from_noise(noise, self.mask_ratio)
 
-    def reconstruct(self, latents: Tensor, data_samples: list | None = None) -> tuple[Tensor, Tensor]:
+    def reconstruct(self, latents: Tensor, data_samples: list | None = None, denormalize: bool = True) -> tuple[Tensor, Tensor]:
         """Predicted latents everywhere [N, C, H, W], and the mask [N, 1, h, w] over tokens (1: hidden).
 
-        Normalised predictions are put on the scale of the true patch, as MAE's own pictures do.
+        Normalised predictions are put on the scale of the true patch, as MAE's own pictures do; without `denormalize` they
+        stay as the network gives them, as in the official USP's pictures.
         """
         mask = self.draw_mask(latents, data_samples)
-        pred = self.head.denormalize(self.predict_patches(latents, mask), latents)
+        pred = self.predict_patches(latents, mask)
+        if denormalize:
+            pred = self.head.denormalize(pred, latents)
         grid = self.backbone.geometry.grid
         return unpatchify(pred, self.head.patch_size, grid), mask.mask.reshape(-1, 1, *grid)
 

@@ -127,6 +127,18 @@ def prepare(
     plan, files = make_plan(scan_image_folder(data_root), codec, spec)
     if teacher is not None:
         plan['teacher'] = dict(teacher.facts(), stored=spec.dtype.removesuffix('-full'))
+    return settle(out, plan, files, lock)
+
+
+def settle(
+    out: Path, plan: dict[str, Any], files: dict[str, bytes], lock: Callable[[], None] = lambda: None
+) -> tuple[dict[str, Any], bool]:
+    """Begin the cache of a plan, or go on with it.
+
+    Args:
+        files: samples.txt and labels.npy.
+        lock: as of `prepare`, as are what is returned and raised.
+    """
     found = _look(out, plan)
     if not found.complete:
         check_free_space(out, found.missing_bytes + sum(map(len, files.values())))

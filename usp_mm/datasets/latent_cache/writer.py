@@ -132,7 +132,7 @@ def _write_shards(jobs: list[Job], plan: dict[str, Any], data_root: str, batch_s
                     names = paths[start : start + len(images)]
                     for shard, encode, writer in writers:
                         views = encode(images)
-                        _check_storable(views, shard, names, plan)
+                        check_storable(views, shard, names, plan)
                         writer.write(views)
                     start += len(images)
                     progress.update(len(images))
@@ -174,7 +174,7 @@ def _encode_filled(encode: Callable[[Tensor], Tensor], images: Tensor, batch_siz
     return encode(torch.cat([images, filling]))[: len(images)]
 
 
-def _check_storable(values: Tensor, shard: Shard, paths: list[str], plan: dict[str, Any]) -> None:
+def check_storable(values: Tensor, shard: Shard, paths: list[str], plan: dict[str, Any]) -> None:
     bad = shard.storage.unstorable(values.flatten(0, 1)).view(len(paths), -1).any(1)
     if not bad.any():
         return

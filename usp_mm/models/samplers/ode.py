@@ -15,7 +15,10 @@ from ..objectives.base import Denoise, Objective
 from .base import OnStep, Sampler, StepNoise, at_least
 
 #: Whether torchdiffeq's method of this name steps along the given times, or chooses its steps.
-METHODS = {'euler': True, 'heun2': True, 'dopri5': False}
+METHODS = {
+    'euler': True, 'midpoint': True, 'heun2': True, 'heun3': True, 'rk4': True,
+    'adaptive_heun': False, 'bosh3': False, 'dopri5': False, 'dopri8': False,
+}  # fmt: skip
 
 
 @MODELS.register_module()
@@ -23,11 +26,12 @@ class ODESampler(Sampler):
     """Integrates the velocity from noise to data.
 
     Args:
-        method: 'euler' (one network call a step), 'heun2' (two) or 'dopri5' (steps of adaptive length, chosen for the
-            batch as a whole: a sample depends, within the tolerances, on the others in its batch).
-        num_steps: points of the time grid, as in SiT: num_steps - 1 steps. 'dopri5' chooses its own: there, these are the
-            points that `on_step` sees.
-        atol, rtol: tolerances of 'dopri5'.
+        method: of torchdiffeq. On the time grid: 'euler' (one network call a step), 'midpoint', 'heun2' (two), 'heun3'
+            (three), 'rk4' (four). With steps of adaptive length: 'adaptive_heun', 'bosh3', 'dopri5', 'dopri8'; they are
+            chosen for the batch as a whole, so that a sample depends, within the tolerances, on the others in its batch.
+        num_steps: points of the time grid, as in SiT: num_steps - 1 steps. Adaptive methods choose their own: there, these
+            are the points that `on_step` sees.
+        atol, rtol: tolerances of adaptive methods.
         timestep_shift: s of `usp_mm.functional.flow.shift_times`, which moves the grid; below 1 it takes smaller steps near
             noise (LightningDiT: 0.3). 1 leaves it even.
 
@@ -60,7 +64,7 @@ class ODESampler(Sampler):
 
     def check(self, objective: Objective) -> None:
         super().check(objective)
-        _odeint()
+        odeint()
 
     def times(self, objective: FlowObjective) -> Tensor:
         """The time grid, float64[num_steps]."""
@@ -72,19 +76,19 @@ class ODESampler(Sampler):
         self, denoise: Denoise, z: Tensor, objective: FlowObjective, step_noise: StepNoise, on_step: OnStep | None = None
     ) -> Tensor:
         grid = self.times(objective).to(z)
-        field = _Field(denoise, objective)
-        solve = dict(atol=self.atol, rtol=self.rtol, method=self.method)
+        field = VelocityField(denoise, objective)
+        settings = dict(atol=self.atol, rtol=self.rtol, method=self.method)
         if self.fixed_steps:
             if on_step is not None:
                 field.callback_step = _after_each_step(on_step)
             # only the ends are kept: the states between would take num_steps times the memory
-            x = _odeint()(field, z, grid[[0, -1]], options=dict(grid_constructor=lambda *_: grid), **solve)[-1]
+            x = odeint()(field, z, grid[[0, -1]], options=dict(grid_constructor=lambda *_: grid), **settings)[-1]
             if on_step is not None:
                 on_step(self.num_steps - 2, x)
             return x
         points = grid if on_step is not None else grid[[0, -1]]
         # a step lands on the end: otherwise the last one would look beyond it, where the path is not defined
-        states = _odeint()(field, z, points, options=dict(step_t=grid[-1:].double()), **solve)
+        states = odeint()(field, z, points, options=dict(step_t=grid[-1:].double()), **settings)
         if on_step is not None:
             for k, x in enumerate(states[1:]):
                 on_step(k, x)
@@ -97,7 +101,7 @@ class ODESampler(Sampler):
         return dict(name=type(self).__name__, **{key: getattr(self, key) for key in settings})
 
 
-class _Field:
+class VelocityField:
     """(t 0-d, x) -> velocity, as torchdiffeq calls it."""
 
     def __init__(self, denoise: Denoise, objective: FlowObjective) -> None:
@@ -121,10 +125,11 @@ def _after_each_step(on_step: OnStep):
     return callback
 
 
-def _odeint():
+def odeint():
+    """torchdiffeq's."""
     try:
         with torch.device('cpu'):  # its coefficients are tensors, made on import: a model may be built on meta then
-            from torchdiffeq import odeint
+            from torchdiffeq import odeint as solve
     except ImportError as error:
         raise ImportError("ODESampler needs torchdiffeq: install it with `pip install 'usp-mm[gen]'`") from error
-    return odeint
+    return solve
