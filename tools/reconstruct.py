@@ -12,7 +12,7 @@ from PIL import Image
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
-from usp_mm.files import find_images
+from usp_mm.images import find_images
 
 
 def parse_args() -> argparse.Namespace:

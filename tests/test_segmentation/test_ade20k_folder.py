@@ -18,10 +18,10 @@ def scenes(demo_data, tmp_path):
     return tmp_path / 'ade20k'
 
 
-def build(root, split='training', kind='DemoScenes'):
+def build(root, split='training', kind='DemoScenes', steps=PIPELINE):
     prefix = dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}')
     return DATASETS.build(
-        dict(type=kind, data_root=str(root), data_prefix=prefix, pipeline=[dict(s, _scope_='mmseg') for s in PIPELINE])
+        dict(type=kind, data_root=str(root), data_prefix=prefix, pipeline=[dict(s, _scope_='mmseg') for s in steps])
     )
 
 
@@ -82,3 +82,32 @@ def test_a_truncated_label_map(scenes):
         file.truncate(60)
     with pytest.raises(ValueError, match=rf"cannot decode '.*' or its label map '{path}'"):
         dataset[0]
+
+
+@pytest.mark.parametrize('step', [dict(type='LoadImage'), dict(type='LoadImageFromFile', imdecode_backend='pillow')])
+def test_a_picture_that_is_to_be_turned_beside_its_labels_is_refused(scenes, step):
+    """Training and validation: the label map has no orientation of its own."""
+    dataset = build(scenes, steps=[step, *PIPELINE[1:]])
+    path = dataset.get_data_info(0)['img_path']
+    before = dataset[0]['inputs']
+    exif = Image.Exif()
+    for orientation in (3, 6):
+        exif[0x0112] = orientation
+        Image.open(path).save(path, exif=exif, quality='keep')
+        with pytest.raises(
+            ValueError, match=rf"'{path}' is to be turned by its EXIF orientation, and its label map '.*png' has"
+        ):
+            dataset[0]
+    exif[0x0112] = 1
+    Image.open(path).save(path, exif=exif, quality='keep')
+    assert dataset[0]['inputs'].equal(before)
+
+
+def test_hidden_files_are_neither_images_nor_labels(scenes):
+    paths = [build(scenes).get_data_info(i)['img_path'] for i in range(6)]
+    for folder in ('images', 'annotations'):
+        ending = 'jpg' if folder == 'images' else 'png'
+        (scenes / folder / 'training' / '.ipynb_checkpoints').mkdir()
+        (scenes / folder / 'training' / '.ipynb_checkpoints' / f'a.{ending}').touch()
+    (scenes / 'images' / 'training' / '._train_0000.jpg').touch()
+    assert [build(scenes).get_data_info(i)['img_path'] for i in range(6)] == paths
