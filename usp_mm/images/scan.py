@@ -91,7 +91,8 @@ def list_images(root: str | Path, endings: Iterable[str] | None = None) -> Folde
         OSError: a folder can't be read.
     """
     chosen = _Endings(image_endings() if endings is None else endings)
-    listing, backend = FolderListing(str(root)), get_file_backend(str(root), enable_singleton=True)
+    listing = FolderListing(str(root).rstrip('/') or '/')
+    backend = get_file_backend(listing.root, enable_singleton=True)
     if isinstance(backend, LocalBackend):
         _walk(listing, chosen)
     else:
