@@ -342,8 +342,13 @@ def test_a_cache_of_before_goes_on_with_images_that_both_decodings_agree_on(
         ValueError, match=rf"image '{turned}' has an EXIF orientation or more than 8 bits, .*write the cache anew"
     ):
         write(images, out)
-    dataset = LatentCacheDataset(str(tmp_path / 'new'), images=str(images), flip=False)
-    assert dataset[4]['images'].shape == (3, 32, 32)
+    shutil.copytree(tmp_path / 'new', tmp_path / 'old')
+    manifest = (tmp_path / 'old' / 'manifest.json').read_text()
+    (tmp_path / 'old' / 'manifest.json').write_text(manifest.replace(DECODING, AS_STORED))
+    old, new = (LatentCacheDataset(str(tmp_path / name), images=str(images), flip=False) for name in ('old', 'new'))
+    assert new[4]['images'].shape == (3, 32, 32) and old[3]['images'].equal(new[3]['images'])
+    with pytest.raises(ValueError, match=rf"image '{turned}' has an EXIF orientation"):
+        old[4]
 
 
 def test_a_new_cache_is_not_continued_with_another_decoding(images: Path, tmp_path: Path, monkeypatch) -> None:

@@ -106,6 +106,11 @@ def test_values_without_a_range_are_refused(tmp_path: Path, values: np.ndarray, 
             read(tmp_path / 'x.tiff')
 
 
+def raise_permission_error(path: str, backend_args: dict | None) -> bytes:
+    """Root may read everything, so a test has to pretend."""
+    raise PermissionError(13, 'Permission denied', path)
+
+
 def test_unreadable_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.effect_noise((64, 64), 50).convert('RGB').save(tmp_path / 'whole.jpg', quality=95)
     half = (tmp_path / 'whole.jpg').read_bytes()
@@ -120,6 +125,10 @@ def test_unreadable_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_image(tmp_path / 'folder.png')
     with pytest.raises(FileNotFoundError, match=r'gone\.png'):
         load_image(tmp_path / 'gone.png')
+    with monkeypatch.context() as locked:
+        locked.setattr(fileio, 'get', raise_permission_error)
+        with pytest.raises(ValueError, match=rf"cannot read image '{tmp_path}/whole.jpg': .*Permission denied"):
+            load_image(tmp_path / 'whole.jpg')
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
     for read in (load_image, lambda path: check_images([path])):
         with pytest.raises(ValueError, match=rf"cannot decode image '{tmp_path}/whole.jpg': .*4096 pixels.* exceeds limit"):
@@ -151,6 +160,8 @@ def test_options_of_loading(tmp_path: Path) -> None:
     assert LoadImage(ignore_empty=True).transform(dict(img_path=str(tmp_path / 'text.png'))) is None
     Image.fromarray(RGB).save(tmp_path / 'x.png')
     results = LoadImage(to_float32=True)(dict(img_path=str(tmp_path / 'x.png')))
+    with pytest.raises(TypeError, match='imdecode_backend'):
+        LoadImage(imdecode_backend='cv2')
     assert results['img'].dtype == np.float32 and results['img_shape'] == results['ori_shape'] == (16, 16)
 
 

@@ -104,6 +104,13 @@ def test_names_that_are_not_utf8_are_named(tmp_path: Path, read, name: bytes) ->
         assert list_images(tmp_path).images == ['a.png', 'b.png'], 'files that are no images may have any name'
 
 
+def test_a_given_file_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.png')
+    Image.new('RGB', (4, 4)).save(path)
+    with pytest.raises(ValueError, match=r"the name '.*caf\\xe9\.png' is not UTF-8"):
+        find_images([path])
+
+
 def test_own_endings(tmp_path: Path) -> None:
     put(tmp_path, 'a_rgb.png', 'a_mask.png', 'b.JPG', 'c.webp')
     assert list_images(tmp_path, ['.jpg', '_rgb.PNG']).images == ['a_rgb.png', 'b.JPG']

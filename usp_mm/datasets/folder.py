@@ -63,7 +63,7 @@ def _has_classes(listing: FolderListing, loose: Sequence[str]) -> bool:
         some = ', '.join(f"'{shown(name)}'" for name in folders[:3]) + (', …' if len(folders) > 3 else '')
         raise ValueError(
             f"'{listing.root}' can be read in two ways: {len(loose)} images lie in it, {nested} in its sub-folders ({some}). "
-            f'Choose with_label=True (of a tool: --layout classes) for the {nested}, whose classes are the sub-folders, or '
+            f'Choose with_label=True (--layout classes of a tool) for the {nested}, whose classes are the sub-folders, or '
             f'with_label=False (--layout flat) for all {len(listing.images)} without classes; or move one kind elsewhere (a '
             "folder whose name begins with '.' does not count)"
         )
@@ -74,7 +74,7 @@ def _with_classes(listing: FolderListing, loose: Sequence[str]) -> FolderScan:
     root = listing.root
     if len(loose) == len(listing.images):
         raise ValueError(
-            f"'{root}' holds {len(loose)} images and no class folder with images: with_label=False (of a tool: --layout flat) "
+            f"'{root}' holds {len(loose)} images and no class folder with images: with_label=False (--layout flat of a tool) "
             'reads it without classes'
         )
     members: dict[str, list[str]] = {name: [] for name in listing.folders}

@@ -120,7 +120,9 @@ def find_images(paths: Sequence[str | Path], num: int | None = None) -> list[Pat
     found: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():
-            raise FileNotFoundError(f"no image or folder at '{path}'")
+            raise FileNotFoundError(f"no image or folder at '{shown(str(path))}'")
+        if shown(str(path)) != str(path):
+            raise ValueError(f"the name '{shown(str(path))}' is not UTF-8: rename it")
         found += [path] if path.is_file() else images_below(path)
     if not found:
         raise FileNotFoundError(f'no image in {[str(path) for path in paths]}: {looked_for()}')

@@ -65,7 +65,7 @@ class CroppedImages(Dataset):
         try:
             image = self._load(index)
         except (ValueError, OSError) as error:
-            return ValueError(f'{error}; then run the same command again')
+            return ValueError(str(error))
         views = [np.asarray(self._crop(image, index, k)) for k in range(self.crops)]
         return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
 
