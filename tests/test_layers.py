@@ -8,10 +8,11 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'version', 'presets', 'files', 'weight_files', 'cli', 'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets',
-    'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
+    'version', 'presets', 'files', 'images', 'weight_files', 'cli', 'functional', 'registry', 'compat', 'vaes', 'layers',
+    'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
 ]  # fmt: skip
 PURE = {
+    'images': ('mmengine',),
     'functional': (),
     'vaes': ('mmengine.logging',),
     'layers': (),

@@ -23,6 +23,7 @@ import torch
 from mmengine.logging import MMLogger
 
 from usp_mm.cli import run_command
+from usp_mm.datasets.folder import LAYOUTS
 from usp_mm.datasets.latent_cache.importer import import_cache
 from usp_mm.datasets.latent_cache.plan import CacheSpec, TokenEncoder
 from usp_mm.datasets.latent_cache.storage import STORAGES, STORES
@@ -39,6 +40,11 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     write = commands.add_parser('write', help='encode a folder of images, or finish doing so')
     write.add_argument('data', help='folder with one sub-folder of images a class, or with images only')
+    write.add_argument(
+        '--layout',
+        choices=LAYOUTS,
+        help='of a folder that can be read in two ways: its sub-folders are classes, or every image without classes',
+    )
     write.add_argument('out', type=Path, help="the cache's folder")
     write.add_argument('--vae', default='sd-f8d4', choices=sorted(VAES), help='preset (default: %(default)s)')
     write.add_argument('--vae-path', help="weights of the VAE (default: the preset's hub id)")
@@ -141,7 +147,7 @@ def write(args: argparse.Namespace) -> int:
         raise ValueError(f"--teacher-path '{args.teacher_path}' without --teacher: name the encoder whose weights these are")
     codec = build_codec(args.vae, path=args.vae_path, dtype=ENCODE_DTYPES[args.encode_dtype])
     teacher = load_teacher(args) if args.teacher else None
-    write_cache(args.data, args.out, codec, spec, args.batch_size, args.workers, device, teacher)
+    write_cache(args.data, args.out, codec, spec, args.batch_size, args.workers, device, teacher, LAYOUTS.get(args.layout))
     return 0
 
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
+from usp_mm.datasets.folder import LAYOUTS
 from usp_mm.files import read_json, write_json
 
 
@@ -45,6 +46,12 @@ def parse_args() -> argparse.Namespace:
         '--num-ref', type=int, default=10000, help='reference images for precision and recall (default: %(default)s)'
     )
     parser.add_argument('--image-size', type=int, metavar='PX', help="centre-crop a reference folder's images to this side")
+    for name, what in (('', "the samples'"), ('ref-', "the reference's")):
+        parser.add_argument(
+            f'--{name}layout',
+            choices=LAYOUTS,
+            help=f'of {what} folder, where it can be read in two ways: images of its sub-folders alone, or all',
+        )
     parser.add_argument('--batch-size', type=int, default=64, help='images at a time (default: %(default)s)')
     parser.add_argument('--workers', type=int, default=4, help='processes that decode folders (default: %(default)s)')
     parser.add_argument('--cache-dir', help="of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
@@ -57,7 +64,7 @@ def build_metric(args: argparse.Namespace):
     from usp_mm.evaluation import ADMMetrics, FeatureMetrics
 
     common = dict(num_reference_pr=args.num_ref, cache_dir=args.cache_dir, batch_size=args.batch_size)
-    common.update(image_size=args.image_size, num_workers=args.workers)
+    common.update(image_size=args.image_size, num_workers=args.workers, with_label=LAYOUTS.get(args.ref_layout))
     extractor = chosen_extractor(args)
     if args.inception and extractor is not None:
         raise ValueError('--inception goes with --features adm: leave it out')
@@ -95,12 +102,12 @@ def count_samples(args: argparse.Namespace, there: int) -> int:
 
 def main() -> None:
     args = parse_args()
-    MMLogger.get_instance('evaluate').setLevel('WARNING')  # the table says it all
+    MMLogger.get_instance('evaluate')
     from usp_mm.evaluation.images import open_images
 
     if args.json and not args.json.absolute().parent.is_dir():
         raise FileNotFoundError(f"no folder '{args.json.absolute().parent}' to write --json into: make it first")
-    source = open_images(args.samples, num_workers=args.workers)
+    source = open_images(args.samples, num_workers=args.workers, with_label=LAYOUTS.get(args.layout))
     num = count_samples(args, source.num)
     metric = build_metric(args)
     metric.expect(num, read_json(Path(f'{Path(args.samples)}.json')) or {})

@@ -21,7 +21,8 @@ from rich.table import Table
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments
-from usp_mm.files import find_images, write_json, write_whole
+from usp_mm.files import write_json, write_whole
+from usp_mm.images import find_images
 
 KINDS = dict(classify='the best classes of each image', embed='the features of each image', segment='the class of every pixel')
 

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
-from usp_mm.files import find_images
+from usp_mm.images import find_images
 
 #: What is drawn -> how the picture's title calls it.
 PREDICTIONS = {'denormalized': 'on the scale of the true patches', 'raw': 'raw predictions, not denormalized'}

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,8 +18,6 @@ _FULL = {
     errno.EDQUOT: 'the disk quota is used up',
     errno.EFBIG: 'the file size limit is reached',
 }
-#: Endings by which a folder's images are known.
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
 @contextmanager
@@ -100,23 +98,6 @@ def locked(path: Path, taken: str) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
-
-
-def find_images(paths: Sequence[str | Path], num: int | None = None) -> list[Path]:
-    """The given files and the images in the given folders, searched recursively; `num` of them, spread evenly, if given.
-
-    Raises:
-        FileNotFoundError: a path that is not there, or no image at all.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"no image or folder at '{path}'")
-        found += [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise FileNotFoundError(f'no image in {[str(path) for path in paths]}: looked for {", ".join(IMAGE_SUFFIXES)}')
-    num = len(found) if num is None else min(num, len(found))
-    return [found[i * len(found) // num] for i in range(num)]
 
 
 def sha256(path: Path) -> str:

@@ -70,6 +70,18 @@ def test_weights_alone_are_named_by_the_data_set(trained, tmp_path):
     assert len(alone.model.dataset_meta['palette']) == 11
 
 
+def test_a_turned_picture_is_labelled_upright(trained, tmp_path):
+    config, checkpoint, scenes = trained
+    infer = segmentor(config, checkpoint, 'cpu')
+    upright = Image.open(scenes[0]).crop((0, 0, 64, 128))
+    upright.save(tmp_path / 'upright.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'turned.png', exif=exif)
+    expected, found = (infer(str(tmp_path / f'{name}.png'))['predictions'] for name in ('upright', 'turned'))
+    assert expected.shape == (128, 64) and np.array_equal(found, expected)
+
+
 def test_colours_of_other_classes():
     """A config that overrides the data set's classes; mmseg's visualizer refuses a palette of another length."""
     known = dict(classes=('a', 'b'), palette=[[1, 2, 3], [4, 5, 6]])

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from fake_codec import truncate_jpeg
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, RandomResizedCrop, Resize
 
-from usp_mm.datasets.latent_cache.crops import center_crop, load_image, random_crop
+from usp_mm.datasets.latent_cache.crops import center_crop, random_crop
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -45,18 +44,3 @@ def test_random_crop_leaves_the_generator_alone() -> None:
     torch.manual_seed(3)
     random_crop(noise(20, 20), 8, (0.2, 1.0), 99)
     assert torch.equal(torch.rand(2), expected)
-
-
-def test_unreadable_images_are_named(tmp_path) -> None:
-    truncated = truncate_jpeg(tmp_path / 'half.jpg')
-    text = tmp_path / 'text.png'
-    text.write_text('no image')
-    for path, reason in ((truncated, 'truncated'), (text, 'cannot identify'), (tmp_path / 'gone.png', 'No such file')):
-        with pytest.raises(ValueError, match=rf"cannot decode image '{path}': .*{reason}"):
-            load_image(str(path))
-
-
-def test_grey_and_transparent_images_become_rgb(tmp_path) -> None:
-    for mode in ('L', 'RGBA', 'P', '1'):
-        Image.new(mode, (4, 4)).save(tmp_path / f'{mode}.png')
-        assert load_image(str(tmp_path / f'{mode}.png')).mode == 'RGB'

@@ -2,10 +2,22 @@
 
 import pytest
 from fake_codec import image_folder, truncate_jpeg
+from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
+from PIL import Image
 
 from usp_mm.datasets import ImageFolder
 from usp_mm.datasets.folder import scan_image_folder
+from usp_mm.evaluation.images import FolderImages
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """(level, line) of everything that is logged."""
+    lines: list[tuple[str, str]] = []
+    for level in ('info', 'warning'):
+        monkeypatch.setattr(MMLogger, level, lambda self, line, level=level: lines.append((level, line)))
+    return lines
 
 
 def test_order_is_mmpretrains(tmp_path) -> None:
@@ -26,6 +38,63 @@ def test_flat_folder(tmp_path) -> None:
     assert len(ImageFolder(str(tmp_path), with_label=False)) == 3
 
 
+def test_what_does_not_count_leaves_numbers_and_order_alone(tmp_path) -> None:
+    """The scan of a clean folder is that of the same folder with what operating systems and editors lay beside."""
+    image_folder(tmp_path, {'b': 2, 'a-b/deep': 1, 'a': 1, 'C': 3})
+    before = scan_image_folder(str(tmp_path))
+    assert before.paths[:4] == ['C/0.png', 'C/1.png', 'C/2.png', 'a/0.png'] and before.classes == ('C', 'a', 'a-b', 'b')
+    image_folder(tmp_path, {'.ipynb_checkpoints': 1, '__MACOSX': 1, 'a/.hidden': 1, 'a/@eaDir': 1})
+    (tmp_path / 'a' / '._0.png').write_bytes(b'resource fork')
+    (tmp_path / 'a' / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
+    (tmp_path / 'a' / 'notes.txt').touch()
+    assert scan_image_folder(str(tmp_path)) == before
+    assert ImageFolder(str(tmp_path)).metainfo['classes'] == before.classes
+
+
+@pytest.mark.parametrize('read', [lambda root: scan_image_folder(root).paths, lambda root: FolderImages(root).files])
+def test_every_format_that_pillow_reads(tmp_path, read) -> None:
+    image_folder(tmp_path, {'': 1})
+    for ending in ('webp', 'tiff', 'TIF', 'gif', 'jfif', 'jp2'):
+        Image.open(tmp_path / '0.png').save(tmp_path / f'1.{ending}', format=Image.EXTENSION.get(f'.{ending.lower()}'))
+    assert read(str(tmp_path)) == ['0.png', '1.TIF', '1.gif', '1.jfif', '1.jp2', '1.tiff', '1.webp']
+
+
+def test_an_empty_sub_folder_is_no_class_of_a_flat_folder(tmp_path) -> None:
+    image_folder(tmp_path, {'': 24, 'grids': 0})
+    (tmp_path / 'grids' / 'deeper').mkdir()
+    assert scan_image_folder(str(tmp_path)) == (sorted(f'{i}.png' for i in range(24)), None, None)
+    assert FolderImages(tmp_path).num == 24
+    with pytest.raises(ValueError, match=r'holds 24 images and no class folder with images: with_label=False'):
+        ImageFolder(str(tmp_path))
+    with pytest.raises(ValueError, match=r'holds 24 images and no class folder with images: with_label=False'):
+        scan_image_folder(str(tmp_path), with_label=True)
+
+
+@pytest.mark.parametrize('read', [scan_image_folder, ImageFolder, FolderImages])
+def test_two_ways_to_read_a_folder_are_an_error(tmp_path, read, told) -> None:
+    root = image_folder(tmp_path / 'samples', {'': 24, 'grids': 1, 'more': 2})
+    with pytest.raises(
+        ValueError, match=r"24 images lie in it, 3 in its sub-folders \('grids', 'more'\).*all 27 without classes"
+    ):
+        read(str(root))
+    assert told == []
+    classes, everything = read(str(root), with_label=True), read(str(root), with_label=False)
+    counts = [getattr(found, 'num', None) or len(getattr(found, 'paths', found)) for found in (classes, everything)]
+    assert counts == [3, 27]
+    assert told == [
+        (
+            'warning',
+            f"images of '{root}': 27 files found, 3 taken (.png 3); left out: 24 beside the class folders "
+            "('0.png', '1.png', '10.png', …)",
+        ),
+        ('info', f"images of '{root}': 27 files found, 27 taken (.png 27)"),
+    ]
+    (root / 'grids').rename(root / '.grids')
+    (root / 'more').rename(root / '.more')
+    if read is not ImageFolder:
+        assert read(str(root)) is not None
+
+
 @pytest.mark.parametrize('read', [scan_image_folder, ImageFolder])
 def test_errors(tmp_path, read) -> None:
     with pytest.raises(FileNotFoundError, match=f"image folder '{tmp_path}/nowhere/?' does not exist"):
@@ -34,7 +103,9 @@ def test_errors(tmp_path, read) -> None:
     with pytest.raises(ValueError, match=f"no image in class folder 'b', 'd' of '{root}/?'"):
         read(str(root))
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(FileNotFoundError, match=f"no image in '{tmp_path}/empty/?': looked for \\.bmp"):
+    with pytest.raises(
+        FileNotFoundError, match=f"no image in '{tmp_path}/empty/?': looked for the endings of all formats that Pillow"
+    ):
         read(str(tmp_path / 'empty'))
     image_folder(tmp_path / 'splits', {'train/a': 1, 'val/a': 1})
     with pytest.raises(ValueError, match=r"holds the splits .*, not classes: give one of them, like '.*/train'"):

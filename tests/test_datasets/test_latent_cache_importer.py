@@ -57,7 +57,7 @@ def test_the_bytes_are_those_of_our_own_cache(official, written, images, tmp_pat
             assert (tmp_path / 'out' / path.name).read_bytes() == path.read_bytes(), path.name
     ours, theirs = read_manifest(written), read_manifest(tmp_path / 'out')
     differing = {key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)}
-    assert differing == {'encode_dtype', 'encode_batch_size', 'imported'}
+    assert differing == {'crop', 'encode_dtype', 'encode_batch_size', 'imported'}
     assert theirs['imported'] == '.npz with moments and moments_flip' and theirs['encode_dtype'] == 'unknown'
     assert verify_cache(tmp_path / 'out') == {}
     dataset = LatentCacheDataset(str(tmp_path / 'out'), img_size=32, images=str(images), flip=False)

@@ -1,6 +1,7 @@
 """Writing a latent cache in this process."""
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from usp_mm.datasets import LatentCacheDataset
-from usp_mm.datasets.latent_cache import read_manifest
-from usp_mm.datasets.latent_cache.crops import center_crop
+from usp_mm.datasets.latent_cache import plan, read_manifest
+from usp_mm.datasets.latent_cache.crops import AS_STORED, center_crop
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
 from usp_mm.datasets.latent_cache.writer import write_cache
+from usp_mm.images import DECODING
 from usp_mm.vaes import build_codec
 
 SPEC = dict(image_size=32, dtype='float32', shard_size=3)
@@ -313,3 +315,63 @@ def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
     assert read_manifest(out)['classes'] is None
     assert 'gt_label' not in dataset[0]['data_samples']
     assert dataset.get_data_info(3)['img_path'] == '3.png'
+
+
+def test_a_cache_of_before_goes_on_with_images_that_both_decodings_agree_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cache holds some images turned by their EXIF orientation and some not."""
+    images = image_folder(tmp_path / 'images', {'a': 7}, side=(40, 32))
+    with monkeypatch.context() as before:
+        before.setattr(plan, 'DECODING', AS_STORED)
+        out = write(images, tmp_path / 'out')
+    reference = contents(out)
+    assert read_manifest(out)['crop']['color'] == AS_STORED
+    write(images, out)
+    (out / 'shard-00001.npy').unlink()
+    write(images, out)
+    assert contents(out) == reference
+    assert read_manifest(write(images, tmp_path / 'new'))['crop']['color'] == DECODING
+
+    turned = images / 'a' / '4.png'
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(turned).save(turned, exif=exif)
+    (out / 'shard-00001.npy').unlink()
+    with pytest.raises(
+        ValueError, match=rf"image '{turned}' has an EXIF orientation or more than 8 bits, .*write the cache anew"
+    ):
+        write(images, out)
+    shutil.copytree(tmp_path / 'new', tmp_path / 'old')
+    manifest = (tmp_path / 'old' / 'manifest.json').read_text()
+    (tmp_path / 'old' / 'manifest.json').write_text(manifest.replace(DECODING, AS_STORED))
+    old, new = (LatentCacheDataset(str(tmp_path / name), images=str(images), flip=False) for name in ('old', 'new'))
+    assert new[4]['images'].shape == (3, 32, 32) and old[3]['images'].equal(new[3]['images'])
+    with pytest.raises(ValueError, match=rf"image '{turned}' has an EXIF orientation"):
+        old[4]
+
+
+def test_a_new_cache_is_not_continued_with_another_decoding(images: Path, tmp_path: Path, monkeypatch) -> None:
+    out = write(images, tmp_path / 'out')
+    monkeypatch.setattr(plan, 'DECODING', 'RGB in another way')
+    with pytest.raises(ValueError, match=r"other parameters \(crop color: 'RGB, EXIF orientation applied.* there"):
+        write(images, out)
+
+
+def test_a_folder_that_can_be_read_in_two_ways(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / 'images', {'': 2, 'a': 1})
+    with pytest.raises(ValueError, match='2 images lie in it, 1 in its sub-folders'):
+        write(root, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+    for with_label, paths, classes in ((True, ['a/0.png'], ['a']), (False, ['0.png', '1.png', 'a/0.png'], None)):
+        out = tmp_path / str(with_label)
+        write_cache(str(root), out, fake_codec(), CacheSpec(**SPEC), num_workers=0, with_label=with_label)
+        assert (out / 'samples.txt').read_text().split() == paths and read_manifest(out)['classes'] == classes
+
+
+def test_a_name_that_is_not_utf8_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / 'images', {'a': 1})
+    os.rename(root / 'a' / '0.png', os.fsencode(root / 'a') + b'/caf\xe9.png')
+    with pytest.raises(ValueError, match=r"are not UTF-8, such as 'a/caf\\xe9\.png'"):
+        write(root, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

@@ -1,11 +1,18 @@
+import runpy
+
 import numpy as np
 import pytest
 import torch
 from numbered import Recorded, images, write_reference
+from PIL import Image
+from small_world import ROOT
 
+from usp_mm.evaluation import FeatureMetrics, PixelFeatures
+from usp_mm.evaluation.images import FolderImages
 from usp_mm.evaluation.reference import Reference
 from usp_mm.evaluation.statistics import cache_folder, reference_statistics
 from usp_mm.functional.metrics import mean_covariance
+from usp_mm.images import DECODING
 
 CPU = torch.device('cpu')
 SHAPES = dict(mu=(2048,), sigma=(2048, 2048), mu_s=(2023,), sigma_s=(2023, 2023))
@@ -117,3 +124,41 @@ def test_missing_reference(tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(FileNotFoundError, match='no image in'):
         Reference(tmp_path / 'empty', True, 10)
+
+
+@pytest.fixture
+def two_ways(tmp_path):
+    """Seven images, and two in a sub-folder."""
+    for i, image in enumerate(images(9)):
+        path = tmp_path / 'ref' / ('more' if i > 6 else '') / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return tmp_path / 'ref'
+
+
+def test_a_folder_that_can_be_read_in_two_ways(two_ways):
+    with pytest.raises(ValueError, match=r"7 images lie in it, 2 in its sub-folders \('more'\)"):
+        Reference(two_ways, adm=False, num_neighbours=4)
+    for with_label, num in ((True, 2), (False, 9)):
+        assert Reference(two_ways, adm=False, num_neighbours=4, with_label=with_label).images.num == num
+    metric = FeatureMetrics(PixelFeatures(), str(two_ways), num_reference_pr=6, with_label=False)
+    assert metric.reference.images.num == 9
+
+
+def test_layouts_of_the_tool(two_ways, monkeypatch):
+    tool = runpy.run_path(str(ROOT / 'tools' / 'evaluate.py'))
+    command = ['evaluate.py', 'samples', '--ref', str(two_ways), '--features', 'pixel', '--layout', 'classes']
+    monkeypatch.setattr('sys.argv', command)
+    assert tool['parse_args']().layout == 'classes'
+    with pytest.raises(ValueError, match='can be read in two ways'):
+        tool['build_metric'](tool['parse_args']())
+    monkeypatch.setattr('sys.argv', [*command, '--ref-layout', 'flat'])
+    assert tool['build_metric'](tool['parse_args']()).reference.images.num == 9
+
+
+def test_statistics_of_another_decoding_are_not_taken(two_ways, tmp_path, monkeypatch):
+    extractor = PixelFeatures()
+    for decoding, files in ((DECODING, 1), (DECODING, 1), ('RGB in another way', 2)):
+        monkeypatch.setattr(FolderImages, 'decoding', decoding)
+        features_of_reference(Reference(two_ways, False, 4, with_label=False), extractor, tmp_path / 'cache')
+        assert len(list((tmp_path / 'cache' / 'references').iterdir())) == files

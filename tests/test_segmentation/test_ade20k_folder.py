@@ -1,6 +1,7 @@
 """What is wrong with an ADE20K folder is named before training."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ def scenes(demo_data, tmp_path):
     return tmp_path / 'ade20k'
 
 
-def build(root, split='training', kind='DemoScenes'):
+def build(root, split='training', kind='DemoScenes', steps=PIPELINE):
     prefix = dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}')
     return DATASETS.build(
-        dict(type=kind, data_root=str(root), data_prefix=prefix, pipeline=[dict(s, _scope_='mmseg') for s in PIPELINE])
+        dict(type=kind, data_root=str(root), data_prefix=prefix, pipeline=[dict(s, _scope_='mmseg') for s in steps])
     )
 
 
@@ -82,3 +83,39 @@ def test_a_truncated_label_map(scenes):
         file.truncate(60)
     with pytest.raises(ValueError, match=rf"cannot decode '.*' or its label map '{path}'"):
         dataset[0]
+
+
+def tag(path, orientation):
+    """Give a JPEG an EXIF orientation; its pixels stay as they are stored."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    segment = exif.tobytes()
+    content = path.read_bytes()
+    path.write_bytes(content[:2] + b'\xff\xe1' + (len(segment) + 2).to_bytes(2, 'big') + segment + content[2:])
+
+
+@pytest.mark.parametrize('step', [dict(type='LoadImage'), dict(type='LoadImageFromFile', imdecode_backend='pillow')])
+def test_a_picture_that_is_to_be_turned_beside_its_labels_is_refused(scenes, step):
+    """Training and validation: the label map has no orientation of its own."""
+    dataset = build(scenes, steps=[step, *PIPELINE[1:]])
+    path = Path(dataset.get_data_info(0)['img_path'])
+    stored, before = path.read_bytes(), dataset[0]['inputs']
+    for orientation in (1, 3, 6):
+        path.write_bytes(stored)
+        tag(path, orientation)
+        if orientation == 1:
+            assert dataset[0]['inputs'].equal(before)
+            continue
+        with pytest.raises(
+            ValueError, match=rf"'{path}' is to be turned by its EXIF orientation, and its label map '.*png' has"
+        ):
+            dataset[0]
+
+
+def test_hidden_files_are_neither_images_nor_labels(scenes):
+    paths = [info['img_path'] for info in build(scenes).load_data_list()]
+    for folder, ending in (('images', 'jpg'), ('annotations', 'png')):
+        (scenes / folder / 'training' / '.ipynb_checkpoints').mkdir()
+        (scenes / folder / 'training' / '.ipynb_checkpoints' / f'a.{ending}').touch()
+    (scenes / 'images' / 'training' / '._train_0000.jpg').touch()
+    assert len(paths) == 6 and [info['img_path'] for info in build(scenes).load_data_list()] == paths

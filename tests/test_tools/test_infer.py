@@ -10,7 +10,7 @@ from small_world import run_tool, train_quickly
 
 from usp_mm.apis import inferencer
 from usp_mm.apis.inference import check_images
-from usp_mm.files import find_images
+from usp_mm.images import find_images
 
 CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 

@@ -88,6 +88,14 @@ def test_what_features_are_kept_by(world):
     assert feature_file(world.folder, same) == feature_file(world.folder, key_of(world, model, data))
 
 
+def test_features_of_images_are_kept_by_how_they_are_decoded(world, monkeypatch):
+    model = load(world, 'usp')
+    images, cache = data_of(world, root=world.images), data_of(world)
+    before = [key_of(world, model, data) for data in (images, cache)]
+    monkeypatch.setattr('usp_mm.apis.knn.DECODING', 'RGB in another way')
+    assert [key_of(world, model, data) == key for data, key in zip((images, cache), before, strict=True)] == [False, True]
+
+
 def test_kept_features_are_the_models(world, tmp_path):
     model, data = load(world, 'usp'), data_of(world)
     key = key_of(world, model, data)

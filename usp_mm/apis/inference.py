@@ -110,10 +110,12 @@ def image_config(cfg: Config) -> Config:
 
 
 def check_images(paths: Sequence[Path]) -> None:
-    """ValueError that names the first file that is no image (its header is read)."""
+    """ValueError that names the first file that is no image, or too large for one by Pillow's limit (its header is read)."""
     for path in paths:
         try:
             with Image.open(path):
                 pass
         except UnidentifiedImageError as error:
             raise ValueError(f"'{path}' is no image: leave it out or replace it") from error
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"cannot decode image '{path}': {error}; leave it out or replace it") from error

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from usp_mm.files import write_whole
 from usp_mm.functional.knn import knn_accuracy, nearest
+from usp_mm.images import DECODING
 
 from .features import FrozenModel, check_layers, clean_time
 from .probe_data import ProbeData, check_same_classes, extract
@@ -39,6 +40,7 @@ def feature_key(
         vae=None if data.cached else model.preprocessor.codec.weight_hash,
         data=data.fingerprint(),
         pipeline=data.pipeline,
+        **({} if data.cached else dict(decoding=DECODING)),
     )
 
 

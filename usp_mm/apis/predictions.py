@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 from tqdm import tqdm
 
 from usp_mm.files import write_whole
+from usp_mm.images import load_image
 
 from .inference import FileClassifier, FileFeatureExtractor
 
@@ -45,8 +45,7 @@ def draw_predictions(path: Path, predictions: Sequence[dict]) -> None:
     figure = Figure(figsize=(8, 2 * len(predictions)), layout='constrained')
     rows = figure.subplots(len(predictions), 2, squeeze=False, width_ratios=(1, 2))
     for (left, right), one in zip(rows, predictions, strict=True):
-        with Image.open(one['path']) as image:
-            left.imshow(image.convert('RGB'))
+        left.imshow(load_image(one['path']))
         left.set_axis_off()
         left.set_title(Path(one['path']).name, fontsize='small')
         right.barh(range(len(one['top'])), [best['score'] for best in one['top']])

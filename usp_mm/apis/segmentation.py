@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
+from mmseg.datasets.transforms.loading import InferencerLoader
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
+from usp_mm.datasets import LoadImage
 from usp_mm.engine.config_check import check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.files import write_whole
@@ -36,6 +39,13 @@ class FileSegmentor(MMSegInferencer):
     def __init__(self, cfg: Config, checkpoint: Path, device: str | None = None) -> None:
         self.checkpoint = checkpoint
         super().__init__(cfg, device=device)
+
+    def _init_pipeline(self, cfg: Config) -> Compose:
+        pipeline = super()._init_pipeline(cfg)
+        for step in pipeline.transforms:
+            if isinstance(step, InferencerLoader):
+                step.from_file = LoadImage()  # decoded as everywhere, not by mmcv
+        return pipeline
 
     def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None, cfg: Config) -> None:
         load_strictly(model, read_weights(self.checkpoint), self.checkpoint)

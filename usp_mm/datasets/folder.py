@@ -1,70 +1,135 @@
 """Folders of images, with mmpretrain's class order and one clear error for each thing that can be wrong."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from mmengine import fileio
-from mmpretrain.datasets import CustomDataset, ImageNet
-from mmpretrain.datasets.custom import find_folders, get_samples
+from mmpretrain.datasets import CustomDataset
 
+from usp_mm.images import FolderListing, image_endings, list_images, log_scan, looked_for, shown
 from usp_mm.registry import DATASETS
+
+#: How a tool's user chooses how a folder is read -> `with_label`.
+LAYOUTS = {'classes': True, 'flat': False}
 
 
 class FolderScan(NamedTuple):
-    """The images of a folder in order; `labels` and `classes` are None for a folder without sub-folders."""
+    """The images of a folder in order; `labels` and `classes` are None for a folder that is read without classes."""
 
     paths: list[str]
     labels: list[int] | None
     classes: tuple[str, ...] | None
 
 
-def scan_image_folder(
-    root: str, extensions: Sequence[str] = ImageNet.IMG_EXTENSIONS, with_label: bool | None = None
-) -> FolderScan:
-    """List a folder with one sub-folder a class, or a flat folder of images.
+def scan_image_folder(root: str, extensions: Iterable[str] | None = None, with_label: bool | None = None) -> FolderScan:
+    """List a folder with one sub-folder a class, or a flat folder of images, and log what was taken and left out.
 
-    Class k is the k-th sub-folder in alphabetical order, and the images of a class follow in
-    alphabetical order, as in mmpretrain's `CustomDataset` and torchvision's `ImageFolder`.
+    Class k is the k-th sub-folder in alphabetical order, and the images of a class, at any depth in its folder, follow in
+    alphabetical order, as in mmpretrain's `CustomDataset` and torchvision's `ImageFolder`. Links are followed. Names that
+    begin with '.' and the previews of operating systems never count; a link to nothing is left out.
 
     Args:
         root: the folder; any mmengine file backend.
-        extensions: file endings that are images, lower case.
-        with_label: whether sub-folders are classes; if None, they are when there are any.
+        extensions: file endings that are images; by default all that Pillow reads (`usp_mm.images.image_endings`).
+        with_label: True, sub-folders are classes, and images beside them are left out; False, every image at any depth,
+            without classes; None, whichever the folder shows.
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: a class folder holds no image, or `root` holds splits instead of classes.
+        ValueError: a class folder holds no image, `root` holds splits instead of classes, images lie in `root` and in its
+            sub-folders and `with_label` is None, or see `usp_mm.images.list_images`.
     """
     if not fileio.isdir(root):
         raise FileNotFoundError(f"image folder '{root}' does not exist: give the folder that holds the class folders")
-    folders, folder_to_idx = find_folders(root)
+    listing = list_images(root, extensions)
+    if with_label is not False and {'train', 'val'} <= set(listing.folders):
+        raise ValueError(f"'{root}' holds the splits {listing.folders}, not classes: give one of them, like '{root}/train'")
+    if not listing.images:
+        left_out = f' ({"; ".join(listing.left_out())})' if listing.found else ''
+        raise FileNotFoundError(f"no image in '{root}'{left_out}: {looked_for(extensions)}")
+    loose = [path for path in listing.images if '/' not in path]
     if with_label is None:
-        with_label = bool(folders)
-    if with_label and {'train', 'val'} <= set(folders):
-        raise ValueError(f"'{root}' holds the splits {folders}, not classes: give one of them, like '{root}/train'")
+        with_label = _has_classes(listing, loose)
+    if with_label:
+        return _with_classes(listing, loose)
+    log_scan(listing, empty=[] if len(loose) < len(listing.images) else listing.folders)
+    return FolderScan(listing.images, None, None)
 
-    def is_image(name: str) -> bool:
-        return name.lower().endswith(tuple(extensions))
 
-    samples, empty = get_samples(root, folder_to_idx if with_label else None, is_image)
-    if not samples:
-        raise FileNotFoundError(f"no image in '{root}': looked for {', '.join(sorted(extensions))}")
-    if empty:
-        names = ', '.join(f"'{name}'" for name in sorted(empty))
-        raise ValueError(f"no image in class folder {names} of '{root}': fill or delete it (class numbers follow the folders)")
-    if not with_label:
-        return FolderScan(samples, None, None)
-    return FolderScan([path for path, _ in samples], [label for _, label in samples], tuple(folders))
+def _has_classes(listing: FolderListing, loose: Sequence[str]) -> bool:
+    nested = len(listing.images) - len(loose)
+    if loose and nested:
+        folders = sorted({path.split('/')[0] for path in listing.images if '/' in path})
+        some = ', '.join(f"'{shown(name)}'" for name in folders[:3]) + (', …' if len(folders) > 3 else '')
+        raise ValueError(
+            f"'{listing.root}' can be read in two ways: {len(loose)} images lie in it, {nested} in its sub-folders ({some}). "
+            f'Choose with_label=True (--layout classes of a tool) for the {nested}, whose classes are the sub-folders, or '
+            f'with_label=False (--layout flat) for all {len(listing.images)} without classes; or move one kind elsewhere (a '
+            "folder whose name begins with '.' does not count)"
+        )
+    return not loose
+
+
+def _with_classes(listing: FolderListing, loose: Sequence[str]) -> FolderScan:
+    root = listing.root
+    if len(loose) == len(listing.images):
+        raise ValueError(
+            f"'{root}' holds {len(loose)} images and no class folder with images: with_label=False (--layout flat of a tool) "
+            'reads it without classes'
+        )
+    members: dict[str, list[str]] = {name: [] for name in listing.folders}
+    for path in listing.images:
+        name, nested, _ = path.partition('/')
+        if nested:
+            members[name].append(path)
+    if empty := [f"'{shown(name)}'" for name, paths in members.items() if not paths]:
+        raise ValueError(
+            f"no image in class folder {', '.join(empty)} of '{root}': fill or delete it (class numbers follow the folders)"
+        )
+    log_scan(listing, beside=loose)
+    labels = [label for label, paths in enumerate(members.values()) for _ in paths]
+    return FolderScan([path for paths in members.values() for path in paths], labels, tuple(members))
 
 
 @DATASETS.register_module()
 class ImageFolder(CustomDataset):
-    """mmpretrain's `CustomDataset`, which only warns of a class folder without images: here it is an error."""
+    """mmpretrain's `CustomDataset` on `scan_image_folder`, whose errors it raises.
+
+    Args:
+        with_label: True, sub-folders are classes, and images beside them are left out with a warning; False, every image at
+            any depth, without classes; None, sub-folders are classes, and images beside them are an error.
+        extensions: file endings that are images; by default all that Pillow reads.
+        kwargs: of `CustomDataset`.
+    """
+
+    def __init__(
+        self,
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        ann_file: str = '',
+        with_label: bool | None = None,
+        extensions: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._layout_chosen = with_label is not None
+        super().__init__(
+            data_root=data_root,
+            data_prefix=data_prefix,
+            ann_file=ann_file,
+            with_label=with_label is not False,
+            extensions=sorted(image_endings() if extensions is None else extensions),
+            **kwargs,
+        )
 
     def _find_samples(self) -> list:
-        scan = scan_image_folder(self.img_prefix, self.extensions, self.with_label)
-        if scan.labels is None or scan.classes is None:
+        scan = scan_image_folder(self.img_prefix, self.extensions, self.with_label if self._layout_chosen else None)
+        if not self.with_label:
             return scan.paths
+        if scan.labels is None or scan.classes is None:
+            raise ValueError(
+                f"'{self.img_prefix}' holds {len(scan.paths)} images and no class folder with images: with_label=False reads "
+                'it without classes'
+            )
         classes = self._metainfo.setdefault('classes', scan.classes)
         if len(classes) != len(scan.classes):
             raise ValueError(

@@ -1,7 +1,5 @@
 """Pipeline steps that mmpretrain lacks."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
@@ -9,6 +7,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from usp_mm.functional.random import normal
+from usp_mm.images import load_decoded
 from usp_mm.registry import TRANSFORMS
 
 from .epoch_index import EpochIndex
@@ -53,31 +52,42 @@ class SeedBySample(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """mmcv's `LoadImageFromFile` with Pillow, whose failures name the file.
+    """mmcv's `LoadImageFromFile`, decoded by `usp_mm.images.decode_image` as everywhere: uint8[H, W, 3], BGR.
 
-    Pillow refuses a truncated JPEG, of which OpenCV before 5 returns the rest in grey. EXIF orientation is
-    ignored, as in torchvision and in the latent cache. What was decoded already, as mmpretrain's inferencers do it,
-    passes.
+    What was decoded already, as mmpretrain's inferencers do it, passes. A picture with a label map of its pixels must be
+    stored upright: nothing tells whether its labels were drawn on the picture as it is stored or as it is shown.
+
+    Args:
+        to_float32: whether to make the pixels float32.
+        ignore_empty: whether a file that can't be decoded gives None, for which mmengine's data sets take another sample.
+        backend_args: of the mmengine file backend.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated or no image.
+        ValueError: the file can't be decoded, or it has a label map and is to be turned.
     """
 
-    def __init__(
-        self, *, imdecode_backend: str = 'pillow', color_type: str = 'color_ignore_orientation', **kwargs: Any
-    ) -> None:
-        super().__init__(imdecode_backend=imdecode_backend, color_type=color_type, **kwargs)
+    def __init__(self, to_float32: bool = False, ignore_empty: bool = False, *, backend_args: dict | None = None) -> None:
+        super().__init__(to_float32, 'color', 'pillow', ignore_empty=ignore_empty, backend_args=backend_args)
 
     def transform(self, results: dict) -> dict | None:
         if 'img' in results and 'img_path' not in results:
             return results
         try:
-            return super().transform(results)
-        except FileNotFoundError:
+            image, turned, _ = load_decoded(results['img_path'], self.backend_args)
+        except (FileNotFoundError, ValueError):
+            if self.ignore_empty:
+                return None
             raise
-        except Exception as error:
-            raise ValueError(f"cannot decode image '{results['img_path']}': {error}; replace or delete the file") from error
+        if turned and 'seg_map_path' in results:
+            raise ValueError(
+                f"image '{results['img_path']}' is to be turned by its EXIF orientation, and its label map "
+                f"'{results['seg_map_path']}' has none: store the image upright (mogrify -auto-orient), or delete the tag"
+            )
+        img = np.array(image)[:, :, ::-1]
+        results['img'] = img.astype(np.float32) if self.to_float32 else img
+        results['img_shape'] = results['ori_shape'] = img.shape[:2]
+        return results
 
 
 @TRANSFORMS.register_module()

@@ -26,6 +26,7 @@ class ADMMetrics(GenerativeMetric):
         sample_model, cache_dir, batch_size, out_dir, prefix: see `GenerativeMetric`.
         image_size: side to centre-crop the images of a reference folder to; as they are if None.
         num_workers: processes that decode a reference folder.
+        with_label: how a reference folder that can be read in two ways is read, see `FolderImages`.
 
     Raises:
         FileNotFoundError: no reference, or no weights: names the file to fetch.
@@ -44,8 +45,9 @@ class ADMMetrics(GenerativeMetric):
         prefix: str = 'ADM',
         image_size: int | None = None,
         num_workers: int = 0,
+        with_label: bool | None = None,
     ) -> None:
-        checked = Reference(reference, True, num_reference_pr, image_size, num_workers)
+        checked = Reference(reference, True, num_reference_pr, image_size, num_workers, with_label)
         super().__init__(
             checked,
             InceptionFeatures(inception),

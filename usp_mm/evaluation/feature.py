@@ -24,6 +24,7 @@ class FeatureMetrics(GenerativeMetric):
         sample_model, cache_dir, batch_size, out_dir, prefix: see `GenerativeMetric`.
         image_size: side to centre-crop the images of a reference folder to; as they are if None.
         num_workers: processes that decode a reference folder.
+        with_label: how a reference folder that can be read in two ways is read, see `FolderImages`.
 
     Raises:
         FileNotFoundError: no reference.
@@ -42,10 +43,11 @@ class FeatureMetrics(GenerativeMetric):
         prefix: str = 'Feature',
         image_size: int | None = None,
         num_workers: int = 0,
+        with_label: bool | None = None,
     ) -> None:
         if num_reference_pr <= K_DENSITY:
             raise ValueError(f'num_reference_pr={num_reference_pr}: at least {K_DENSITY + 1} reference images are needed')
-        checked = Reference(reference, False, num_reference_pr, image_size, num_workers)
+        checked = Reference(reference, False, num_reference_pr, image_size, num_workers, with_label)
         super().__init__(
             checked,
             extractor if isinstance(extractor, nn.Module) else MODELS.build(extractor),

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from usp_mm.datasets.folder import scan_image_folder
-from usp_mm.datasets.latent_cache.crops import center_crop, load_image
+from usp_mm.datasets.latent_cache.crops import center_crop
 from usp_mm.files import sha256
+from usp_mm.images import DECODING, load_image
 
 from .folder_hash import folder_hash
 
@@ -32,6 +33,7 @@ class NpzImages:
     Attributes:
         num: N.
         size: (H, W).
+        decoding: None, nothing is decoded.
 
     Raises:
         FileNotFoundError: no such file.
@@ -39,6 +41,7 @@ class NpzImages:
     """
 
     KEY = 'arr_0'
+    decoding: str | None = None
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -77,18 +80,25 @@ class FolderImages:
         path: the folder.
         image_size: side to crop to (ADM's centre crop); the images as they are if None.
         num_workers: decoding processes.
+        with_label: where images lie beside sub-folders with images, True takes those in the sub-folders, False all.
 
     Attributes:
         num: how many.
         size: (H, W) with `image_size`, else None: unknown before they are read.
+        decoding: how files become pixels.
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
+        ValueError: see `scan_image_folder`.
     """
 
-    def __init__(self, path: str | Path, image_size: int | None = None, num_workers: int = 0) -> None:
+    decoding: str | None = DECODING
+
+    def __init__(
+        self, path: str | Path, image_size: int | None = None, num_workers: int = 0, with_label: bool | None = None
+    ) -> None:
         self.path, self.image_size, self.num_workers = Path(path), image_size, num_workers
-        self.files = scan_image_folder(str(path)).paths
+        self.files = scan_image_folder(str(path), with_label=with_label).paths
         self.num, self.size = len(self.files), image_size and (image_size, image_size)
 
     def content_hash(self, cache: Path | None = None) -> str:
@@ -128,14 +138,16 @@ class _Decoded(Dataset):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def open_images(path: str | Path, image_size: int | None = None, num_workers: int = 0) -> Images:
-    """An `.npz` or a folder; `image_size` and `num_workers` are for folders.
+def open_images(
+    path: str | Path, image_size: int | None = None, num_workers: int = 0, with_label: bool | None = None
+) -> Images:
+    """An `.npz` or a folder; the other arguments are for folders.
 
     Raises:
         FileNotFoundError: nothing there.
         ValueError: not images.
     """
-    return NpzImages(path) if is_npz(path) else FolderImages(path, image_size, num_workers)
+    return NpzImages(path) if is_npz(path) else FolderImages(path, image_size, num_workers, with_label)
 
 
 def is_npz(path: str | Path) -> bool:

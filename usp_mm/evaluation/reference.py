@@ -31,6 +31,7 @@ class Reference:
         num_neighbours: images for precision and recall, evenly spaced over all of them; 0 for none.
         image_size: side to centre-crop a folder's images to, as ADM does; as they are if None.
         num_workers: processes that decode a folder's images.
+        with_label: see `FolderImages`.
 
     Attributes:
         has_moments: whether mean and covariance come from the file.
@@ -43,7 +44,13 @@ class Reference:
     """
 
     def __init__(
-        self, path: str | Path, adm: bool, num_neighbours: int, image_size: int | None = None, num_workers: int = 0
+        self,
+        path: str | Path,
+        adm: bool,
+        num_neighbours: int,
+        image_size: int | None = None,
+        num_workers: int = 0,
+        with_label: bool | None = None,
     ) -> None:
         self.path, self.num_neighbours, self.image_size = Path(path), num_neighbours, image_size
         self._hash: str | None = None
@@ -52,7 +59,7 @@ class Reference:
         if found is not None and NpzImages.KEY not in found:
             _check_images_not_needed(self.path, found, adm, self.has_moments, num_neighbours)
         needs_images = num_neighbours > 0 or not self.has_moments
-        self.images: Images | None = open_images(path, image_size, num_workers) if needs_images else None
+        self.images: Images | None = open_images(path, image_size, num_workers, with_label) if needs_images else None
 
     @property
     def name(self) -> str:

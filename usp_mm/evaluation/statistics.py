@@ -86,6 +86,8 @@ def _cache_file(reference: Reference, extractor: nn.Module, wanted: Sequence[str
         moments=list(wanted),
         neighbours=[neighbours, reference.num_neighbours],
     )
+    if reference.images is not None and reference.images.decoding is not None:
+        key['decoding'] = reference.images.decoding
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return cache / 'references' / f'{reference.path.stem}-{digest[:24]}.npz'
 

@@ -1,5 +1,7 @@
 """ADE20K's folder layout, checked before training, and the demo's scenes in it."""
 
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ from mmseg.datasets import ADE20KDataset
 from torch import Tensor
 
 from usp_mm.datasets.demo import SCENE_CLASSES
+from usp_mm.images import list_images, log_scan
 from usp_mm.registry import DATASETS
 
 
@@ -14,10 +17,16 @@ from usp_mm.registry import DATASETS
 class ADE20KFolder(ADE20KDataset):
     """mmseg's `ADE20KDataset` (same arguments, local folders) that names what is missing when it is built.
 
+    Hidden files and folders do not count. A step `LoadImageFromFile` with imdecode_backend='pillow', which mmseg's inferencer
+    looks for, decodes as `LoadImage`.
+
     Raises:
         FileNotFoundError: a folder of the split is missing or holds no image; an image has no label map.
         ValueError: a label map has no image.
     """
+
+    def __init__(self, *args: Any, pipeline: Sequence[dict | Callable] = (), **kwargs: Any) -> None:
+        super().__init__(*args, pipeline=[_decoded_as_everywhere(step) for step in pipeline], **kwargs)
 
     def load_data_list(self) -> list[dict]:
         images = self._files('img_path', self.img_suffix)
@@ -32,7 +41,8 @@ class ADE20KFolder(ADE20KDataset):
                 f"no image for {len(extra)} of {len(labels)} label maps, such as '{extra[0]}{self.seg_map_suffix}': expected "
                 f"'{self.data_prefix['img_path']}/{extra[0]}{self.img_suffix}'"
             )
-        return super().load_data_list()
+        wanted = {os.path.join(self.data_prefix['img_path'], name + self.img_suffix) for name in images}
+        return [info for info in super().load_data_list() if info['img_path'] in wanted]
 
     def prepare_data(self, idx: int) -> Any:
         """A sample through the pipeline.
@@ -71,10 +81,18 @@ class ADE20KFolder(ADE20KDataset):
                 f"folder '{folder}' does not exist: ADE20K has images and annotations, each with training and validation; "
                 'give the folder of both as data_root'
             )
-        names = {path.relative_to(folder).as_posix().removesuffix(suffix) for path in folder.rglob(f'*{suffix}')}
+        listing = list_images(folder, [suffix])
+        log_scan(listing)
+        names = {path.removesuffix(suffix) for path in listing.images if path.endswith(suffix)}
         if not names:
             raise FileNotFoundError(f"no '*{suffix}' in '{folder}'")
         return names
+
+
+def _decoded_as_everywhere(step: Any) -> Any:
+    if isinstance(step, dict) and step.get('type') == 'LoadImageFromFile' and step.get('imdecode_backend') == 'pillow':
+        return dict(type='LoadImage', **{k: v for k, v in step.items() if k not in ('type', 'imdecode_backend', 'color_type')})
+    return step
 
 
 @DATASETS.register_module()

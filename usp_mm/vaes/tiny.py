@@ -18,8 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from usp_mm.files import write_folder
+from usp_mm.images import images_below, load_image
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 WIDTHS = (8, 16, 32, 64)
 
 
@@ -152,9 +152,9 @@ def _find_images(folders: Sequence[str | Path]) -> list[Path]:
     for folder in folders:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f'{folder} is not a folder of images')
-    images = [path for folder in folders for path in sorted(Path(folder).rglob('*')) if path.suffix.lower() in SUFFIXES]
+    images = [path for folder in folders for path in images_below(folder)]
     if len(images) < 2:
-        raise FileNotFoundError(f'{", ".join(map(str, folders))}: found {len(images)} images ({", ".join(SUFFIXES)}), need 2')
+        raise FileNotFoundError(f'{", ".join(map(str, folders))}: found {len(images)} images, need 2')
     return images
 
 
@@ -168,8 +168,7 @@ def _split(images: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
 @lru_cache(maxsize=8192)
 def _read(path: Path, size: int) -> Tensor:
     """uint8[3, H, W], no side below `size`."""
-    with Image.open(path) as file:
-        image = file.convert('RGB')
+    image = load_image(path)
     if min(image.size) < size:
         factor = size / min(image.size)
         image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)

@@ -1,20 +1,23 @@
 """Decoding and cropping of the images that go into a latent cache."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from mmengine import fileio
-from PIL import Image, ImageFile
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import RandomResizedCrop
+
+from usp_mm.images import load_decoded
 
 from ..seeding import derive_seed
 
 #: Aspect ratios of random resized crops (Szegedy et al., "Going deeper with convolutions").
 RATIO = (3 / 4, 4 / 3)
+#: `crop['color']` of the caches whose images were taken as they are stored: not turned, and wide modes clipped.
+AS_STORED = 'RGB, EXIF orientation ignored'
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -39,23 +42,10 @@ def random_crop(image: Image.Image, size: int, scale: Sequence[float], seed: int
     return image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def load_image(path: str) -> Image.Image:
-    """An RGB image; EXIF orientation is ignored, as in torchvision.
-
-    Raises:
-        ValueError: the file is missing, truncated or no image.
-    """
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        return Image.open(io.BytesIO(fileio.get(path))).convert('RGB')
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, DecompressionBombError, ...
-        raise ValueError(
-            f"cannot decode image '{path}': {error}; replace or delete it and run the same command again"
-        ) from error
-
-
 class CroppedImages(Dataset):
     """Sample i -> uint8[K, 3, size, size], its K crops; or the error met, to be raised in the main process.
+
+    For a cache whose images were taken as they are stored, an image that would now be turned or scaled is an error.
 
     Args:
         root: folder of the images.
@@ -73,8 +63,8 @@ class CroppedImages(Dataset):
 
     def __getitem__(self, index: int) -> Tensor | ValueError:
         try:
-            image = load_image(fileio.join_path(self.root, str(self.paths[index])))
-        except ValueError as error:
+            image = self._load(index)
+        except (ValueError, OSError) as error:
             return ValueError(str(error))
         views = [np.asarray(self._crop(image, index, k)) for k in range(self.crops)]
         return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
@@ -83,11 +73,22 @@ class CroppedImages(Dataset):
         """Crop k of sample `index`, or its mirror image: uint8[3, size, size].
 
         Raises:
+            FileNotFoundError: the image is gone.
             ValueError: the image can't be decoded.
         """
-        image = self._crop(load_image(fileio.join_path(self.root, str(self.paths[index]))), index, k)
+        image = self._crop(self._load(index), index, k)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return (pixels.flip(-1) if flip else pixels).contiguous()
+
+    def _load(self, index: int) -> Image.Image:
+        path = fileio.join_path(self.root, str(self.paths[index]))
+        image, turned, scaled = load_decoded(path)
+        if (turned or scaled) and self.crop.get('color') == AS_STORED:
+            raise ValueError(
+                f"image '{path}' has an EXIF orientation or more than 8 bits, which this cache ignored when it was begun and "
+                'which is heeded now: write the cache anew, into another folder'
+            )
+        return image
 
     def _crop(self, image: Image.Image, index: int, k: int) -> Image.Image:
         if self.crop['mode'] == 'center':

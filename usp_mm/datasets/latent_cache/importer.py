@@ -22,7 +22,7 @@ from usp_mm.vaes import LatentCodec
 
 from ..folder import FolderScan, scan_image_folder
 from ..rank0 import decide_on_rank0, run_on_rank0
-from .crops import CroppedImages, stack_or_error
+from .crops import AS_STORED, CroppedImages, stack_or_error
 from .manifest import LOCK
 from .plan import CacheSpec, check_codec, finish, make_plan, settle
 from .shards import all_shards
@@ -173,6 +173,7 @@ def _plan(
     # MAR keeps the image's own name before the suffix
     named = scan._replace(paths=[str(PurePosixPath(path).with_suffix('')) for path in scan.paths])
     plan, files = make_plan(named, codec, spec)
+    plan['crop']['color'] = AS_STORED  # the official code does not turn pictures
     plan |= dict(encode_dtype='unknown', encode_batch_size=1, imported=f'{SUFFIX} with {" and ".join(KEYS[: 1 + flip])}')
     dataset = NpzMoments(source, scan.paths, plan)
     _check_scale(dataset, codec)

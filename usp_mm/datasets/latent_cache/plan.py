@@ -14,9 +14,11 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from usp_mm.files import check_free_space, write_json, write_whole
+from usp_mm.images import DECODING
 from usp_mm.vaes import LatentCodec
 
 from ..folder import FolderScan, scan_image_folder
+from .crops import AS_STORED
 from .manifest import FORMAT_VERSION, LABELS, MANIFEST, PLAN, SAMPLES, WRITE_COMMAND, read_manifest, read_plan
 from .shards import all_shards, latent_statistics, token_shards
 from .storage import MomentStorage
@@ -65,7 +67,7 @@ class CacheSpec:
 
     def crop(self) -> dict[str, Any]:
         """How an image becomes crops."""
-        common = dict(resampling='Pillow bicubic', color='RGB, EXIF orientation ignored')
+        common = dict(resampling='Pillow bicubic', color=DECODING)
         if self.random_crops:
             return dict(mode='random', scale=list(self.crop_scale), ratio=[3 / 4, 4 / 3], seed=self.seed, **common)
         return dict(mode='center', resize='short side: box filter by halves, then bicubic', **common)
@@ -107,11 +109,13 @@ def prepare(
     spec: CacheSpec,
     teacher: TokenEncoder | None = None,
     lock: Callable[[], None] = lambda: None,
+    with_label: bool | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Check everything that can be checked beforehand and write plan.json, samples.txt and labels.npy.
 
     Args:
         lock: called before anything is written; what it finds then counts, not what was there before.
+        with_label: how the folder is read, see `scan_image_folder`.
 
     Returns:
         The plan, and whether the cache is complete already.
@@ -124,7 +128,8 @@ def prepare(
     check_codec(codec, spec)
     if not os.path.relpath(out.resolve(), Path(data_root).resolve()).startswith('..'):
         raise ValueError(f"the cache folder '{out}' lies in the image folder '{data_root}': choose a place outside")
-    plan, files = make_plan(scan_image_folder(data_root), codec, spec)
+    plan, files = make_plan(scan_image_folder(data_root, with_label=with_label), codec, spec)
+    _decode_as_begun(out, plan)
     if teacher is not None:
         plan['teacher'] = dict(teacher.facts(), stored=spec.dtype.removesuffix('-full'))
     return settle(out, plan, files, lock)
@@ -151,6 +156,17 @@ def settle(
     if found.begun:
         MMLogger.get_current_instance().info(f"continuing '{out}': {found.told}")
     return plan, False
+
+
+def _decode_as_begun(out: Path, plan: dict[str, Any]) -> None:
+    """Go on with a cache whose images were taken as stored: the two ways differ in few images, which are then refused."""
+    begun = read_plan(out)
+    if begun is not None and begun['crop'].get('color') == AS_STORED:
+        plan['crop']['color'] = AS_STORED
+        MMLogger.get_current_instance().info(
+            f"'{out}' was begun when EXIF orientation was ignored and 16 bits were clipped: images that need neither are "
+            'encoded as before, others are refused'
+        )
 
 
 def _look(out: Path, plan: dict[str, Any]) -> Found:

@@ -37,6 +37,7 @@ def write_cache(
     num_workers: int = 2,
     device: str = 'cpu',
     teacher: TokenEncoder | None = None,
+    with_label: bool | None = None,
 ) -> dict[str, Any]:
     """Write the latent cache of an image folder, or what is missing of it.
 
@@ -54,6 +55,7 @@ def write_cache(
         num_workers: processes that decode images.
         device: of the VAE and the teacher.
         teacher: whose tokens of every view to cache too; also in a cache that has none yet.
+        with_label: how the folder is read, see `scan_image_folder`.
 
     Returns:
         The plan, whose keys are in the manifest too.
@@ -68,7 +70,7 @@ def write_cache(
     rank, world_size = get_dist_info()
     logger = MMLogger.get_current_instance()
     with ExitStack() as held:
-        plan, complete = decide_on_rank0(lambda: _begin(held, data_root, out, codec, spec, teacher))
+        plan, complete = decide_on_rank0(lambda: _begin(held, data_root, out, codec, spec, teacher, with_label))
         if complete:
             logger.info(f"latent cache '{out}' is complete already: nothing to do")
             return plan
@@ -93,11 +95,18 @@ def write_cache(
 
 
 def _begin(
-    held: ExitStack, data_root: str, out: Path, codec: LatentCodec, spec: CacheSpec, teacher: TokenEncoder | None
+    held: ExitStack,
+    data_root: str,
+    out: Path,
+    codec: LatentCodec,
+    spec: CacheSpec,
+    teacher: TokenEncoder | None,
+    with_label: bool | None,
 ) -> tuple[dict[str, Any], bool]:
     """`prepare`, with a cache that is not complete locked until `held` closes."""
     taken = f"another process is writing latent cache '{out}': wait for it or stop it"
-    return prepare(data_root, out, codec, spec, teacher, lock=lambda: held.enter_context(locked(out / LOCK, taken)))
+    lock = lambda: held.enter_context(locked(out / LOCK, taken))  # noqa: E731
+    return prepare(data_root, out, codec, spec, teacher, lock, with_label)
 
 
 def _write_shards(jobs: list[Job], plan: dict[str, Any], data_root: str, batch_size: int, num_workers: int, show: bool) -> None:

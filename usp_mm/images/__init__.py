@@ -1,0 +1,21 @@
+"""Image files: which files of a folder are images, and how each of them becomes RGB pixels."""
+
+from .decode import DECODING, Decoded, decode_image, load_decoded, load_image
+from .endings import image_endings
+from .scan import FolderListing, find_images, images_below, list_images, log_scan, looked_for, shown
+
+__all__ = [
+    'DECODING',
+    'Decoded',
+    'FolderListing',
+    'decode_image',
+    'find_images',
+    'image_endings',
+    'images_below',
+    'list_images',
+    'load_decoded',
+    'load_image',
+    'log_scan',
+    'looked_for',
+    'shown',
+]

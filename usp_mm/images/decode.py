@@ -1,0 +1,148 @@
+"""One way from an image file to RGB pixels, for everything that reads images."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mmengine import fileio
+from PIL import ExifTags, Image, ImageFile
+
+#: What `decode_image` does; in the plan of a latent cache and in the keys of kept features and statistics.
+DECODING = 'RGB, EXIF orientation applied, alpha dropped, 16 bits and floats scaled'
+
+#: EXIF orientation -> what turns the stored pixels upright (PIL.ImageOps.exif_transpose has the same table).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: Modes that `Image.convert('RGB')` clips at 255.
+_WIDE = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')
+#: Modes with colours multiplied by alpha, and what undoes that.
+_PREMULTIPLIED = {'La': 'LA', 'RGBa': 'RGBA'}
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+class Decoded(NamedTuple):
+    """An RGB image; whether it was turned by its EXIF orientation, and whether its values were scaled to 8 bits."""
+
+    image: Image.Image
+    turned: bool
+    scaled: bool
+
+
+def load_image(path: str | Path, backend_args: dict | None = None) -> Image.Image:
+    """The RGB image in a file; see `decode_image`.
+
+    Args:
+        path: of any mmengine file backend.
+        backend_args: of that backend.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it can't be read or decoded.
+    """
+    return load_decoded(path, backend_args).image
+
+
+def load_decoded(path: str | Path, backend_args: dict | None = None) -> Decoded:
+    """As `load_image`, with what was done to the pixels."""
+    try:
+        content = fileio.get(str(path), backend_args=backend_args)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot read image '{path}': {error}") from error
+    return decode_image(content, str(path))
+
+
+def decode_image(content: bytes, name: str) -> Decoded:
+    """The first picture of an image file's bytes, upright and in RGB with 8 bits.
+
+    The EXIF orientation is applied, alpha is dropped (the colours under it stay, as with `convert('RGB')` in timm and
+    torchvision), palettes, grey, CMYK, YCbCr, HSV and LAB become RGB as Pillow converts them, 16-bit grey is divided by 257
+    and float grey multiplied by 255. Colour profiles are not applied.
+
+    Args:
+        content: of the file.
+        name: of the file, for errors.
+
+    Raises:
+        ValueError: the file is truncated, no image or too large to be one (Pillow's limit); or its values are 32-bit integers
+            or floats outside [0, 1], whose range nothing tells.
+    """
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # other libraries set it for the whole process
+    with _named(name):
+        image: Image.Image = Image.open(io.BytesIO(content))
+        stored = _orientation(image, name)
+        image.load()
+        left = _orientation(image, name)  # Pillow turns a TIFF itself as it loads it
+    scaled = image.mode in _WIDE
+    if scaled:
+        image = _to_8_bits(image, name)
+    with _named(name):
+        image = _to_rgb(image)
+    if left in _TURNS:
+        image = image.transpose(_TURNS[left])
+        image.info = {}  # or the next reader of the orientation would turn it again
+    return Decoded(image, stored in _TURNS, scaled)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors name the file."""
+    try:
+        yield
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, DecompressionBombError, ...
+        raise ValueError(f"cannot decode image '{name}': {error}; replace or delete it") from error
+
+
+def _orientation(image: Image.Image, name: str) -> int:
+    """By the EXIF data, else by XMP; 1, upright, with a warning where they are broken."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except OSError:
+        raise  # a PNG is decoded up to its EXIF data, which may come last
+    except Exception as error:  # what a camera or editor wrote by its own rules
+        warnings.warn(f"the EXIF data of '{name}' can't be read ({error}): it is taken to be upright", stacklevel=2)
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == 'RGB':
+        return image
+    image.info.pop('transparency', None)  # Pillow warns of dropping it
+    if image.mode in _PREMULTIPLIED:
+        image = image.convert(_PREMULTIPLIED[image.mode])
+    return image.convert('RGB')
+
+
+def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
+    """A grey image whose values reach beyond 255, scaled by the range of its format."""
+    values, tags = np.asarray(image), getattr(image, 'tag_v2', {})
+    if image.mode == 'F':
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"image '{name}' holds floats from {low:.4g} to {high:.4g} (mode F), of which only [0, 1] has one meaning: "
+                'store it with 8 or 16 bits'
+            )
+        grey = (values * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    elif image.mode != 'I' or image.format in ('PNG', 'PPM'):  # these hold 16 bits in mode I
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        top = (1 << bits) - 1
+        grey = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    else:
+        raise ValueError(
+            f"image '{name}' holds 32-bit integers from {values.min()} to {values.max()} (mode I), whose range nothing tells: "
+            'store it with 8 or 16 bits'
+        )
+    return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey)

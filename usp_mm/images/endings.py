@@ -1,0 +1,25 @@
+"""By which endings a file is known to be an image."""
+
+from PIL import Image
+
+#: Formats that Pillow opens and that are no pictures, or that it does not decode itself.
+_NO_PICTURES = {
+    'BUFR',  # weather measurements: Pillow names the format and decodes nothing
+    'GRIB',  # as BUFR
+    'HDF5',  # a container of arrays: as BUFR
+    'MPEG',  # video: as BUFR
+    'WMF',  # vector graphics, which only Windows draws
+    'EPS',  # documents, which Ghostscript has to draw
+    'FITS',  # astronomical measurements, whose values have no agreed range
+    'IPTC',  # records about a picture
+}
+
+
+def image_endings() -> frozenset[str]:
+    """Endings, lower case and with their dot, of the picture formats that the installed Pillow reads.
+
+    Formats that a plugin registers (such as pillow_heif) count from then on.
+    """
+    known = Image.registered_extensions()  # imports Pillow's plugins
+    pictures = {ending for ending, format_ in known.items() if format_ in Image.OPEN and format_ not in _NO_PICTURES}
+    return frozenset(pictures | {'.mpo'})  # which Pillow's JPEG plugin opens
