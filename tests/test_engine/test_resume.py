@@ -5,6 +5,7 @@ from itertools import chain
 
 import pytest
 import torch
+from mmengine.hooks import ParamSchedulerHook
 from toy_runs import Model, log_of, run, saved
 
 from usp_mm.engine.schedule import advance
@@ -14,6 +15,7 @@ WARM_COSINE = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=2, eta_min=0.0, convert_to_iter_based=True),
 ]
 EIGHT = dict(train_cfg=dict(max_epochs=8), schedulers=WARM_COSINE)
+BATCH, LENGTH = 'batch_size (samples a process and iteration) {} -> {}', 'iters_per_epoch (iterations an epoch) {} -> {}'
 FORTY = dict(
     train_cfg=dict(max_iters=40),
     schedulers=[
@@ -68,13 +70,14 @@ def test_a_loop_over_iterations_resumed_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ('changed', 'start', 'lines'),
     [
-        (dict(batch=2), 60, ['batch_size (samples a process and iteration) 4 -> 2', 'iters_per_epoch (iterations an epoch) 10 -> 20']),
-        (dict(batch=9), 12, ['batch_size (samples a process and iteration) 4 -> 9', 'iters_per_epoch (iterations an epoch) 10 -> 4']),
-        (dict(num=80), 60, ['iters_per_epoch (iterations an epoch) 10 -> 20']),
+        (dict(batch=2), 60, [BATCH.format(4, 2), LENGTH.format(10, 20)]),
+        (dict(batch=9), 12, [BATCH.format(4, 9), LENGTH.format(10, 4)]),
+        (dict(num=80), 60, [LENGTH.format(10, 20)]),
         (dict(train_cfg=dict(max_epochs=16)), 30, ['max_epochs (epochs) 8 -> 16']),
         (dict(train_cfg=dict(max_epochs=4)), 30, ['max_epochs (epochs) 8 -> 4']),
         (dict(wrapper=dict(accumulative_counts=2)), 30, ['accumulative_counts (iterations an optimizer step) 1 -> 2']),
-        (dict(optimizer=dict(type='AdamW', lr=0.3, betas=(0.8, 0.99))), 30, ['betas (0.9, 0.999) -> (0.8, 0.99)', 'lr 0.1 -> 0.3']),
+        (dict(optimizer=dict(type='AdamW', lr=0.3, betas=(0.8, 0.99))), 30,
+         ['betas (0.9, 0.999) -> (0.8, 0.99)', 'lr 0.1 -> 0.3']),
         (dict(schedulers=[WARM_COSINE[0], {**WARM_COSINE[1], 'eta_min': 0.05}]), 30,
          ['param_scheduler.1 (CosineAnnealingLR): eta_min 0.0 -> 0.05']),
         (dict(schedulers=dict(type='StepLR', step_size=2)), 30, ['param_scheduler LinearLR, CosineAnnealingLR -> StepLR']),
@@ -83,19 +86,16 @@ def test_a_loop_over_iterations_resumed_as_it_was(tmp_path):
 )  # fmt: skip
 def test_what_changed_is_told_and_the_rates_are_those_of_this_config(changed, start, lines, first, tmp_path):
     changed = {**EIGHT, **changed}
-    runner, recorder = run(tmp_path / 'resumed', **changed, resume=True, load_from=str(first / 'epoch_3.pth'))
+    _, recorder = run(tmp_path / 'resumed', **changed, resume=True, load_from=str(first / 'epoch_3.pth'))
     _, whole = run(tmp_path / 'whole', **changed)
     assert min(recorder.groups) == start
     assert_follows(recorder, whole)
-    found = told(tmp_path / 'resumed')
-    rate = whole.rates()[start]
-    assert found == [
-        *lines,
-        f"the run goes on at epoch 3, iteration {start} (the checkpoint's: 3, 30), where this config has a learning rate of {rate:.4g}",
-    ]
-    # weights and moments are the checkpoint's
-    run(tmp_path / 'resumed', **changed, resume=True, train=False)
-    assert saved(tmp_path / 'resumed' / 'epoch_4.pth')['optimizer']['state'][0]['step'] > 30
+    position = f"the run goes on at epoch 3, iteration {start} (the checkpoint's: 3, 30)"
+    rate = f'where this config has a learning rate of {whole.rates()[start]:.4g}'
+    assert told(tmp_path / 'resumed') == [*lines, f'{position}, {rate}']
+    # the moments are the checkpoint's: their count of steps goes on
+    steps = len(whole.groups) // changed['train_cfg']['max_epochs'] // changed.get('wrapper', {}).get('accumulative_counts', 1)
+    assert saved(tmp_path / 'resumed' / 'epoch_4.pth')['optimizer']['state'][0]['step'] == 30 + steps
 
 
 def test_a_loop_over_iterations_counts_samples(tmp_path):
@@ -146,10 +146,10 @@ def test_a_checkpoint_without_settings_tells_what_it_can(first, tmp_path):
         (dict(optimizer=dict(type='SGD', lr=0.1)), r"the checkpoint's optimizer is \['AdamW'\], the config's is \['SGD'\]"),
         (
             dict(wrapper=dict(paramwise_cfg=dict(bias_lr_mult=2.0))),
-            r'1 parameter groups of 2 parameters, the optimizer has 2 of 2',
+            '1 parameter groups of 2 parameters, the optimizer has 2',
         ),
         (
-            dict(train_cfg=dict(max_epochs=2)),
+            dict(train_cfg=dict(max_epochs=2), schedulers=None),
             r'has trained for 3 epochs, train_cfg.max_epochs is 2: give the epochs of the whole',
         ),
         (dict(train_cfg=dict(max_iters=50), schedulers=None), 'is of a run over epochs, train_cfg counts iterations'),
@@ -203,9 +203,13 @@ def test_within_an_epoch_with_a_sampler_that_starts_nowhere_else(tmp_path):
 
 
 def test_parameter_groups_of_many_rates(tmp_path):
-    grouped = {**EIGHT, 'wrapper': dict(paramwise_cfg=dict(bias_lr_mult=2.0, bias_decay_mult=0.0))}
+    grouped = {
+        **EIGHT,
+        'optimizer': dict(type='AdamW', lr=0.1, weight_decay=0.1),
+        'wrapper': dict(paramwise_cfg=dict(bias_lr_mult=2.0, bias_decay_mult=0.0)),
+    }
     run(tmp_path / 'first', **grouped)
-    changed = {**grouped, 'batch': 2, 'optimizer': dict(type='AdamW', lr=0.2)}
+    changed = {**grouped, 'batch': 2, 'optimizer': dict(type='AdamW', lr=0.2, weight_decay=0.1)}
     runner, recorder = run(tmp_path / 'resumed', **changed, resume=True, load_from=str(tmp_path / 'first' / 'epoch_3.pth'))
     other, whole = run(tmp_path / 'whole', **changed)
     assert_follows(recorder, whole)
@@ -221,10 +225,11 @@ def test_what_followed_scores_goes_on_from_the_checkpoint(tmp_path):
     def score(folder, train=True, **kwargs):
         runner, recorder = run(folder, train_cfg=dict(max_epochs=6), schedulers=plateau, train=False, **kwargs)
         step = runner.train_loop.run_epoch
+        schedule = next(hook for hook in runner.hooks if isinstance(hook, ParamSchedulerHook))
 
         def run_epoch():  # a validation that never improves
             step()
-            runner.call_hook('after_val_epoch', metrics=dict(score=1.0))
+            schedule.after_val_epoch(runner, metrics=dict(score=1.0))
 
         runner.train_loop.run_epoch = run_epoch
         runner.train()

@@ -48,7 +48,10 @@ def advance(
                 step()
         for step in each_epoch if epoch < epochs else ():
             step()
-    values = [dict(group, **_hyper_parameters(optimizer.param_groups[i])) for group, i in zip(groups, which, strict=True)]
+    moved = {scheduler.param_name for scheduler in schedulers} | {'betas'}  # Adam's momentum
+    values = [
+        {**group, **_part(optimizer.param_groups[i], moved & group.keys())} for group, i in zip(groups, which, strict=True)
+    ]
     return values, [_state(*pair, which) for pair in zip(schedulers, copies, strict=True)]
 
 
@@ -74,7 +77,7 @@ def _distinct(groups: Groups, schedulers: list[_ParamScheduler]) -> tuple[list[i
     """A place of each distinct set of scheduled values, and for each group which of them it has."""
     names = {scheduler.param_name for scheduler in schedulers}
     keys = [f'{prefix}{name}' for name in sorted(names) for prefix in ('', 'initial_', 'max_', 'min_')]
-    keys += ['betas'] if 'momentum' in names else []
+    keys.append('betas')
     places: dict[tuple, int] = {}
     values = [tuple(str(group.get(key)) for key in keys) for group in groups]
     for place, value in enumerate(values):
@@ -99,5 +102,5 @@ def _state(scheduler: _ParamScheduler, copied: _ParamScheduler, which: list[int]
     return {**copied.state_dict(), **kept, '_last_value': last}
 
 
-def _hyper_parameters(group: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != 'params'}
+def _part(group: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: group[key] for key in keys}

@@ -136,11 +136,11 @@ def _described(scheduler: _ParamScheduler) -> dict[str, Any]:
 
 
 def _listed(written: Any, place: str = 'param_scheduler') -> dict[str, dict]:
-    """The schedulers of a config by their place; MMEngine takes one, a list, or these by the optimizer's name."""
-    if isinstance(written, dict) and 'type' in written:
-        return {place: written}
-    parts = written.items() if isinstance(written, dict) else enumerate(written or [])
-    return {inner: value for key, part in parts for inner, value in _listed(part, f'{place}.{key}').items()}
+    """The schedulers of a config by their place; MMEngine takes one, a list, or either by the optimizer's name."""
+    if isinstance(written, dict) and 'type' not in written:
+        return {inner: one for name, part in written.items() for inner, one in _listed(part, f'{place}.{name}').items()}
+    schedulers = [written] if isinstance(written, dict) else written or []
+    return {f'{place}.{i}': scheduler for i, scheduler in enumerate(schedulers)}
 
 
 def _schedule_changes(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
