@@ -8,7 +8,7 @@ from torch import nn
 
 from usp_mm.registry import HOOKS
 
-from .settings import by_epoch, wrappers
+from .settings import accumulative_counts, by_epoch, wrappers
 
 
 @HOOKS.register_module()
@@ -30,7 +30,7 @@ class AccumulationHook(Hook):
     def before_run(self, runner: Runner) -> None:
         if not isinstance(runner._train_loop, BaseLoop) or _counts(runner) == 1:
             return
-        if (runner.auto_scale_lr or {}).get('enable'):
+        if (getattr(runner, 'auto_scale_lr', None) or {}).get('enable'):
             raise ValueError(
                 "MMEngine's auto_scale_lr does not count optim_wrapper.accumulative_counts: train with this package's "
                 'tools/train.py --auto-scale-lr, or set the learning rate and auto_scale_lr.enable=False'
@@ -57,7 +57,7 @@ class AccumulationHook(Hook):
 
 def _counts(runner: Runner) -> int:
     """Iterations an optimizer step; of several optimizers 1 or the most."""
-    return max(wrapper._accumulative_counts for wrapper in wrappers(runner).values())
+    return max(accumulative_counts(wrapper) for wrapper in wrappers(runner).values())
 
 
 def _count(runner: Runner, done: int, whole: int) -> None:

@@ -83,9 +83,9 @@ def _plain(value: Any, place: str, dropped: list[str]) -> Any:
     if type(value) in _PLAIN or type(value) in (Tensor, torch.nn.Parameter):
         return value
     if isinstance(value, dict):
-        kind = type(value) if type(value) in (OrderedDict, Counter) else dict
+        mapping = type(value) if type(value) in (OrderedDict, Counter) else dict
         pairs = [(_plain(key, place, dropped), _plain(item, f'{place}.{key}', dropped)) for key, item in value.items()]
-        return kind({key: item for key, item in pairs if key is not _Dropped and item is not _Dropped})
+        return mapping({key: item for key, item in pairs if key is not _Dropped and item is not _Dropped})
     if isinstance(value, list | tuple | set | frozenset):
         kind = list if isinstance(value, list) else tuple if isinstance(value, tuple) else set
         items = (_plain(item, f'{place}.{i}', dropped) for i, item in enumerate(value))
@@ -110,9 +110,9 @@ def _plain_scalar(value: Any, place: str, dropped: list[str]) -> Any:
         return _plain(list(value), place, dropped)
     if isinstance(value, date | time):
         return value.isoformat()
-    for kind in (bool, int, float, complex, str, bytes):  # subclasses
-        if isinstance(value, kind):
-            return kind(value)
+    base: Any = next((kind for kind in (int, float, complex, str, bytes) if isinstance(value, kind)), None)
+    if base is not None:  # a subclass
+        return base(value)
     if isinstance(value, Tensor):
         return value.detach()
     dropped.append(f'{place} (a {type(value).__name__})')

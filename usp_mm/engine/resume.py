@@ -16,6 +16,7 @@ from .settings import (
     guessed_settings,
     hyper_parameter_changes,
     of_optimizer,
+    saved_schedulers,
     schedulers_of,
     training_settings,
     wrappers,
@@ -62,9 +63,14 @@ class ResumeHook(Hook):
             checkpoint['meta'][SETTINGS] = self._settings
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        new = self._settings
-        if not runner._resume or new is None:
+        if not runner._resume or not isinstance(runner._train_loop, BaseLoop):
             return
+        if not isinstance(runner, Runner):
+            kind = type(runner).__name__
+            runner.logger.warning(f"resume: {kind} takes hyper-parameters and schedules from the checkpoint, not the config's")
+            return
+        new = self._settings
+        assert new is not None, 'a Runner calls before_run before it resumes'
         old = _saved_settings(runner, checkpoint, new)
         _check_same_kind(runner, checkpoint, old, new)
         lines = [*changes(old, new), *_hyper_parameter_lines(runner, checkpoint)]
@@ -74,7 +80,8 @@ class ResumeHook(Hook):
             runner.logger.warning(f'resume: {line}')
         _check_left(saved, position, old, new)
         # an epoch that was saved by its last iteration has its epoch-wise steps still before it
-        if lines or (by_epoch(runner) and position.epoch != saved.epoch) or 'param_schedulers' not in checkpoint:
+        ended = by_epoch(runner) and position.epoch != saved.epoch
+        if lines or ended or (runner.param_schedulers and 'param_schedulers' not in checkpoint):
             _take_over(runner, checkpoint, position, new)
         if by_epoch(runner) and position.iteration:
             _seek(runner, position.iteration)
@@ -147,8 +154,7 @@ def _take_over(runner: Runner, checkpoint: dict, position: Position, settings: d
         groups, states[name] = advance(wrapper.param_groups, schedulers, position.epoch, length, position.iteration)
         saved = of_optimizer(checkpoint['optimizer'], name)
         theirs = [*saved['param_groups'], *([saved['base_param_settings']] if 'base_param_settings' in saved else [])]
-        old_states = of_optimizer(checkpoint.get('param_schedulers') or {}, name) if checkpoint.get('param_schedulers') else []
-        _keep_scored(runner, schedulers, states[name], old_states, groups, theirs)
+        _keep_scored(runner, schedulers, states[name], saved_schedulers(checkpoint, name), groups, theirs)
         whole = [{**ours, 'params': group['params']} for ours, group in zip(groups, theirs, strict=False)]
         count = len(saved['param_groups'])
         saved['param_groups'] = whole[:count]

@@ -1,6 +1,5 @@
 """The settings of a run that a resumed run may have changed."""
 
-from itertools import zip_longest
 from typing import Any
 
 from mmengine.dist import get_world_size
@@ -30,13 +29,18 @@ def by_epoch(runner: Runner) -> bool:
 
 def batch_size(loader: DataLoader) -> int:
     """Samples of a process and iteration."""
-    return loader.batch_size or loader.batch_sampler.batch_size
+    return int(loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1))
 
 
 def wrappers(runner: Runner) -> dict[str, OptimWrapper]:
     """The optimizer wrappers by name; of a run with one, its name is ''."""
     wrapper = runner.optim_wrapper
     return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
+
+
+def accumulative_counts(wrapper: OptimWrapper) -> int:
+    """Iterations an optimizer step."""
+    return getattr(wrapper, '_accumulative_counts', 1)
 
 
 def of_optimizer(collection: Any, name: str) -> Any:
@@ -49,6 +53,12 @@ def schedulers_of(runner: Runner, name: str) -> list[_ParamScheduler]:
     return list(of_optimizer(runner.param_schedulers, name) or []) if runner.param_schedulers else []
 
 
+def saved_schedulers(checkpoint: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The states of an optimizer's schedulers in a checkpoint, which may hold none."""
+    states = checkpoint.get('param_schedulers')
+    return list(of_optimizer(states, name)) if states else []
+
+
 def training_settings(runner: Runner) -> dict[str, Any]:
     """The settings of a runner whose optimizer and schedulers were just built: numbers, strings, lists and dicts of them.
 
@@ -58,7 +68,7 @@ def training_settings(runner: Runner) -> dict[str, Any]:
     """
     epochs = by_epoch(runner)
     found = wrappers(runner)
-    counts = [wrapper._accumulative_counts for wrapper in found.values()]
+    counts = [accumulative_counts(wrapper) for wrapper in found.values()]
     return dict(
         batch_size=batch_size(runner.train_dataloader),
         world_size=get_world_size(),
@@ -83,10 +93,9 @@ def guessed_settings(checkpoint: dict[str, Any], settings: dict[str, Any]) -> di
         found.update(max_epochs=info['max_epochs'], iters_per_epoch=info['max_iters'] // info['max_epochs'])
     found.update(schedulers={}, param_scheduler=None)
     for name, ours in settings['schedulers'].items():
-        states = of_optimizer(checkpoint.get('param_schedulers') or {}, name) if checkpoint.get('param_schedulers') else []
-        # a saved state does not tell its class or functions
-        found['schedulers'][name] = [{**known, **constants(state)} for state, known in zip_longest(states, ours, fillvalue={})]
-        del found['schedulers'][name][len(states) :]
+        states: list[dict] = saved_schedulers(checkpoint, name)
+        known = [*ours, *({} for _ in states)]  # a saved state does not tell its class or functions
+        found['schedulers'][name] = [{**more, **constants(state)} for state, more in zip(states, known, strict=False)]
     return found
 
 
