@@ -322,3 +322,9 @@ def test_advancing_is_stepping_for_every_scheduler(all_schedulers):
             values = [{key: value for key, value in group.items() if key != 'params'} for group in groups]
             assert values == expected, cfg
             assert states == [scheduler.state_dict()], cfg
+
+
+def test_a_finished_run_says_that_nothing_is_left(first, tmp_path):
+    run(tmp_path, **EIGHT, resume=True, load_from=str(first / 'epoch_8.pth'))
+    assert told(tmp_path)[0] == 'the checkpoint is the end of the run: nothing is left to train'
+    assert not list(tmp_path.glob('*.pth'))

@@ -85,7 +85,7 @@ class ResumeHook(Hook):
             _take_over(runner, checkpoint, position, new)
         if by_epoch(runner) and position.iteration:
             _seek(runner, position.iteration)
-        _tell(runner, checkpoint, saved, bool(lines))
+        _tell(runner, checkpoint, saved, new, bool(lines))
 
 
 def _saved_settings(runner: Runner, checkpoint: dict, new: dict[str, Any]) -> dict[str, Any]:
@@ -215,8 +215,10 @@ def _seek(runner: Runner, iteration: int) -> None:
     loader.sampler.seek(iteration * batch_size(loader))
 
 
-def _tell(runner: Runner, checkpoint: dict, saved: Position, changed: bool) -> None:
+def _tell(runner: Runner, checkpoint: dict, saved: Position, settings: dict[str, Any], changed: bool) -> None:
     meta = checkpoint['meta']
+    if meta['epoch'] == settings['max_epochs'] or meta['iter'] == settings['max_iters']:
+        runner.logger.warning('resume: the checkpoint is the end of the run: nothing is left to train')
     if not changed:
         runner.logger.info('resume: the settings are those of the checkpoint')
         return

@@ -29,7 +29,7 @@ def by_epoch(runner: Runner) -> bool:
 
 def batch_size(loader: DataLoader) -> int:
     """Samples of a process and iteration."""
-    return int(loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1))
+    return loader.batch_size if loader.batch_size is not None else getattr(loader.batch_sampler, 'batch_size', 1)
 
 
 def wrappers(runner: Runner) -> dict[str, OptimWrapper]:
