@@ -6,7 +6,8 @@ from mmengine.config import Config
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
-from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config
+from usp_mm.engine.launch import add_run_arguments, build_runner, choose_start, load_run_config
+from usp_mm.engine.lr_scaling import scale_learning_rates
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,10 +23,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+def apply_flags(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Write the flags into the config; returns what the run's log has to say of it."""
+    told = [choose_start(cfg, args.resume)] if args.resume else []
     if args.amp:
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
         if 'denoiser' in cfg.model:
@@ -34,17 +34,20 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         if 'auto_scale_lr' not in cfg:
             raise ValueError(f'--auto-scale-lr: {args.config} does not say which batch its learning rate is for')
         cfg.auto_scale_lr.enable = True
-        # MMEngine counts one iteration's batch alone
-        cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+    told.append(scale_learning_rates(cfg))
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    return [line for line in told if line]
 
 
 def main() -> None:
     args = parse_args()
     cfg = load_run_config(args)
-    apply_flags(cfg, args)
-    build_runner(cfg).train()
+    told = apply_flags(cfg, args)
+    runner = build_runner(cfg)
+    for line in told:
+        runner.logger.info(line)
+    runner.train()
 
 
 if __name__ == '__main__':

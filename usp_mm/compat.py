@@ -27,6 +27,8 @@ from usp_mm.weight_files import SAFE, read_checkpoint
 
 #: The projects whose registries learn this package's types.
 PROJECTS = ('mmpretrain', 'mmseg', 'mmagic')
+#: Types of numpy's arrays and scalars that a checkpoint may hold.
+NUMPY_DTYPES = ('bool', 'int32', 'int64', 'float32', 'float64')
 
 
 @functools.cache
@@ -120,7 +122,7 @@ def checkpoint_globals() -> None:
     reconstruct: Any = np.zeros(0).__reduce__()[0]
     scalar: Any = np.float64(0).__reduce__()[0]
     private = [(f, f'numpy.{core}.multiarray.{f.__name__}') for f in (reconstruct, scalar) for core in ('core', '_core')]
-    dtypes = [type(np.dtype(name)) for name in ('bool', 'int32', 'int64', 'float32', 'float64')]
+    dtypes = [type(np.dtype(name)) for name in NUMPY_DTYPES]
     guarded = [(history_buffer_method, 'builtins.getattr')]
     torch.serialization.add_safe_globals([HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, *dtypes, *private, *guarded])
 

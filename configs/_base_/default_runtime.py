@@ -12,6 +12,9 @@ default_hooks = dict(
     reduce_loss=dict(type='ReduceLossHook'),
     latent_cache=dict(type='LatentCacheCheckHook'),
     checkpoint_match=dict(type='CheckpointMatchHook'),
+    resume=dict(type='ResumeHook'),
+    accumulation=dict(type='AccumulationHook'),
+    checkpoint_data=dict(type='CheckpointDataHook'),
     run_info=dict(type='RunInfoHook'),
 )
 

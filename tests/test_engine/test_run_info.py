@@ -112,6 +112,7 @@ def test_a_run_writes_its_facts(path, stage, encodes, small_world, tmp_path):
     cfg.default_hooks.run_info = dict(type='RunInfoHook')
     cfg.work_dir, cfg.val_cfg, cfg.val_dataloader, cfg.val_evaluator = str(tmp_path), None, None, None
     cfg.optim_wrapper.accumulative_counts = 3
+    cfg.default_hooks.checkpoint.interval = 3
     runner = Runner.from_cfg(cfg)
     runner.train()
     info = json.loads((tmp_path / runner.timestamp / 'run_info.json').read_text())

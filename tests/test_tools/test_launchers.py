@@ -66,8 +66,21 @@ def test_upstream_train_py_needs_only_the_custom_import(digits, tmp_path):
 
 @pytest.mark.slow
 def test_amp_and_auto_scale_lr(digits, tmp_path):
+    """The rate is base lr · batch · accumulation / base batch, and the dumped config has it: run again, it stays."""
+    digits = [*digits, 'optim_wrapper.accumulative_counts=2']
     done = run_tool('tools/train.py', DIGITS, '--work-dir', tmp_path, '--amp', '--auto-scale-lr', '--cfg-options', *digits)
     assert done.returncode == 0, done.stderr
     cfg = Config.fromfile(tmp_path / Path(DIGITS).name)
-    assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and cfg.auto_scale_lr.enable
-    assert 'Scaling the original LR by 0.0625.' in next(tmp_path.glob('*/*.log')).read_text()
+    assert cfg.optim_wrapper.type == 'AutocastOptimWrapper'
+    assert cfg.optim_wrapper.optimizer.lr == 1e-3 * 8 / 64 and cfg.auto_scale_lr == dict(base_batch_size=8, enable=False)
+    line = (
+        'auto_scale_lr: optim_wrapper.optimizer.lr 0.001 for a batch of 64 -> 0.000125 for 8 (4 x 2 accumulated x 1 processes)'
+    )
+    assert line in next(tmp_path.glob('*/*.log')).read_text()
+    again = run_tool(
+        'tools/train.py', tmp_path / Path(DIGITS).name, '--work-dir', tmp_path / 'again', '--resume', '--auto-scale-lr'
+    )
+    assert again.returncode == 0, again.stderr
+    assert Config.fromfile(tmp_path / 'again' / Path(DIGITS).name).optim_wrapper.optimizer.lr == 1e-3 * 8 / 64
+    log = next((tmp_path / 'again').glob('*/*.log')).read_text()
+    assert f'--resume: no checkpoint in {tmp_path}/again, the run starts from the beginning' in log

@@ -20,11 +20,18 @@ class EpochSampler(DefaultSampler):
     batch k of one process at batch size W·B holds the same samples as batch k of W processes at B.
     """
 
+    start = 0
+
+    def seek(self, num_samples: int) -> None:
+        """Let the next epoch, and no other, begin after the first `num_samples` of this process."""
+        self.start = num_samples
+
     def __iter__(self) -> Iterator[EpochIndex]:
         num = len(self.dataset)
         order = _order(num, self.seed, self.epoch, self.shuffle)
         order = order.repeat(math.ceil(self.total_size / num))[: self.total_size]
-        for index in order[self.rank :: self.world_size].tolist():
+        start, self.start = self.start, 0
+        for index in order[self.rank :: self.world_size].tolist()[start:]:
             yield EpochIndex(index, self.epoch, self.seed)
 
 

@@ -1,5 +1,7 @@
 """Optimizers, hooks and file backends that MMEngine and mmpretrain lack: importing this module registers them."""
 
+from .accumulation import AccumulationHook
+from .checkpoint_data import CheckpointDataHook
 from .ema_hook import GeneratorEMAHook
 from .file_backend import AtomicLocalBackend
 from .generator_check import GeneratorCheckHook
@@ -14,13 +16,16 @@ from .hooks import (
 from .lars import MAELARS
 from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
+from .resume import ResumeHook
 from .run_info import RunInfoHook
 
 __all__ = [
     'MAELARS',
+    'AccumulationHook',
     'AtomicLocalBackend',
     'AutocastOptimWrapper',
     'BatchNormMeanHook',
+    'CheckpointDataHook',
     'CheckpointMatchHook',
     'GeneratorCheckHook',
     'GeneratorEMAHook',
@@ -28,6 +33,7 @@ __all__ = [
     'PositionedIterTrainLoop',
     'ReduceLossHook',
     'RestorationHook',
+    'ResumeHook',
     'RunInfoHook',
     'StatelessSeedHook',
 ]

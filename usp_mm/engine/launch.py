@@ -1,14 +1,18 @@
 """What `tools/train.py` and `tools/test.py` share."""
 
 import os
+import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from .config_check import check_cfg_options, check_config
+
+#: Files of CheckpointHook.
+_NUMBERED = re.compile(r'(epoch|iter)_\d+\.pth')
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:
@@ -50,6 +54,41 @@ def load_run_config(args: Namespace, initialises: bool = True) -> Config:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     return cfg
+
+
+def choose_start(cfg: Config, resume: str) -> str:
+    """Let a config resume from a file, or from the latest checkpoint of its work folder ('auto') where there is one.
+
+    Without one, the run starts as it does without resuming: from `load_from`, or from the beginning.
+
+    Returns:
+        A line for the log.
+
+    Raises:
+        FileNotFoundError: the work folder names a last checkpoint that is not there.
+    """
+    folder = Path(cfg.work_dir)
+    checkpoint = _latest_checkpoint(folder) if resume == 'auto' else resume
+    cfg.resume = checkpoint is not None
+    if checkpoint is None:
+        start = f'starts from load_from={cfg.load_from}' if cfg.get('load_from') else 'starts from the beginning'
+        return f'--resume: no checkpoint in {folder}, the run {start}'
+    if '://' not in checkpoint and not Path(checkpoint).exists():
+        told = f'{folder / "last_checkpoint"} names' if resume == 'auto' else '--resume:'
+        raise FileNotFoundError(f"{told} '{checkpoint}', which is not there: give --resume FILE")
+    named_so = resume == 'auto' and (folder / 'last_checkpoint').is_file() and find_latest_checkpoint(str(folder)) == checkpoint
+    cfg.load_from = None if named_so else checkpoint  # None: MMEngine looks there too
+    return f'--resume: the run goes on from {checkpoint}'
+
+
+def _latest_checkpoint(folder: Path) -> str | None:
+    """What `last_checkpoint` names, or of a moved or copied folder the file of that name in it; else the last by number."""
+    if not (folder / 'last_checkpoint').is_file():
+        numbered = {int(path.stem.split('_')[1]): path for path in folder.glob('*_*.pth') if _NUMBERED.fullmatch(path.name)}
+        return str(numbered[max(numbered)]) if numbered else None
+    named = find_latest_checkpoint(str(folder))
+    inside = folder / Path(named).name
+    return str(inside) if inside.exists() and not (Path(named).exists() and inside.samefile(named)) else named
 
 
 def prepare_cpu(cfg: Config) -> None:

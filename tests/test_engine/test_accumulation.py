@@ -1,0 +1,99 @@
+"""Accumulated gradients: every checkpoint is at a step, and a resumed run ends where an uninterrupted one does."""
+
+import pytest
+import torch
+from toy_runs import log_of, run, saved
+
+THREE = dict(wrapper=dict(accumulative_counts=3))
+
+
+def ends(folder, other, name):
+    first, second = saved(folder / name), saved(other / name)
+    assert first['optimizer']['state'][0]['step'] == second['optimizer']['state'][0]['step']
+    return all(torch.equal(value, second['state_dict'][key]) for key, value in first['state_dict'].items())
+
+
+def test_every_epoch_ends_with_a_step_and_resumes_to_the_bit(tmp_path):
+    """10 iterations an epoch by threes: groups of 3, 3, 3 and 1."""
+    run(tmp_path / 'whole', train_cfg=dict(max_epochs=4), **THREE)
+    for epoch in (1, 2, 3):
+        assert saved(tmp_path / 'whole' / f'epoch_{epoch}.pth')['optimizer']['state'][0]['step'] == 4 * epoch
+        checkpoint = str(tmp_path / 'whole' / f'epoch_{epoch}.pth')
+        run(tmp_path / f'from{epoch}', train_cfg=dict(max_epochs=4), **THREE, resume=True, load_from=checkpoint)
+        assert ends(tmp_path / 'whole', tmp_path / f'from{epoch}', 'epoch_4.pth')
+        assert 'Gradient' not in log_of(tmp_path / f'from{epoch}')  # MMEngine's warning of what is not so
+
+
+def test_the_last_group_of_an_epoch_counts_its_own_iterations(tmp_path):
+    """An epoch of 10 by threes ends with the step of a single iteration, unscaled."""
+    sgd = dict(optimizer=dict(type='SGD', lr=0.01), train_cfg=dict(max_epochs=1))
+    runner, recorder = run(tmp_path, **sgd, **THREE)
+    from toy_runs import Model
+
+    model, samples = Model(), runner.train_dataloader.dataset.samples
+    for start in range(0, 10, 3):
+        batches = recorder.samples[start : start + 3]
+        loss = sum(model.forward(samples[batch])['loss'] for batch in batches) / len(batches)
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+        for weight, grad in zip(model.parameters(), grads, strict=True):
+            weight.data -= 0.01 * grad
+    for ours, expected in zip(runner.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_a_loop_over_iterations_resumes_to_the_bit_from_every_checkpoint(tmp_path):
+    cfg = dict(train_cfg=dict(max_iters=20), checkpoint=dict(interval=6), **THREE)
+    run(tmp_path / 'whole', **cfg)
+    for start in (6, 12, 18):
+        checkpoint = str(tmp_path / 'whole' / f'iter_{start}.pth')
+        run(tmp_path / f'from{start}', **cfg, resume=True, load_from=checkpoint)
+        assert ends(tmp_path / 'whole', tmp_path / f'from{start}', 'iter_20.pth')
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        (dict(train_cfg=dict(max_iters=20), checkpoint=dict(interval=5)),
+         r'CheckpointHook.interval=5 would save between two optimizer steps.* multiple of .*=3: use 3 or 6'),
+        (dict(train_cfg=dict(max_iters=20), checkpoint=dict(interval=2)), 'interval=2 .*: use 3$'),
+        (dict(train_cfg=dict(max_iters=20), checkpoint=dict(interval=6, save_begin=4)), 'save_begin=4 .*: use 3 or 6'),
+        (dict(train_cfg=dict(max_epochs=2), checkpoint=dict(by_epoch=False, interval=6)),
+         r'interval=6 iterations .*\(accumulative_counts=3, 10 iterations an epoch\): save by_epoch=True'),
+    ],
+)  # fmt: skip
+def test_an_interval_between_two_steps_is_refused_with_the_nearest(cfg, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **cfg, **THREE)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_the_score_that_saves_anew_comes_at_a_step(tmp_path):
+    val = dict(
+        val_cfg=dict(type='ValLoop'), val_evaluator=dict(type='Evaluator', metrics=[]),
+        val_dataloader=dict(dataset=[1], batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False)),
+    )  # fmt: skip
+    cfg = dict(train_cfg=dict(max_iters=20, val_interval=4), checkpoint=dict(interval=6, save_best='score', rule='greater'))
+    with pytest.raises(ValueError, match=r'train_cfg.val_interval with save_best=4 would .*: use 3 or 6'):
+        run(tmp_path, **cfg, **val, **THREE)
+
+
+def test_whole_epochs_saved_by_iterations_are_at_steps(tmp_path):
+    cfg = dict(train_cfg=dict(max_epochs=4), checkpoint=dict(by_epoch=False, interval=10), **THREE)
+    run(tmp_path / 'whole', **cfg)
+    run(tmp_path / 'resumed', **cfg, resume=True, load_from=str(tmp_path / 'whole' / 'iter_20.pth'))
+    assert ends(tmp_path / 'whole', tmp_path / 'resumed', 'iter_40.pth')
+
+
+def test_a_start_between_two_steps_is_told(tmp_path):
+    run(tmp_path, train_cfg=dict(max_iters=20), checkpoint=dict(interval=5))
+    run(tmp_path / 'on', train_cfg=dict(max_iters=20), checkpoint=dict(interval=6), **THREE, resume=True,
+        load_from=str(tmp_path / 'iter_5.pth'))  # fmt: skip
+    log = log_of(tmp_path / 'on')
+    assert 'iteration 5 is no multiple of optim_wrapper.accumulative_counts=3: steps are counted from here' in log
+    assert 'GradientCumulativeOptimizerHook' not in log
+    assert saved(tmp_path / 'on' / 'iter_20.pth')['optimizer']['state'][0]['step'] == 5 + (20 - 5) / 3
+
+
+def test_a_scale_that_leaves_out_the_accumulation_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"MMEngine's auto_scale_lr does not count optim_wrapper\.accumulative_counts"):
+        run(tmp_path, train_cfg=dict(max_epochs=1), **THREE, auto_scale_lr=dict(enable=True, base_batch_size=8))

@@ -1,0 +1,330 @@
+"""A resumed run: to the bit what it was, or at the rates of its own config."""
+
+import re
+from itertools import chain
+
+import pytest
+import torch
+from mmengine.hooks import ParamSchedulerHook
+from toy_runs import Model, log_of, run, saved
+
+from usp_mm.engine.schedule import advance
+
+WARM_COSINE = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=2, eta_min=0.0, convert_to_iter_based=True),
+]
+EIGHT = dict(train_cfg=dict(max_epochs=8), schedulers=WARM_COSINE)
+BATCH, LENGTH = 'batch_size (samples a process and iteration) {} -> {}', 'iters_per_epoch (iterations an epoch) {} -> {}'
+FORTY = dict(
+    train_cfg=dict(max_iters=40),
+    schedulers=[
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5),
+        dict(type='PolyLR', eta_min=0.01, power=0.9, by_epoch=False, begin=5),
+    ],
+    checkpoint=dict(interval=4),
+)
+
+
+@pytest.fixture(scope='module')
+def first(tmp_path_factory):
+    """Work folder of an uninterrupted run over 8 epochs of 10 iterations."""
+    folder = tmp_path_factory.mktemp('first')
+    run(folder, **EIGHT)
+    return folder
+
+
+def told(folder):
+    return re.findall(r'(?:WARNING|INFO) - resume: (.*)', log_of(folder))
+
+
+def assert_same(first, second):
+    """Weights, moments and hyper-parameters of two checkpoints to the bit."""
+    assert first['meta']['epoch'] == second['meta']['epoch'] and first['meta']['iter'] == second['meta']['iter']
+    for name, value in first['state_dict'].items():
+        assert torch.equal(value, second['state_dict'][name]), name
+    assert first['optimizer']['param_groups'] == second['optimizer']['param_groups']
+    for key, state in first['optimizer']['state'].items():
+        assert all(torch.equal(value, second['optimizer']['state'][key][name]) for name, value in state.items())
+
+
+def assert_follows(recorder, whole):
+    """All hyper-parameters of each iteration are those of an uninterrupted run."""
+    start = min(recorder.groups)
+    assert recorder.groups == {iteration: groups for iteration, groups in whole.groups.items() if iteration >= start}
+
+
+def test_resumed_as_it_was_nothing_changes(first, tmp_path):
+    run(tmp_path, **EIGHT, resume=True, load_from=str(first / 'epoch_3.pth'))
+    assert_same(saved(first / 'epoch_8.pth'), saved(tmp_path / 'epoch_8.pth'))
+    assert told(tmp_path) == ['the settings are those of the checkpoint']
+
+
+def test_a_loop_over_iterations_resumed_as_it_was(tmp_path):
+    run(tmp_path / 'whole', **FORTY)
+    run(tmp_path / 'halves', **FORTY, resume=True, load_from=str(tmp_path / 'whole' / 'iter_12.pth'))
+    assert_same(*(saved(tmp_path / name / 'iter_40.pth') for name in ('whole', 'halves')))
+    assert told(tmp_path / 'halves') == ['the settings are those of the checkpoint']
+
+
+@pytest.mark.parametrize(
+    ('changed', 'start', 'lines'),
+    [
+        (dict(batch=2), 60, [BATCH.format(4, 2), LENGTH.format(10, 20)]),
+        (dict(batch=9), 12, [BATCH.format(4, 9), LENGTH.format(10, 4)]),
+        (dict(num=80), 60, [LENGTH.format(10, 20)]),
+        (dict(train_cfg=dict(max_epochs=16)), 30, ['max_epochs (epochs) 8 -> 16']),
+        (dict(train_cfg=dict(max_epochs=4)), 30, ['max_epochs (epochs) 8 -> 4']),
+        (dict(wrapper=dict(accumulative_counts=2)), 30, ['accumulative_counts (iterations an optimizer step) 1 -> 2']),
+        (dict(optimizer=dict(type='AdamW', lr=0.3, betas=(0.8, 0.99))), 30,
+         ['betas (0.9, 0.999) -> (0.8, 0.99)', 'lr 0.1 -> 0.3']),
+        (dict(schedulers=[WARM_COSINE[0], {**WARM_COSINE[1], 'eta_min': 0.05}]), 30,
+         ['param_scheduler.1 (CosineAnnealingLR): eta_min 0.0 -> 0.05']),
+        (dict(schedulers=dict(type='StepLR', step_size=2)), 30, ['param_scheduler LinearLR, CosineAnnealingLR -> StepLR']),
+        (dict(schedulers=None), 30, ['param_scheduler LinearLR, CosineAnnealingLR -> none']),
+    ],
+)  # fmt: skip
+def test_what_changed_is_told_and_the_rates_are_those_of_this_config(changed, start, lines, first, tmp_path):
+    changed = {**EIGHT, **changed}
+    _, recorder = run(tmp_path / 'resumed', **changed, resume=True, load_from=str(first / 'epoch_3.pth'))
+    _, whole = run(tmp_path / 'whole', **changed)
+    assert min(recorder.groups) == start
+    assert_follows(recorder, whole)
+    position = f"the run goes on at epoch 3, iteration {start} (the checkpoint's: 3, 30)"
+    rate = f'where this config has a learning rate of {whole.rates()[start]:.4g}'
+    assert told(tmp_path / 'resumed') == [*lines, f'{position}, {rate}']
+    # the moments are the checkpoint's: their count of steps goes on
+    steps = len(whole.groups) // changed['train_cfg']['max_epochs'] // changed.get('wrapper', {}).get('accumulative_counts', 1)
+    assert saved(tmp_path / 'resumed' / 'epoch_4.pth')['optimizer']['state'][0]['step'] == 30 + steps
+
+
+def test_a_loop_over_iterations_counts_samples(tmp_path):
+    run(tmp_path / 'first', **FORTY)
+    for batch, max_iters, start in ((2, 80, 24), (8, 20, 6), (5, 32, 9)):
+        other = {**FORTY, 'train_cfg': dict(max_iters=max_iters), 'batch': batch}
+        name = f'batch{batch}'
+        _, recorder = run(tmp_path / name, **other, resume=True, load_from=str(tmp_path / 'first' / 'iter_12.pth'))
+        _, whole = run(tmp_path / f'{name}-whole', **other)
+        assert min(recorder.groups) == start
+        assert_follows(recorder, whole)
+        # the 48 samples of the first 12 iterations are neither repeated nor skipped
+        assert list(chain(*recorder.samples))[:20] == list(chain(*whole.samples))[48:68]
+
+
+def test_a_second_resume_of_a_changed_run_is_to_the_bit(first, tmp_path):
+    changed = {**EIGHT, 'batch': 2}
+    run(tmp_path, **changed, resume=True, load_from=str(first / 'epoch_3.pth'))
+    run(tmp_path / 'again', **changed, resume=True, load_from=str(tmp_path / 'epoch_6.pth'))
+    assert_same(*(saved(folder / 'epoch_8.pth') for folder in (tmp_path, tmp_path / 'again')))
+    assert told(tmp_path / 'again') == ['the settings are those of the checkpoint']
+
+
+def test_a_checkpoint_without_settings_tells_what_it_can(first, tmp_path):
+    checkpoint = saved(first / 'epoch_3.pth')
+    del checkpoint['meta']['training_settings']
+    torch.save(checkpoint, tmp_path / 'old.pth')
+    assumed = (
+        'the checkpoint does not say with which batch it was trained: '
+        'batch_size={}, world_size=1, accumulative_counts=1 as now is assumed'
+    )
+    run(tmp_path / 'same', **EIGHT, resume=True, load_from=str(tmp_path / 'old.pth'))
+    assert_same(*(saved(folder / 'epoch_8.pth') for folder in (first, tmp_path / 'same')))
+    assert told(tmp_path / 'same') == [assumed.format(4), 'the settings are those of the checkpoint']
+
+    changed = {**EIGHT, 'batch': 2, 'train_cfg': dict(max_epochs=16), 'optimizer': dict(type='AdamW', lr=0.2)}
+    _, recorder = run(tmp_path / 'other', **changed, resume=True, load_from=str(tmp_path / 'old.pth'))
+    _, whole = run(tmp_path / 'whole', **changed)
+    assert_follows(recorder, whole)
+    lines = told(tmp_path / 'other')
+    assert lines[:3] == [assumed.format(2), 'iters_per_epoch (iterations an epoch) 10 -> 20', 'max_epochs (epochs) 8 -> 16']
+    assert 'lr 0.1 -> 0.2' in lines
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        (dict(optimizer=dict(type='SGD', lr=0.1)), r"the checkpoint's optimizer is \['AdamW'\], the config's is \['SGD'\]"),
+        (
+            dict(wrapper=dict(paramwise_cfg=dict(bias_lr_mult=2.0))),
+            '1 parameter groups of 2 parameters, the optimizer has 2',
+        ),
+        (
+            dict(train_cfg=dict(max_epochs=2), schedulers=None),
+            r'has trained for 3 epochs, train_cfg.max_epochs is 2: give the epochs of the whole',
+        ),
+        (dict(train_cfg=dict(max_iters=50), schedulers=None), 'is of a run over epochs, train_cfg counts iterations'),
+    ],
+)
+def test_what_cannot_go_on_is_refused(changed, message, first, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **{**EIGHT, **changed}, resume=True, load_from=str(first / 'epoch_3.pth'))
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_a_checkpoint_without_optimizer_is_refused(first, tmp_path):
+    checkpoint = saved(first / 'epoch_3.pth')
+    del checkpoint['optimizer']  # as CheckpointHook's save_best leaves it
+    torch.save(checkpoint, tmp_path / 'best.pth')
+    with pytest.raises(ValueError, match='holds no state of the optimizer, so a run cannot be resumed from it: start from its'):
+        run(tmp_path / 'run', **EIGHT, resume=True, load_from=str(tmp_path / 'best.pth'))
+
+
+def test_half_the_batch_without_twice_the_iterations_is_refused(tmp_path):
+    run(tmp_path, **FORTY)
+    message = r'samples of 48 iterations are trained on, train_cfg.max_iters is 40: .*\(80 for the checkpoint\'s run\)'
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / 'half', **{**FORTY, 'batch': 2}, resume=True, load_from=str(tmp_path / 'iter_24.pth'))
+
+
+@pytest.mark.parametrize('interval', [4, 10])
+def test_a_checkpoint_from_within_an_epoch(interval, tmp_path):
+    """Its last iteration counts as its end; schedules over epochs and iterations go on."""
+    schedule = [*WARM_COSINE, dict(type='ExponentialLR', gamma=0.9)]
+    within = {**EIGHT, 'schedulers': schedule, 'checkpoint': dict(by_epoch=False, interval=interval)}
+    _, whole = run(tmp_path / 'whole', **within)
+    checkpoint = str(tmp_path / 'whole' / 'iter_20.pth')
+    for start in (checkpoint, str(tmp_path / 'whole' / f'iter_{3 * interval}.pth')):
+        _, recorder = run(tmp_path / 'resumed', **within, resume=True, load_from=start)
+        assert_same(*(saved(tmp_path / name / 'iter_80.pth') for name in ('whole', 'resumed')))
+        assert recorder.samples == whole.samples[min(recorder.groups) :]
+    changed = {**within, 'batch': 2}
+    _, recorder = run(tmp_path / 'half', **changed, resume=True, load_from=str(tmp_path / 'whole' / f'iter_{3 * interval}.pth'))
+    _, whole = run(tmp_path / 'half-whole', **changed)
+    assert min(recorder.groups) == 6 * interval
+    assert_follows(recorder, whole)
+    assert recorder.samples == whole.samples[6 * interval :]
+
+
+def test_within_an_epoch_with_a_sampler_that_starts_nowhere_else(tmp_path):
+    within = {**EIGHT, 'checkpoint': dict(by_epoch=False, interval=4), 'sampler': 'DefaultSampler'}
+    run(tmp_path, **within)
+    with pytest.raises(ValueError, match=r"sampler DefaultSampler cannot start: use sampler=dict\(type='EpochSampler'\)"):
+        run(tmp_path / 'resumed', **within, resume=True, load_from=str(tmp_path / 'iter_12.pth'))
+
+
+def test_parameter_groups_of_many_rates(tmp_path):
+    grouped = {
+        **EIGHT,
+        'optimizer': dict(type='AdamW', lr=0.1, weight_decay=0.1),
+        'wrapper': dict(paramwise_cfg=dict(bias_lr_mult=2.0, bias_decay_mult=0.0)),
+    }
+    run(tmp_path / 'first', **grouped)
+    changed = {**grouped, 'batch': 2, 'optimizer': dict(type='AdamW', lr=0.2, weight_decay=0.1)}
+    runner, recorder = run(tmp_path / 'resumed', **changed, resume=True, load_from=str(tmp_path / 'first' / 'epoch_3.pth'))
+    other, whole = run(tmp_path / 'whole', **changed)
+    assert_follows(recorder, whole)
+    assert [group['lr'] / recorder.groups[60][0]['lr'] for group in recorder.groups[60]] == pytest.approx([1, 2])
+    base, expected = (r.optim_wrapper.base_param_settings for r in (runner, other))
+    assert base['lr'] == expected['lr'] and base['initial_lr'] == 0.2
+    assert 'lr 0.1 -> 0.2' in told(tmp_path / 'resumed')
+
+
+def test_what_followed_scores_goes_on_from_the_checkpoint(tmp_path):
+    plateau = dict(type='ReduceOnPlateauLR', monitor='score', rule='greater', factor=0.5, patience=0, threshold=0.0)
+
+    def score(folder, train=True, **kwargs):
+        runner, recorder = run(folder, train_cfg=dict(max_epochs=6), schedulers=plateau, train=False, **kwargs)
+        step = runner.train_loop.run_epoch
+        schedule = next(hook for hook in runner.hooks if isinstance(hook, ParamSchedulerHook))
+
+        def run_epoch():  # a validation that never improves
+            step()
+            schedule.after_val_epoch(runner, metrics=dict(score=1.0))
+
+        runner.train_loop.run_epoch = run_epoch
+        runner.train()
+        return recorder
+
+    whole = score(tmp_path / 'first', checkpoint=dict(interval=1))
+    last = saved(tmp_path / 'first' / 'epoch_4.pth')['optimizer']['param_groups'][0]['lr']
+    assert last == pytest.approx(0.1 / 2**2) and list(whole.rates().values())[30] == last
+    recorder = score(
+        tmp_path / 'resumed', batch=2, optimizer=dict(type='AdamW', lr=0.2),
+        resume=True, load_from=str(tmp_path / 'first' / 'epoch_4.pth'),
+    )  # fmt: skip
+    assert recorder.rates()[80] == pytest.approx(2 * last)
+    assert any('(ReduceOnPlateauLR) follows validation scores' in line for line in told(tmp_path / 'resumed'))
+
+
+class TwoModels(Model):
+    """Two networks, each with an optimizer of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = torch.nn.Linear(3, 1)
+
+    def train_step(self, data, optim_wrapper):
+        inputs = torch.stack(list(data['inputs']))
+        for name, network in (('one', self.linear), ('two', self.other)):
+            optim_wrapper[name].update_params(network(inputs).square().mean())
+        return dict(loss=inputs.mean())
+
+
+def test_two_optimizers_with_schedules_of_their_own(tmp_path, monkeypatch):
+    from mmengine.optim import OptimWrapper, OptimWrapperDict
+
+    monkeypatch.setattr('toy_runs.Model', TwoModels)
+    schedulers = dict(one=WARM_COSINE, two=[dict(type='MultiStepLR', milestones=[2, 5], by_epoch=True)])
+
+    def train(folder, rate=0.1, **kwargs):
+        rates = {}
+        runner, _ = run(folder, train_cfg=dict(max_epochs=8), train=False, schedulers=schedulers, **kwargs)
+        networks = dict(one=runner.model.linear, two=runner.model.other)
+        runner.optim_wrapper = OptimWrapperDict(
+            **{name: OptimWrapper(torch.optim.SGD(net.parameters(), lr=rate)) for name, net in networks.items()}
+        )
+        runner._hooks[-1].before_train_iter = lambda runner, batch_idx, data_batch: rates.update(
+            {runner.iter: [wrapper.param_groups[0]['lr'] for wrapper in runner.optim_wrapper.values()]}
+        )
+        runner.train()
+        return rates
+
+    train(tmp_path / 'first')
+    start = dict(resume=True, load_from=str(tmp_path / 'first' / 'epoch_4.pth'))
+    resumed = train(tmp_path / 'resumed', rate=0.3, batch=2, **start)
+    whole = train(tmp_path / 'whole', rate=0.3, batch=2)
+    assert resumed == {iteration: rates for iteration, rates in whole.items() if iteration >= 80}
+    assert {'one.lr 0.1 -> 0.3', 'two.lr 0.1 -> 0.3'} <= set(told(tmp_path / 'resumed'))
+
+
+def stepped(groups, schedulers, epochs, length, rest):
+    """What MMEngine's ParamSchedulerHook does."""
+    for epoch in range(epochs + 1):
+        for _ in range(length if epoch < epochs else rest):
+            for scheduler in schedulers:
+                if not scheduler.by_epoch:
+                    scheduler.step()
+        for scheduler in schedulers:
+            if scheduler.by_epoch and epoch < epochs:
+                scheduler.step()
+    return [{key: value for key, value in group.items() if key != 'params'} for group in groups]
+
+
+def test_advancing_is_stepping_for_every_scheduler(all_schedulers):
+    from mmengine.optim import OptimWrapper
+    from mmengine.registry import PARAM_SCHEDULERS
+
+    def build(cfg):
+        groups = [dict(params=[torch.nn.Parameter(torch.zeros(1))], lr=lr) for lr in (0.1, 0.2, 0.1)]
+        wrapper = OptimWrapper(torch.optim.AdamW(groups))
+        return wrapper, PARAM_SCHEDULERS.build(dict(cfg), default_args=dict(optimizer=wrapper, epoch_length=7))
+
+    for cfg in all_schedulers:
+        if 'Plateau' in cfg['type']:
+            continue
+        for converted in (True, False):
+            cfg = {**cfg, 'convert_to_iter_based': converted}
+            wrapper, scheduler = build(cfg)
+            before = scheduler.state_dict()
+            groups, states = advance(wrapper.param_groups, [scheduler], 5, 7, 3)
+            assert scheduler.state_dict() == before
+            expected = stepped(wrapper.param_groups, [scheduler], 5, 7, 3)
+            values = [{key: value for key, value in group.items() if key != 'params'} for group in groups]
+            assert values == expected, cfg
+            assert states == [scheduler.state_dict()], cfg
+
+
+def test_a_finished_run_says_that_nothing_is_left(first, tmp_path):
+    run(tmp_path, **EIGHT, resume=True, load_from=str(first / 'epoch_8.pth'))
+    assert told(tmp_path)[0] == 'the checkpoint is the end of the run: nothing is left to train'
+    assert not list(tmp_path.glob('*.pth'))

@@ -1,0 +1,102 @@
+"""Gradients that several iterations accumulate, and where a run may be saved and resumed."""
+
+import logging
+
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from usp_mm.registry import HOOKS
+
+from .settings import accumulative_counts, by_epoch, wrappers
+
+
+@HOOKS.register_module()
+class AccumulationHook(Hook):
+    """Keep every checkpoint at an optimizer step, where `optim_wrapper.accumulative_counts` is above 1.
+
+    Gradients are in no checkpoint: what iterations have accumulated since the last step is lost in a resumed run. So a loop
+    over epochs steps at the end of each one, its last group of iterations weighed by its own number; MMEngine goes on
+    accumulating into the next epoch. In a loop over iterations, and for checkpoints within epochs, an interval that would
+    save between two steps is refused.
+
+    Raises:
+        ValueError: such an interval, with the nearest that serve; `auto_scale_lr.enable` under a runner that leaves the
+            accumulation out of the scale.
+    """
+
+    priority = 'HIGH'  # refuses before anything is written
+
+    def before_run(self, runner: Runner) -> None:
+        if not isinstance(runner._train_loop, BaseLoop) or _counts(runner) == 1:
+            return
+        if (getattr(runner, 'auto_scale_lr', None) or {}).get('enable'):
+            raise ValueError(
+                "MMEngine's auto_scale_lr does not count optim_wrapper.accumulative_counts: train with this package's "
+                'tools/train.py --auto-scale-lr, or set the learning rate and auto_scale_lr.enable=False'
+            )
+        _check_intervals(runner)
+        # it comes also where nothing is lost, and names a class that is not there; `before_train` says what there is to say
+        runner.logger.addFilter(_not_upstreams_warning)
+
+    def before_train(self, runner: Runner) -> None:
+        runner.logger.removeFilter(_not_upstreams_warning)
+        counts, done = _counts(runner), runner.iter
+        if counts == 1 or by_epoch(runner) or done % counts == 0:
+            return
+        runner.logger.warning(
+            f'iteration {done} is no multiple of optim_wrapper.accumulative_counts={counts}: steps are counted from here'
+        )
+        _count(runner, 0, runner.max_iters - done)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if by_epoch(runner) and _counts(runner) > 1:
+            length = len(runner.train_dataloader)
+            _count(runner, runner.iter - runner.epoch * length, length)
+
+
+def _counts(runner: Runner) -> int:
+    """Iterations an optimizer step; of several optimizers 1 or the most."""
+    return max(accumulative_counts(wrapper) for wrapper in wrappers(runner).values())
+
+
+def _count(runner: Runner, done: int, whole: int) -> None:
+    for wrapper in wrappers(runner).values():
+        wrapper.initialize_count_status(nn.Identity(), done, whole)  # a model, to warn of batch norm again and again
+
+
+def _check_intervals(runner: Runner) -> None:
+    counts, loop = _counts(runner), runner.train_loop
+    length = len(runner.train_dataloader) if by_epoch(runner) else None
+    for hook in runner.hooks:
+        if not isinstance(hook, CheckpointHook) or hook.by_epoch:
+            continue
+        _check_interval('CheckpointHook.interval', hook.interval, counts, length)
+        _check_interval('CheckpointHook.save_begin', hook.save_begin, counts, length)
+        if hook.save_best and length is None and runner._val_loop is not None:
+            # a new best score writes the last checkpoint again
+            for interval in {loop.val_interval, *loop.dynamic_intervals}:
+                _check_interval('train_cfg.val_interval with save_best', interval, counts, None)
+
+
+def _check_interval(name: str, interval: int, counts: int, epoch_length: int | None) -> None:
+    """Refuse what saves between two steps: of the whole run, or of each epoch of so many iterations."""
+    if interval <= 0 or (interval % counts == 0 and (epoch_length is None or epoch_length % counts == 0)):
+        return
+    if epoch_length is not None:
+        if interval % epoch_length:
+            raise ValueError(
+                f'{name}={interval} iterations would save between two optimizer steps '
+                f'(accumulative_counts={counts}, {epoch_length} iterations an epoch): save by_epoch=True'
+            )
+        return
+    below = interval - interval % counts
+    near = ' or '.join(str(number) for number in (below, below + counts) if number)
+    raise ValueError(
+        f'{name}={interval} would save between two optimizer steps, where gradients get lost on a resume: it has to be a '
+        f'multiple of optim_wrapper.accumulative_counts={counts}: use {near}'
+    )
+
+
+def _not_upstreams_warning(record: logging.LogRecord) -> bool:
+    return 'GradientCumulativeOptimizerHook' not in record.getMessage()

@@ -1,0 +1,229 @@
+"""A resumed run follows the config that it was started with."""
+
+from typing import Any, NamedTuple
+
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+
+from usp_mm.registry import HOOKS
+
+from .loops import SEEN
+from .schedule import advance, needs_score
+from .settings import (
+    batch_size,
+    by_epoch,
+    changes,
+    guessed_settings,
+    hyper_parameter_changes,
+    of_optimizer,
+    saved_schedulers,
+    schedulers_of,
+    training_settings,
+    wrappers,
+)
+
+#: Where a checkpoint's `meta` keeps `training_settings`.
+SETTINGS = 'training_settings'
+
+
+class Position(NamedTuple):
+    """Where a run stands: whole epochs (0 in a loop over iterations), and iterations since."""
+
+    epoch: int
+    iteration: int
+
+
+@HOOKS.register_module()
+class ResumeHook(Hook):
+    """Let a resumed run take weights and moments from its checkpoint, and everything else from its own config.
+
+    MMEngine's resume puts the checkpoint's hyper-parameters and schedules, whose ends are counted in old iterations, over the
+    config's. If batch size, processes, accumulation, length, hyper-parameters or schedules differ from the checkpoint's, one
+    line of the log names each, and all hyper-parameters are what an uninterrupted run of this config has at the same
+    progress: epochs, or samples seen in a loop over iterations. If nothing differs, nothing is touched.
+
+    The settings are kept in checkpoints as `meta['training_settings']`.
+
+    Raises:
+        ValueError: a checkpoint without optimizer; of another optimizer, other parameter groups, or another kind of loop; one
+            that has trained for longer than this config; one from within an epoch, with a sampler that cannot start there.
+    """
+
+    priority = 'LOW'  # after the checks of the weights
+
+    def __init__(self) -> None:
+        self._settings: dict[str, Any] | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        if isinstance(runner._train_loop, BaseLoop):
+            self._settings = training_settings(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self._settings is not None:
+            checkpoint['meta'][SETTINGS] = self._settings
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if not runner._resume or not isinstance(runner._train_loop, BaseLoop):
+            return
+        if not isinstance(runner, Runner):
+            kind = type(runner).__name__
+            runner.logger.warning(f"resume: {kind} takes hyper-parameters and schedules from the checkpoint, not the config's")
+            return
+        new = self._settings
+        assert new is not None, 'a Runner calls before_run before it resumes'
+        old = _saved_settings(runner, checkpoint, new)
+        _check_same_kind(runner, checkpoint, old, new)
+        lines = [*changes(old, new), *_hyper_parameter_lines(runner, checkpoint)]
+        saved = Position(checkpoint['meta']['epoch'], checkpoint['meta']['iter'])
+        position = _position(checkpoint, old, new)
+        for line in lines:
+            runner.logger.warning(f'resume: {line}')
+        _check_left(saved, position, old, new)
+        # an epoch that was saved by its last iteration has its epoch-wise steps still before it
+        ended = by_epoch(runner) and position.epoch != saved.epoch
+        if lines or ended or (runner.param_schedulers and 'param_schedulers' not in checkpoint):
+            _take_over(runner, checkpoint, position, new)
+        if by_epoch(runner) and position.iteration:
+            _seek(runner, position.iteration)
+        _tell(runner, checkpoint, saved, new, bool(lines))
+
+
+def _saved_settings(runner: Runner, checkpoint: dict, new: dict[str, Any]) -> dict[str, Any]:
+    old = checkpoint['meta'].get(SETTINGS)
+    if old is None:
+        old = guessed_settings(checkpoint, new)
+        told = ', '.join(f'{key}={new[key]}' for key in ('batch_size', 'world_size', 'accumulative_counts'))
+        runner.logger.warning(f'resume: the checkpoint does not say with which batch it was trained: {told} as now is assumed')
+    return old
+
+
+def _check_same_kind(runner: Runner, checkpoint: dict, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuse what no schedule can put right."""
+    fix = 'start from its weights with load_from, without --resume'
+    if 'optimizer' not in checkpoint:
+        raise ValueError(f'the checkpoint holds no state of the optimizer, so a run cannot be resumed from it: {fix}')
+    kinds = ['iterations' if settings['max_epochs'] is None else 'epochs' for settings in (old, new)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f'the checkpoint is of a run over {kinds[0]}, train_cfg counts {kinds[1]}: {fix}')
+    if old['optimizers'] != new['optimizers']:
+        raise ValueError(f"the checkpoint's optimizer is {old['optimizers']}, the config's is {new['optimizers']}: {fix}")
+    for name, wrapper in wrappers(runner).items():
+        theirs = [len(group['params']) for group in of_optimizer(checkpoint['optimizer'], name)['param_groups']]
+        ours = [len(group['params']) for group in wrapper.optimizer.param_groups]
+        if theirs != ours:
+            raise ValueError(
+                f'the checkpoint has {len(theirs)} parameter groups of {sum(theirs)} parameters, the optimizer has '
+                f"{len(ours)} of {sum(ours)}: use the checkpoint's optim_wrapper.paramwise_cfg and frozen parts, or {fix}"
+            )
+
+
+def _hyper_parameter_lines(runner: Runner, checkpoint: dict) -> list[str]:
+    lines = []
+    for name, wrapper in wrappers(runner).items():
+        state = of_optimizer(checkpoint['optimizer'], name)
+        base = state.get('base_param_settings')
+        theirs = [*state['param_groups'], *([base] if base is not None else [])]
+        lines += hyper_parameter_changes(theirs, wrapper.param_groups[: len(theirs)], name)
+    return lines
+
+
+def _position(checkpoint: dict, old: dict[str, Any], new: dict[str, Any]) -> Position:
+    """Where a run with the settings `new` stands after what the checkpoint's has trained on."""
+    epoch, iteration = checkpoint['meta']['epoch'], checkpoint['meta']['iter']
+    batches = [settings['batch_size'] * settings['world_size'] for settings in (old, new)]
+    if new['max_epochs'] is None:
+        seen = checkpoint['message_hub']['runtime_info'].get(SEEN, iteration * batches[0])
+        return Position(0, seen // batches[1])
+    rest = iteration - epoch * old['iters_per_epoch']
+    if not 0 <= rest <= old['iters_per_epoch']:
+        rest = 0  # a run whose iterations were counted otherwise
+    if rest == old['iters_per_epoch']:
+        epoch, rest = epoch + 1, 0
+    return Position(epoch, min(rest * batches[0] // batches[1], new['iters_per_epoch'] - 1))
+
+
+def _take_over(runner: Runner, checkpoint: dict, position: Position, settings: dict[str, Any]) -> None:
+    """Write this run's hyper-parameters, schedules and position into the checkpoint, which MMEngine then resumes."""
+    length = settings['iters_per_epoch'] or 0
+    if settings['max_epochs'] is not None:
+        checkpoint['meta']['epoch'] = position.epoch
+    checkpoint['meta']['iter'] = position.epoch * length + position.iteration
+    states = {}
+    for name, wrapper in wrappers(runner).items():
+        schedulers = schedulers_of(runner, name)
+        groups, states[name] = advance(wrapper.param_groups, schedulers, position.epoch, length, position.iteration)
+        saved = of_optimizer(checkpoint['optimizer'], name)
+        theirs = [*saved['param_groups'], *([saved['base_param_settings']] if 'base_param_settings' in saved else [])]
+        _keep_scored(runner, schedulers, states[name], saved_schedulers(checkpoint, name), groups, theirs)
+        whole = [{**ours, 'params': group['params']} for ours, group in zip(groups, theirs, strict=False)]
+        count = len(saved['param_groups'])
+        saved['param_groups'] = whole[:count]
+        if len(whole) > count:
+            saved['base_param_settings'] = whole[count]
+    checkpoint['param_schedulers'] = states.get('', states)
+
+
+def _keep_scored(
+    runner: Runner, schedulers: list, states: list[dict], old_states: list[dict], groups: list[dict], theirs: list[dict]
+) -> None:
+    """Leave what scheduler steps made of validation scores as it is in the checkpoint."""
+    for i, scheduler in enumerate(schedulers):
+        if not needs_score(scheduler):
+            continue
+        if i >= len(old_states) or 'num_bad_epochs' not in old_states[i]:
+            runner.logger.warning(f'resume: param_scheduler.{i} ({type(scheduler).__name__}) is new and starts here')
+            continue
+        name = scheduler.param_name
+        kept = ('last_step', '_global_step', 'best', 'num_bad_epochs', 'cooldown_counter')
+        states[i].update({key: old_states[i][key] for key in kept})
+        for ours, group in zip(groups, theirs, strict=False):
+            base = group.get(f'initial_{name}', group[name])
+            ours[name] = group[name] * (ours[f'initial_{name}'] / base if base else 1)
+        states[i]['_last_value'] = [group[name] for group in groups]
+        runner.logger.warning(
+            f'resume: param_scheduler.{i} ({type(scheduler).__name__}) follows validation scores, which are not taken again: '
+            f'{name} goes on from {theirs[-1][name]}, the last of the checkpoint, in proportion to the base values'
+        )
+
+
+def _check_left(saved: Position, position: Position, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuse to resume what has trained for longer than this config does."""
+    if new['max_epochs'] is not None:
+        if position.epoch > new['max_epochs']:
+            raise ValueError(
+                f'the checkpoint has trained for {position.epoch} epochs, train_cfg.max_epochs is {new["max_epochs"]}: '
+                'give the epochs of the whole run, or start from the weights with load_from, without --resume'
+            )
+        return
+    moved = position.iteration != saved.iteration
+    if position.iteration > new['max_iters'] or (moved and position.iteration == new['max_iters']):
+        fitting = round(old['max_iters'] * position.iteration / max(saved.iteration, 1))
+        raise ValueError(
+            f'after the checkpoint, the samples of {position.iteration} iterations are trained on, train_cfg.max_iters is '
+            f"{new['max_iters']}: give the iterations of the whole run at this batch ({fitting} for the checkpoint's run)"
+        )
+
+
+def _seek(runner: Runner, iteration: int) -> None:
+    """Let the next epoch begin after its first iterations."""
+    loader = runner.train_dataloader
+    if not hasattr(loader.sampler, 'seek'):
+        raise ValueError(
+            f'the checkpoint is from within an epoch, where train_dataloader.sampler {type(loader.sampler).__name__} cannot '
+            "start: use sampler=dict(type='EpochSampler'), or a checkpoint of an epoch's end"
+        )
+    loader.sampler.seek(iteration * batch_size(loader))
+
+
+def _tell(runner: Runner, checkpoint: dict, saved: Position, settings: dict[str, Any], changed: bool) -> None:
+    meta = checkpoint['meta']
+    if meta['epoch'] == settings['max_epochs'] or meta['iter'] == settings['max_iters']:
+        runner.logger.warning('resume: the checkpoint is the end of the run: nothing is left to train')
+    if not changed:
+        runner.logger.info('resume: the settings are those of the checkpoint')
+        return
+    rates = [group['lr'] for name in wrappers(runner) for group in of_optimizer(checkpoint['optimizer'], name)['param_groups']]
+    runner.logger.warning(
+        f"resume: the run goes on at epoch {meta['epoch']}, iteration {meta['iter']} (the checkpoint's: {saved.epoch}, "
+        f'{saved.iteration}), where this config has a learning rate of {max(rates):.4g}'
+    )

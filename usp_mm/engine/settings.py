@@ -1,0 +1,170 @@
+"""The settings of a run that a resumed run may have changed."""
+
+from typing import Any
+
+from mmengine.dist import get_world_size
+from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
+
+from .checkpoint_data import plain
+from .schedule import constants
+
+#: Settings and what they mean, in the order in which their changes are told.
+MEANINGS = {
+    'batch_size': 'samples a process and iteration',
+    'world_size': 'processes',
+    'accumulative_counts': 'iterations an optimizer step',
+    'iters_per_epoch': 'iterations an epoch',
+    'max_epochs': 'epochs',
+    'max_iters': 'iterations',
+    'optim_wrapper': 'optimizer wrapper',
+}
+
+
+def by_epoch(runner: Runner) -> bool:
+    """Whether the run is counted in epochs."""
+    return isinstance(runner.train_loop, EpochBasedTrainLoop)
+
+
+def batch_size(loader: DataLoader) -> int:
+    """Samples of a process and iteration."""
+    return loader.batch_size if loader.batch_size is not None else getattr(loader.batch_sampler, 'batch_size', 1)
+
+
+def wrappers(runner: Runner) -> dict[str, OptimWrapper]:
+    """The optimizer wrappers by name; of a run with one, its name is ''."""
+    wrapper = runner.optim_wrapper
+    return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
+
+
+def accumulative_counts(wrapper: OptimWrapper) -> int:
+    """Iterations an optimizer step."""
+    return getattr(wrapper, '_accumulative_counts', 1)
+
+
+def of_optimizer(collection: Any, name: str) -> Any:
+    """What a collection of MMEngine (schedulers, or a checkpoint's states) holds for the optimizer `name` of `wrappers`."""
+    return collection[name] if name else collection
+
+
+def schedulers_of(runner: Runner, name: str) -> list[_ParamScheduler]:
+    """The built schedulers of an optimizer of `wrappers`."""
+    return list(of_optimizer(runner.param_schedulers, name) or []) if runner.param_schedulers else []
+
+
+def saved_schedulers(checkpoint: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The states of an optimizer's schedulers in a checkpoint, which may hold none."""
+    states = checkpoint.get('param_schedulers')
+    return list(of_optimizer(states, name)) if states else []
+
+
+def training_settings(runner: Runner) -> dict[str, Any]:
+    """The settings of a runner whose optimizer and schedulers were just built: numbers, strings, lists and dicts of them.
+
+    Keys: those of `MEANINGS`, with None where they don't apply; `optimizers`, class names; `param_scheduler`, as the config
+    has it, None if unknown; `schedulers`, what of each built scheduler follows from the config, with its class's name as
+    `type`. The hyper-parameters are in the optimizer's state.
+    """
+    epochs = by_epoch(runner)
+    found = wrappers(runner)
+    counts = [accumulative_counts(wrapper) for wrapper in found.values()]
+    return dict(
+        batch_size=batch_size(runner.train_dataloader),
+        world_size=get_world_size(),
+        accumulative_counts=counts[0] if len(counts) == 1 else counts,
+        iters_per_epoch=len(runner.train_dataloader) if epochs else None,
+        max_epochs=runner.max_epochs if epochs else None,
+        max_iters=None if epochs else runner.max_iters,
+        optim_wrapper=[type(wrapper).__name__ for wrapper in found.values()],
+        optimizers=[type(wrapper.optimizer).__name__ for wrapper in found.values()],
+        param_scheduler=plain(runner.cfg.get('param_scheduler')),
+        schedulers={name: [_described(scheduler) for scheduler in schedulers_of(runner, name)] for name in found},
+    )
+
+
+def guessed_settings(checkpoint: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a checkpoint that does not hold them: what MMEngine saves, and this run's for the rest."""
+    info = checkpoint['message_hub']['runtime_info']
+    found = dict(settings)
+    if settings['max_epochs'] is None:
+        found['max_iters'] = info.get('max_iters', settings['max_iters'])
+    elif info.get('max_epochs') and info.get('max_iters'):
+        found.update(max_epochs=info['max_epochs'], iters_per_epoch=info['max_iters'] // info['max_epochs'])
+    found.update(schedulers={}, param_scheduler=None)
+    for name, ours in settings['schedulers'].items():
+        states: list[dict] = saved_schedulers(checkpoint, name)
+        known = [*ours, *({} for _ in states)]  # a saved state does not tell its class or functions
+        found['schedulers'][name] = [{**more, **constants(state)} for state, more in zip(states, known, strict=False)]
+    return found
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One line for each setting that differs, hyper-parameters aside."""
+    lines = [
+        f'{key} ({meaning}) {_told(old[key])} -> {_told(new[key])}' for key, meaning in MEANINGS.items() if old[key] != new[key]
+    ]
+    written = [_listed(settings['param_scheduler']) for settings in (old, new)]
+    if all(written):
+        lines += _schedule_changes(*written)
+    if all(written) and lines:
+        return lines  # the built schedulers differ for these reasons
+    for name, schedulers in new['schedulers'].items():
+        place = f'param_scheduler.{name}' if name else 'param_scheduler'
+        built = [{f'{place}.{i}': s for i, s in enumerate(part)} for part in (old['schedulers'].get(name, []), schedulers)]
+        lines += _schedule_changes(*built)
+    return lines
+
+
+def hyper_parameter_changes(old: list[dict], new: list[dict], name: str) -> list[str]:
+    """One line for each hyper-parameter of an optimizer's groups whose base value (before schedules) differs."""
+    found: dict[str, list[tuple[Any, Any]]] = {}
+    for theirs, ours in zip(old, new, strict=True):
+        theirs, ours = base_values(theirs), base_values(ours)
+        for key in ours.keys() & theirs.keys():
+            if ours[key] != theirs[key]:
+                found.setdefault(key, []).append((theirs[key], ours[key]))
+    prefix = f'{name}.' if name else ''
+    # of many groups the last: MMEngine's wrapper keeps the config's own values there
+    return [f'{prefix}{key} {pairs[-1][0]} -> {pairs[-1][1]}' for key, pairs in sorted(found.items())]
+
+
+def base_values(group: dict[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters of a group as they were before any schedule."""
+    base = {key: tuple(value) if isinstance(value, list) else value for key, value in group.items() if key != 'params'}
+    for key in [key for key in base if key.startswith('initial_')]:
+        base[key.removeprefix('initial_')] = base.pop(key)
+    if 'betas' in base and 'momentum' in base:  # where schedules of Adam's momentum work
+        base['betas'] = (base.pop('momentum'), *base['betas'][1:])
+    return base
+
+
+def _described(scheduler: _ParamScheduler) -> dict[str, Any]:
+    functions = {key: value.__name__ for key, value in vars(scheduler).items() if callable(value) and key != 'optimizer'}
+    return {'type': type(scheduler).__name__, **constants(scheduler), **functions}
+
+
+def _listed(written: Any, place: str = 'param_scheduler') -> dict[str, dict]:
+    """The schedulers of a config by their place; MMEngine takes one, a list, or either by the optimizer's name."""
+    if isinstance(written, dict) and 'type' not in written:
+        return {inner: one for name, part in written.items() for inner, one in _listed(part, f'{place}.{name}').items()}
+    schedulers = [written] if isinstance(written, dict) else written or []
+    return {f'{place}.{i}': scheduler for i, scheduler in enumerate(schedulers)}
+
+
+def _schedule_changes(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
+    types = [', '.join(str(scheduler.get('type')) for scheduler in part.values()) or 'none' for part in (old, new)]
+    if types[0] != types[1] or old.keys() != new.keys():
+        return [f'param_scheduler {types[0]} -> {types[1]}']
+    lines = []
+    for place, ours in new.items():
+        pairs = {key: (old[place].get(key), ours.get(key)) for key in sorted({*old[place], *ours})}
+        told = [f'{key} {_told(before)} -> {_told(after)}' for key, (before, after) in pairs.items() if before != after]
+        if told:
+            lines.append(f'{place} ({ours["type"]}): {", ".join(told)}')
+    return lines
+
+
+def _told(value: Any) -> str:
+    text = ', '.join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) < 80 else f'{text[:77]}...'
