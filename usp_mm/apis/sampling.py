@@ -21,6 +21,7 @@ from tqdm import tqdm
 from usp_mm.engine.config_check import check_cfg_options, check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.models import LatentDiffusionGenerator
+from usp_mm.models.generator import check_samples
 from usp_mm.registry import MODELS
 from usp_mm.weight_files import read_checkpoint, read_weights
 
@@ -156,13 +157,7 @@ def sample_images(
         ValueError: a latent that is not finite.
     """
     latents = model.sample_latents(index, label, seed=seed, sample_model=sample_model, on_step=on_step)
-    broken = (~latents.flatten(1).isfinite().all(1)).nonzero().flatten()
-    if len(broken):
-        first = int(broken[0])
-        raise ValueError(
-            f'sample {int(index[first])} (class {int(label[first])}) became NaN or infinite: '
-            'check that the training did not diverge, and take more steps or less guidance'
-        )
+    check_samples(latents, index, label)
     return _pixels(model, latents)
 
 
