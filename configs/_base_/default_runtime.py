@@ -12,6 +12,7 @@ default_hooks = dict(
     reduce_loss=dict(type='ReduceLossHook'),
     latent_cache=dict(type='LatentCacheCheckHook'),
     checkpoint_match=dict(type='CheckpointMatchHook'),
+    finite=dict(type='FiniteHook'),
     run_info=dict(type='RunInfoHook'),
 )
 

@@ -2,6 +2,7 @@
 
 from .ema_hook import GeneratorEMAHook
 from .file_backend import AtomicLocalBackend
+from .finite import FiniteHook
 from .generator_check import GeneratorCheckHook
 from .hooks import (
     BatchNormMeanHook,
@@ -22,6 +23,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'BatchNormMeanHook',
     'CheckpointMatchHook',
+    'FiniteHook',
     'GeneratorCheckHook',
     'GeneratorEMAHook',
     'LatentCacheCheckHook',
