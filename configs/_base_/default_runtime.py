@@ -13,6 +13,7 @@ default_hooks = dict(
     latent_cache=dict(type='LatentCacheCheckHook'),
     checkpoint_match=dict(type='CheckpointMatchHook'),
     finite=dict(type='FiniteHook'),
+    vae_record=dict(type='VAERecordHook'),
     run_info=dict(type='RunInfoHook'),
 )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from usp_mm.presets import lookup
 from usp_mm.vaes.build import TRAINING_ONLY
 from usp_mm.vaes.kl import load_autoencoder
+from usp_mm.vaes.record import record_in
 from usp_mm.weight_files import CONTAINERS, check_finite, is_weights, read_checkpoint, unwrapped_names
 
 from .check import check_network, describe
@@ -178,6 +179,8 @@ def _ours(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]
         result.facts['flow'] = "type='FlowObjective'" in str(meta.get('cfg'))  # the config's text, which is not executed
         if isinstance(meta.get('dataset_meta'), Mapping):
             result.facts['dataset_meta'] = dict(meta['dataset_meta'])
+        if (vae := record_in(content)) is not None:
+            result.facts['vae'] = vae
     if any(name.startswith(PREFIXES['model']) for name in entries):
         sets = {
             which: {name[len(prefix) :]: x for name, x in entries.items() if name.startswith(prefix)}

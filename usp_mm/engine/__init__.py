@@ -16,6 +16,7 @@ from .lars import MAELARS
 from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
 from .run_info import RunInfoHook
+from .vae_record import VAERecordHook
 
 __all__ = [
     'MAELARS',
@@ -32,4 +33,5 @@ __all__ = [
     'RestorationHook',
     'RunInfoHook',
     'StatelessSeedHook',
+    'VAERecordHook',
 ]
