@@ -18,7 +18,7 @@ PURE = {
     'layers': (),
     'presets': (),
     'files': (),
-    'weight_files': (),
+    'weight_files': ('mmengine.logging',),
     'cli': (),
 }
 

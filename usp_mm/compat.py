@@ -23,7 +23,7 @@ import wrapt
 from mmengine.logging import HistoryBuffer
 
 from usp_mm.registry import add_locations
-from usp_mm.weight_files import SAFE, read_checkpoint
+from usp_mm.weight_files import SAFE, is_weights, read_checkpoint, weights_in
 
 #: The projects whose registries learn this package's types.
 PROJECTS = ('mmpretrain', 'mmseg', 'mmagic')
@@ -42,6 +42,7 @@ def apply() -> None:
     checkpoint_globals()
     checkpoint_files()
     diffusers_dit_times()
+    epochs_without_batches()
     register_on_import()
 
 
@@ -156,14 +157,15 @@ def _read_as_data(module: ModuleType) -> None:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """A local checkpoint as MMEngine passes it on; weights alone get an empty `meta`.
+    """A local checkpoint as MMEngine passes it on: weights under `state_dict` as `weights_in` has them; alone, with no `meta`.
 
     The configs that it holds are left out: MMEngine's `resume` would execute one, its inferencers without a config another.
     """
     path = Path(filename).expanduser()
     content = read_checkpoint(path, map_location)
-    if path.suffix == SAFE:
-        return dict(state_dict=content, meta={})
+    if path.suffix == SAFE or is_weights(content):
+        return dict(state_dict=weights_in(content, path), meta={})
+    content['state_dict'] = weights_in(content, path)
     hub = content.get('message_hub')
     for holder in (content.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
         if isinstance(holder, dict):
@@ -197,6 +199,40 @@ def _correct_dit_times(module: ModuleType) -> None:
     def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         wrapped(*args, **kwargs)
         instance.time_proj.downscale_freq_shift = 0
+
+
+def epochs_without_batches() -> None:
+    """Let MMEngine refuse data that make no batch as soon as they are loaded.
+
+    Reason: fewer images than a batch with `drop_last` end in "`epoch_length` must be a positive integer, but got 0" while the
+    schedulers are built; without one by epoch, in a training of no step or in a StopIteration, and in a validation of nothing.
+    Delete when: MMEngine's loops say how many samples and which batch size they were given.
+    """
+    wrapt.register_post_import_hook(_refuse_no_batch, 'mmengine.runner.base_loop')
+
+
+def _refuse_no_batch(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper(module, 'BaseLoop.__init__')
+    def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        wrapped(*args, **kwargs)
+        kind = next((kind for kind in ('Val', 'Test') if kind in type(instance).__name__), 'Train')
+        check_has_batch(instance.dataloader, f'{kind.lower()}_dataloader', instance.runner.world_size)
+
+
+def check_has_batch(loader: Any, name: str, processes: int) -> None:
+    """ValueError, one line with the numbers and the fix, unless a data loader gives each of these processes a batch."""
+    if not hasattr(getattr(loader, 'dataset', None), '__len__'):
+        return
+    num = len(loader.dataset)
+    if num == 0:
+        raise ValueError(f'{name}.dataset holds no sample: check its data_root, indices and filter_cfg')
+    batches = loader.batch_sampler
+    if batches is None or 'Infinite' in type(batches.sampler).__name__ or len(loader) > 0:
+        return
+    raise ValueError(
+        f'{name} has {num} samples, which make no batch of {batches.batch_size} x {processes} process{"es" * (processes > 1)} '
+        f'with drop_last=True: set {name}.batch_size to {-(-num // processes)} or less, or {name}.drop_last=False'
+    )
 
 
 def register_on_import() -> None:

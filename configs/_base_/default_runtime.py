@@ -15,6 +15,8 @@ default_hooks = dict(
     resume=dict(type='ResumeHook'),
     accumulation=dict(type='AccumulationHook'),
     checkpoint_data=dict(type='CheckpointDataHook'),
+    finite=dict(type='FiniteHook'),
+    vae_record=dict(type='VAERecordHook'),
     run_info=dict(type='RunInfoHook'),
 )
 

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 import torch
-from checkpoint_files import official
+from checkpoint_files import build, equal, official
 
 from usp_mm.checkpoints import convert
 
@@ -43,10 +43,27 @@ def test_wrappers_in_any_order(wrapper, tmp_path):
     assert report.written['backbone.cls_token'] == (f'{wrapper}cls_token',) and not report.dropped
 
 
-def test_an_average_alone_is_no_checkpoint_of_ours(tmp_path):
-    torch.save(dict(ema={'backbone.cls_token': torch.zeros(1, 1, 48)}), tmp_path / 'ema.pth')
-    with pytest.raises(ValueError, match='the weights of a checkpoint of this package stand alone, not under ema'):
-        convert(tmp_path / 'ema.pth', tmp_path / 'ours.pth')
+@pytest.mark.parametrize('key', ['ema', 'state_dict_ema', 'model_ema'])
+def test_our_weights_under_the_name_of_an_average(key, tmp_path):
+    weights = build('timm').state_dict()
+    torch.save({key: weights}, tmp_path / 'ema.pth')
+    convert(tmp_path / 'ema.pth', tmp_path / 'ours.pth')
+    assert equal(torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict'], weights)
+
+
+def test_two_sets_are_no_checkpoint_of_ours(tmp_path):
+    weights = build('timm').state_dict()
+    torch.save(dict(model=weights, ema=weights), tmp_path / 'two.pth')
+    with pytest.raises(ValueError, match='the weights of a checkpoint of this package stand alone, not under model and ema'):
+        convert(tmp_path / 'two.pth', tmp_path / 'ours.pth')
+
+
+def test_an_average_with_its_count(tmp_path):
+    """What AveragedModel of torch saves."""
+    average = {f'module.{name}': value for name, value in official('timm').items()} | {'n_averaged': torch.tensor(7)}
+    torch.save(average, tmp_path / 'average.pth')
+    report = convert(tmp_path / 'average.pth', tmp_path / 'ours.pth')
+    assert report.dropped == {'n_averaged': 'the count of updates of an average'} and len(report.written) == len(average) - 1
 
 
 def test_class_names_need_a_pickle(tmp_path):

@@ -352,3 +352,41 @@ def test_descriptions_rebuild_the_sampler():
         assert settings.pop('name') == type(sampler).__name__
         assert type(sampler)(**settings).describe() == copy.deepcopy(sampler).describe()
     assert 'last_step_size' not in SDESampler(last_step=None).describe()
+
+
+# ------------------------------------------------------------------ networks that diverged
+
+
+def diverged(kind, x, t):
+    """From the first call on, from the middle on, or in the second of the samples alone."""
+    if kind == 'second':
+        return torch.stack([x[0], x[1] * math.nan])
+    return x * math.nan if kind == 'first' or float(t[0]) > 0.4 else 1e3 * x
+
+
+@pytest.mark.parametrize('kind', ['first', 'middle', 'second'])
+@pytest.mark.parametrize('prediction', ['velocity', 'noise'])
+def test_every_ode_method_ends_with_nan_where_the_network_diverged(kind, prediction):
+    z, objective = torch.randn(2, 1, 2, 2), FlowObjective(prediction=prediction)
+    for method in ('dopri5', 'euler', 'heun2'):
+        sample = ODESampler(method, num_steps=5).sample(lambda x, t: diverged(kind, x, t), z, objective, no_noise)
+        assert sample.isfinite().flatten(1).all(1).tolist() == ([True, False] if kind == 'second' else [False, False])
+
+
+def test_dopri5_with_tolerances_that_no_step_meets():
+    """The field stays finite, and from the middle on it jumps however short a step is."""
+    generator = torch.Generator().manual_seed(0)
+
+    def jumps(x, t):
+        return (float(t[0]) > 0.5) * 1e6 * torch.randn(x.shape, generator=generator)
+
+    with pytest.raises(ValueError, match=r"'dopri5' found no step short enough for atol=1e-12, rtol=1e-12 \(underflow in dt"):
+        ODESampler('dopri5', atol=1e-12, rtol=1e-12).sample(jumps, torch.zeros(1, 1, 2, 2), FlowObjective(), no_noise)
+
+
+def test_an_assertion_of_the_network_is_its_own():
+    def denoise(x, t):
+        raise AssertionError('wrong size')
+
+    with pytest.raises(AssertionError, match='wrong size'):
+        ODESampler('dopri5').sample(denoise, torch.zeros(1, 1, 2, 2), FlowObjective(), no_noise)

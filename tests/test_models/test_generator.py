@@ -213,3 +213,24 @@ def test_step_noise_is_drawn_ahead_without_changing(build):
     for step in (0, 1, 9, 2, 17, 16):
         expected = random.normal(index, torch.full_like(index, step), (4, 8, 8), seed=5, stream='step_noise')
         assert torch.equal(noise(step), expected)
+
+
+@pytest.mark.parametrize('scale', [1.0, 2.0])
+@pytest.mark.parametrize(
+    'sampler',
+    [
+        *(dict(type='ODESampler', method=method, num_steps=4) for method in ('dopri5', 'euler', 'heun2')),
+        *(dict(type='SDESampler', method=method, num_steps=4) for method in ('euler', 'heun')),
+        dict(type='AncestralSampler', num_steps=4),
+        dict(type='DDIMSampler', num_steps=4),
+    ],
+    ids=lambda sampler: sampler['type'] + sampler.get('method', ''),
+)
+def test_every_sampler_names_the_sample_of_diverged_weights(build, sampler, scale):
+    """Also where the runner asks, in validation and tests."""
+    kind = 'sit' if sampler['type'] in ('ODESampler', 'SDESampler') else 'dit'
+    model = build(kind, guidance=dict(scale=scale))
+    model.sampler = MODELS.build(sampler)
+    model.denoiser_ema.module.y_embedder.embedding_table.weight.data[4] = float('nan')  # of one class alone
+    with pytest.raises(ValueError, match=r'sample 8 \(class 4\) became NaN or infinite: check that the training did not'):
+        model(dict(index=torch.tensor([7, 8]), label=torch.tensor([3, 4])), mode='predict')

@@ -49,5 +49,11 @@ def test_probes_estimate_the_trace_of_a_full_jacobian():
     torch.testing.assert_close(found[0][1].flatten(), noise, rtol=0, atol=1e-4)
 
 
+def test_a_diverged_network_is_one_line():
+    x = torch.zeros(2, 4, 1, 1)
+    with pytest.raises(ValueError, match=r"'dopri5' finds no step short enough .*use method='rk4'"):
+        log_likelihood(lambda x, t: x * torch.nan, x, FlowObjective(), ODESampler('dopri5'), signs(x.shape))
+
+
 def test_bits_are_of_one_number():
     assert float(bits_per_dimension(torch.tensor(-8 * math.log(2)), 4)) == pytest.approx(2.0)

@@ -27,6 +27,7 @@ from usp_mm.models.objectives import Objective
 from usp_mm.models.sample_keys import sample_keys
 from usp_mm.models.weight_transfer import encoder_weights
 from usp_mm.registry import MODELS
+from usp_mm.vaes.record import ALLOW, check_vae, vae_record
 from usp_mm.weight_files import read_weights, told_misfit
 
 POOLS = ('mean', 'cls')
@@ -206,6 +207,7 @@ def load_frozen(
     pool: str = 'mean',
     seed: int = 0,
     load_vae: bool = True,
+    vae_hash: str | None = None,
     device: str | None = None,
 ) -> FrozenModel:
     """The network of a config with a checkpoint's weights, loaded strictly, in eval mode and without gradients.
@@ -218,12 +220,13 @@ def load_frozen(
         pool: as in `block_features`.
         seed: of the noise, where `t` is not that of clean data.
         load_vae: False where all data are cached latents.
+        vae_hash: of the weights that wrote the latents, where the VAE is not loaded.
         device: by default the GPU, else the CPU.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: a config of another stage, a checkpoint of another model or without the weights asked for, or arguments
-            that the model has no use for.
+        ValueError: a config of another stage, a checkpoint of another model or VAE or without the weights asked for, or
+            arguments that the model has no use for.
     """
     if cfg.model.type not in _PARTS:
         raise ValueError(f"model.type '{cfg.model.type}' has no blocks to probe: give a config of {', '.join(_PARTS)}")
@@ -242,9 +245,11 @@ def load_frozen(
     built = MODELS.build(share_vae(preprocessor, network, part))
     check_pool(built, pool)
     _load(built, state, checkpoint)
+    preprocessor = MODELS.build(preprocessor)
+    check_vae(checkpoint, vae_record(preprocessor.codec, vae_hash), bool(cfg.get(ALLOW)))
     device = device or get_device()
     built = built.to(device).eval().requires_grad_(False)
-    return FrozenModel(built, MODELS.build(preprocessor).to(device), objective, t, pool, seed, weights)
+    return FrozenModel(built, preprocessor.to(device), objective, t, pool, seed, weights)
 
 
 def _encoder_state(checkpoint: str | Path) -> dict[str, Tensor]:

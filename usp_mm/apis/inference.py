@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from usp_mm.engine.config_check import check_cfg_options, check_config
 from usp_mm.engine.launch import load_config
+from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
 from usp_mm.weight_files import read_weights
 
 from .sampling import class_names, load_strictly
@@ -67,7 +68,7 @@ def inferencer(
 
     Raises:
         FileNotFoundError: no such config or checkpoint.
-        ValueError: another kind, a config of another stage, or a checkpoint of another model.
+        ValueError: another kind, a config of another stage, or a checkpoint of another model or VAE.
     """
     if kind not in KINDS:
         raise ValueError(f"kind='{kind}' must be one of {sorted(KINDS)}")
@@ -84,6 +85,7 @@ def inferencer(
     weights = read_weights(checkpoint)
     model = get_model(cfg, pretrained=False)
     load_strictly(model, weights, Path(checkpoint))
+    check_vae(checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
     model._dataset_meta = dict(classes=class_names(Path(checkpoint), cfg))
     return KINDS[kind](model.to(device or get_device()), pretrained=False)
 

@@ -65,6 +65,11 @@ def load_probe(
         raise ValueError(f'--workers {args.workers} must be 0 or more')
     MMLogger.get_instance('probe')
     folders = split_folders(args)
+    train = open_data(cfg, folders[0], training=True, augment=augment, workers=args.workers)
+    val = open_data(cfg, folders[1], training=False, workers=args.workers)
+    hashes = {data.dataset.manifest['vae_weight_hash'] for data in (train, val) if data.cached}
+    if len(hashes) > 1:
+        raise ValueError(f"'{folders[0]}' and '{folders[1]}' were written with VAEs of other weights, {sorted(hashes)}")
     model = load_frozen(
         cfg,
         args.checkpoint,
@@ -73,10 +78,10 @@ def load_probe(
         pool=pool,
         seed=args.seed,
         load_vae=not all(map(is_cache, folders)),
+        vae_hash=next(iter(hashes), None),
         device=args.device,
     )
-    train = open_data(cfg, folders[0], training=True, augment=augment, workers=args.workers)
-    return model, train, open_data(cfg, folders[1], training=False, workers=args.workers)
+    return model, train, val
 
 
 def probe_facts(args: Namespace, model: FrozenModel, train: ProbeData, val: ProbeData) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
 from usp_mm.models import USP
 from usp_mm.models.restoration import restoration_picture
+from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
 from usp_mm.weight_files import read_weights, told_misfit
 
 
@@ -25,7 +26,7 @@ def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = Non
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: a config of another stage, or a checkpoint of another model.
+        ValueError: a config of another stage, or a checkpoint of another model or VAE.
     """
     if cfg.model.type != 'USP':
         raise ValueError(f"restoration needs a pretraining config (model.type 'USP'), this one has '{cfg.model.type}'")
@@ -37,6 +38,7 @@ def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = Non
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ValueError(f"'{checkpoint}' does not fit the config: {told_misfit(error)}") from error
+    check_vae(checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
     return model.to(device or get_device()).eval()
 
 

@@ -21,7 +21,9 @@ from tqdm import tqdm
 from usp_mm.engine.config_check import check_cfg_options, check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.models import LatentDiffusionGenerator
+from usp_mm.models.generator import check_samples
 from usp_mm.registry import MODELS
+from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
 from usp_mm.weight_files import read_checkpoint, read_weights
 
 from .class_request import ClassRequest, parse_classes
@@ -51,7 +53,8 @@ def load_generator(
 
     Raises:
         FileNotFoundError: no such config or checkpoint.
-        ValueError: a config of another stage or with an unknown key, a checkpoint of another model or without EMA.
+        ValueError: a config of another stage or with an unknown key, a checkpoint of another model or VAE, or without
+            EMA.
     """
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
@@ -72,6 +75,7 @@ def load_generator(
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith('repa.')}
     model = MODELS.build(cfg.model)
     load_strictly(model, weights, checkpoint)
+    check_vae(checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
     model.cfg, model.checkpoint, model.dataset_meta = cfg, checkpoint, dict(classes=class_names(checkpoint, cfg))
     return model.to(device or get_device()).eval()
 
@@ -156,13 +160,7 @@ def sample_images(
         ValueError: a latent that is not finite.
     """
     latents = model.sample_latents(index, label, seed=seed, sample_model=sample_model, on_step=on_step)
-    broken = (~latents.flatten(1).isfinite().all(1)).nonzero().flatten()
-    if len(broken):
-        first = int(broken[0])
-        raise ValueError(
-            f'sample {int(index[first])} (class {int(label[first])}) became NaN or infinite: '
-            'check that the training did not diverge, and take more steps or less guidance'
-        )
+    check_samples(latents, index, label)
     return _pixels(model, latents)
 
 

@@ -19,6 +19,7 @@ from usp_mm.engine.config_check import check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.files import write_whole
 from usp_mm.registry import DATASETS
+from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
 from usp_mm.weight_files import read_weights
 
 from .sampling import load_strictly, noted_classes
@@ -33,7 +34,7 @@ class FileSegmentor(MMSegInferencer):
         device: by default the GPU, else the CPU.
 
     Raises:
-        ValueError: a checkpoint of another model.
+        ValueError: a checkpoint of another model or VAE.
     """
 
     def __init__(self, cfg: Config, checkpoint: Path, device: str | None = None) -> None:
@@ -49,6 +50,7 @@ class FileSegmentor(MMSegInferencer):
 
     def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None, cfg: Config) -> None:
         load_strictly(model, read_weights(self.checkpoint), self.checkpoint)
+        check_vae(self.checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
         known = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO
         classes = noted_classes(self.checkpoint) or known['classes']
         model.dataset_meta = dict(classes=classes, palette=_palette(known, len(classes)))

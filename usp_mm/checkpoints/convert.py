@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.logging import MMLogger
 
 from usp_mm.presets import lookup
+from usp_mm.vaes.record import told_vae
 from usp_mm.weight_files import SAFE
 
 from .entries import Checkpoint, ConversionReport
@@ -80,6 +81,8 @@ def convert(
         checkpoint.notes.append(f"no VAE in it: DiTPipeline.from_pretrained('{out}', vae=AutoencoderKL.from_pretrained(…))")
     if to == 'usp_mm' and out.suffix == SAFE and 'dataset_meta' in checkpoint.facts:
         checkpoint.notes.append('a safetensors file holds no class names: write a .pth to keep them')
+    if 'vae' in checkpoint.facts and (to != 'usp_mm' or out.suffix == SAFE):
+        checkpoint.notes.append(f'it does not say that it was trained with VAE {told_vae(checkpoint.facts["vae"])}')
     report = _report(checkpoint, to, output, names)
     _write(out, checkpoint, to, output, None if vae is None else Path(vae))
     logger = MMLogger.get_current_instance()
@@ -116,7 +119,7 @@ def _write(out: Path, checkpoint: Checkpoint, to: str, output: Output, vae: Path
     extra: dict[str, Any] = {}
     if to == 'usp_mm':
         container: str | None = 'state_dict'
-        extra['meta'] = {key: facts[key] for key in ('dataset_meta',) if key in facts}
+        extra['meta'] = {key: facts[key] for key in ('dataset_meta', 'vae') if key in facts}
     else:
         container = None
         if output.steps is not None:

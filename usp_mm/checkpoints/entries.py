@@ -46,7 +46,7 @@ class Checkpoint:
         beside: tensors that no official network has a place for, by this package's names; the average's count of updates.
         dropped: (name in the file, reason).
         notes: what the user should know.
-        facts: what else is known of the network: num_heads, num_classes, dataset_meta, flow (matching).
+        facts: what else is known of the network: num_heads, num_classes, dataset_meta, vae, flow (matching).
     """
 
     kind: str

@@ -11,7 +11,8 @@ from torch import Tensor
 from usp_mm.presets import lookup
 from usp_mm.vaes.build import TRAINING_ONLY
 from usp_mm.vaes.kl import load_autoencoder
-from usp_mm.weight_files import read_checkpoint
+from usp_mm.vaes.record import record_in
+from usp_mm.weight_files import CONTAINERS, check_finite, is_weights, read_checkpoint, unwrapped_names
 
 from .check import check_network, describe
 from .diffusers_dit import from_diffusers, read_folder
@@ -25,8 +26,6 @@ STEPS = 'denoiser_ema.steps'
 PROJECTOR = ('projectors.0.', 'repa.projector.')
 #: Reasons of their own for what is beside the weights in a checkpoint.
 _TRAINING = {'ema_state_dict': "EMAHook's other set: state_dict is the one that was validated"}
-#: What wrappers put before every name: DistributedDataParallel, torch.compile.
-_WRAPPERS = ('module.', '_orig_mod.')
 
 
 def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Checkpoint:
@@ -50,11 +49,13 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
     else:
         content = read_checkpoint(path, mmap=True)
     found, beside, named = _split(content, path)
-    sets = {which: _entries(weights, which if len(found) > 1 else None) for which, weights in found.items()}
-    result = Checkpoint('', sets, named)
+    result = Checkpoint('', {}, named)
+    for which, weights in found.items():
+        check_finite(weights, path)
+        result.sets[which] = _entries(weights, which if len(found) > 1 else None, path, result)
     result.dropped += [(name, _why_beside(name, content[name])) for name in beside]
 
-    shapes = shapes_of(next(iter(sets.values())))
+    shapes = shapes_of(next(iter(result.sets.values())))
     try:
         result.kind = _kind(kind, shapes, content.get('args'))
     except ValueError as error:
@@ -64,7 +65,9 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
     logger = MMLogger.get_current_instance()
     logger.info(f"'{path}': {result.kind}, {KINDS[result.kind].told} ({how})")
     try:
-        if result.kind in _ONE_SET and set(result.sets) != {'model'}:
+        if result.kind in _ONE_SET and len(result.sets) == 1:
+            result.sets, result.named = {'model': next(iter(result.sets.values()))}, False
+        elif result.kind in _ONE_SET:
             raise ValueError(f'the weights of {KINDS[result.kind].told} stand alone, not under {" and ".join(result.sets)}')
         _TRANSLATE.get(result.kind, _official)(result, content, config)
         _check(result)
@@ -93,39 +96,32 @@ def family_of(checkpoint: Checkpoint) -> str:
 
 def _split(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Mapping[str, Tensor]], list[str], bool]:
     """('model' and 'ema' -> weights, names of what else is in the file, whether the file names the two)."""
-    sets = {key: content[key] for key in ('model', 'ema') if _is_weights(content.get(key))}
+    sets = {key: content[key] for key in ('model', 'ema') if is_weights(content.get(key))}
     used = set(sets)
-    if not sets and _is_weights(content.get('state_dict')):
-        sets, used = {'model': content['state_dict']}, {'state_dict'}
-    elif not sets and _is_weights(content):
+    alone = next((key for key in CONTAINERS if is_weights(content.get(key))), None)
+    if not sets and alone is not None:
+        sets, used = {'model': content[alone]}, {alone}
+    elif not sets and is_weights(content):
         return {'model': content}, [], False
     elif not sets:
         told = ', '.join(f'{key} ({type(value).__name__})' for key, value in list(content.items())[:6])
         raise ValueError(
-            f"'{path}' holds no weights: expected name -> tensor, plain or under model, ema or state_dict; has {told}"
+            f"'{path}' holds no weights: expected name -> tensor, plain or under {', '.join(CONTAINERS)}; has {told}"
         )
     return sets, [name for name in content if name not in used], 'ema' in sets
 
 
 def _why_beside(name: str, value: Any) -> str:
     weights = 'another set of weights, which is not read: save it alone to convert it'
-    return _TRAINING.get(name) or (weights if _is_weights(value) else 'of training, no weights of the network')
+    return _TRAINING.get(name) or (weights if is_weights(value) else 'of training, no weights of the network')
 
 
-def _is_weights(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(name, str) and isinstance(x, Tensor) for name, x in value.items())
-    )
-
-
-def _entries(weights: Mapping[str, Tensor], which: str | None) -> Entries:
+def _entries(weights: Mapping[str, Tensor], which: str | None, path: Path, result: Checkpoint) -> Entries:
     """Names without wrappers' prefixes; where a file has two sets, its names are noted as 'ema: blocks.0…'."""
-    entries = {name: Entry(value.detach(), (name if which is None else f'{which}: {name}',)) for name, value in weights.items()}
-    while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in entries)), None):
-        entries = {name.removeprefix(prefix): entry for name, entry in entries.items()}
-    return entries
+    noted = {name: name if which is None else f'{which}: {name}' for name in weights}
+    names = unwrapped_names(weights, path)
+    result.dropped += [(noted[name], 'the count of updates of an average') for name in weights if name not in names]
+    return {new: Entry(weights[old].detach(), (noted[old],)) for old, new in names.items()}
 
 
 def _drop_asked(result: Checkpoint, drop: Sequence[str]) -> None:
@@ -183,6 +179,8 @@ def _ours(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]
         result.facts['flow'] = "type='FlowObjective'" in str(meta.get('cfg'))  # the config's text, which is not executed
         if isinstance(meta.get('dataset_meta'), Mapping):
             result.facts['dataset_meta'] = dict(meta['dataset_meta'])
+        if (vae := record_in(content)) is not None:
+            result.facts['vae'] = vae
     if any(name.startswith(PREFIXES['model']) for name in entries):
         sets = {
             which: {name[len(prefix) :]: x for name, x in entries.items() if name.startswith(prefix)}

@@ -4,6 +4,7 @@ from .accumulation import AccumulationHook
 from .checkpoint_data import CheckpointDataHook
 from .ema_hook import GeneratorEMAHook
 from .file_backend import AtomicLocalBackend
+from .finite import FiniteHook
 from .generator_check import GeneratorCheckHook
 from .hooks import (
     BatchNormMeanHook,
@@ -18,6 +19,7 @@ from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
 from .resume import ResumeHook
 from .run_info import RunInfoHook
+from .vae_record import VAERecordHook
 
 __all__ = [
     'MAELARS',
@@ -27,6 +29,7 @@ __all__ = [
     'BatchNormMeanHook',
     'CheckpointDataHook',
     'CheckpointMatchHook',
+    'FiniteHook',
     'GeneratorCheckHook',
     'GeneratorEMAHook',
     'LatentCacheCheckHook',
@@ -36,4 +39,5 @@ __all__ = [
     'ResumeHook',
     'RunInfoHook',
     'StatelessSeedHook',
+    'VAERecordHook',
 ]

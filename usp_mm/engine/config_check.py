@@ -34,6 +34,7 @@ _BUILDERS = {
 
 #: Top-level keys that MMEngine reads besides the Runner's own arguments.
 _RUNTIME_KEYS = {
+    'allow_other_vae',
     'auto_scale_lr',
     'compile',
     'custom_imports',

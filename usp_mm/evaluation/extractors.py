@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from usp_mm.files import sha256
 from usp_mm.registry import MODELS
+from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
 from usp_mm.weight_files import read_weights
 
 from .inception import full_float32
@@ -83,7 +85,7 @@ class ClassifierFeatures(nn.Module):
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: the weights are another model's, or a latent model's config leaves out the VAE's.
+        ValueError: the weights are another model's, a latent model's config leaves out the VAE's or has another VAE.
     """
 
     def __init__(self, config: str, checkpoint: str | Path, img_size: int | None = None, stage: str = 'pre_logits') -> None:
@@ -92,8 +94,10 @@ class ClassifierFeatures(nn.Module):
 
         if str(config).endswith('.py') and not Path(config).is_file():
             raise FileNotFoundError(f"no config at '{config}': give a file, or the name of a model of mmpretrain")
-        network = get_model(config, pretrained=False)
+        cfg = Config.fromfile(config) if str(config).endswith('.py') else config
+        network = get_model(cfg, pretrained=False)
         _load_exactly(network, checkpoint, f"the model of '{config}'")
+        check_vae(checkpoint, vae_record(codec_of(network)), isinstance(cfg, Config) and bool(cfg.get(ALLOW)))
         self.network = network.eval().requires_grad_(False)
         self.img_size, self.stage = img_size, stage
         built = hashlib.sha256(repr(network).encode()).hexdigest()[:8]

@@ -257,8 +257,14 @@ class LatentDiffusionGenerator(BaseModel):
         return latents
 
     def sample(self, index: Tensor | Sequence[int], label: Tensor | Sequence[int], **kwargs: Any) -> Tensor:
-        """Images of the samples with these numbers: uint8[N, 3, H, W], RGB; arguments as in `sample_latents`."""
-        return self.decode(self.sample_latents(index, label, **kwargs))
+        """Images of the samples with these numbers: uint8[N, 3, H, W], RGB; arguments as in `sample_latents`.
+
+        Raises:
+            ValueError: as in `sample_latents`, or a latent that is not finite.
+        """
+        latents = self.sample_latents(index, label, **kwargs)
+        check_samples(latents, index, label)
+        return self.decode(latents)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -283,6 +289,17 @@ class LatentDiffusionGenerator(BaseModel):
             guidance=self.guidance.describe(),
             sample_model=self.check_sample_model(sample_model),
             sample_dtype=self.sample_dtype,
+        )
+
+
+def check_samples(latents: Tensor, index: Tensor | Sequence[int], label: Tensor | Sequence[int]) -> None:
+    """ValueError that names the first sample whose latent [C, h, w] is not finite."""
+    broken = (~latents.flatten(1).isfinite().all(1)).nonzero().flatten()
+    if len(broken):
+        first = int(broken[0])
+        raise ValueError(
+            f'sample {int(index[first])} (class {int(label[first])}) became NaN or infinite: '
+            'check that the training did not diverge, and take more steps or less guidance'
         )
 
 

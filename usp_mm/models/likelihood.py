@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .objectives import FlowObjective
 from .objectives.base import Denoise
-from .samplers.ode import ODESampler, VelocityField, odeint
+from .samplers.ode import GIVES_UP, ODESampler, VelocityField, odeint
 
 
 def log_likelihood(
@@ -31,6 +31,9 @@ def log_likelihood(
 
     Returns:
         log p(latents) in nats, float64[N], and the noise that they come from, float32[N, C, h, w].
+
+    Raises:
+        ValueError: no step of an adaptive method is short enough.
     """
     times = sampler.times(objective)
     last, grid = float(times[-1]), (times[-1] - times.flip(0)).to(latents)
@@ -45,8 +48,16 @@ def log_likelihood(
 
     options = dict(grid_constructor=lambda *_: grid) if sampler.fixed_steps else dict(step_t=grid[-1:].double())
     solve = dict(atol=sampler.atol, rtol=sampler.rtol, method=sampler.method, options=options)
-    with torch.no_grad():
-        x, change = odeint()(field, (latents, latents.new_zeros(len(latents))), grid[[0, -1]], **solve)
+    try:
+        with torch.no_grad():
+            x, change = odeint()(field, (latents, latents.new_zeros(len(latents))), grid[[0, -1]], **solve)
+    except AssertionError as error:
+        if not str(error).startswith(GIVES_UP):
+            raise
+        raise ValueError(
+            f"'{sampler.method}' finds no step short enough ({error}): the network's output is not finite or changes too fast; "
+            "look at samples of this checkpoint, or use method='rk4'"
+        ) from error
     return standard_normal(x[-1]) + change[-1].double(), x[-1]
 
 

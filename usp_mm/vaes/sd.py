@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from usp_mm.weight_files import check_finite
+
 from .base import LatentCodec
 
 #: Stable Diffusion's, the default of configs written before diffusers knew the key.
@@ -106,7 +108,7 @@ def load_network(path: str, arguments: dict[str, str], obtain: str) -> torch.nn.
 
     Raises:
         FileNotFoundError: no readable weights.
-        ValueError: parameters are missing, unexpected or of another shape.
+        ValueError: parameters are missing, unexpected, of another shape or not finite.
     """
     from diffusers import AutoencoderKL
 
@@ -122,4 +124,5 @@ def load_network(path: str, arguments: dict[str, str], obtain: str) -> torch.nn.
     if problems := {key: keys[:3] for key, keys in report.items() if keys}:
         raise ValueError(f'{path}: the weights do not fit config.json: {problems}')
     loaded: torch.nn.Module = network
+    check_finite(loaded.state_dict(), path)
     return loaded

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from usp_mm.presets import TEACHERS, nearest
 from usp_mm.registry import MODELS
-from usp_mm.weight_files import read_weights, told_misfit
+from usp_mm.weight_files import check_finite, read_weights, told_misfit
 
 #: Where a folder of timm's hub has its weights, as data alone.
 _FOLDER_FILE = 'model.safetensors'
@@ -69,6 +69,8 @@ def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Modul
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(f"the hub did not give the weights of teacher '{model}': {obtain} ({reason})") from error
     network.reset_classifier(0)
+    if path is None:
+        check_finite(network.state_dict(), model)
     return network
 
 

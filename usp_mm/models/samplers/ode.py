@@ -19,6 +19,8 @@ METHODS = {
     'euler': True, 'midpoint': True, 'heun2': True, 'heun3': True, 'rk4': True,
     'adaptive_heun': False, 'bosh3': False, 'dopri5': False, 'dopri8': False,
 }  # fmt: skip
+#: How torchdiffeq's assertions begin where no step is short enough.
+GIVES_UP = ('underflow in dt', 'non-finite values in state')
 
 
 @MODELS.register_module()
@@ -76,7 +78,7 @@ class ODESampler(Sampler):
         self, denoise: Denoise, z: Tensor, objective: FlowObjective, step_noise: StepNoise, on_step: OnStep | None = None
     ) -> Tensor:
         grid = self.times(objective).to(z)
-        field = VelocityField(denoise, objective)
+        field = VelocityField(denoise, objective, watch=not self.fixed_steps)
         settings = dict(atol=self.atol, rtol=self.rtol, method=self.method)
         if self.fixed_steps:
             if on_step is not None:
@@ -87,12 +89,26 @@ class ODESampler(Sampler):
                 on_step(self.num_steps - 2, x)
             return x
         points = grid if on_step is not None else grid[[0, -1]]
-        # a step lands on the end: otherwise the last one would look beyond it, where the path is not defined
-        states = odeint()(field, z, points, options=dict(step_t=grid[-1:].double()), **settings)
+        try:
+            # a step lands on the end: otherwise the last one would look beyond it, where the path is not defined
+            states = odeint()(field, z, points, options=dict(step_t=grid[-1:].double()), **settings)
+        except AssertionError as error:
+            if not str(error).startswith(GIVES_UP):
+                raise
+            return self._broken(z, field, error)
         if on_step is not None:
             for k, x in enumerate(states[1:]):
                 on_step(k, x)
         return states[-1]
+
+    def _broken(self, z: Tensor, field: 'VelocityField', error: AssertionError) -> Tensor:
+        """NaN for the samples that diverged, as a solver with fixed steps would end; their caller names them."""
+        if field.finite is None or bool(field.finite.all()):
+            raise ValueError(
+                f"'{self.method}' found no step short enough for atol={self.atol}, rtol={self.rtol} ({error}): raise them, or "
+                "use method='heun2'"
+            ) from error
+        return torch.where(field.finite.view(-1, 1, 1, 1), z, torch.nan)
 
     def describe(self) -> dict[str, Any]:
         if not self.fixed_steps:
@@ -102,16 +118,26 @@ class ODESampler(Sampler):
 
 
 class VelocityField:
-    """(t 0-d, x) -> velocity, as torchdiffeq calls it."""
+    """(t 0-d, x) -> velocity, as torchdiffeq calls it.
 
-    def __init__(self, denoise: Denoise, objective: FlowObjective) -> None:
-        self.denoise, self.objective = denoise, objective
+    Attributes:
+        finite: bool[N], for a solver that chooses its steps: whose velocities were finite in the first call in which not all
+            were, else in the latest.
+    """
+
+    def __init__(self, denoise: Denoise, objective: FlowObjective, watch: bool = False) -> None:
+        self.denoise, self.objective, self.watch = denoise, objective, watch
+        self.finite: Tensor | None = None
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         out = self.denoise(x, t.to(x.dtype).repeat(len(x))).float()
-        if self.objective.prediction == 'velocity':
-            return out
-        return flow.velocity(self.objective.coefficients(t.double()), self.objective.prediction)(x, out)
+        if self.objective.prediction != 'velocity':
+            out = flow.velocity(self.objective.coefficients(t.double()), self.objective.prediction)(x, out)
+        if self.watch:
+            finite = out.isfinite().flatten(1).all(1)
+            # of the first call that fails: the solver's step then takes the others' states with it
+            self.finite = finite if self.finite is None else torch.where(self.finite.all(), finite, self.finite)
+        return out
 
 
 def _after_each_step(on_step: OnStep):

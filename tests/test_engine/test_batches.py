@@ -1,0 +1,100 @@
+"""Data that make no batch are refused with both numbers; data smaller than a batch elsewhere are not."""
+
+import pytest
+from mmengine.dataset import DefaultSampler
+from small_generation import shrink_generation
+from small_world import load_leaf, train_quickly
+from torch.utils.data import DataLoader, Subset
+
+from usp_mm.compat import check_has_batch
+from usp_mm.datasets import EpochInfiniteSampler
+
+PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
+LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+GENERATE = 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px.py'
+TOLD = (
+    r'train_dataloader has {0} samples, which make no batch of 64 x 1 process with drop_last=True: set '
+    r'train_dataloader\.batch_size to {0} or less, or train_dataloader\.drop_last=False'
+)
+
+
+def pretraining(small_world):
+    cfg = small_world.shrink(load_leaf(PRETRAIN), 64)
+    cfg.train_dataloader.batch_size = 64
+    cfg.param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, begin=0, end=1)]
+    return cfg
+
+
+@pytest.mark.parametrize('loop', ['epochs', 'iterations'])
+@pytest.mark.parametrize('wrapper', [None, 'RepeatDataset', 'indices'])
+def test_fewer_images_than_a_batch(wrapper, loop, small_world, tmp_path):
+    cfg, num = pretraining(small_world), 4
+    if loop == 'iterations':
+        cfg.train_cfg, cfg.param_scheduler = dict(type='IterBasedTrainLoop', max_iters=2), []
+    if wrapper == 'RepeatDataset':
+        cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
+        num = 8
+    elif wrapper == 'indices':
+        cfg.train_dataloader.dataset.indices = num = 3
+    with pytest.raises(ValueError, match=TOLD.format(num)):
+        train_quickly(cfg, tmp_path)
+
+
+def test_what_the_error_advises_trains(small_world, tmp_path):
+    cfg = pretraining(small_world)
+    cfg.train_dataloader.drop_last = False
+    assert train_quickly(cfg, tmp_path / 'a').iter == 1
+    cfg = pretraining(small_world)
+    cfg.train_dataloader.batch_size = 4
+    assert train_quickly(cfg, tmp_path / 'b').iter == 1
+
+
+def test_no_sample_at_all(small_world, tmp_path):
+    cfg = pretraining(small_world)
+    cfg.train_dataloader.dataset.indices = 0
+    with pytest.raises(ValueError, match=r'train_dataloader\.dataset holds no sample: check its data_root, indices'):
+        train_quickly(cfg, tmp_path)
+    cfg = shrink_generation(small_world, load_leaf(GENERATE))
+    cfg.train_dataloader.dataset.indices = 0
+    with pytest.raises(ValueError, match=r'train_dataloader\.dataset holds no sample'):
+        train_quickly(cfg, tmp_path)
+
+
+def test_an_infinite_sampler_fills_a_batch_larger_than_the_data(small_world, tmp_path):
+    cfg = shrink_generation(small_world, load_leaf(GENERATE))
+    cfg.train_dataloader.batch_size = 10
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.default_hooks.pop('visualization')
+    assert train_quickly(cfg, tmp_path).iter == 1
+
+
+def test_validation(small_world, tmp_path):
+    """A batch larger than the data is fine there, unless it is dropped."""
+    cfg = small_world.shrink(load_leaf(LINEAR), 64)
+    cfg.val_dataloader.update(batch_size=100, drop_last=True)
+    with pytest.raises(ValueError, match=r'val_dataloader has 4 samples, which make no batch of 100 x 1 process'):
+        train_quickly(cfg, tmp_path)
+
+
+def test_accumulation_over_more_than_an_epoch(small_world, tmp_path):
+    """The optimizer steps after three epochs of one iteration, and at the end."""
+    cfg = pretraining(small_world)
+    cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs, cfg.optim_wrapper.accumulative_counts = 4, 4, 3
+    runner = train_quickly(cfg, tmp_path)
+    assert {int(state['step']) for state in runner.optim_wrapper.optimizer.state.values()} == {2}
+
+
+def test_several_processes(monkeypatch):
+    def check(num, batch, processes, sampler=DefaultSampler):
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (0, processes))
+        dataset = Subset(range(100), range(num))
+        loader = DataLoader(dataset, batch, sampler=sampler(dataset, seed=0), drop_last=True)
+        check_has_batch(loader, 'train_dataloader', processes)
+
+    check(24, 12, 2)
+    with pytest.raises(ValueError, match=r'has 24 samples, which make no batch of 13 x 2 processes .* to 12 or less'):
+        check(24, 13, 2)
+    check(3, 1, 8)  # every process gets one of the three
+    with pytest.raises(ValueError, match=r'has 3 samples, which make no batch of 2 x 8 processes .* to 1 or less'):
+        check(3, 2, 8)
+    check(3, 2, 8, EpochInfiniteSampler)

@@ -1,0 +1,177 @@
+"""A training whose numbers are no longer finite ends, and saves nothing over what was saved before."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, is_distributed
+from mmengine.hooks import CheckpointHook, EMAHook, Hook, LoggerHook
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+from usp_mm.registry import HOOKS
+from usp_mm.weight_files import first_not_finite
+
+from .hooks import unwrapped
+
+
+@HOOKS.register_module()
+class FiniteHook(Hook):
+    """End a training, on all processes together, whose loss, weights, averages or optimizer state are NaN or infinite.
+
+    Each iteration's loss is kept on the device, which costs one copy of a number and no synchronisation. They are read
+    where LoggerHook logs and, with all weights, before a validation, before a checkpoint and at the end.
+
+    With loss scaling (`AmpOptimWrapper`) a step with infinite gradients is skipped and leaves the weights as they are. A loss
+    that is not finite is then only told in the log, unless `patience` of them follow each other.
+
+    Args:
+        patience: of loss scaling, iterations in a row.
+
+    Raises:
+        ValueError: names what is not finite and since when, the last checkpoint, and what to try.
+    """
+
+    priority = 85  # after LoggerHook, which shows the loss, and EMAHook; before CheckpointHook, which deletes older files
+
+    def __init__(self, patience: int = 100) -> None:
+        if patience < 1:
+            raise ValueError(f'patience={patience} must be 1 or more')
+        self.patience, self._training = patience, False
+
+    def before_train(self, runner: Runner) -> None:
+        self._training, self._losses = True, list[Tensor]()
+        self._read = runner.iter  # iterations whose losses were looked at
+        self._row = 0  # losses at their end that were not finite
+        self._begun, self._checked = 0, -1
+        self._loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self._savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        self._begun += 1
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        if (loss := _loss(outputs or {})) is not None:
+            self._losses.append(loss)
+        last = self.is_last_train_iter(runner)
+        if any(
+            self.every_n_train_iters(runner, hook.interval, hook.save_begin) or (hook.save_last and last)
+            for hook in self._savers
+        ):
+            self._check(runner)
+        elif any(self.every_n_inner_iters(batch_idx, hook.interval) for hook in self._loggers):
+            self._check_losses(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._check(runner)
+
+    def before_val(self, runner: Runner) -> None:
+        self._check(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        self._check(runner)
+        self._training = False
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """The last to refuse, whoever saves; of several processes this is the first alone."""
+        if self._training and self._checked != self._begun and (found := first_not_finite(_tensors(runner))):
+            self._refuse(runner, found)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """A resumed run takes the optimizer's state; weights were looked at when the file was read."""
+        if runner._resume and (found := first_not_finite(dict(_flat(checkpoint.get('optimizer'), 'optimizer')))):
+            raise ValueError(
+                f'the checkpoint cannot be resumed, {found} is NaN or infinite: resume from an earlier one, or start from its '
+                'weights alone with load_from'
+            )
+
+    # ------------------------------------------------------------------ looking
+
+    def _check_losses(self, runner: Runner) -> None:
+        if not self._losses:
+            return
+        finite = torch.stack(self._losses).isfinite().int()
+        if is_distributed():
+            all_reduce(finite, 'min')
+        seen, before = finite.tolist(), self._read
+        self._losses.clear()
+        self._read += len(seen)
+        if all(seen):
+            self._row = 0
+            return
+        if not _scales_loss(runner):
+            self._refuse(runner, f'the loss of iteration {before + seen.index(0) + 1}')
+        trailing = seen[::-1].index(1) if any(seen) else len(seen) + self._row
+        self._row = trailing
+        if trailing >= self.patience:
+            self._refuse(runner, f'the loss of each of the {trailing} iterations up to {self._read}')
+        runner.logger.warning(
+            f'{seen.count(0)} of the losses of iterations {before + 1} to {self._read} are NaN or infinite: loss scaling skips '
+            'such steps'
+        )
+
+    def _check(self, runner: Runner) -> None:
+        """The losses, and everything that a checkpoint holds."""
+        if not self._training or self._checked == self._begun:
+            return
+        self._check_losses(runner)
+        found = first_not_finite(_tensors(runner))
+        if is_distributed():
+            anywhere = torch.tensor(int(found is not None), device=next(unwrapped(runner).parameters()).device)
+            all_reduce(anywhere, 'max')
+            found = found or ('a tensor of another process' if int(anywhere) else None)
+        if found:
+            self._refuse(runner, found)
+        self._checked = self._begun
+
+    def _refuse(self, runner: Runner, what: str) -> None:
+        self._training = False
+        last, wrapper = runner.message_hub.runtime_info.get('last_ckpt'), runner.optim_wrapper
+        lr = f' than {max(next(iter(wrapper.get_lr().values()))):.3g}' if isinstance(wrapper, OptimWrapper) else ''
+        saved = f"the last checkpoint is '{last}'" if last else 'no checkpoint was saved yet'
+        raise ValueError(
+            f'{what} is NaN or infinite: the training ends and saves nothing more ({saved}); try a lower learning rate{lr}, '
+            '--cfg-options optim_wrapper.clip_grad.max_norm=1.0, or float32 (no --amp), and look for broken images or latents'
+        )
+
+
+def _loss(outputs: Mapping[str, Any]) -> Tensor | None:
+    """A copy of the loss that was minimised, as MMEngine sums it; None where a model's train_step returns none."""
+    losses = [outputs['loss']] if 'loss' in outputs else [x for name, x in outputs.items() if 'loss' in name]
+    tensors = [x.detach().float() for x in losses if isinstance(x, Tensor) and x.numel() == 1]
+    return torch.stack([x.reshape(()) for x in tensors]).sum() if tensors else None
+
+
+def _scales_loss(runner: Runner) -> bool:
+    scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+    return scaler is not None and scaler.is_enabled()
+
+
+def _tensors(runner: Runner) -> dict[str, Tensor]:
+    """Weights, averages and the optimizer's state by name, without a copy."""
+    model = unwrapped(runner)
+    found = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            found |= {f'the average of {name}': x for name, x in hook.ema_model.named_parameters()}
+    wrappers = runner.optim_wrapper if not isinstance(runner.optim_wrapper, OptimWrapper) else {'': runner.optim_wrapper}
+    for wrapper in wrappers.values():
+        for parameter, state in wrapper.optimizer.state.items():
+            found |= dict(_flat(state, f"the optimizer's state of {names.get(parameter, 'a parameter')}"))
+    return found
+
+
+def _flat(node: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested dicts and lists."""
+    if isinstance(node, Tensor):
+        yield path, node
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _flat(value, f'{path}.{key}')
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from _flat(value, f'{path}.{i}')

@@ -1,0 +1,73 @@
+"""Checkpoints say which VAE's latents they were trained on, and are not used with another one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+
+from usp_mm.datasets import LatentCacheDataset
+from usp_mm.registry import HOOKS
+from usp_mm.vaes.record import ALLOW, KEY, check_vae, codec_of, compare_vae, record_in, vae_record
+
+from .hooks import unwrapped
+
+
+@HOOKS.register_module()
+class VAERecordHook(Hook):
+    """Note the VAE's preset and the hash of its weights in every checkpoint, and compare them when one is loaded.
+
+    Of a run that trains from cached latents without the VAE's weights, the cache says the hash. `--resume` and a test refuse
+    another VAE, unless the config has `allow_other_vae=True`; a training that starts from another's weights (`load_from`,
+    `init_cfg`) gets a warning.
+
+    Raises:
+        ValueError: another VAE; names both.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        starts = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        found, ours = record_in(checkpoint), self._ours(runner)
+        line = compare_vae(found, ours, runner._load_from or 'the checkpoint', starts or bool(runner.cfg.get(ALLOW)))
+        if line:
+            (runner.logger.info if found is None else runner.logger.warning)(line)
+
+    def before_train(self, runner: Runner) -> None:
+        if runner._resume:
+            return
+        ours = self._ours(runner)
+        for init_cfg in _pretrained(runner.cfg.get('model')):
+            check_vae(init_cfg['checkpoint'], ours, allow=True)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        ours = self._ours(runner)
+        if ours is not None:
+            checkpoint['meta'][KEY] = ours
+
+    def _ours(self, runner: Runner) -> dict[str, Any] | None:
+        loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if isinstance(loop, BaseLoop)]
+        loaders = [loader for loop in loops for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]]
+        hashes = [cache.manifest['vae_weight_hash'] for loader in loaders for cache in _caches(loader.dataset)]
+        return vae_record(codec_of(unwrapped(runner)), hashes[0] if hashes else None)
+
+
+def _caches(dataset: Any) -> Iterator[LatentCacheDataset]:
+    """Every latent cache below whatever wrappers."""
+    if isinstance(dataset, LatentCacheDataset):
+        yield dataset
+        return
+    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+        if part is not None:
+            yield from _caches(part)
+
+
+def _pretrained(node: Any) -> Iterator[dict]:
+    """Every `init_cfg` that names a pretrained encoder of this package."""
+    if isinstance(node, dict):
+        if node.get('type') == 'USPPretrained' and node.get('checkpoint'):
+            yield node
+        for value in node.values():
+            yield from _pretrained(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _pretrained(value)

@@ -1,0 +1,103 @@
+"""Which autoencoder's latents a network was trained on, as its checkpoint says it in `meta['vae']`."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import MMLogger
+
+from usp_mm.weight_files import read_checkpoint
+
+from .base import LatentCodec
+
+#: Name in a checkpoint's `meta`.
+KEY = 'vae'
+#: The key of a config that lets another VAE pass.
+ALLOW = 'allow_other_vae'
+Record = Mapping[str, Any]
+
+
+def codec_of(model: Any) -> LatentCodec | None:
+    """The frozen VAE that stands before a model's network; None if there is none, or the model trains it and so holds it."""
+    backbone = getattr(model, 'backbone', None)
+    if getattr(backbone, 'codec', None) is not None:
+        codec: LatentCodec = backbone.codec
+        return codec if getattr(backbone, 'vae_encoder', None) is None else None
+    found: LatentCodec | None = getattr(getattr(model, 'data_preprocessor', None), 'codec', None)
+    return found
+
+
+def vae_record(codec: LatentCodec | None, weight_hash: str | None = None) -> dict[str, Any] | None:
+    """dict(name, weight_hash) of a VAE; None without one.
+
+    Args:
+        codec: the VAE.
+        weight_hash: of one whose weights are not loaded, as its latent cache says it; None: not known.
+    """
+    if codec is None:
+        return None
+    return dict(name=codec.name, weight_hash=weight_hash if codec.network is None else codec.weight_hash)
+
+
+def compare_vae(found: Record | None, ours: Record | None, checkpoint: str | Path, warn: bool) -> str | None:
+    """One line for the log, or None where both are the same VAE or nothing is known of ours.
+
+    Args:
+        found: what the checkpoint says, None if it says nothing.
+        ours: the VAE that is used with it now.
+        checkpoint: its name.
+        warn: whether another VAE is only told.
+
+    Raises:
+        ValueError: another VAE, unless `warn`.
+    """
+    if ours is None:
+        return None
+    if found is None:
+        return f"'{checkpoint}' does not say which VAE it was trained with, so {told_vae(ours)} is not compared with it"
+    hashes = found.get('weight_hash'), ours['weight_hash']
+    if found.get('name') == ours['name'] and (None in hashes or hashes[0] == hashes[1]):
+        return None
+    line = f"'{checkpoint}' was trained with VAE {told_vae(found)}, this run has {told_vae(ours)}"
+    if warn:
+        return line
+    raise ValueError(
+        f'{line}: give its own with model.data_preprocessor.vae and vae_path (a segmentor: model.backbone.vae and codec.path), '
+        f'or allow another one with {ALLOW}=True in the config (--cfg-options)'
+    )
+
+
+def check_vae(checkpoint: str | Path, ours: Record | None, allow: bool) -> None:
+    """`compare_vae` with what a file says, told in the log.
+
+    Raises:
+        ValueError: another VAE, unless `allow`.
+    """
+    if ours is None:
+        return
+    found = read_record(checkpoint)
+    line = compare_vae(found, ours, checkpoint, warn=allow)
+    if line:
+        logger = MMLogger.get_current_instance()
+        (logger.info if found is None else logger.warning)(line)
+
+
+def read_record(checkpoint: str | Path) -> dict[str, Any] | None:
+    """What a file says, without reading a tensor; None if it says nothing."""
+    if not zipfile.is_zipfile(checkpoint):
+        return None
+    return record_in(read_checkpoint(checkpoint, mmap=True))
+
+
+def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the content of a checkpoint says."""
+    meta = content.get('meta')
+    found = meta.get(KEY) if isinstance(meta, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else None
+
+
+def told_vae(record: Record) -> str:
+    """A record as errors name it."""
+    known = record.get('weight_hash')
+    return f"'{record.get('name')}' ({f'weights {known}' if known else 'weights not loaded'})"
