@@ -30,8 +30,9 @@ class LatentCacheDataset(BaseDataset):
     A cache of means only gives a log-variance of -30, so the draw is the mean.
 
     Which view (crop, flip) a sample shows depends on (seed, epoch, sample), taken from the
-    `EpochIndex` of `EpochSampler`; a plain int is epoch 0, seed 0. Shards are mapped into memory,
-    in each process on first use; nothing of them is pickled.
+    `EpochIndex` of `EpochSampler`; a plain int is epoch 0, seed 0. Each repetition of a sample in
+    `RepeatDataset` shows a view of its own. Shards are mapped into memory, in each process on first
+    use; nothing of them is pickled.
 
     Args:
         data_root: folder of the cache.
@@ -154,7 +155,8 @@ class LatentCacheDataset(BaseDataset):
             self._warned = True
             MMLogger.get_current_instance().warning(
                 'LatentCacheDataset got an index without an epoch, so each sample shows the same view in every epoch: '
-                "use sampler=dict(type='EpochSampler'), or flip=False for validation"
+                "use sampler=dict(type='EpochSampler'), or flip=False for validation (with that sampler, the index is of a "
+                'wrapper that draws further samples itself)'
             )
         samples = [self._normalised(index) for index in indices]
         rows = self._rows[np.array(samples, dtype=np.int64)]
@@ -189,9 +191,7 @@ class LatentCacheDataset(BaseDataset):
         num = len(self)
         if not -num <= index < num:
             raise IndexError(f'index {int(index)} is out of range for {num} samples')
-        if index >= 0:
-            return index
-        return EpochIndex(index + num, index.epoch, index.seed) if isinstance(index, EpochIndex) else index + num
+        return index if index >= 0 else index + num
 
     def _views(self, indices: list[int], rows: np.ndarray) -> np.ndarray:
         """int64[N], the view each sample shows."""
@@ -199,7 +199,9 @@ class LatentCacheDataset(BaseDataset):
         if not self.flip:
             return views
         crops, flipped = self.manifest['crops'], self.manifest['flip']
-        samples, seed = torch.from_numpy(rows), getattr(indices[0], 'seed', 0)
+        # 0 unless a wrapper stands above: members of a concatenation and repetitions of a row draw views of their own
+        above = [index.sample - int(index) if isinstance(index, EpochIndex) else 0 for index in indices]
+        samples, seed = torch.from_numpy(rows + np.array(above, dtype=np.int64)), getattr(indices[0], 'seed', 0)
         epochs = torch.tensor([getattr(index, 'epoch', 0) for index in indices])
         if crops > 1:
             views += (uniform(samples, epochs, 1, seed=seed, stream='crop')[:, 0].numpy() * crops).astype(np.int64)
