@@ -13,6 +13,7 @@ from mmpretrain.apis import FeatureExtractor, ImageClassificationInferencer, get
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
+from usp_mm.datasets import dataset_configs
 from usp_mm.engine.config_check import check_cfg_options, check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.weight_files import read_weights
@@ -24,7 +25,7 @@ class _FromFiles:
     """An inferencer that decodes files as the test pipeline does (Pillow), and takes arrays as mmpretrain's do (BGR)."""
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        return Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
+        return Compose([TRANSFORMS.build(step) for step in _pipeline(cfg)])
 
     def preprocess(self, inputs: Sequence, batch_size: int = 1) -> Iterator[dict]:
         """Files or arrays uint8[H, W, 3] -> batches for `model.test_step`."""
@@ -102,11 +103,16 @@ def image_config(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     if cfg.model.get('data_preprocessor'):
         cfg.model.data_preprocessor.load_vae = True
-    if not cfg.test_dataloader.dataset.get('pipeline'):
+    if not _pipeline(cfg):
         size = cfg.model.backbone.get('img_size', 224)
         steps = [dict(type='LoadImage'), dict(type='ADMCenterCrop', size=size), dict(type='PackInputs')]
         cfg.test_dataloader.dataset = dict(type='ImageFolder', data_root='', pipeline=steps)
     return cfg
+
+
+def _pipeline(cfg: Config) -> list[dict] | None:
+    """Of the test data, below any wrapper."""
+    return next((found.pipeline for found in dataset_configs(cfg.test_dataloader.dataset) if found.get('pipeline')), None)
 
 
 def check_images(paths: Sequence[Path]) -> None:

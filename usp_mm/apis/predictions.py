@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
+from usp_mm.datasets.class_names import class_name
 from usp_mm.files import write_whole
 
 from .inference import FileClassifier, FileFeatureExtractor
@@ -65,7 +66,7 @@ def shown(best: dict) -> str:
 
 
 def _entry(classes: Sequence[str] | None, label: int, score: float) -> dict:
-    return {'label': label, 'class': classes[label] if classes else None, 'score': score}
+    return {'label': label, 'class': class_name(classes, label), 'score': score}
 
 
 def _run(

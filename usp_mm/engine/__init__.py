@@ -1,5 +1,6 @@
 """Optimizers, hooks and file backends that MMEngine and mmpretrain lack: importing this module registers them."""
 
+from .class_check import ClassCheckHook
 from .ema_hook import GeneratorEMAHook
 from .file_backend import AtomicLocalBackend
 from .generator_check import GeneratorCheckHook
@@ -22,6 +23,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'BatchNormMeanHook',
     'CheckpointMatchHook',
+    'ClassCheckHook',
     'GeneratorCheckHook',
     'GeneratorEMAHook',
     'LatentCacheCheckHook',

@@ -81,6 +81,7 @@ class FolderImages:
     Attributes:
         num: how many.
         size: (H, W) with `image_size`, else None: unknown before they are read.
+        classes: names of the sub-folders; None in a folder without.
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
@@ -88,7 +89,8 @@ class FolderImages:
 
     def __init__(self, path: str | Path, image_size: int | None = None, num_workers: int = 0) -> None:
         self.path, self.image_size, self.num_workers = Path(path), image_size, num_workers
-        self.files = scan_image_folder(str(path)).paths
+        scan = scan_image_folder(str(path))
+        self.files, self.classes = scan.paths, scan.classes
         self.num, self.size = len(self.files), image_size and (image_size, image_size)
 
     def content_hash(self, cache: Path | None = None) -> str:

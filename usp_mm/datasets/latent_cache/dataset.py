@@ -15,6 +15,7 @@ from torch import Tensor
 from usp_mm.functional.random import uniform
 from usp_mm.registry import DATASETS
 
+from ..class_names import check_renaming
 from ..epoch_index import EpochIndex
 from .crops import CroppedImages
 from .manifest import LABELS, SAMPLES, WRITE_COMMAND, read_manifest
@@ -45,11 +46,12 @@ class LatentCacheDataset(BaseDataset):
             `teacher_tokens` [L, E], in the dtype that they are stored in.
         images: the folder that the cache was written from; a sample then has its view's pixels as `images`,
             uint8[3, img_size, img_size], RGB, decoded anew each time.
-        metainfo: overrides of the meta information, such as class names.
+        metainfo: overrides of the meta information, such as class names, one for each class in the order of the labels.
 
     Raises:
         FileNotFoundError: no cache, or an incomplete one.
-        ValueError: the cache is another one than asked for, or a shard is missing or too short; an image can't be decoded.
+        ValueError: the cache is another one than asked for, or a shard is missing or too short; an image can't be decoded;
+            class names that are not one for each class, or the cache's own in another order.
     """
 
     _warned = False
@@ -83,6 +85,8 @@ class LatentCacheDataset(BaseDataset):
         self._labels = torch.from_numpy(np.load(self.folder / LABELS, allow_pickle=False))
         self._rows = np.arange(self.manifest['num_samples'])  # what `get_subset_` narrows
         classes = self.manifest.get('classes')
+        if classes and (metainfo or {}).get('classes'):
+            check_renaming(classes, metainfo['classes'], f"latent cache '{self.folder}'")
         super().__init__(
             ann_file='',
             data_root=data_root,
