@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from numbered import Recorded, images, write_reference
+from PIL import Image
 
-from usp_mm.evaluation.reference import Reference
+from usp_mm.evaluation.reference import Reference, warn_of_other_classes
 from usp_mm.evaluation.statistics import cache_folder, reference_statistics
 from usp_mm.functional.metrics import mean_covariance
 
@@ -117,3 +119,19 @@ def test_missing_reference(tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(FileNotFoundError, match='no image in'):
         Reference(tmp_path / 'empty', True, 10)
+
+
+def test_other_class_folders_than_the_samples_are_told(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, message: told.append(message))
+    for name in ('a', 'b', 'x'):
+        (tmp_path / name).mkdir()
+        Image.new('RGB', (8, 8)).save(tmp_path / name / '0.png')
+    reference = Reference(tmp_path, False, 3)
+    assert reference.images.classes == ('a', 'b', 'x')
+    for same in (dict(classes=['x', 'a', 'b']), dict(num_classes=3, classes=None), {}):
+        warn_of_other_classes(same, reference)
+    assert told == []
+    warn_of_other_classes(dict(classes=['a', 'b', 'c'], num_classes=3), reference)
+    warn_of_other_classes(dict(num_classes=10), reference)
+    assert [line.split('(')[1].split(')')[0] for line in told] == ["missing 'c'; extra 'x'", '3 instead of 10']

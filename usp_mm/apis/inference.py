@@ -25,7 +25,7 @@ class _FromFiles:
     """An inferencer that decodes files as the test pipeline does (Pillow), and takes arrays as mmpretrain's do (BGR)."""
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        return Compose([TRANSFORMS.build(step) for step in _pipeline(cfg)])
+        return Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
 
     def preprocess(self, inputs: Sequence, batch_size: int = 1) -> Iterator[dict]:
         """Files or arrays uint8[H, W, 3] -> batches for `model.test_step`."""
@@ -93,7 +93,7 @@ def image_config(cfg: Config) -> Config:
     """A copy of a classifier's config that runs on images: what mmpretrain's inferencers need where data is a latent cache.
 
     A latent cache as test data is replaced by an ImageFolder with the cache's centre crop at the backbone's `img_size`,
-    and the VAE is loaded.
+    a wrapper of data sets by the first below it that has a pipeline, and the VAE is loaded.
 
     Raises:
         ValueError: a config of another stage.
@@ -103,16 +103,14 @@ def image_config(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     if cfg.model.get('data_preprocessor'):
         cfg.model.data_preprocessor.load_vae = True
-    if not _pipeline(cfg):
+    found = [dataset for dataset in dataset_configs(cfg.test_dataloader.dataset) if dataset.get('pipeline')]
+    if found:
+        cfg.test_dataloader.dataset = found[0]
+    else:
         size = cfg.model.backbone.get('img_size', 224)
         steps = [dict(type='LoadImage'), dict(type='ADMCenterCrop', size=size), dict(type='PackInputs')]
         cfg.test_dataloader.dataset = dict(type='ImageFolder', data_root='', pipeline=steps)
     return cfg
-
-
-def _pipeline(cfg: Config) -> list[dict] | None:
-    """Of the test data, below any wrapper."""
-    return next((found.pipeline for found in dataset_configs(cfg.test_dataloader.dataset) if found.get('pipeline')), None)
 
 
 def check_images(paths: Sequence[Path]) -> None:
