@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from operator import index
 
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
@@ -52,11 +52,11 @@ def parse_classes(
 
 
 def _request(entry: int | str, names: '_Names', per_class: int) -> ClassRequest:
-    if isinstance(entry, Integral):
-        label, count = names.by_number(str(entry)), per_class
-    else:
+    if isinstance(entry, str):
         word, count = _split_count(entry, names, per_class)
         label = names.find(word)
+    else:  # an integer of any kind, numpy's too
+        label, count = names.by_number(str(index(entry))), per_class
     if count < 1:
         raise ValueError(f"class '{entry}': {count} pictures are asked for, give 1 or more")
     return ClassRequest(label, names.first(label), count)

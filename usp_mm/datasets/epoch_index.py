@@ -49,7 +49,7 @@ class EpochIndex(int):
     def __divmod__(self, other: Any) -> Any:
         return _result(other, lambda n: (int(self) // n, self.at(int(self) % n)))
 
-    def __getnewargs__(self) -> tuple[int, int, int, int]:
+    def __getnewargs__(self) -> Any:
         return int(self), self.epoch, self.seed, self.sample
 
     def __repr__(self) -> str:

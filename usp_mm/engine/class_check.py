@@ -46,12 +46,9 @@ class ClassCheckHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Let torch's wrappers, which have no `metainfo`, hand on that of the data set below: MMEngine saves it."""
         for _, dataset in _loaded(runner):
-            if (
-                isinstance(dataset, Subset | ConcatDataset)
-                and not hasattr(dataset, 'metainfo')
-                and (names := class_names(dataset))
-            ):
-                dataset.metainfo = dict(classes=names)
+            names = None if hasattr(dataset, 'metainfo') else class_names(dataset)
+            if names and isinstance(dataset, Subset | ConcatDataset):
+                setattr(dataset, 'metainfo', dict(classes=names))  # noqa: B010  (it is no attribute of theirs)
 
     def before_train(self, runner: Runner) -> None:
         (_, training), *others = _loaded(runner)

@@ -1,11 +1,11 @@
 """What can go wrong in hours of a generator's training, found before the first step."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
-from torch.utils.data import Dataset
 
 from usp_mm.datasets import LatentCacheDataset, all_datasets
 from usp_mm.registry import HOOKS
@@ -68,14 +68,14 @@ def _check_classes(model: nn.Module, where: str, found: int) -> None:
         )
 
 
-def _check_teacher(model: nn.Module, dataset: Dataset) -> None:
+def _check_teacher(model: Any, dataset: Any) -> None:
     """Compare the teacher with the tokens of every cache; without any, load it and try it."""
     caches = [found for found in all_datasets(dataset) if isinstance(found, LatentCacheDataset)]
     for found in caches or [dataset]:
         _check_tokens(model, found)
 
 
-def _check_tokens(model: nn.Module, dataset: Dataset) -> None:
+def _check_tokens(model: Any, dataset: Any) -> None:
     repa, cached = model.repa, isinstance(dataset, LatentCacheDataset)
     if repa is None:
         if cached and (dataset.teacher is not None or dataset.has_images):
