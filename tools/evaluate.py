@@ -110,7 +110,8 @@ def main() -> None:
     source = open_images(args.samples, num_workers=args.workers, with_label=LAYOUTS.get(args.layout))
     num = count_samples(args, source.num)
     metric = build_metric(args)
-    metric.expect(num, read_json(Path(f'{Path(args.samples)}.json')) or {})
+    told = read_json(Path(f'{Path(args.samples)}.json')) or {}
+    metric.expect(num, {'classes': getattr(source, 'classes', None), **told})
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:

@@ -30,7 +30,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config of a generator')
     parser.add_argument('checkpoint', help='its checkpoint')
     people = parser.add_argument_group('pictures for people')
-    people.add_argument('--classes', nargs='+', metavar='CLASS[:N]', help='numbers or names, with a count where you like')
+    people.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='CLASS[:N]',
+        help='labels or names, with a count where you like; a number that is the label of one class and the name of another '
+        'is refused: write label=10 or name=10',
+    )
     people.add_argument('--per-class', type=int, default=4, metavar='N', help='pictures of a class without a count (default 4)')
     people.add_argument('--grid', type=Path, metavar='FILE.png', help='write them as one picture')
     people.add_argument('--trajectory', type=Path, metavar='FILE.gif|.mp4', help='write how they came about, as a moving one')

@@ -43,6 +43,8 @@ def apply() -> None:
     checkpoint_files()
     diffusers_dit_times()
     epochs_without_batches()
+    index_of_subset()
+    index_of_class_balanced()
     register_on_import()
 
 
@@ -233,6 +235,49 @@ def check_has_batch(loader: Any, name: str, processes: int) -> None:
         f'{name} has {num} samples, which make no batch of {batches.batch_size} x {processes} process{"es" * (processes > 1)} '
         f'with drop_last=True: set {name}.batch_size to {-(-num // processes)} or less, or {name}.drop_last=False'
     )
+
+
+def index_of_subset() -> None:
+    """Let torch's `Subset` hand on the epoch and the seed that an index carries.
+
+    Reason: it looks the inner index up in a list of plain numbers, by which an `EpochIndex` ends without a word.
+    Delete when: torch lets indices through that are more than a number.
+    """
+    wrapt.register_post_import_hook(_carry_through_subset, 'torch.utils.data.dataset')
+
+
+def _carry_through_subset(module: ModuleType) -> None:
+    def __getitem__(self: Any, idx: Any) -> Any:
+        if isinstance(idx, list):
+            return self.dataset[[_carried(one, self.indices[one]) for one in idx]]
+        return self.dataset[_carried(idx, self.indices[idx])]
+
+    def __getitems__(self: Any, indices: list) -> list:
+        inner = [_carried(one, self.indices[one]) for one in indices]
+        together = getattr(self.dataset, '__getitems__', None)
+        return together(inner) if callable(together) else [self.dataset[one] for one in inner]
+
+    module.Subset.__getitem__, module.Subset.__getitems__ = __getitem__, __getitems__
+
+
+def index_of_class_balanced() -> None:
+    """The same for MMEngine's `ClassBalancedDataset`.
+
+    Reason: it looks the inner index up in a list of plain numbers, as `Subset` does.
+    Delete when: MMEngine lets indices through that are more than a number.
+    """
+    wrapt.register_post_import_hook(_carry_through_class_balanced, 'mmengine.dataset.dataset_wrapper')
+
+
+def _carry_through_class_balanced(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper(module, 'ClassBalancedDataset._get_ori_dataset_idx')
+    def inner(wrapped: Callable[..., int], instance: Any, args: tuple, kwargs: dict[str, Any]) -> int:
+        return _carried(args[0] if args else kwargs['idx'], wrapped(*args, **kwargs))
+
+
+def _carried(index: Any, inner: Any) -> Any:
+    """`inner` with what `index` carries (an `EpochIndex`, which can't be named here)."""
+    return index.at(inner) if hasattr(index, 'at') else inner
 
 
 def register_on_import() -> None:

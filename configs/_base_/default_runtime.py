@@ -11,6 +11,7 @@ default_hooks = dict(
     iteration_seed=dict(type='StatelessSeedHook'),
     reduce_loss=dict(type='ReduceLossHook'),
     latent_cache=dict(type='LatentCacheCheckHook'),
+    class_check=dict(type='ClassCheckHook', allow_unseen_classes=False),
     checkpoint_match=dict(type='CheckpointMatchHook'),
     resume=dict(type='ResumeHook'),
     accumulation=dict(type='AccumulationHook'),

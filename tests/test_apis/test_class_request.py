@@ -51,6 +51,46 @@ def test_mistakes(entry, message):
         parsed([entry])
 
 
+def test_a_number_that_is_also_a_name():
+    names = [str(i) for i in sorted(range(12), key=str)]  # as folders 0 … 11 are sorted
+    assert names[10] == '8' and names[2] == '10'
+    for entry in ('10', '10:3'):
+        with pytest.raises(
+            ValueError,
+            match=r"class '10' is the name of the class labelled 2, and 10 the label of '8': ask for name=10 or label=10",
+        ):
+            parsed([entry], 12, names)
+    assert parsed(['label=10', 'name=10', 'label=10:3', 'name=10:2', 10], 12, names) == [
+        (10, '8', 4), (2, '10', 4), (10, '8', 3), (2, '10', 2), (10, '8', 4),
+    ]  # fmt: skip
+    assert parsed(['0', '1'], 12, names) == [(0, '0', 4), (1, '1', 4)]
+    assert parsed(range(10), 10, [str(i) for i in range(10)]) == parsed('0123456789', 10, [str(i) for i in range(10)])
+
+
+def test_numbers_that_are_names_alone_or_of_other_numbers():
+    ones = [str(i) for i in range(1, 11)]
+    ones.sort(key=int)
+    assert parsed(['10'], 10, ones) == [(9, '10', 4)], 'out of range as a label'
+    with pytest.raises(ValueError, match="class '0': none has this name, and the one labelled 0 is named '1': ask for label=0"):
+        parsed(['0'], 10, ones)
+    with pytest.raises(ValueError, match="class '5' is the name of the class labelled 4, and 5 the label of '6'"):
+        parsed(['5'], 10, ones)
+    assert parsed(['1990', 1], 2, ['1990', '2000']) == [(0, '1990', 4), (1, '2000', 4)]
+    padded = [f'{i:03d}' for i in range(12)]
+    assert parsed(['7', '007', '11'], 12, padded) == [(7, '007', 4), (7, '007', 4), (11, '011', 4)]
+    with pytest.raises(ValueError, match="class '2' is the name of the class labelled 1, and 2 the label of '003'"):
+        parsed(['2'], 2 + 1, ['001', '002', '003'])
+
+
+def test_exact_names_come_first():
+    assert parsed(['a', 'A', 'a:2', 'a:2:3'], 3, ['A', 'a', 'a:2']) == [(1, 'a', 4), (0, 'a', 4), (2, 'a:2', 4), (2, 'a:2', 3)]
+    with pytest.raises(ValueError, match="class 'A' is the name of several, 0 and 1: give the number"):
+        parsed(['name=A'], 2, ['A', 'A'])
+    for entry, message in (('label=12', 'class 12 is out of range'), ('name=x', "unknown class 'x'")):
+        with pytest.raises(ValueError, match=message):
+            parsed([entry], 3, ['A', 'a', 'b'])
+
+
 def test_mistakes_without_names():
     with pytest.raises(ValueError, match="class 'cat': neither config nor checkpoint names the classes, give a number below 3"):
         parsed(['cat'], 3)

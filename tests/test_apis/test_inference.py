@@ -10,6 +10,8 @@ from mmpretrain.registry import TRANSFORMS
 from small_world import train_quickly
 
 from usp_mm.apis import image_config, inferencer
+from usp_mm.apis.predictions import _entry
+from usp_mm.apis.segmentation import _shares
 
 CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 CACHED = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
@@ -69,3 +71,17 @@ def test_bad_arguments(tmp_path):
         inferencer(CONFIG, tmp_path / 'nothing.pth', kind='segment')
     with pytest.raises(ValueError, match="got 'USP'"):
         image_config(Config.fromfile('configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'))
+
+
+def test_a_wrapper_around_test_data_keeps_its_pipeline(classifier):
+    cfg = image_config(classifier[0])
+    pipeline = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
+    cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.test_dataloader.dataset)
+    assert [dict(step) for step in image_config(cfg).test_dataloader.dataset.pipeline] == pipeline
+
+
+def test_a_label_without_a_name_is_its_number():
+    assert _entry(['a'], 1, 0.5) == {'label': 1, 'class': None, 'score': 0.5}
+    assert _shares(np.array([[0, 2]]), ['a', 'b']) == [
+        {'label': 0, 'class': 'a', 'share': 0.5}, {'label': 2, 'class': '2', 'share': 0.5},
+    ]  # fmt: skip

@@ -166,6 +166,16 @@ def test_mmpretrain_interface(cache: Path) -> None:
     assert 'Number of samples: \t50' in repr(dataset)
 
 
+def test_other_names_of_its_classes(cache: Path) -> None:
+    assert LatentCacheDataset(str(cache), metainfo=dict(classes=['cat', 'dog'])).CLASSES == ['cat', 'dog']
+    with pytest.raises(
+        ValueError, match=r"latent cache '.*' has the classes that the config names in another order \(moved 'a'"
+    ):
+        LatentCacheDataset(str(cache), metainfo=dict(classes=['b', 'a']))
+    with pytest.raises(ValueError, match=r"latent cache '.*' holds 2 classes, the config names 3"):
+        LatentCacheDataset(str(cache), metainfo=dict(classes=['a', 'b', 'c']))
+
+
 def test_cache_of_means(images: Path, tmp_path: Path) -> None:
     dataset = LatentCacheDataset(str(write(images, tmp_path, store='mean')), flip=False)
     moments = dataset[0]['inputs']

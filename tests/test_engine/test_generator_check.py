@@ -41,11 +41,13 @@ def assert_refuses(runner, match):
 
 
 def test_more_classes_than_the_generator_has(runner):
-    runner.train_loop.dataloader.dataset.metainfo = dict(classes=tuple('abcdefghijk'))
-    assert_refuses(runner, r'SimpleNamespace has 11 classes, the generator 10: make model\.denoiser\.num_classes and')
-    runner.train_loop.dataloader.dataset.metainfo = {}
+    runner.val_loop.dataloaders[0].dataset.metainfo = dict(classes=tuple('abcdefghijk'))
+    assert_refuses(runner, r'SimpleNamespace has 11 classes, the generator 10: make model\.denoiser\.num_classes, the requests')
+    runner.val_loop.dataloaders[0].dataset.metainfo = {}
     runner.hooks[1].vis_kwargs_list[0]['forward_kwargs']['labels'] = [10]
     assert_refuses(runner, 'the visualization hook has 11 classes, the generator 10')
+    runner.hooks[1].vis_kwargs_list[0]['forward_kwargs']['labels'] = [0]  # fewer is a request for fewer
+    GeneratorCheckHook().before_train(runner)
     runner.val_loop.dataloaders[0].dataset.metainfo = dict(num_classes=1000)
     assert_refuses(runner, 'SimpleNamespace has 1000 classes, the generator 10')
     with pytest.raises(ValueError, match='has 1000 classes'):

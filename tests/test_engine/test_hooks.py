@@ -4,9 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.logging import MMLogger
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import MODELS
+from torch.utils.data import ConcatDataset as TorchConcatDataset
+from torch.utils.data import Subset
 
 from usp_mm.datasets import LatentCacheDataset
 from usp_mm.engine import CheckpointMatchHook, LatentCacheCheckHook, RestorationHook
@@ -65,9 +68,13 @@ def test_a_cache_of_another_vae_size_or_normalisation(small_world):
     with pytest.raises(ValueError, match=r'normalised by 127.5, the data preprocessor has mean=\[10.0, 10.0, 10.0\]'):
         check(**tiny, mean=[10, 10, 10])
     large = LatentCacheDataset(small_world.cache('tiny', 224))
-    loader.dataset = large
-    with pytest.raises(ValueError, match='written with image_size=224, the model has 64'):
-        check(**tiny)
+    sliced = Runner.build_dataloader(
+        dict(dataset=large, sampler=dict(type='EpochSampler'), batch_size=1, num_batch_per_epoch=1)
+    )
+    wrapped = [ConcatDataset([dataset, large]), TorchConcatDataset([dataset, RepeatDataset(large, 2)]), Subset(large, [0])]
+    for loader.dataset in (large, *wrapped, sliced.dataset):
+        with pytest.raises(ValueError, match='written with image_size=224, the model has 64'):
+            check(**tiny)
 
 
 def test_no_pictures_without_a_vae():

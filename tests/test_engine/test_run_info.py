@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from small_generation import shrink_generation
@@ -14,8 +15,9 @@ from small_segmentation import shrink_segmentation
 from torch import nn
 
 from usp_mm.apis.run_log import read_run
+from usp_mm.datasets import LatentCacheDataset
 from usp_mm.engine.flops import count_flops
-from usp_mm.engine.run_info import run_info
+from usp_mm.engine.run_info import _encodes, run_info
 
 LATENTS = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 ONLINE = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
@@ -50,6 +52,17 @@ def dit_flops(tokens=16, width=32, depth=2, patch=16, out=32, frequencies=256):
     modulation = 2 * width * width * (6 * depth + 2)
     embedders = 2 * tokens * patch * width + 2 * frequencies * width + 2 * width * width
     return depth * block_flops(tokens, width) + modulation + embedders + 2 * tokens * width * out
+
+
+def test_a_cache_in_a_concatenation_is_no_online_encoding(small_world):
+    cache = LatentCacheDataset(small_world.cache('tiny', 64))
+    model = SimpleNamespace(data_preprocessor=SimpleNamespace(codec=SimpleNamespace(network=1)))
+    assert not _encodes(model, ConcatDataset([cache, cache])) and _encodes(model, ConcatDataset([Numbers(), Numbers()]))
+
+
+class Numbers(BaseDataset):
+    def load_data_list(self):
+        return [{}]
 
 
 def test_a_denoiser_is_counted_exactly():

@@ -3,13 +3,14 @@ import runpy
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from numbered import Recorded, images, write_reference
 from PIL import Image
 from small_world import ROOT
 
 from usp_mm.evaluation import FeatureMetrics, PixelFeatures
 from usp_mm.evaluation.images import FolderImages
-from usp_mm.evaluation.reference import Reference
+from usp_mm.evaluation.reference import Reference, warn_of_other_classes
 from usp_mm.evaluation.statistics import cache_folder, reference_statistics
 from usp_mm.functional.metrics import mean_covariance
 from usp_mm.images import DECODING
@@ -162,3 +163,19 @@ def test_statistics_of_another_decoding_are_not_taken(two_ways, tmp_path, monkey
         monkeypatch.setattr(FolderImages, 'decoding', decoding)
         features_of_reference(Reference(two_ways, False, 4, with_label=False), extractor, tmp_path / 'cache')
         assert len(list((tmp_path / 'cache' / 'references').iterdir())) == files
+
+
+def test_other_class_folders_than_the_samples_are_told(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, message: told.append(message))
+    for name in ('a', 'b', 'x'):
+        (tmp_path / name).mkdir()
+        Image.new('RGB', (8, 8)).save(tmp_path / name / '0.png')
+    reference = Reference(tmp_path, False, 3)
+    assert reference.images.classes == ('a', 'b', 'x')
+    for same in (dict(classes=['x', 'a', 'b']), dict(num_classes=3, classes=None), {}):
+        warn_of_other_classes(same, reference)
+    assert told == []
+    warn_of_other_classes(dict(classes=['a', 'b', 'c'], num_classes=3), reference)
+    warn_of_other_classes(dict(num_classes=10), reference)
+    assert [line.split('(')[1].split(')')[0] for line in told] == ["missing 'c'; extra 'x'", '3 instead of 10']

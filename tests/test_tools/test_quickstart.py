@@ -8,6 +8,10 @@ import torch
 from PIL import Image
 from small_world import run_tool
 
+from usp_mm.datasets.latent_cache.plan import CacheSpec
+from usp_mm.datasets.latent_cache.writer import write_cache
+from usp_mm.vaes import build_codec
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
@@ -58,11 +62,12 @@ def test_encoder_parts_and_a_second_run(tmp_path):
 @pytest.mark.slow
 def test_generators_from_scratch_and_from_usp(tmp_path, small_world, demo_data, tiny_vae_folder):
     work_dir = tmp_path / 'quickstart'
-    (work_dir / 'latents').mkdir(parents=True)
     shutil.copytree(demo_data, work_dir / 'data')
     shutil.copytree(tiny_vae_folder, work_dir / 'vae')
+    codec = build_codec('tiny', path=str(tiny_vae_folder))
     for split in ('train', 'val'):
-        (work_dir / 'latents' / split).symlink_to(small_world.cache('tiny', 64, flip=False))
+        out = work_dir / 'latents' / split
+        write_cache(str(demo_data / 'imagenet' / split), out, codec, CacheSpec(64, flip=False), num_workers=0)
     (work_dir / 'pretrain-seed0').mkdir()
     encoder = small_world.encoder(dict(arch='tiny', img_size=64), 'tiny')
     (work_dir / 'pretrain-seed0' / 'last_checkpoint').write_text(encoder)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from PIL import Image
 from small_world import ROOT, run_tool
 
@@ -251,6 +252,26 @@ def test_names_in_the_config_serve_where_the_checkpoint_has_none(trained, tiny_v
     model = load_generator(cfg, trained[0] / 'orig.pth', 'cpu', {'model.sampler.num_steps': 2}, sample_model='orig')
     assert [request.label for request in requested_classes(model, ['x', 'q'], 1)] == [2, 9]
     assert cfg.model.sampler.num_steps == steps != 2 and cfg.model.ema is not None, 'the given config is left alone'
+    with pytest.raises(
+        ValueError, match=r"checkpoint '.*iter_1\.pth' and the config's val_dataloader differ \(10 each\): missing"
+    ):
+        load_generator(cfg, trained[0] / 'iter_1.pth', 'cpu')
+
+
+def test_classes_that_were_never_trained_are_named(trained, tmp_path, tiny_vae_folder, monkeypatch):
+    warnings, logger = [], MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, 'warning', warnings.append)
+    content = torch.load(trained[0] / 'iter_1.pth', weights_only=True)
+    options = {'model.data_preprocessor.vae_path': str(tiny_vae_folder)}
+    for classes in (CLASSES[:5], [*CLASSES, 'more']):
+        torch.save(dict(content, meta=dict(dataset_meta=dict(classes=classes))), tmp_path / f'{len(classes)}.pth')
+    load_generator(CONFIG, trained[0] / 'iter_1.pth', 'cpu', options)
+    assert not [line for line in warnings if 'never saw' in line]
+    load_generator(CONFIG, tmp_path / '5.pth', 'cpu', options)
+    told = [line for line in warnings if 'never saw' in line]
+    assert len(told) == 1 and 'was trained on 5 classes, model.denoiser.num_classes is 10: samples of classes 5 to 9' in told[0]
+    with pytest.raises(ValueError, match=r"11\.pth' names 11 classes, model\.denoiser\.num_classes is 10"):
+        load_generator(CONFIG, tmp_path / '11.pth', 'cpu', options)
 
 
 def test_guidance_and_precision_change_the_samples(trained, model):

@@ -4,12 +4,17 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
+from usp_mm.datasets.class_names import are_wordnet_ids, class_name
 from usp_mm.presets import nearest
 
-_WORDNET_ID = re.compile(r'n\d{8}')
+#: How a class is asked for that a word alone does not tell.
+_BY_LABEL, _BY_NAME = 'label=', 'name='
+#: Name -> the classes that have it.
+_Labels = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,12 @@ def parse_classes(
 ) -> list[ClassRequest]:
     """One request an entry, in their order.
 
+    An int is a label. A word is the name of a class if one has it, with capitals as they are or, failing that, in any case;
+    else, if it is a number, a label. A number that is the label of one class and the name of another is refused, as is the
+    label of a class whose name is another number: 'label=10' and 'name=10' say which is meant.
+
     Args:
-        classes: numbers, names in any case, or either with a count: 207, '207', 'golden retriever', '207:4'.
+        classes: labels, names, or either as a word with a count: 207, '207', 'golden retriever', '207:4', 'label=10:4'.
         num_classes: of the generator.
         names: of the classes, from 0, as the data set had them. 1000 classes without names, or named by WordNet ids, are
             taken for ImageNet's, and go by any of their synonyms.
@@ -38,43 +47,109 @@ def parse_classes(
     """
     if not classes:
         raise ValueError('no classes: give at least one, a number or a name')
-    labels = _labels_by_name(num_classes, names)
-    requests = []
-    for entry in classes:
-        word, _, count = str(entry).rpartition(':') if re.search(r':-?\d+$', str(entry)) else (str(entry), '', per_class)
-        if int(count) < 1:
-            raise ValueError(f"class '{entry}': {count} pictures are asked for, give 1 or more")
-        label = _find(word.strip(), num_classes, labels)
-        requests.append(ClassRequest(label, _first_name(label, labels), int(count)))
-    return requests
+    found = _Names(num_classes, names)
+    return [_request(entry, found, per_class) for entry in classes]
 
 
-def _labels_by_name(num_classes: int, names: Sequence[str] | None) -> dict[str, list[int]]:
-    """Lower-case name -> the classes that have it."""
-    found: dict[str, list[int]] = defaultdict(list)
-    anonymous = not names or all(_WORDNET_ID.fullmatch(str(name)) for name in names)
-    for tables in ((IMAGENET_CATEGORIES,) if num_classes == 1000 and anonymous else ()), (names or (),):
-        for table in tables:
+def _request(entry: int | str, names: '_Names', per_class: int) -> ClassRequest:
+    if isinstance(entry, str):
+        word, count = _split_count(entry, names, per_class)
+        label = names.find(word)
+    else:  # an integer of any kind, numpy's too
+        label, count = names.by_number(str(index(entry))), per_class
+    if count < 1:
+        raise ValueError(f"class '{entry}': {count} pictures are asked for, give 1 or more")
+    return ClassRequest(label, names.first(label), count)
+
+
+def _split_count(entry: str, names: '_Names', per_class: int) -> tuple[str, int]:
+    """A word without ':N', and N; a name that ends like that is a name."""
+    if not re.search(r':-?\d+$', entry) or names.named(entry.strip()):
+        return entry.strip(), per_class
+    word, _, count = entry.rpartition(':')
+    return word.strip(), int(count)
+
+
+class _Names:
+    """The names of a generator's classes."""
+
+    def __init__(self, num_classes: int, names: Sequence[str] | None) -> None:
+        self.num_classes, self.own = num_classes, names or ()
+        self.exact: _Labels = defaultdict(list)
+        self.lower: _Labels = defaultdict(list)
+        self.first_names: dict[int, str] = {}
+        anonymous = not names or are_wordnet_ids(names)
+        for table in (IMAGENET_CATEGORIES if num_classes == 1000 and anonymous else ()), self.own:
             for label, name in enumerate(table):
-                for part in dict.fromkeys([str(name), *str(name).split(',')]):
-                    found[part.strip().lower()].append(label)
-    return found
+                self._add(label, str(name))
 
+    def _add(self, label: int, name: str) -> None:
+        for part in dict.fromkeys([name.strip(), *map(str.strip, name.split(','))]):
+            for table, key in ((self.exact, part), (self.lower, part.lower())):
+                if label not in table[key]:
+                    table[key].append(label)
+        self.first_names.setdefault(label, name.split(',')[0].strip().lower())
 
-def _find(word: str, num_classes: int, labels: dict[str, list[int]]) -> int:
-    if re.fullmatch(r'-?\d+', word):
-        if not 0 <= int(word) < num_classes:
-            raise ValueError(f'class {word} is out of range: the generator has {num_classes} classes, 0 to {num_classes - 1}')
+    def first(self, label: int) -> str:
+        """Its first name, or its number."""
+        return self.first_names.get(label, str(label))
+
+    def named(self, word: str) -> list[int]:
+        """The classes of this name."""
+        return self.exact.get(word) or self.lower.get(word.lower()) or []
+
+    def find(self, word: str) -> int:
+        """The class of a word."""
+        if word.startswith(_BY_LABEL) and re.fullmatch(r'-?\d+', word[len(_BY_LABEL) :]):
+            return self.by_number(word[len(_BY_LABEL) :])
+        if word.startswith(_BY_NAME):
+            return self._by_name(word[len(_BY_NAME) :].strip())
+        return self._number_or_name(word) if re.fullmatch(r'-?\d+', word) else self._by_name(word)
+
+    def by_number(self, word: str) -> int:
+        """A label, checked."""
+        if not 0 <= int(word) < self.num_classes:
+            last = self.num_classes - 1
+            raise ValueError(f'class {word} is out of range: the generator has {self.num_classes} classes, 0 to {last}')
         return int(word)
-    found = labels.get(word.lower(), [])
-    if len(found) == 1:
+
+    def _number_or_name(self, word: str) -> int:
+        number = int(word)
+        in_range, named = 0 <= number < self.num_classes, self.named(word) or self._of_this_value(number)
+        if named and (not in_range or named == [number]):
+            return self._only(word, named)
+        if not named and in_range and self._is_other_number(number):
+            raise ValueError(
+                f"class '{word}': none has this name, and the one labelled {number} is named '{self.own[number]}': ask for "
+                f'{_BY_LABEL}{number}, or give the name of another'
+            )
+        if named and in_range:
+            other = ' and '.join(str(label) for label in named if label != number)
+            raise ValueError(
+                f"class '{word}' is the name of the class labelled {other}, and {number} the label of "
+                f"'{class_name(self.own, number) or self.first(number)}': ask for {_BY_NAME}{word} or {_BY_LABEL}{number}"
+            )
+        return self.by_number(word)
+
+    def _of_this_value(self, number: int) -> list[int]:
+        """The classes whose name is this number written in another way, such as 007."""
+        return [label for label, name in enumerate(self.own) if re.fullmatch(r'\d+', str(name)) and int(name) == number]
+
+    def _is_other_number(self, label: int) -> bool:
+        name = class_name(self.own, label) or ''
+        return re.fullmatch(r'\d+', name) is not None and int(name) != label
+
+    def _by_name(self, word: str) -> int:
+        found = self.named(word)
+        if found:
+            return self._only(word, found)
+        if not self.lower:
+            told = f'neither config nor checkpoint names the classes, give a number below {self.num_classes}'
+            raise ValueError(f"class '{word}': {told}")
+        close = nearest(word.lower(), self.lower)
+        raise ValueError(f"unknown class '{word}': expected a number below {self.num_classes} or a name{close}")
+
+    def _only(self, word: str, found: list[int]) -> int:
+        if len(found) > 1:
+            raise ValueError(f"class '{word}' is the name of several, {' and '.join(map(str, found))}: give the number")
         return found[0]
-    if found:
-        raise ValueError(f"class '{word}' is the name of several, {' and '.join(map(str, found))}: give the number")
-    if not labels:
-        raise ValueError(f"class '{word}': neither config nor checkpoint names the classes, give a number below {num_classes}")
-    raise ValueError(f"unknown class '{word}': expected a number below {num_classes} or a name{nearest(word.lower(), labels)}")
-
-
-def _first_name(label: int, labels: dict[str, list[int]]) -> str:
-    return next((name.split(',')[0] for name, found in labels.items() if label in found), str(label))

@@ -13,6 +13,7 @@ from mmpretrain.apis import FeatureExtractor, ImageClassificationInferencer, get
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
+from usp_mm.datasets import dataset_configs
 from usp_mm.engine.config_check import check_cfg_options, check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
@@ -94,7 +95,7 @@ def image_config(cfg: Config) -> Config:
     """A copy of a classifier's config that runs on images: what mmpretrain's inferencers need where data is a latent cache.
 
     A latent cache as test data is replaced by an ImageFolder with the cache's centre crop at the backbone's `img_size`,
-    and the VAE is loaded.
+    a wrapper of data sets by the first below it that has a pipeline, and the VAE is loaded.
 
     Raises:
         ValueError: a config of another stage.
@@ -104,7 +105,10 @@ def image_config(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     if cfg.model.get('data_preprocessor'):
         cfg.model.data_preprocessor.load_vae = True
-    if not cfg.test_dataloader.dataset.get('pipeline'):
+    found = [dataset for dataset in dataset_configs(cfg.test_dataloader.dataset) if dataset.get('pipeline')]
+    if found:
+        cfg.test_dataloader.dataset = found[0]
+    else:
         size = cfg.model.backbone.get('img_size', 224)
         steps = [dict(type='LoadImage'), dict(type='ADMCenterCrop', size=size), dict(type='PackInputs')]
         cfg.test_dataloader.dataset = dict(type='ImageFolder', data_root='', pipeline=steps)

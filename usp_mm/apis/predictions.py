@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from usp_mm.datasets.class_names import class_name
 from usp_mm.files import write_whole
 from usp_mm.images import load_image
 
@@ -64,7 +65,7 @@ def shown(best: dict) -> str:
 
 
 def _entry(classes: Sequence[str] | None, label: int, score: float) -> dict:
-    return {'label': label, 'class': classes[label] if classes else None, 'score': score}
+    return {'label': label, 'class': class_name(classes, label), 'score': score}
 
 
 def _run(

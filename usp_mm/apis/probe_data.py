@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from usp_mm.datasets import EpochIndex
+from usp_mm.datasets.class_names import check_classes
 from usp_mm.datasets.latent_cache import collate_latents
 from usp_mm.datasets.latent_cache.manifest import MANIFEST, PLAN
 from usp_mm.datasets.seeding import derive_seed
@@ -133,12 +134,8 @@ def _pipeline(cfg: Config, split: str) -> list[dict] | None:
 
 def check_same_classes(train: ProbeData, val: ProbeData) -> None:
     """ValueError unless class k is the same in both."""
-    if train.classes != val.classes:
-        differing = sorted(set(train.classes) ^ set(val.classes))[:3] or 'their order'
-        raise ValueError(
-            f"'{train.path}' has {len(train.classes)} classes and '{val.path}' {len(val.classes)}, which differ "
-            f'({differing}): give two splits of one data set'
-        )
+    meeting = f"training data '{train.path}' and validation data '{val.path}'"
+    check_classes(train.classes, val.classes, meeting, 'give two splits of one data set')
 
 
 def shuffled(num: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -52,7 +52,9 @@ def make_facts(model: LatentDiffusionGenerator, plan: dict[str, Any]) -> dict[st
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
     versions = dict(python=platform.python_version(), **{name: version(name) for name in _LIBRARIES})
     config = Path(model.cfg.filename).stem if model.cfg.filename else None
-    return dict(plan, config=config, checkpoint=str(model.checkpoint), device=f'{device.type} ({name})', versions=versions)
+    classes = (getattr(model, 'dataset_meta', None) or {}).get('classes')
+    facts = dict(plan, classes=None if classes is None else list(map(str, classes)))
+    return dict(facts, config=config, checkpoint=str(model.checkpoint), device=f'{device.type} ({name})', versions=versions)
 
 
 def differences(there: dict[str, Any], now: dict[str, Any]) -> str:

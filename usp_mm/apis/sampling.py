@@ -15,9 +15,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.fileio import list_from_file
+from mmengine.logging import MMLogger
 from torch import Tensor
 from tqdm import tqdm
 
+from usp_mm.datasets import dataset_configs
+from usp_mm.datasets.class_names import check_classes
 from usp_mm.engine.config_check import check_cfg_options, check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.models import LatentDiffusionGenerator
@@ -29,6 +33,7 @@ from usp_mm.weight_files import read_checkpoint, read_weights
 from .class_request import ClassRequest, parse_classes
 
 _SHOWN = 3
+_ITS_CONFIG = 'give the config it was trained with'
 
 
 def load_generator(
@@ -77,6 +82,7 @@ def load_generator(
     load_strictly(model, weights, checkpoint)
     check_vae(checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
     model.cfg, model.checkpoint, model.dataset_meta = cfg, checkpoint, dict(classes=class_names(checkpoint, cfg))
+    _check_trained_classes(model, checkpoint)
     return model.to(device or get_device()).eval()
 
 
@@ -258,13 +264,37 @@ def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], checkpoint
         if names
     ]
     if told:
-        raise ValueError(f"'{checkpoint}' does not fit the config: {'; '.join(told)}: give the config it was trained with")
+        raise ValueError(f"'{checkpoint}' does not fit the config: {'; '.join(told)}: {_ITS_CONFIG}")
     model.load_state_dict(weights, strict=True)
 
 
 def class_names(checkpoint: Path, cfg: Config) -> Sequence[str] | None:
-    """As MMEngine noted them of the training data set, else as the config's requests for samples have them."""
-    return noted_classes(checkpoint) or ((cfg.get('val_dataloader') or {}).get('dataset') or {}).get('classes')
+    """As MMEngine noted them of the training data set, else as the config has them for validation.
+
+    Raises:
+        ValueError: both name them, and label k is not the same class.
+    """
+    noted, configured = noted_classes(checkpoint), None
+    for dataset in dataset_configs((cfg.get('val_dataloader') or {}).get('dataset')):
+        configured = configured or dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(configured, str):  # mmpretrain's: a file with a name a line
+        configured = list_from_file(str(Path(configured).expanduser()))
+    if noted and configured:
+        meeting = f"checkpoint '{checkpoint}' and the config's val_dataloader"
+        check_classes(noted[: len(configured)], configured, meeting, _ITS_CONFIG)
+    return noted or configured
+
+
+def _check_trained_classes(model: LatentDiffusionGenerator, checkpoint: Path) -> None:
+    """Warn of classes that no image was seen of; ValueError if the checkpoint was trained on more than there are."""
+    names, number = model.dataset_meta['classes'], model.denoiser.num_classes
+    if names and len(names) > number:
+        raise ValueError(f"'{checkpoint}' names {len(names)} classes, model.denoiser.num_classes is {number}: {_ITS_CONFIG}")
+    if names and len(names) < number:
+        MMLogger.get_current_instance().warning(
+            f"'{checkpoint}' was trained on {len(names)} classes, model.denoiser.num_classes is {number}: samples of classes "
+            f'{len(names)} to {number - 1} are of classes that it never saw'
+        )
 
 
 def noted_classes(checkpoint: Path) -> Sequence[str] | None:

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from usp_mm.datasets import LoadImage
+from usp_mm.datasets import LoadImage, dataset_configs
+from usp_mm.datasets.class_names import class_name
 from usp_mm.engine.config_check import check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.files import write_whole
@@ -51,8 +52,9 @@ class FileSegmentor(MMSegInferencer):
     def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None, cfg: Config) -> None:
         load_strictly(model, read_weights(self.checkpoint), self.checkpoint)
         check_vae(self.checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
-        known = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO
-        classes = noted_classes(self.checkpoint) or known['classes']
+        *_, dataset = dataset_configs(cfg.test_dataloader.dataset)
+        known = DATASETS.get(dataset.type).METAINFO
+        classes = noted_classes(self.checkpoint) or (dataset.get('metainfo') or {}).get('classes') or known['classes']
         model.dataset_meta = dict(classes=classes, palette=_palette(known, len(classes)))
 
 
@@ -112,7 +114,10 @@ def _palette(known: dict[str, Any], num_classes: int) -> Sequence[Sequence[int]]
 def _shares(labels: np.ndarray, classes: Sequence[str]) -> list[dict]:
     counts = np.bincount(labels.ravel(), minlength=len(classes))
     order = np.argsort(-counts, kind='stable')[: np.count_nonzero(counts)]
-    return [{'label': int(k), 'class': classes[k], 'share': float(counts[k] / labels.size)} for k in order]
+    return [
+        {'label': int(k), 'class': class_name(classes, int(k)) or str(k), 'share': float(counts[k] / labels.size)}
+        for k in order
+    ]
 
 
 def _check_names(paths: Sequence[Path]) -> None:

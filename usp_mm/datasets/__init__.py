@@ -7,6 +7,7 @@ from .latent_cache import LatentCacheDataset
 from .requests import SampleRequests, random_labels
 from .samplers import EpochInfiniteSampler, EpochSampler
 from .transforms import NOISE_SEVERITIES, ADMCenterCrop, GaussianNoise, LoadImage, SeedBySample
+from .wrappers import all_datasets, dataset_configs
 
 __all__ = [
     'NOISE_SEVERITIES',
@@ -21,5 +22,7 @@ __all__ = [
     'PixelRandomErasing',
     'SampleRequests',
     'SeedBySample',
+    'all_datasets',
+    'dataset_configs',
     'random_labels',
 ]

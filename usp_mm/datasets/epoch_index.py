@@ -1,25 +1,66 @@
 """A data-set index that remembers the epoch and the seed it was drawn for."""
 
+from collections.abc import Callable
+from operator import index as as_integer
+from typing import Any
+
 
 class EpochIndex(int):
-    """An `int` index with `.epoch` and `.seed`, so that a worker process, a transform or the model
-    can derive a sample's randomness from (seed, epoch, index) alone.
+    """An `int` index with `.epoch`, `.seed` and `.sample`, so that a worker process, a transform or the model
+    can derive a sample's randomness from (seed, epoch, sample) alone.
 
     It is an ordinary index to every data set; `sample_idx` in mmengine's `BaseDataset` and
     mmpretrain's `DataSample` keeps it whole. The seed is the runner's (`randomness.seed`), which
     mmengine hands to the sampler: one setting seeds everything.
+
+    `sample` is the number that the sampler drew. Below wrappers such as `ConcatDataset` and `RepeatDataset` the index
+    counts in the data set below, and `sample` stays: two members of a concatenation, or two repetitions of an image,
+    share no random numbers. Subtraction, addition and remainder, by which wrappers find the data set below, keep all three;
+    a wrapper that looks its index up in a list hands on `index.at(number)`.
     """
 
     epoch: int
     seed: int
+    sample: int
 
-    def __new__(cls, index: int, epoch: int = 0, seed: int = 0) -> 'EpochIndex':
+    def __new__(cls, index: int, epoch: int = 0, seed: int = 0, sample: int | None = None) -> 'EpochIndex':
         self = super().__new__(cls, index)
-        self.epoch, self.seed = int(epoch), int(seed)
+        self.epoch, self.seed, self.sample = int(epoch), int(seed), int(index if sample is None else sample)
         return self
 
-    def __getnewargs__(self) -> tuple[int, int, int]:
-        return int(self), self.epoch, self.seed
+    def at(self, index: int) -> 'EpochIndex':
+        """The same draw at another index: the one of the data set below a wrapper."""
+        return EpochIndex(index, self.epoch, self.seed, self.sample)
+
+    def __add__(self, other: Any) -> Any:
+        # `len(dataset) + index` is how a number that counts from the end becomes one that counts from the start
+        if self < 0 and self.sample == int(self):
+            return _result(other, lambda n: EpochIndex(int(self) + n, self.epoch, self.seed))
+        return _result(other, lambda n: self.at(int(self) + n))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return _result(other, lambda n: self.at(int(self) - n))
+
+    def __mod__(self, other: Any) -> Any:
+        return _result(other, lambda n: self.at(int(self) % n))
+
+    def __divmod__(self, other: Any) -> Any:
+        return _result(other, lambda n: (int(self) // n, self.at(int(self) % n)))
+
+    def __getnewargs__(self) -> Any:
+        return int(self), self.epoch, self.seed, self.sample
 
     def __repr__(self) -> str:
-        return f'EpochIndex({int(self)}, epoch={self.epoch}, seed={self.seed})'
+        sample = '' if self.sample == int(self) else f', sample={self.sample}'
+        return f'EpochIndex({int(self)}, epoch={self.epoch}, seed={self.seed}{sample})'
+
+
+def _result(other: Any, compute: Callable[[int], Any]) -> Any:
+    """`compute` of an integer of any kind (numpy's too); with anything else the index is a plain number."""
+    try:
+        number = as_integer(other)
+    except TypeError:
+        return NotImplemented
+    return compute(number)

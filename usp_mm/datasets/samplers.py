@@ -1,7 +1,8 @@
 """Data order that depends on the seed and the epoch alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from typing import Any
 
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
@@ -10,6 +11,7 @@ from usp_mm.registry import DATA_SAMPLERS
 
 from .epoch_index import EpochIndex
 from .seeding import derive_seed
+from .wrappers import check_wrappers
 
 
 @DATA_SAMPLERS.register_module()
@@ -18,9 +20,16 @@ class EpochSampler(DefaultSampler):
 
     The order is a function of (seed, epoch), and rank r of W takes every W-th index from r on. So
     batch k of one process at batch size W·B holds the same samples as batch k of W processes at B.
+
+    Raises:
+        ValueError: a wrapper of data sets that hands on a plain number in place of the `EpochIndex`.
     """
 
     start = 0
+
+    def __init__(self, dataset: Sized, *args: Any, **kwargs: Any) -> None:
+        super().__init__(dataset, *args, **kwargs)
+        check_wrappers(dataset)
 
     def seek(self, num_samples: int) -> None:
         """Let the next epoch, and no other, begin after the first `num_samples` of this process."""
@@ -40,9 +49,16 @@ class EpochInfiniteSampler(InfiniteSampler):
     """MMEngine's `InfiniteSampler` (same arguments) that yields `EpochIndex` and can start anywhere.
 
     One epoch's order follows another's without end, and rank r of W takes every W-th index from r on.
+
+    Raises:
+        ValueError: as `EpochSampler`.
     """
 
     start = 0
+
+    def __init__(self, dataset: Sized, *args: Any, **kwargs: Any) -> None:
+        super().__init__(dataset, *args, **kwargs)
+        check_wrappers(dataset)
 
     def seek(self, num_samples: int) -> None:
         """Let the next iteration begin after the first `num_samples` of this process."""

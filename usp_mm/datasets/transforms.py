@@ -23,8 +23,9 @@ class SeedBySample(BaseTransform):
     """First step of a random pipeline: seed `random`, NumPy and PyTorch from (seed, epoch, sample).
 
     Every later step then draws the same numbers for a sample whatever the number of workers and
-    processes, and after a resume. Needs `EpochSampler`; with another sampler it warns and leaves
-    the worker's own random state alone.
+    processes, and after a resume. Below a wrapper the sample is the one that the sampler drew, see `EpochIndex`.
+    Needs `EpochSampler`; with another sampler it warns and leaves the worker's own random state alone, as it does
+    for the images that a wrapper draws besides (mmseg's `MultiImageMixDataset`).
 
     Raises:
         ValueError: `results` has no 'sample_idx'.
@@ -40,12 +41,13 @@ class SeedBySample(BaseTransform):
                 'put it first in the pipeline of a BaseDataset'
             )
         if isinstance(index, EpochIndex):
-            seed_all(index.seed, index.epoch, index)
+            seed_all(index.seed, index.epoch, index.sample)
         elif not self._warned:
             self._warned = True
             MMLogger.get_current_instance().warning(
                 'SeedBySample got an index without an epoch, so augmentations are random but not reproducible: '
-                "use sampler=dict(type='EpochSampler')"
+                "use sampler=dict(type='EpochSampler') (with that sampler, the index is of a wrapper that draws further "
+                'images itself, as MultiImageMixDataset does: these follow from the seed of the image that they are mixed with)'
             )
         return results
 
@@ -111,8 +113,8 @@ class ADMCenterCrop(BaseTransform):
 class GaussianNoise(BaseTransform):
     """ImageNet-C's Gaussian noise, clip(x / 255 + std · N(0, 1), 0, 1) · 255 (arXiv 1903.12261).
 
-    The noise of sample i depends on (seed, i) alone, not on epoch, batch or process. Put it after the crop, just
-    before `PackInputs`.
+    The noise of sample i depends on (seed, i) alone, not on epoch, batch or process; i counts in the data set that has
+    the transform, unless `EpochSampler` draws. Put it after the crop, just before `PackInputs`.
 
     Args:
         severity: 1 to 5, of `NOISE_SEVERITIES`.
@@ -139,7 +141,7 @@ class GaussianNoise(BaseTransform):
         if index is None:
             raise ValueError(f"GaussianNoise needs 'sample_idx', which mmengine's BaseDataset sets, got {sorted(results)}")
         img = results['img']
-        sample = torch.tensor([int(index)])
+        sample = torch.tensor([index.sample if isinstance(index, EpochIndex) else int(index)])
         noise = normal(sample, torch.zeros_like(sample), img.shape, seed=self.seed, stream='image_noise')[0].numpy()
         noisy = np.clip(img / np.float32(255) + np.float32(self.std) * noise, 0, 1) * np.float32(255)
         results['img'] = noisy.astype(np.uint8) if self.to_uint8 else noisy

@@ -2,6 +2,7 @@
 
 from .accumulation import AccumulationHook
 from .checkpoint_data import CheckpointDataHook
+from .class_check import ClassCheckHook
 from .ema_hook import GeneratorEMAHook
 from .file_backend import AtomicLocalBackend
 from .finite import FiniteHook
@@ -29,6 +30,7 @@ __all__ = [
     'BatchNormMeanHook',
     'CheckpointDataHook',
     'CheckpointMatchHook',
+    'ClassCheckHook',
     'FiniteHook',
     'GeneratorCheckHook',
     'GeneratorEMAHook',

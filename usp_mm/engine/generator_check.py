@@ -1,13 +1,13 @@
 """What can go wrong in hours of a generator's training, found before the first step."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
-from torch.utils.data import Dataset
 
-from usp_mm.datasets import LatentCacheDataset
+from usp_mm.datasets import LatentCacheDataset, all_datasets
 from usp_mm.registry import HOOKS
 
 from .ema_hook import GeneratorEMAHook
@@ -19,8 +19,8 @@ class GeneratorCheckHook(Hook):
     """Compare a generator with its data, its validation and its pictures.
 
     Raises:
-        ValueError: more classes in the data, the requests or the pictures than the generator has; an average that nothing
-            updates; validation or pictures with weights that there are not, or without the VAE; a teacher (REPA) whose
+        ValueError: more classes in the requests or the pictures than the generator has; an average that nothing updates;
+            validation or pictures with weights that there are not, or without the VAE; a teacher (REPA) whose
             weights, width or grid of tokens don't fit, or whose tokens were cached of another one; tokens or images beside
             latents that nothing uses.
         FileNotFoundError: no weights of the teacher.
@@ -32,7 +32,6 @@ class GeneratorCheckHook(Hook):
             raise ValueError(
                 "model.ema is set, but nothing updates the average: add dict(type='GeneratorEMAHook') to the hooks"
             )
-        self._check_loop(model, runner.train_loop)
         _check_teacher(model, runner.train_loop.dataloader.dataset)
         if runner.val_loop is not None:
             self._check_loop(model, runner.val_loop)
@@ -47,8 +46,9 @@ class GeneratorCheckHook(Hook):
     def _check_loop(self, model: nn.Module, loop: BaseLoop) -> None:
         # mmagic's loops have several loaders
         for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
-            meta = getattr(loader.dataset, 'metainfo', None) or {}
-            _check_classes(model, type(loader.dataset).__name__, meta.get('num_classes') or len(meta.get('classes') or ()))
+            for dataset in all_datasets(loader.dataset):
+                meta = getattr(dataset, 'metainfo', None) or {}
+                _check_classes(model, type(dataset).__name__, meta.get('num_classes') or len(meta.get('classes') or ()))
 
     def _check_sampling(self, model: nn.Module, who: str, sample_models: list[str | None]) -> None:
         if model.data_preprocessor.codec.network is None:
@@ -64,14 +64,18 @@ def _check_classes(model: nn.Module, where: str, found: int) -> None:
     if found > model.denoiser.num_classes:
         raise ValueError(
             f'{where} has {found} classes, the generator {model.denoiser.num_classes}: '
-            'make model.denoiser.num_classes and the data, the requests for samples and the pictures agree'
+            'make model.denoiser.num_classes, the requests for samples and the pictures agree'
         )
 
 
-def _check_teacher(model: nn.Module, dataset: Dataset) -> None:
-    """Compare the teacher with the tokens that were cached; without them, load it and try it."""
-    while not isinstance(dataset, LatentCacheDataset) and hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
+def _check_teacher(model: Any, dataset: Any) -> None:
+    """Compare the teacher with the tokens of every cache; without any, load it and try it."""
+    caches = [found for found in all_datasets(dataset) if isinstance(found, LatentCacheDataset)]
+    for found in caches or [dataset]:
+        _check_tokens(model, found)
+
+
+def _check_tokens(model: Any, dataset: Any) -> None:
     repa, cached = model.repa, isinstance(dataset, LatentCacheDataset)
     if repa is None:
         if cached and (dataset.teacher is not None or dataset.has_images):

@@ -6,9 +6,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import Dataset
 
-from usp_mm.datasets import EpochIndex, LatentCacheDataset
+from usp_mm.datasets import EpochIndex, LatentCacheDataset, all_datasets
 from usp_mm.datasets.seeding import seed_all
 from usp_mm.models.restoration import restoration_picture
 from usp_mm.registry import HOOKS
@@ -115,13 +114,11 @@ class LatentCacheCheckHook(Hook):
     def _check_loop(self, runner: Runner, loop: BaseLoop) -> None:
         # mmagic's loops have several loaders
         for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
-            self._check_cache(runner, loader.dataset)
+            for dataset in all_datasets(loader.dataset):
+                if isinstance(dataset, LatentCacheDataset):
+                    self._check_cache(runner, dataset)
 
-    def _check_cache(self, runner: Runner, dataset: Dataset) -> None:
-        while not isinstance(dataset, LatentCacheDataset) and hasattr(dataset, 'dataset'):
-            dataset = dataset.dataset
-        if not isinstance(dataset, LatentCacheDataset):
-            return
+    def _check_cache(self, runner: Runner, dataset: LatentCacheDataset) -> None:
         model = unwrapped(runner)
         preprocessor, found = model.data_preprocessor, dataset.manifest
         codec, network = preprocessor.codec, model.denoiser if hasattr(model, 'denoiser') else model.backbone

@@ -12,7 +12,7 @@ from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from usp_mm.datasets import LatentCacheDataset
+from usp_mm.datasets import LatentCacheDataset, all_datasets
 from usp_mm.files import write_json
 from usp_mm.models import USP, USPClassifier
 from usp_mm.registry import HOOKS
@@ -102,9 +102,7 @@ def _flops(runner: Runner, model: nn.Module) -> dict[str, int] | None:
 
 def _encodes(model: nn.Module, dataset: Any) -> bool:
     """Whether images come in and a VAE stands between them and the network."""
-    while not isinstance(dataset, LatentCacheDataset) and hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
     codec = getattr(getattr(model, 'data_preprocessor', None), 'codec', None)
     encoder = codec is not None and codec.network is not None and not isinstance(codec, PixelCodec)
     encoder = encoder or getattr(getattr(model, 'backbone', None), 'codec', None) is not None
-    return encoder and not isinstance(dataset, LatentCacheDataset)
+    return encoder and not any(isinstance(one, LatentCacheDataset) for one in all_datasets(dataset))

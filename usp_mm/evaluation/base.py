@@ -14,7 +14,7 @@ from usp_mm.datasets.rank0 import decide_on_rank0
 
 from .collect import NumberedFeatures
 from .extractors import extract
-from .reference import Reference
+from .reference import Reference, warn_of_other_classes
 from .report import build_report, sampling_facts, summary, write_report
 from .statistics import ReferenceStatistics, reference_statistics
 
@@ -88,11 +88,14 @@ class GenerativeMetric(BaseMetric):
     def expect(self, num: int, sampling: Mapping[str, Any]) -> None:
         """Say how many samples will come, and how they are drawn (`report.SAMPLING` and details).
 
+        A warning tells of classes in the reference that are not the samples' (`classes`, or their number `num_classes`).
+
         Raises:
             ValueError: too few.
         """
         self._check_number(num)
         self._expected, self.sampling = num, dict(sampling)
+        warn_of_other_classes(sampling, self.reference)
 
     def prepare(self, module: nn.Module, dataloader: DataLoader) -> None:
         """Learn from a generator and its requests what to expect, and obtain the reference's statistics.

@@ -86,6 +86,7 @@ class FolderImages:
         num: how many.
         size: (H, W) with `image_size`, else None: unknown before they are read.
         decoding: how files become pixels.
+        classes: names of the sub-folders; None in a folder without.
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
@@ -98,7 +99,8 @@ class FolderImages:
         self, path: str | Path, image_size: int | None = None, num_workers: int = 0, with_label: bool | None = None
     ) -> None:
         self.path, self.image_size, self.num_workers = Path(path), image_size, num_workers
-        self.files = scan_image_folder(str(path), with_label=with_label).paths
+        scan = scan_image_folder(str(path), with_label=with_label)
+        self.files, self.classes = scan.paths, scan.classes
         self.num, self.size = len(self.files), image_size and (image_size, image_size)
 
     def content_hash(self, cache: Path | None = None) -> str:

@@ -4,12 +4,16 @@ ADM's reference files (`VIRTUAL_imagenet256_labeled.npz`) hold the mean and cova
 kinds of Inception features (mu, sigma, mu_s, sigma_s) and 10,000 of its images (arr_0), for precision and recall.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import MMLogger
 from torch import Tensor
 
+from usp_mm.datasets.class_names import class_difference
 from usp_mm.files import sha256
 
 from .images import Images, NpzImages, is_npz, open_images, read_headers
@@ -87,6 +91,26 @@ class Reference:
                 name: (torch.from_numpy(arrays[mean]).double(), torch.from_numpy(arrays[covariance]).double())
                 for name, (mean, covariance) in ADM_STATISTICS.items()
             }
+
+
+def warn_of_other_classes(sampling: Mapping[str, Any], reference: Reference) -> None:
+    """Say in the log which class folders of a reference the samples are not of, and the other way round.
+
+    Args:
+        sampling: `classes`, names of the samples' classes, or `num_classes`, where they are known.
+    """
+    theirs, number = getattr(reference.images, 'classes', None), sampling.get('num_classes')
+    if not theirs:
+        return
+    if ours := sampling.get('classes'):
+        told = class_difference(sorted(ours), sorted(theirs)).split('; moved')[0]
+    else:
+        told = f'{len(theirs)} instead of {number}' if number not in (None, len(theirs)) else ''
+    if told and not told.startswith('moved'):
+        MMLogger.get_current_instance().warning(
+            f"the class folders of reference '{reference.path}' are not the samples' classes ({told}): "
+            'the difference counts as one between the images'
+        )
 
 
 def _has_statistics(path: Path, found: dict) -> bool:

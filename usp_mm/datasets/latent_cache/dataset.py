@@ -15,6 +15,7 @@ from torch import Tensor
 from usp_mm.functional.random import uniform
 from usp_mm.registry import DATASETS
 
+from ..class_names import check_renaming
 from ..epoch_index import EpochIndex
 from .crops import CroppedImages
 from .manifest import LABELS, SAMPLES, WRITE_COMMAND, read_manifest
@@ -30,8 +31,9 @@ class LatentCacheDataset(BaseDataset):
     A cache of means only gives a log-variance of -30, so the draw is the mean.
 
     Which view (crop, flip) a sample shows depends on (seed, epoch, sample), taken from the
-    `EpochIndex` of `EpochSampler`; a plain int is epoch 0, seed 0. Shards are mapped into memory,
-    in each process on first use; nothing of them is pickled.
+    `EpochIndex` of `EpochSampler`; a plain int is epoch 0, seed 0. Each repetition of a sample in
+    `RepeatDataset` shows a view of its own. Shards are mapped into memory, in each process on first
+    use; nothing of them is pickled.
 
     Args:
         data_root: folder of the cache.
@@ -44,11 +46,12 @@ class LatentCacheDataset(BaseDataset):
             `teacher_tokens` [L, E], in the dtype that they are stored in.
         images: the folder that the cache was written from; a sample then has its view's pixels as `images`,
             uint8[3, img_size, img_size], RGB, decoded anew each time.
-        metainfo: overrides of the meta information, such as class names.
+        metainfo: overrides of the meta information, such as class names, one for each class in the order of the labels.
 
     Raises:
         FileNotFoundError: no cache, or an incomplete one.
-        ValueError: the cache is another one than asked for, or a shard is missing or too short; an image can't be decoded.
+        ValueError: the cache is another one than asked for, or a shard is missing or too short; an image can't be decoded;
+            class names that are not one for each class, or the cache's own in another order.
     """
 
     _warned = False
@@ -82,6 +85,8 @@ class LatentCacheDataset(BaseDataset):
         self._labels = torch.from_numpy(np.load(self.folder / LABELS, allow_pickle=False))
         self._rows = np.arange(self.manifest['num_samples'])  # what `get_subset_` narrows
         classes = self.manifest.get('classes')
+        if classes and (metainfo or {}).get('classes'):
+            check_renaming(classes, metainfo['classes'], f"latent cache '{self.folder}'")
         super().__init__(
             ann_file='',
             data_root=data_root,
@@ -154,7 +159,8 @@ class LatentCacheDataset(BaseDataset):
             self._warned = True
             MMLogger.get_current_instance().warning(
                 'LatentCacheDataset got an index without an epoch, so each sample shows the same view in every epoch: '
-                "use sampler=dict(type='EpochSampler'), or flip=False for validation"
+                "use sampler=dict(type='EpochSampler'), or flip=False for validation (with that sampler, the index is of a "
+                'wrapper that draws further samples itself)'
             )
         samples = [self._normalised(index) for index in indices]
         rows = self._rows[np.array(samples, dtype=np.int64)]
@@ -189,9 +195,7 @@ class LatentCacheDataset(BaseDataset):
         num = len(self)
         if not -num <= index < num:
             raise IndexError(f'index {int(index)} is out of range for {num} samples')
-        if index >= 0:
-            return index
-        return EpochIndex(index + num, index.epoch, index.seed) if isinstance(index, EpochIndex) else index + num
+        return index if index >= 0 else index + num
 
     def _views(self, indices: list[int], rows: np.ndarray) -> np.ndarray:
         """int64[N], the view each sample shows."""
@@ -199,7 +203,9 @@ class LatentCacheDataset(BaseDataset):
         if not self.flip:
             return views
         crops, flipped = self.manifest['crops'], self.manifest['flip']
-        samples, seed = torch.from_numpy(rows), getattr(indices[0], 'seed', 0)
+        # 0 unless a wrapper stands above: members of a concatenation and repetitions of a row draw views of their own
+        above = [index.sample - int(index) if isinstance(index, EpochIndex) else 0 for index in indices]
+        samples, seed = torch.from_numpy(rows + np.array(above, dtype=np.int64)), getattr(indices[0], 'seed', 0)
         epochs = torch.tensor([getattr(index, 'epoch', 0) for index in indices])
         if crops > 1:
             views += (uniform(samples, epochs, 1, seed=seed, stream='crop')[:, 0].numpy() * crops).astype(np.int64)

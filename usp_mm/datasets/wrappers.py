@@ -1,0 +1,126 @@
+"""Data sets below wrappers such as MMEngine's `ConcatDataset` and `RepeatDataset` or torch's `Subset`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from mmengine.config import ConfigDict
+from mmengine.dataset import BaseDataset
+from mmengine.logging import MMLogger
+from torch.utils.data import Dataset
+
+from .epoch_index import EpochIndex
+
+#: Where wrappers keep what they wrap, if it is no torch `Dataset` (MMEngine's `RepeatDataset` is none).
+_ATTRIBUTES = ('dataset', 'datasets', '_dataset', '_datasets')
+
+
+def all_datasets(dataset: Any) -> Iterator[Any]:
+    """A data set and every one below it, from the outside in; a data set that wraps none yields itself alone."""
+    seen: set[int] = set()
+    waiting = [dataset]
+    while waiting:
+        found = waiting.pop()
+        if id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            waiting += [child for children in _children(found).values() for child in children][::-1]
+
+
+def dataset_configs(config: Any) -> Iterator[ConfigDict]:
+    """The config of a data set and those of every one below it, from the outside in."""
+    if isinstance(config, ConfigDict):
+        yield config
+        for name in _ATTRIBUTES:
+            inner = config.get(name)
+            for one in inner if isinstance(inner, list | tuple) else [inner]:
+                yield from dataset_configs(one)
+
+
+def check_wrappers(dataset: Any) -> None:
+    """Try whether wrappers hand on the epoch and seed of an `EpochIndex`, without reading a sample.
+
+    Raises:
+        ValueError: names a wrapper that hands on a plain number, so that augmentations, masks and noise below it would
+            depend on the workers, and a latent cache would show one view.
+    """
+    for wrapper in all_datasets(dataset):
+        below = [child for children in _children(wrapper).values() for child in children]
+        if any(isinstance(inner, BaseDataset) for child in below for inner in all_datasets(child)):
+            _check_wrapper(wrapper)
+
+
+def _check_wrapper(wrapper: Any) -> None:
+    name, last = type(wrapper).__name__, len(wrapper) - 1
+    for number in sorted({0, last} - {-1}):
+        try:
+            _stubbed(wrapper)[EpochIndex(number)]
+        except _Asked as asked:
+            if isinstance(asked.index, EpochIndex):
+                continue
+            raise ValueError(
+                f'{name} hands a plain {type(asked.index).__name__} to the data set that it wraps, so the epoch and the seed '
+                'of EpochSampler are lost: let it pass on the index that it is given (index.at(number) for another number), '
+                'or use a wrapper of MMEngine or torch'
+            ) from None
+        except Exception as error:
+            told = f'{type(error).__name__}: {error}'
+        else:
+            told = 'it asked the data set that it wraps for nothing'
+        MMLogger.get_current_instance().warning(
+            f'whether {name} hands on the epoch and the seed of EpochSampler cannot be tried ({told}): if it does not, '
+            'augmentations and noise do not depend on them'
+        )
+        return
+
+
+def _children(dataset: Any) -> dict[str, list[Any]]:
+    """Attribute -> the data sets that are kept in it."""
+    found = {}
+    for name, value in getattr(dataset, '__dict__', {}).items():
+        values = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+        if values and all(isinstance(one, Dataset) or (name in _ATTRIBUTES and _can_be_indexed(one)) for one in values):
+            found[name] = list(values)
+    return found
+
+
+def _can_be_indexed(value: Any) -> bool:
+    return hasattr(value, '__getitem__') and not isinstance(value, str | bytes | Mapping | list | tuple)
+
+
+def _stubbed(wrapper: Any) -> Any:
+    """The wrapper with stubs in place of what it wraps; neither is changed."""
+    clone = object.__new__(type(wrapper))
+    clone.__dict__.update(wrapper.__dict__)
+    for name, children in _children(wrapper).items():
+        value, stubs = wrapper.__dict__[name], [_Stub(child) for child in children]
+        if isinstance(value, Mapping):
+            clone.__dict__[name] = dict(zip(value, stubs, strict=True))
+        else:
+            clone.__dict__[name] = stubs if isinstance(value, list | tuple) else stubs[0]
+    return clone
+
+
+class _Asked(BaseException):
+    """Carries the index that a wrapper asks for past its `except Exception`."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+
+
+class _Stub:
+    """In place of a data set: has its attributes and its length, and raises `_Asked` in place of a sample."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._stands_for = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__['_stands_for'], name)
+
+    def __len__(self) -> int:
+        return len(self._stands_for)
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        raise _Asked(index)
+
+    def __getitems__(self, indices: list) -> NoReturn:
+        raise _Asked(indices[0])
