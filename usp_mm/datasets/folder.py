@@ -9,6 +9,8 @@ from mmpretrain.datasets import CustomDataset
 from usp_mm.images import FolderListing, image_endings, list_images, log_scan, looked_for, shown
 from usp_mm.registry import DATASETS
 
+from .class_names import check_renaming
+
 #: How a tool's user chooses how a folder is read -> `with_label`.
 LAYOUTS = {'classes': True, 'flat': False}
 
@@ -131,8 +133,5 @@ class ImageFolder(CustomDataset):
                 'it without classes'
             )
         classes = self._metainfo.setdefault('classes', scan.classes)
-        if len(classes) != len(scan.classes):
-            raise ValueError(
-                f"'{self.img_prefix}' holds {len(scan.classes)} class folders, the config names {len(classes)} classes"
-            )
+        check_renaming(scan.classes, classes, f"'{self.img_prefix}'")
         return list(zip(scan.paths, scan.labels, strict=True))

@@ -144,7 +144,7 @@ def _head(model: nn.Module) -> str | None:
 
 def _has_weights(model: nn.Module, checkpoint: dict, prefix: str) -> bool:
     """Whether a checkpoint's weights for each class would be loaded."""
-    weights = {name.removeprefix('module.'): value for name, value in checkpoint.get('state_dict', checkpoint).items()}
+    weights = checkpoint.get('state_dict', checkpoint)
     ours = {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
     return any(name in weights and weights[name].shape == value.shape for name, value in ours.items())
 
