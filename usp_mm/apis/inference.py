@@ -13,7 +13,7 @@ from mmpretrain.apis import FeatureExtractor, ImageClassificationInferencer, get
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
-from usp_mm.engine.config_check import check_cfg_options, check_config
+from usp_mm.engine.config_check import check_config, merge_cfg_options
 from usp_mm.engine.launch import load_config
 from usp_mm.weight_files import read_weights
 
@@ -77,8 +77,7 @@ def inferencer(
         config = load_config(Namespace(config=config, cfg_options=cfg_options or {}), initialises=False)
     elif cfg_options:
         config = copy.deepcopy(config)
-        check_cfg_options(config, cfg_options)
-        config.merge_from_dict(cfg_options)
+        merge_cfg_options(config, cfg_options)
     cfg = image_config(config)
     check_config(cfg, initialises=False)
     weights = read_weights(checkpoint)

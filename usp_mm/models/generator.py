@@ -5,6 +5,7 @@ Shape legend: N samples, C×h×w latent, H×W image.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,6 +54,14 @@ class LatentDiffusionGenerator(BaseModel):
     Raises:
         ValueError: parts that do not fit each other.
     """
+
+    #: What takes the arguments that are dicts; those that are given by this class are left out.
+    ARGUMENTS_OF = {
+        'guidance': Guidance,
+        'ema': partial(WeightAverage, None),
+        'repa': partial(REPA, None, None, None),
+        'compile_denoiser': torch.compile,
+    }
 
     def __init__(
         self,

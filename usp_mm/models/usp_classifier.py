@@ -1,6 +1,6 @@
 """Classification on latents: fine-tuning and linear probing (USP section 3.3.1)."""
 
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import ImageClassifier, RandomBatchAugment
 
 from usp_mm.registry import MODELS
 
@@ -15,6 +15,9 @@ class USPClassifier(ImageClassifier):
     encoder's width. With `backbone.train_vae` the VAE that the data preprocessor names moves into the backbone, and
     the data preprocessor normalises images.
     """
+
+    #: What takes the arguments that are dicts.
+    ARGUMENTS_OF = {'train_cfg': RandomBatchAugment}
 
     def __init__(
         self,
