@@ -72,7 +72,9 @@ def _parse_dict(text: str) -> dict[Any, Any]:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError) as error:
-        raise ValueError(f"{text} is no dict as Python writes it ({{'key': value}}); text is put in quotes of its own") from error
+        raise ValueError(
+            f"{text} is no dict as Python writes it ({{'key': value}}); text is put in quotes of its own"
+        ) from error
     if not isinstance(value, dict):
         raise ValueError(f"{text} is a {type(value).__name__}, expected a dict ({{'key': value}})")
     return value

@@ -71,12 +71,16 @@ def prepare_cpu(cfg: Config) -> None:
     MMEngine's own launchers call `torch.cuda.set_device`.
 
     Raises:
-        ValueError: a launcher other than 'pytorch' without a GPU.
+        ValueError: a launcher other than 'pytorch', or another runner than MMEngine's Runner, without a GPU.
     """
     if torch.cuda.is_available() or cfg.launcher == 'none':
         return
     if cfg.launcher != 'pytorch':
         raise ValueError(f"--launcher {cfg.launcher} needs GPUs and none is visible: on CPU use 'pytorch'")
+    if not issubclass(find_runner(cfg), Runner):
+        raise ValueError(
+            f"runner_type '{cfg.runner_type}' joins several processes on GPUs alone, and none is visible: leave runner_type out"
+        )
     torch.distributed.init_process_group('gloo')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',

@@ -26,6 +26,7 @@ from .weight_average import WeightAverage
 SAMPLE_MODELS = ('ema', 'orig')
 SAMPLE_DTYPES = ('float32', 'bfloat16')
 STEPS_AT_ONCE = 8  # noise of so many steps is drawn in one go
+_GIVEN: Any = None  # stands for what the generator itself passes
 EMA = dict(momentum=1e-4)  # a decay of 0.9999 (Table 14)
 
 
@@ -58,8 +59,8 @@ class LatentDiffusionGenerator(BaseModel):
     #: What takes the arguments that are dicts; those that are given by this class are left out.
     ARGUMENTS_OF = {
         'guidance': Guidance,
-        'ema': partial(WeightAverage, None),
-        'repa': partial(REPA, None, None, None),
+        'ema': partial(WeightAverage, _GIVEN),
+        'repa': partial(REPA, _GIVEN, _GIVEN, _GIVEN),
         'compile_denoiser': torch.compile,
     }
 

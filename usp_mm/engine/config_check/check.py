@@ -6,13 +6,16 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import RUNNERS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 from usp_mm.presets import nearest
 
 from .judge import check_value, find_type, judge, nearest_type
 from .rules import TOP, runner_keys
 from .schedule import check_schedule
+
+#: Those of FlexibleRunner that keep whole checkpoints.
+STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy')
 
 
 def check_config(cfg: Config, initialises: bool = True) -> None:
@@ -34,6 +37,7 @@ def check_config(cfg: Config, initialises: bool = True) -> None:
                 check_value(key, key, value, Runner)
             if key in TOP:
                 judge(key, value, TOP[key])
+    _check_strategy(cfg)
     check_schedule(cfg)
     if initialises:
         for path, node in _typed_dicts(cfg._cfg_dict, ''):
@@ -41,7 +45,7 @@ def check_config(cfg: Config, initialises: bool = True) -> None:
                 _check_checkpoint(path, node)
 
 
-def find_runner(cfg: Config) -> type:
+def find_runner(cfg: Config) -> type[Runner] | type[FlexibleRunner]:
     """The class of `runner_type`, MMEngine's Runner where there is none.
 
     Raises:
@@ -50,7 +54,7 @@ def find_runner(cfg: Config) -> type:
     name = cfg.get('runner_type') or 'Runner'
     runner = find_type(name, RUNNERS) if isinstance(name, str) else name
     if not (isinstance(runner, type) and hasattr(runner, 'from_cfg')):
-        raise ValueError(f"unknown runner_type '{name}'{nearest_type(str(name), RUNNERS, only=True)}")
+        raise ValueError(f"unknown runner_type '{name}'{nearest_type(str(name), RUNNERS)}")
     return runner
 
 
@@ -64,6 +68,15 @@ def _check_ignored(cfg: Config, runner: type) -> None:
                     f"{key} is set, but {runner.__name__} does not read it: set runner_type='{other.__name__}', which does, or "
                     f'leave {key} out'
                 )
+
+
+def _check_strategy(cfg: Config) -> None:
+    kind = (cfg.get('strategy') or {}).get('type')
+    if isinstance(kind, str) and kind not in STRATEGIES:
+        raise ValueError(
+            f"strategy.type '{kind}' writes checkpoints that nothing here reads: use one of {', '.join(STRATEGIES)}, or "
+            'leave runner_type and strategy out'
+        )
 
 
 def misspelt_variables(cfg: Config) -> list[str]:

@@ -50,7 +50,7 @@ def judge(path: str, value: Any, rule: Any) -> None:
     elif isinstance(rule, Built):
         _judge_built(path, value, rule)
     elif 'type' in value and isinstance(value['type'], str):
-        _judge_built(path, value, Built(rule.registry or _registry.MODELS))
+        _judge_built(path, value, Built(rule.registry or _registry.MODELS, anywhere=True))
     else:
         for key, one in value.items():
             judge(f'{path}.{key}', one, ARGUMENTS.get(key, rule))
@@ -60,11 +60,13 @@ def _judge_built(path: str, node: Mapping[str, Any], rule: Built) -> None:
     kind = node.get('type', rule.default)
     if kind is None:
         if node:
-            raise ValueError(f'{path} has no type: expected dict(type=…) of the registry of {rule.registry.name}s, got {dict(node)}')
+            raise ValueError(
+                f'{path} has no type: expected dict(type=…) of the registry of {rule.registry.name}s, got {dict(node)}'
+            )
         return
-    target = find_type(kind, rule.registry, node.get('_scope_')) if isinstance(kind, str) else kind
+    target = find_type(kind, rule.registry, node.get('_scope_'), rule.anywhere) if isinstance(kind, str) else kind
     if target is None:
-        raise ValueError(f"unknown type '{kind}' in {path}{nearest_type(kind, rule.registry)}")
+        raise ValueError(f"unknown type '{kind}' in {path}{nearest_type(kind, rule.registry, rule.anywhere)}")
     if callable(target):
         _judge_call(path, node, target, rule.also, rule.registry)
 
@@ -136,14 +138,15 @@ def _everywhere(registry: Registry) -> list[Registry]:
     return [registry, *(one for one in _registries(current.scope_name if current else '') if one is not registry)]
 
 
-def find_type(name: str, registry: Registry, scope: str | None = None) -> Callable[..., Any] | None:
-    """What a registry, or else any other, calls `name`."""
-    return next((found for one in _everywhere(registry) if (found := _scoped(one, scope).get(name)) is not None), None)
+def find_type(name: str, registry: Registry, scope: str | None = None, anywhere: bool = False) -> Callable[..., Any] | None:
+    """What a registry, or (`anywhere`) else any other, calls `name`."""
+    places = _everywhere(registry) if anywhere else [registry]
+    return next((found for one in places if (found := _scoped(one, scope).get(name)) is not None), None)
 
 
-def nearest_type(name: str, registry: Registry, only: bool = False) -> str:
-    """'; did you mean X?', of a registry or (unless `only`) of any other."""
-    for registries in ([registry], [] if only else _everywhere(registry)):
+def nearest_type(name: str, registry: Registry, anywhere: bool = False) -> str:
+    """'; did you mean X?', of a registry or (`anywhere`) else of any other."""
+    for registries in ([registry], _everywhere(registry) if anywhere else []):
         names = {known for one in registries for known in (*_scoped(one).module_dict, *one.module_dict)}
         if close := nearest(name, names):
             return close

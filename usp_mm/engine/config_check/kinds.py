@@ -18,12 +18,12 @@ def misfit(value: Any, kind: Any, default: Any, exact: bool = True) -> str | Non
         default: its default, likewise.
         exact: False where annotations are not to be relied on: only a word for a number, or a list for a word, is wrong.
     """
-    if value is None or default is not inspect.Parameter.empty and type(value) is type(default) and value == default:
+    if value is None or (default is not inspect.Parameter.empty and type(value) is type(default) and value == default):
         return None
     if kind is inspect.Parameter.empty:
         number = isinstance(default, int | float) and not isinstance(default, bool)
         return 'a number' if number and isinstance(value, str) else None
-    if _fits(value, kind) or not exact and not _plainly_wrong(value, kind):
+    if _fits(value, kind) or (not exact and not _plainly_wrong(value, kind)):
         return None
     expected = ' or '.join(dict.fromkeys(_told(kind)))
     if 'text' in expected and isinstance(value, list | tuple):
@@ -47,7 +47,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if not inspect.isclass(cls) or cls is object:
         return True  # Any, a type variable, a forward reference
     if cls is int:
-        return isinstance(value, int) or isinstance(value, float) and value.is_integer()
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if cls is float:
         return isinstance(value, int | float)
     if cls is bool:

@@ -55,9 +55,7 @@ def _check_top(cfg: Config, options: dict[str, Any]) -> None:
                 f"--cfg-options {option}: '{key}' is a variable of the config file, which has used it already, so that "
                 f'setting it would change nothing{fix}'
             )
-        raise ValueError(
-            f"unknown key '{key}' in --cfg-options {option}: the config has {sorted(known)}{nearest(key, known)}"
-        )
+        raise ValueError(f"unknown key '{key}' in --cfg-options {option}: the config has {sorted(known)}{nearest(key, known)}")
 
 
 def _make_way(cfg: Config, option: str) -> Any:
@@ -67,10 +65,10 @@ def _make_way(cfg: Config, option: str) -> Any:
     for depth, part in enumerate(parts):
         where = '.'.join(parts[:depth])
         if isinstance(node, list | tuple):
-            if not part.isdecimal() or int(part) > len(node) or isinstance(node, tuple) and int(part) == len(node):
+            if not part.isdecimal() or int(part) > len(node) or (isinstance(node, tuple) and int(part) == len(node)):
                 valid = [str(i) for i in range(len(node))]
                 raise ValueError(f"unknown key '{part}' in --cfg-options {option}: {where} has {valid}, a list of {len(node)}")
-            if int(part) == len(node):
+            if isinstance(node, list) and int(part) == len(node):
                 node.append(ConfigDict())
             node = node[int(part)]
         elif isinstance(node, dict):

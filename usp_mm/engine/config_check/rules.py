@@ -42,11 +42,13 @@ class Built:
     Attributes:
         default: the type where none is named; None: it has to be.
         also: keys that are taken out before the class is called.
+        anywhere: whether any other registry may know the type, since nobody says which one builds it.
     """
 
     registry: Registry
     default: str | None = None
     also: Mapping[str, Any] = field(default_factory=dict)
+    anywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ FREE = Free()
 
 
 def _clip(node: Mapping[str, Any]) -> Called:
-    kinds = {'norm': clip_grad_norm_, 'value': clip_grad_value_}
+    kinds: dict[str, Callable[..., Any]] = {'norm': clip_grad_norm_, 'value': clip_grad_value_}
     return Called(kinds.get(node.get('type', 'norm'), clip_grad_norm_), {'type': FREE})
 
 
@@ -117,7 +119,8 @@ def _train_loop(node: Mapping[str, Any]) -> Any:
 
 
 def _evaluator(node: Mapping[str, Any]) -> Any:
-    return Built(_registry.EVALUATOR, 'Evaluator') if 'metrics' in node else Built(_registry.METRICS)
+    whole = 'metrics' in node or str(node.get('type')) in _registry.EVALUATOR
+    return Built(_registry.EVALUATOR, 'Evaluator') if whole else Built(_registry.METRICS)
 
 
 def _schedulers(node: Mapping[str, Any]) -> Any:
@@ -179,11 +182,11 @@ ARGUMENTS = {
     'optimizer': Built(_registry.OPTIMIZERS),
     'clip_grad': Choice(_clip),
     'metrics': Built(_registry.METRICS),
-    'extractor': Built(_registry.MODELS),
     'vis_backends': Built(_registry.VISBACKENDS),
     'norm_cfg': Built(_registry.MODELS, also={'requires_grad': FREE}),
     'policies': Built(_registry.TRANSFORMS, also={'magnitude_key': FREE}),
     'metainfo': FREE,
+    'targets': FREE,  # of mmpretrain's LoRA, by the layer's name
     'vis_kwargs_list': FREE,  # of mmagic's functions, by name
 }
 

@@ -41,11 +41,11 @@ def arguments(target: Callable[..., Any]) -> Arguments:
         if cls is nn.Module:
             is_open = False  # its `**kwargs` are refused
             break
-        own_kinds, own_defaults, is_open = _own(cls.__init__)
+        own_kinds, own_defaults, is_open = _own(vars(cls)['__init__'])
         kinds, defaults = {**own_kinds, **kinds}, {**own_defaults, **defaults}
         if not is_open:
             break
-        popped, elsewhere = _keywords(cls.__init__)
+        popped, elsewhere = _keywords(vars(cls)['__init__'])
         kinds.update(dict.fromkeys(popped - kinds.keys(), inspect.Parameter.empty))
         defaults.update(dict.fromkeys(popped - defaults.keys(), inspect.Parameter.empty))
         if elsewhere:
