@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'version', 'presets', 'files', 'images', 'weight_files', 'cli', 'functional', 'registry', 'compat', 'vaes', 'layers',
-    'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
+    'version', 'presets', 'files', 'images', 'weight_files', 'cfg_values', 'outputs', 'cli', 'functional', 'registry', 'compat',
+    'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
@@ -19,6 +19,8 @@ PURE = {
     'presets': (),
     'files': (),
     'weight_files': ('mmengine.logging',),
+    'cfg_values': (),
+    'outputs': (),
     'cli': (),
 }
 

@@ -22,6 +22,8 @@ from types import ModuleType
 
 import benchmarks
 
+from usp_mm.outputs import check_file
+
 
 def load_benchmarks() -> dict[str, ModuleType]:
     names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
@@ -72,6 +74,7 @@ def main() -> None:
         command.add_argument('--json', type=Path, metavar='FILE', help='write the result there too')
         module.add_arguments(command)
     args = parser.parse_args()
+    check_file(args.json, '--json')
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key != 'json'}
     result = dict(hardware=hardware(), arguments=arguments, **available[args.benchmark].run(args))
     show(args.benchmark, result)

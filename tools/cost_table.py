@@ -20,6 +20,7 @@ from usp_mm.apis.cost import run_cost, total_cost
 from usp_mm.apis.run_log import read_run
 from usp_mm.cli import run_command
 from usp_mm.files import write_json
+from usp_mm.outputs import check_file
 
 COLUMNS = (
     'run', 'stage', 'config', 'device', 'steps', 'samples', 'samples/s', 'hours', 'GFLOP/sample', 'EFLOP', 'GPU-days',
@@ -63,6 +64,7 @@ def show(rows: list[dict[str, Any]], markdown: bool) -> None:
 
 def main() -> None:
     args = parse_args()
+    check_file(args.json, '--json')
     costs = [cost_of(word) for word in args.runs]
     total = total_cost(costs)
     show([*costs, total], args.markdown)

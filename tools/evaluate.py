@@ -26,6 +26,7 @@ import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.datasets.folder import LAYOUTS
 from usp_mm.files import read_json, write_json
+from usp_mm.outputs import check_counts, check_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -105,8 +106,8 @@ def main() -> None:
     MMLogger.get_instance('evaluate')
     from usp_mm.evaluation.images import open_images
 
-    if args.json and not args.json.absolute().parent.is_dir():
-        raise FileNotFoundError(f"no folder '{args.json.absolute().parent}' to write --json into: make it first")
+    check_file(args.json, '--json', make_folder=False)
+    check_counts(args, 'batch_size', 'num_ref', 'image_size', 'classifier_size')
     source = open_images(args.samples, num_workers=args.workers, with_label=LAYOUTS.get(args.layout))
     num = count_samples(args, source.num)
     metric = build_metric(args)

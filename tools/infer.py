@@ -23,6 +23,7 @@ from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments
 from usp_mm.files import write_json, write_whole
 from usp_mm.images import find_images
+from usp_mm.outputs import check_counts, check_folder
 
 KINDS = dict(classify='the best classes of each image', embed='the features of each image', segment='the class of every pixel')
 
@@ -106,9 +107,8 @@ def about(args: argparse.Namespace) -> dict[str, str]:
 
 def main() -> None:
     args = parse_args()
-    for name in ('batch_size', 'top', 'draw'):
-        if getattr(args, name, 1) < 1:
-            raise ValueError(f'--{name.replace("_", "-")} {getattr(args, name)} must be 1 or more')
+    check_counts(args, 'batch_size', 'top', 'draw')
+    check_folder(args.out, '--out')
     paths = find_images(args.images)
     from usp_mm.apis.inference import check_images
 

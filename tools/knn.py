@@ -22,6 +22,7 @@ import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import load_config
 from usp_mm.files import write_json
+from usp_mm.outputs import check_counts, check_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,8 +40,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if args.batch_size < 1:
-        raise ValueError(f'--batch-size {args.batch_size} must be 1 or more')
+    check_counts(args, 'batch_size')
+    folder = args.work_dir or Path('work_dirs') / Path(args.config).stem / 'knn'
+    check_folder(folder, '--work-dir')
     cfg = load_config(args, initialises=False)
     from usp_mm.apis.knn import check_knn, feature_key, kept_features, knn_probe
     from usp_mm.apis.probe_arguments import load_probe, probe_facts
@@ -49,7 +51,6 @@ def main() -> None:
     model, train, val = load_probe(cfg, args, pool=args.pool)
     layer = model.depth if args.layer is None else args.layer
     check_knn(model, train, val, layer, args.k, args.temperature)
-    folder = args.work_dir or Path('work_dirs') / Path(args.config).stem / 'knn'
     facts = probe_facts(args, model, train, val)
     keys = [feature_key(model, data, layer, facts['checkpoint_sha256'], settings) for data in (train, val)]
     features = [

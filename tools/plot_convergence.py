@@ -19,6 +19,7 @@ from usp_mm.apis.convergence import Curve, SpeedUp, curve, draw_curves, lower_is
 from usp_mm.apis.run_log import RunLog, read_run
 from usp_mm.cli import run_command
 from usp_mm.files import write_json
+from usp_mm.outputs import check_file
 
 METRICS = ('ADM/FID', 'Feature/FD')
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -65,9 +66,25 @@ def split(word: str) -> tuple[str, list[str]]:
     """'LABEL=DIR1,DIR2' -> ('LABEL', ['DIR1', 'DIR2']); the label of bare folders is the first one's name."""
     if Path(word).is_dir():
         return Path(word).resolve().name, [word]
-    label, equals, rest = word.rpartition('=')
-    folders = rest.split(',')
-    return (label if equals else Path(folders[0]).resolve().name), folders
+    # a folder's own '=' and commas count as such where that makes folders that are there
+    starts = [i for i, character in enumerate(word) if character == '=']
+    for start in starts:
+        if (folders := existing_folders(word[start + 1 :])) is not None:
+            return word[:start], folders
+    if starts:
+        return word[: starts[0]], word[starts[0] + 1 :].split(',')
+    folders = existing_folders(word) or word.split(',')
+    return Path(folders[0]).resolve().name, folders
+
+
+def existing_folders(words: str) -> list[str] | None:
+    """The folders of 'DIR1,DIR2', None if one is missing."""
+    if Path(words).is_dir():
+        return [words]
+    for i, character in enumerate(words):
+        if character == ',' and Path(words[:i]).is_dir() and (rest := existing_folders(words[i + 1 :])) is not None:
+            return [words[:i], *rest]
+    return None
 
 
 def default_metric(runs: list[RunLog]) -> str:
@@ -108,6 +125,8 @@ def measured(one: Curve, i: int) -> str:
 
 def main() -> None:
     args = parse_args()
+    check_file(args.out, '--out')
+    check_file(args.json, '--json')
     arms = read_arms(args.runs, args.labels)
     runs = [run for arm in arms.values() for run in arm]
     metric = args.metric or default_metric(runs)

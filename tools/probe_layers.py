@@ -21,6 +21,7 @@ from rich.table import Table
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import load_config
+from usp_mm.outputs import check_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,6 +72,8 @@ def chosen_layers(words: list[str], depth: int) -> list[int]:
 
 def main() -> None:
     args = parse_args()
+    folder = args.work_dir or Path('work_dirs') / Path(args.config).stem / 'probe_layers'
+    check_folder(folder, '--work-dir')
     cfg = load_config(args, initialises=False)
     from usp_mm.apis.probe_arguments import load_probe, probe_facts
     from usp_mm.apis.probe_layers import ProbeSettings, check_probe, probe_layers
@@ -84,7 +87,6 @@ def main() -> None:
     check_probe(model, train, val, layers, settings)
     _, rows = probe_layers(model, train, val, layers, settings)
     facts = dict(probe_facts(args, model, train, val), augmented=train.augmented, settings=settings.describe())
-    folder = args.work_dir or Path('work_dirs') / Path(args.config).stem / 'probe_layers'
     show(write_report(folder, rows, facts))
     print(f'{folder}/layers.json, layers.png')
 

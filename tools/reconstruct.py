@@ -14,7 +14,10 @@ import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
 from usp_mm.images import find_images
+from usp_mm.outputs import check_counts, check_file, check_folder
 
+#: What PIL writes of an RGB picture of any size.
+PICTURES = ('BMP', 'GIF', 'JPEG', 'PDF', 'PNG', 'PPM', 'TIFF', 'WEBP')
 #: What is drawn -> how the picture's title calls it.
 PREDICTIONS = {'denormalized': 'on the scale of the true patches', 'raw': 'raw predictions, not denormalized'}
 
@@ -47,6 +50,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    check_counts(args, 'num')
+    check_file(args.out, '--out', sorted(suffix for suffix, name in Image.registered_extensions().items() if name in PICTURES))
+    check_folder(args.tensorboard, '--tensorboard')
     images = find_images(args.images, args.num)
     cfg = load_config(args, initialises=False)
     from usp_mm.apis import load_algorithm, restore_images

@@ -18,6 +18,7 @@ from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config
 from usp_mm.engine.noise import add_image_noise, add_latent_noise
 from usp_mm.files import write_json
+from usp_mm.outputs import check_folder
 
 TIMESTEPS = (50, 100, 200, 300, 400, 500)
 
@@ -57,6 +58,7 @@ def show(results: dict) -> None:
 
 def main() -> None:
     args = parse_args()
+    check_folder(args.out, '--out')
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
     cfg = load_run_config(args, initialises=False)

@@ -23,6 +23,7 @@ from mmengine.logging import MMLogger
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
+from usp_mm.outputs import check_counts, check_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -89,24 +90,16 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError('--classes goes with --grid or --trajectory, and they with it')
     if (args.num is None) != (args.out is None):
         raise ValueError('--num goes with --out, and it with --num')
-    for name in ('per_class', 'num', 'batch_size', 'steps'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f'--{name.replace("_", "-")} {getattr(args, name)} must be 1 or more')
+    check_counts(args, 'per_class', 'num', 'batch_size', 'steps')
     if not 0 <= args.seed < 2**56:
         raise ValueError(f'--seed {args.seed} must be from 0 to 2^56 - 1')
     if args.frames < 2:
         raise ValueError(f'--frames {args.frames} must be 2 or more')
-    if args.out and args.out.suffix != '.npz':
-        raise ValueError(f"--out '{args.out}' must end in .npz")
-    if args.grid:
-        check_picture_path(args.grid, ('.png',))
+    check_file(args.out, '--out', ('.npz',), make_folder=False)
+    check_file(args.grid, '--grid', ('.png',), make_folder=False)
+    check_file(args.trajectory, '--trajectory', ('.gif', '.mp4'), make_folder=False)
     if args.trajectory:
-        check_picture_path(args.trajectory, ('.gif', '.mp4'))
-    for path in [*pictures, *([args.out] if args.out else [])]:
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"cannot write '{path}': folder '{path.parent}' does not exist, create it first")
-        if not os.access(path.parent, os.W_OK) or path.is_dir():
-            raise PermissionError(f"cannot write '{path}': it is a folder, or its folder is not yours to write in")
+        check_picture_path(args.trajectory, ('.gif', '.mp4'))  # and what writes it is installed
 
 
 def apply_flags(cfg: Config, args: argparse.Namespace) -> None:

@@ -13,8 +13,13 @@ from mmengine.runner import Runner
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
+from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config
 from usp_mm.engine.noise import add_image_noise, add_latent_noise
+from usp_mm.outputs import check_file
+
+#: What mmengine.dump writes.
+METRIC_FILES = ('.json', '.yaml', '.yml', '.pkl')
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--amp', action='store_true', help='autocast during the test')
     parser.add_argument('--tta', action='store_true', help='several scales and mirrored, as `tta_pipeline` of the config says')
-    parser.add_argument('--out', help='write the metrics to this JSON file')
+    parser.add_argument('--out', help='write the metrics to this file, .json, .yaml or .pkl')
     parser.add_argument('--image-noise', type=int, metavar='SEVERITY', help="ImageNet-C's Gaussian noise, severity 1 to 5")
     parser.add_argument('--latent-noise', type=int, metavar='T', help="diffuse latents by T of DDPM's 1000 steps")
     add_run_arguments(parser)
@@ -53,9 +58,12 @@ def augment(cfg: Config) -> None:
 
 def main() -> None:
     args = parse_args()
+    check_file(args.out, '--out', METRIC_FILES)
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
     cfg = load_run_config(args, initialises=False)
+    if cfg.get('test_cfg') is None or not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
+        raise ValueError(f"'{args.config}' has no test: set test_dataloader, test_cfg and test_evaluator")
     cfg.load_from = args.checkpoint
     if args.image_noise is not None:
         add_image_noise(cfg, args.image_noise)
@@ -67,10 +75,13 @@ def main() -> None:
         cfg.test_cfg.fp16 = True
     if args.tta:
         augment(cfg)
-    runner, kept = build_runner(cfg), KeepMetrics()
-    runner.register_hook(kept)
-    runner.test()
+    kept = KeepMetrics()
+    with explain_arguments(cfg):
+        runner = build_runner(cfg)
+        runner.register_hook(kept)
+        runner.test()
     if args.out and runner.rank == 0:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         mmengine.dump(kept.metrics, args.out)
 
 

@@ -6,6 +6,8 @@ from mmengine.config import Config
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
+from usp_mm.engine.amp import train_in_bfloat16
+from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.launch import add_run_arguments, build_runner, choose_start, load_run_config
 from usp_mm.engine.lr_scaling import scale_learning_rates
 
@@ -16,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--resume', nargs='?', const='auto', help='continue from a checkpoint, by default the latest of --work-dir'
     )
-    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
+    parser.add_argument('--amp', action='store_true', help="bfloat16 autocast, also in place of a config's loss scaling")
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
     parser.add_argument('--no-validate', action='store_true', help='skip validation during training')
     add_run_arguments(parser)
@@ -27,9 +29,7 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> list[str]:
     """Write the flags into the config; returns what the run's log has to say of it."""
     told = [choose_start(cfg, args.resume)] if args.resume else []
     if args.amp:
-        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
-        if 'denoiser' in cfg.model:
-            cfg.model.sample_dtype = 'bfloat16'
+        train_in_bfloat16(cfg)
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise ValueError(f'--auto-scale-lr: {args.config} does not say which batch its learning rate is for')
@@ -47,7 +47,8 @@ def main() -> None:
     runner = build_runner(cfg)
     for line in told:
         runner.logger.info(line)
-    runner.train()
+    with explain_arguments(cfg):
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -48,9 +48,9 @@ TEACHERS: dict[str, tuple[str, int, int]] = {
 # fmt: on
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """'; did you mean X?' for the closest of `valid` (empty when nothing is close)."""
-    close = get_close_matches(str(name), [str(v) for v in valid], n=1)
+def nearest(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
+    """'; did you mean X?' for the closest of `valid` (empty when nothing is close: 1 is the same, 0 has nothing in common)."""
+    close = get_close_matches(str(name), sorted(str(v) for v in valid), n=1, cutoff=cutoff)
     return f"; did you mean '{close[0]}'?" if close else ''
 
 

@@ -115,7 +115,7 @@ def test_errors(tmp_path, read) -> None:
 def test_number_of_named_classes_must_fit(tmp_path) -> None:
     image_folder(tmp_path, {'a': 1, 'b': 1})
     assert ImageFolder(str(tmp_path), classes=['cat', 'dog']).metainfo['classes'] == ('cat', 'dog')
-    with pytest.raises(ValueError, match='holds 2 class folders, the config names 3 classes'):
+    with pytest.raises(ValueError, match='holds 2 classes, the config names 3: name each, in the order of the labels'):
         ImageFolder(str(tmp_path), classes=['cat', 'dog', 'eel'])
 
 

@@ -10,7 +10,7 @@ from usp_mm.compat import check_has_batch
 from usp_mm.datasets import EpochInfiniteSampler
 
 PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
-LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 GENERATE = 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px.py'
 TOLD = (
     r'train_dataloader has {0} samples, which make no batch of 64 x 1 process with drop_last=True: set '

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from small_generation import shrink_generation
 from small_world import load_leaf, train_quickly
 
-LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-linear-coslr-90e_in1k.py'
+LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 SIT = 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px.py'
 
 

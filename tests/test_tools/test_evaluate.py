@@ -137,7 +137,8 @@ def test_bad_input(call, samples, tmp_path):
     assert call(*pixel, '--num', 3) == 'Feature metrics need at least 6 samples, there are 3'
     assert '--inception goes with --features adm' in call(*pixel, '--inception', 'x.pth')
     assert '--classifier-size goes with --classifier' in call('--classifier-size', 8)
-    assert call(*pixel, '--json', tmp_path / 'none' / 'r.json').startswith(f"no folder '{tmp_path}/none'")
+    message = f"folder '{tmp_path}/none' does not exist, create it first"
+    assert call(*pixel, '--json', tmp_path / 'none' / 'r.json').endswith(message)
     listed = tmp_path / 'listed.npz'
     listed.write_bytes(samples.read_bytes())
     (tmp_path / 'listed.npz.json').write_text('[]')

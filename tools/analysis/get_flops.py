@@ -20,6 +20,7 @@ from usp_mm.apis.complexity import H100_BF16, UTILISATION, complexity, gpu_hours
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
 from usp_mm.files import write_json
+from usp_mm.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,6 +75,7 @@ def totals(cost: dict[str, Any], hours: float | None) -> list[str]:
 
 def main() -> None:
     args = parse_args()
+    check_file(args.json, '--json')
     if not (args.peak > 0 and 0 < args.utilisation <= 1):
         raise ValueError(f'--peak {args.peak} must be positive, and --utilisation {args.utilisation} in (0, 1]')
     cost = complexity(load_config(args, initialises=False))

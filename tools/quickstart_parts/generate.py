@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from . import pretrain, probe
-from .stages import Stages, console, last_checkpoint, latent_options, vae_options
+from .stages import Stages, console, last_checkpoint, latent_options, option, vae_options
 
 FEATURES = 'configs/features/resnet18-w16_1xb64-coslr-8e_digits.py'
 #: model -> arm -> config.
@@ -41,7 +41,7 @@ def train_judge(stages: Stages) -> str:
     """The classifier's checkpoint; one that is there is kept."""
     folder, data = stages.work_dir / 'features', stages.work_dir / 'data' / 'imagenet'
     if not (folder / 'last_checkpoint').exists():
-        options = [f'{name}_dataloader.dataset.data_root={data}' for name in ('train', 'val', 'test')]
+        options = [option(f'{name}_dataloader.dataset.data_root', data) for name in ('train', 'val', 'test')]
         stages.run('feature classifier', 'tools/train.py', FEATURES, '--work-dir', folder, '--cfg-options', *options)
     return last_checkpoint(folder)
 
@@ -50,9 +50,11 @@ def compare(stages: Stages, args: argparse.Namespace, model: str, judge: str) ->
     """Train both arms, draw their curves and samples."""
     work_dir, metric = stages.work_dir, 'val_evaluator.metrics'
     options = [
-        *vae_options(work_dir), *latent_options(work_dir, 'train'), f'{metric}.reference={work_dir}/data/imagenet/train',
-        f'{metric}.extractor.checkpoint={judge}',
-    ]  # fmt: skip
+        *vae_options(work_dir),
+        *latent_options(work_dir, 'train'),
+        option(f'{metric}.reference', work_dir / 'data' / 'imagenet' / 'train'),
+        option(f'{metric}.extractor.checkpoint', judge),
+    ]
     if args.generate_steps:
         interval = max(1, args.generate_steps // VALIDATIONS)
         options += [f'train_cfg.max_iters={args.generate_steps}', f'train_cfg.val_interval={interval}']
@@ -64,8 +66,8 @@ def compare(stages: Stages, args: argparse.Namespace, model: str, judge: str) ->
         for arm, config in CONFIGS[model].items():
             folder = work_dir / f'{model}-{arm.lower()}-seed{seed}'
             encoder = last_checkpoint(pretrain.run_dir(work_dir, seed))
-            own = [f'randomness.seed={seed}', f'{metric}.cache_dir={work_dir}/statistics/{arm.lower()}']
-            own += [f'model.denoiser.init_cfg.checkpoint={encoder}'] if arm == 'USP' else []
+            own = [f'randomness.seed={seed}', option(f'{metric}.cache_dir', work_dir / 'statistics' / arm.lower())]
+            own += [option('model.denoiser.init_cfg.checkpoint', encoder)] if arm == 'USP' else []
             command = ['tools/train.py', config, '--work-dir', folder, '--cfg-options', *own, *options]
             commands[f'{model} {arm} seed {seed}'] = command
             folders[arm].append(folder)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from . import pretrain
-from .stages import Stages, last_checkpoint, latent_options, mean_of, scalars, vae_options
+from .stages import Stages, last_checkpoint, latent_options, mean_of, option, scalars, vae_options
 
 CONFIG = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
 WARMUP = 10  # epochs
@@ -28,7 +28,7 @@ def compare(stages: Stages, name: str, config: str, num_epochs: int | None, seed
     epochs = [f'train_cfg.max_epochs={num_epochs}'] if num_epochs else []
     options = [f'randomness.seed={seed}', *vae_options(work_dir), *latent_options(work_dir, 'train', 'val'), *epochs]
     starts = {
-        'usp': f'model.backbone.init_cfg.checkpoint={last_checkpoint(pretrain.run_dir(work_dir, seed))}',
+        'usp': option('model.backbone.init_cfg.checkpoint', last_checkpoint(pretrain.run_dir(work_dir, seed))),
         'random': 'model.backbone.init_cfg=None',
     }
     folders = {start: work_dir / f'{name}-{start}-seed{seed}' for start in starts}

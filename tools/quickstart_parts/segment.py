@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from . import pretrain, probe
-from .stages import Stages, last_checkpoint, mean_of, scalars
+from .stages import Stages, last_checkpoint, mean_of, option, scalars
 
 CONFIG = 'configs/upernet/upernet_vit-tiny_usp-pre_1xb8-1k_digits-scenes-128x128.py'
 NEEDS = 'pretrain'
@@ -42,14 +42,14 @@ def _step(picture: Path) -> int:
 def compare(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
     """Train both, side by side: their mIoU, %, at the end and by step."""
     work_dir = stages.work_dir
-    scenes = [f'{name}_dataloader.dataset.data_root={work_dir}/data/ade20k' for name in ('train', 'val', 'test')]
-    options = [f'randomness.seed={seed}', f'model.backbone.codec.path={work_dir}/vae', *scenes]
+    scenes = [option(f'{name}_dataloader.dataset.data_root', work_dir / 'data' / 'ade20k') for name in ('train', 'val', 'test')]
+    options = [f'randomness.seed={seed}', option('model.backbone.codec.path', work_dir / 'vae'), *scenes]
     if steps := args.segment_steps:
         warmup = max(1, steps // 10)
         options += [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}']
         options += [f'param_scheduler.0.end={warmup}', f'param_scheduler.1.begin={warmup}']
     starts = {
-        'usp': f'model.backbone.init_cfg.checkpoint={last_checkpoint(pretrain.run_dir(work_dir, seed))}',
+        'usp': option('model.backbone.init_cfg.checkpoint', last_checkpoint(pretrain.run_dir(work_dir, seed))),
         'random': 'model.backbone.init_cfg=None',
     }
     folders = {start: work_dir / f'segment-{start}-seed{seed}' for start in starts}

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from usp_mm.cfg_values import quote_value
+
 console = Console(width=None if sys.stdout.isatty() else 100)
 
 
@@ -99,15 +101,21 @@ def last_checkpoint(run_dir: Path) -> str:
     return (run_dir / 'last_checkpoint').read_text().strip()
 
 
+def option(key: str, path: object) -> str:
+    """A config option that sets a path, whatever is in its name."""
+    return f'{key}={quote_value(path)}'
+
+
 def vae_options(work_dir: Path) -> list[str]:
     """Config options that set the VAE of every stage."""
-    return [f'model.data_preprocessor.vae_path={work_dir}/vae']
+    return [option('model.data_preprocessor.vae_path', work_dir / 'vae')]
 
 
 def latent_options(work_dir: Path, *splits: str) -> list[str]:
     """Config options that set the latent caches of 'train' and, for 'val', of validation and test."""
     loaders = {'train': ['train'], 'val': ['val', 'test']}
-    return [f'{name}_dataloader.dataset.data_root={work_dir}/latents/{split}' for split in splits for name in loaders[split]]
+    places = [(name, work_dir / 'latents' / split) for split in splits for name in loaders[split]]
+    return [option(f'{name}_dataloader.dataset.data_root', path) for name, path in places]
 
 
 def mean_of(values: list[float], digits: int) -> str:

@@ -14,7 +14,7 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
 from usp_mm.datasets import dataset_configs
-from usp_mm.engine.config_check import check_cfg_options, check_config
+from usp_mm.engine.config_check import check_config, merge_cfg_options
 from usp_mm.engine.launch import load_config
 from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
 from usp_mm.weight_files import read_weights
@@ -79,8 +79,7 @@ def inferencer(
         config = load_config(Namespace(config=config, cfg_options=cfg_options or {}), initialises=False)
     elif cfg_options:
         config = copy.deepcopy(config)
-        check_cfg_options(config, cfg_options)
-        config.merge_from_dict(cfg_options)
+        merge_cfg_options(config, cfg_options)
     cfg = image_config(config)
     check_config(cfg, initialises=False)
     weights = read_weights(checkpoint)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from usp_mm.datasets import dataset_configs
 from usp_mm.datasets.class_names import check_classes
-from usp_mm.engine.config_check import check_cfg_options, check_config
+from usp_mm.engine.config_check import check_config, merge_cfg_options
 from usp_mm.engine.launch import load_config
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.models.generator import check_samples
@@ -234,8 +234,7 @@ def _generator_config(config: str | Path | Config, cfg_options: dict[str, Any], 
     """A copy that samples: with the VAE's weights, which training from cached latents leaves out."""
     if isinstance(config, Config):
         cfg = copy.deepcopy(config)
-        check_cfg_options(cfg, cfg_options)
-        cfg.merge_from_dict(cfg_options)
+        merge_cfg_options(cfg, cfg_options)
     else:
         cfg = load_config(Namespace(config=config, cfg_options=cfg_options), initialises=False)
     if 'denoiser' not in cfg.model:

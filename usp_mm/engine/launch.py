@@ -1,23 +1,35 @@
 """What `tools/train.py` and `tools/test.py` share."""
 
+import logging
 import os
 import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from .config_check import check_cfg_options, check_config
+from .build_errors import explain_arguments
+from .cfg_action import CfgOptionsAction
+from .config_check import check_config, merge_cfg_options
+from .config_check.check import find_runner, misspelt_variables
 
 #: Files of CheckpointHook.
 _NUMBERED = re.compile(r'(epoch|iter)_\d+\.pth')
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:
-    """--cfg-options, with MMEngine's meaning."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='settings to override, key=value')
+    """--cfg-options, with MMEngine's meaning; see `CfgOptionsAction`."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptionsAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='settings to override; how values are written: docs/command-line.md',
+    )
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
@@ -41,9 +53,10 @@ def load_config(args: Namespace, initialises: bool = True) -> Config:
     if not Path(args.config).is_file():
         raise FileNotFoundError(f"no config at '{args.config}': give a file under configs/")
     cfg = Config.fromfile(args.config)
-    check_cfg_options(cfg, args.cfg_options)
-    cfg.merge_from_dict(args.cfg_options)
+    merge_cfg_options(cfg, args.cfg_options)
     check_config(cfg, initialises)
+    for name in misspelt_variables(cfg):
+        print_log(f'nothing reads the variable {name} of {args.config}', 'current', logging.WARNING)
     return cfg
 
 
@@ -51,7 +64,7 @@ def load_run_config(args: Namespace, initialises: bool = True) -> Config:
     """`load_config`, with launcher and work folder set."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args, initialises)
-    cfg.launcher = args.launcher
+    cfg.launcher = args.cfg_options.get('launcher', args.launcher)  # as upstream, --cfg-options come last
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     return cfg
 
@@ -97,12 +110,16 @@ def prepare_cpu(cfg: Config) -> None:
     MMEngine's own launchers call `torch.cuda.set_device`.
 
     Raises:
-        ValueError: a launcher other than 'pytorch' without a GPU.
+        ValueError: a launcher other than 'pytorch', or another runner than MMEngine's Runner, without a GPU.
     """
     if torch.cuda.is_available() or cfg.launcher == 'none':
         return
     if cfg.launcher != 'pytorch':
         raise ValueError(f"--launcher {cfg.launcher} needs GPUs and none is visible: on CPU use 'pytorch'")
+    if not issubclass(find_runner(cfg), Runner):
+        raise ValueError(
+            f"runner_type '{cfg.runner_type}' joins several processes on GPUs alone, and none is visible: leave runner_type out"
+        )
     torch.distributed.init_process_group('gloo')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
@@ -113,6 +130,7 @@ def prepare_cpu(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Runner of a checked config, on whatever devices there are."""
+    """Runner of a checked config, of its `runner_type`, on whatever devices there are."""
     prepare_cpu(cfg)
-    return Runner.from_cfg(cfg)
+    with explain_arguments(cfg):
+        return find_runner(cfg).from_cfg(cfg)

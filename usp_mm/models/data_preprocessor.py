@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.models import ClsDataPreprocessor, RandomBatchAugment
 from torch import Tensor
 
 from usp_mm.functional import random
@@ -12,6 +12,22 @@ from usp_mm.registry import MODELS
 from usp_mm.vaes import build_codec
 
 from .sample_keys import sample_keys
+
+
+def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> float:
+    """ᾱ from exactly one of itself and a number of steps of DDPM's 1000-step linear schedule.
+
+    Steps are counted as in DDPM's paper and in the official code's robustness runs: x_t is after t steps, ᾱ_0 = 1.
+    """
+    if (alpha_bar is None) == (timestep is None):
+        raise ValueError(f'noise takes exactly one of alpha_bar={alpha_bar} and timestep={timestep}')
+    if timestep is not None:
+        if not 0 <= timestep <= 1000:
+            raise ValueError(f'noise timestep={timestep} is not a number of steps of the 1000-step schedule: use 0 to 1000')
+        return float(linear_alpha_bar()[timestep - 1]) if timestep else 1.0
+    if not 0 <= alpha_bar <= 1:
+        raise ValueError(f'noise alpha_bar={alpha_bar} must lie in [0, 1]')
+    return alpha_bar
 
 
 @MODELS.register_module()
@@ -41,6 +57,9 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         noise: None, dict(alpha_bar=x) or dict(timestep=t): diffuse every latent to that level, or by t of DDPM's 1000
             linear steps (0: clean), in training and evaluation (robustness runs, appendix A).
     """
+
+    #: What takes the arguments that are dicts.
+    ARGUMENTS_OF = {'noise': _alpha_bar, 'batch_augments': RandomBatchAugment}
 
     def __init__(
         self,
@@ -148,22 +167,6 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, training)
         noise = random.normal(samples, epochs, tuple(latents.shape[1:]), seed=seed, stream='latent_noise')
         return diffuse(latents, self.noise_alpha_bar, noise)
-
-
-def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> float:
-    """ᾱ from exactly one of itself and a number of steps of DDPM's 1000-step linear schedule.
-
-    Steps are counted as in DDPM's paper and in the official code's robustness runs: x_t is after t steps, ᾱ_0 = 1.
-    """
-    if (alpha_bar is None) == (timestep is None):
-        raise ValueError(f'noise takes exactly one of alpha_bar={alpha_bar} and timestep={timestep}')
-    if timestep is not None:
-        if not 0 <= timestep <= 1000:
-            raise ValueError(f'noise timestep={timestep} is not a number of steps of the 1000-step schedule: use 0 to 1000')
-        return float(linear_alpha_bar()[timestep - 1]) if timestep else 1.0
-    if not 0 <= alpha_bar <= 1:
-        raise ValueError(f'noise alpha_bar={alpha_bar} must lie in [0, 1]')
-    return alpha_bar
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:

@@ -5,6 +5,7 @@ Shape legend: N samples, C×h×w latent, H×W image.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from .weight_average import WeightAverage
 SAMPLE_MODELS = ('ema', 'orig')
 SAMPLE_DTYPES = ('float32', 'bfloat16')
 STEPS_AT_ONCE = 8  # noise of so many steps is drawn in one go
+_GIVEN: Any = None  # stands for what the generator itself passes
 EMA = dict(momentum=1e-4)  # a decay of 0.9999 (Table 14)
 
 
@@ -53,6 +55,14 @@ class LatentDiffusionGenerator(BaseModel):
     Raises:
         ValueError: parts that do not fit each other.
     """
+
+    #: What takes the arguments that are dicts; those that are given by this class are left out.
+    ARGUMENTS_OF = {
+        'guidance': Guidance,
+        'ema': partial(WeightAverage, _GIVEN),
+        'repa': partial(REPA, _GIVEN, _GIVEN, _GIVEN),
+        'compile_denoiser': torch.compile,
+    }
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Classification on latents: fine-tuning and linear probing (USP section 3.3.1)."""
 
 import torch
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import ImageClassifier, RandomBatchAugment
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
@@ -19,6 +19,9 @@ class USPClassifier(ImageClassifier):
     the data preprocessor normalises images; its `batch_augments` with `mix_space='latent'` are then applied here, to the
     latents of the trained VAE.
     """
+
+    #: What takes the arguments that are dicts.
+    ARGUMENTS_OF = {'train_cfg': RandomBatchAugment}
 
     def __init__(
         self,

@@ -1,0 +1,50 @@
+"""What tools/train.py and tools/test.py do with a config before the runner runs."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+from mmengine.runner import FlexibleRunner, Runner
+from small_world import load_leaf
+
+from usp_mm.engine.launch import build_runner, load_run_config
+
+CONFIG = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
+
+
+def arguments(**options):
+    return Namespace(config=CONFIG, cfg_options=options, launcher='none', local_rank=0, work_dir=None)
+
+
+def test_options_come_last():
+    cfg = load_run_config(arguments(launcher='slurm', work_dir='a b'))
+    assert (cfg.launcher, cfg.work_dir) == ('slurm', 'a b')
+
+
+def run(small_world, folder, epochs, **settings):
+    cfg = small_world.shrink(load_leaf(CONFIG))
+    cfg.update(work_dir=str(folder), launcher='none', experiment_name=f'epochs{epochs}', **settings)
+    cfg.train_cfg.max_epochs = epochs
+    runner = build_runner(cfg)
+    runner.train()
+    return runner
+
+
+@pytest.mark.slow
+def test_the_runner_that_is_asked_for(small_world, tmp_path):
+    flexible = dict(runner_type='FlexibleRunner', strategy=dict(type='SingleDeviceStrategy'))
+    whole = run(small_world, tmp_path / 'whole', 2, **flexible)
+    assert type(whole) is FlexibleRunner
+    run(small_world, tmp_path / 'resumed', 1, **flexible)
+    run(small_world, tmp_path / 'resumed', 2, resume=True, **flexible)
+    found = [torch.load(tmp_path / name / 'epoch_2.pth', weights_only=True)['state_dict'] for name in ('whole', 'resumed')]
+    assert found[0].keys() == found[1].keys() and all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+    assert type(run(small_world, tmp_path / 'plain', 1)) is Runner
+
+
+def test_another_runner_joins_processes_on_gpus_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    cfg = load_leaf(CONFIG)
+    cfg.update(runner_type='FlexibleRunner', launcher='pytorch', work_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="runner_type 'FlexibleRunner' joins several processes on GPUs alone"):
+        build_runner(cfg)

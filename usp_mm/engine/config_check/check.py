@@ -1,0 +1,105 @@
+"""A whole config, key by key."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.runner import FlexibleRunner, Runner
+
+from usp_mm.presets import nearest
+
+from .judge import check_value, find_type, judge, nearest_type
+from .rules import TOP, runner_keys
+from .schedule import check_schedule
+
+#: Those of FlexibleRunner that keep whole checkpoints.
+STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy')
+
+
+def check_config(cfg: Config, initialises: bool = True) -> None:
+    """Compare every part of a config with what takes it: a class's signature, or the keys that MMEngine's code reads.
+
+    Args:
+        initialises: whether `init_cfg` has to name its checkpoint.
+
+    Raises:
+        ValueError: a type, a key or a kind of value that is not taken, with its place and the nearest name; a setting that
+            this kind of runner would ignore; an unset checkpoint; training that ends before a scheduler begins.
+        FileNotFoundError: a checkpoint that is not there.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        runner = find_runner(cfg)
+        _check_ignored(cfg, runner)
+        for key, value in cfg.items():
+            if isinstance(value, str | int | float):
+                check_value(key, key, value, Runner)
+            if key in TOP:
+                judge(key, value, TOP[key])
+    _check_strategy(cfg)
+    check_schedule(cfg)
+    if initialises:
+        for path, node in _typed_dicts(cfg._cfg_dict, ''):
+            if node['type'] == 'USPPretrained':
+                _check_checkpoint(path, node)
+
+
+def find_runner(cfg: Config) -> type[Runner] | type[FlexibleRunner]:
+    """The class of `runner_type`, MMEngine's Runner where there is none.
+
+    Raises:
+        ValueError: no such class.
+    """
+    name = cfg.get('runner_type') or 'Runner'
+    runner = find_type(name, RUNNERS) if isinstance(name, str) else name
+    if not (isinstance(runner, type) and hasattr(runner, 'from_cfg')):
+        raise ValueError(f"unknown runner_type '{name}'{nearest_type(str(name), RUNNERS)}")
+    return runner
+
+
+def _check_ignored(cfg: Config, runner: type) -> None:
+    """Refuse what another kind of runner reads and this one would pass over."""
+    read = runner_keys(runner)
+    for other in {*RUNNERS.module_dict.values()}:
+        for key in sorted((runner_keys(other) - read) & cfg.keys()):
+            if cfg[key]:
+                raise ValueError(
+                    f"{key} is set, but {runner.__name__} does not read it: set runner_type='{other.__name__}', which does, or "
+                    f'leave {key} out'
+                )
+
+
+def _check_strategy(cfg: Config) -> None:
+    kind = (cfg.get('strategy') or {}).get('type')
+    if isinstance(kind, str) and kind not in STRATEGIES:
+        raise ValueError(
+            f"strategy.type '{kind}' writes checkpoints that nothing here reads: use one of {', '.join(STRATEGIES)}, or "
+            'leave runner_type and strategy out'
+        )
+
+
+def misspelt_variables(cfg: Config) -> list[str]:
+    """'NAME; did you mean …' of each variable of a config that nothing reads and that is nearly a key that is read."""
+    known = runner_keys(find_runner(cfg)) | set(TOP)
+    unread = [key for key, value in cfg.items() if key not in known and isinstance(value, dict | list)]
+    return [f"'{key}'{close}" for key in unread if (close := nearest(key, known - cfg.keys(), cutoff=0.85))]
+
+
+def _typed_dicts(node: Any, path: str) -> Iterator[tuple[str, dict]]:
+    if isinstance(node, dict):
+        if 'type' in node and path:
+            yield path, node
+        for key, value in node.items():
+            yield from _typed_dicts(value, f'{path}.{key}' if path else key)
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from _typed_dicts(value, f'{path}.{i}')
+
+
+def _check_checkpoint(path: str, node: dict) -> None:
+    checkpoint = node.get('checkpoint')
+    if not checkpoint:
+        raise ValueError(f'{path}.checkpoint is unset: give it in the config or with --cfg-options {path}.checkpoint=FILE')
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"{path}.checkpoint: no file at '{checkpoint}'")

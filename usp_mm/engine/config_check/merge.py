@@ -1,0 +1,93 @@
+"""Put `--cfg-options` into a config."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from mmengine.utils import import_modules_from_strings
+
+from usp_mm.presets import nearest
+
+from .check import find_runner
+from .rules import TOP, runner_keys
+
+#: Hooks that MMEngine registers by itself, and leaves out where the config says None.
+_OWN_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+
+
+def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
+    """`cfg.merge_from_dict`, for a user's `--cfg-options`.
+
+    New keys are left to `check_config`. A list grows by one where an index is its length. `default_hooks.NAME=None` leaves out
+    any hook, and `custom_imports` are imported, which MMEngine does while it reads the file alone.
+
+    Raises:
+        ValueError: a top-level key that nothing reads, an index that there is not, or parts of what has none.
+    """
+    options = {key: ConfigDict(value=value).value for key, value in (options or {}).items()}
+    _check_top(cfg, options)
+    for option, value in options.items():
+        there = _make_way(cfg, option)
+        if isinstance(value, dict) and not isinstance(there, dict):
+            value['_delete_'] = True  # a dict takes a list's place
+    cfg.merge_from_dict(options)
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if hook is None and name not in _OWN_HOOKS]:
+        del hooks[name]
+    if any(option.split('.')[0] == 'custom_imports' for option in options) and cfg.custom_imports:
+        import_modules_from_strings(**cfg.custom_imports)
+
+
+def _check_top(cfg: Config, options: dict[str, Any]) -> None:
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        kind = options.get('runner_type', cfg.get('runner_type'))
+        known = runner_keys(find_runner(Config(dict(runner_type=kind)))) | set(TOP)
+    for option in options:
+        key = option.split('.')[0]
+        if key in known:
+            continue
+        if key in cfg:
+            places = [place for place, value in _leaves(cfg._cfg_dict, '') if _is(value, cfg[key]) and place != key]
+            places = [place for place in places if place.split('.')[0] in known]
+            fix = f': set {" and ".join(places[:3])}' if places else ''
+            raise ValueError(
+                f"--cfg-options {option}: '{key}' is a variable of the config file, which has used it already, so that "
+                f'setting it would change nothing{fix}'
+            )
+        raise ValueError(f"unknown key '{key}' in --cfg-options {option}: the config has {sorted(known)}{nearest(key, known)}")
+
+
+def _make_way(cfg: Config, option: str) -> Any:
+    """Check the way to an option, begin or lengthen the list that it appends to; returns what is there now."""
+    parts = option.split('.')
+    node: Any = cfg._cfg_dict
+    for depth, part in enumerate(parts):
+        where = '.'.join(parts[:depth])
+        if isinstance(node, list | tuple):
+            if not part.isdecimal() or int(part) > len(node) or (isinstance(node, tuple) and int(part) == len(node)):
+                valid = [str(i) for i in range(len(node))]
+                raise ValueError(f"unknown key '{part}' in --cfg-options {option}: {where} has {valid}, a list of {len(node)}")
+            if isinstance(node, list) and int(part) == len(node):
+                node.append(ConfigDict())
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            if node.get(part) is None and parts[depth + 1 : depth + 2] == ['0']:
+                node[part] = []
+            node = node.get(part)
+        elif node is not None:
+            raise ValueError(f'--cfg-options {option}: {where} is {node!r}, which has no parts: set {where} as a whole')
+    return node
+
+
+def _is(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and bool(value == other)
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every value in a config, dicts and lists too, with its place."""
+    if path:
+        yield path, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from _leaves(value, f'{path}.{key}' if path else str(key))

@@ -1,0 +1,203 @@
+"""Who takes what stands where in a config: classes of registries, functions, code that reads key by key.
+
+The keys themselves are nowhere listed: they are those of signatures, or those that the code reads. A class of this package
+whose argument is passed on with `**` says to what in its attribute `ARGUMENTS_OF`: argument -> callable.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mmengine import registry as _registry
+from mmengine.dist import init_dist
+from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
+from mmengine.registry import Registry
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.utils import import_modules_from_strings
+from mmengine.utils.dl_utils import set_multi_processing
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.utils.data import DataLoader
+
+from usp_mm.vaes.record import ALLOW
+
+from .signatures import keys_read
+
+
+@dataclass(frozen=True)
+class Free:
+    """Anything: names that users choose, or arguments of other libraries."""
+
+
+@dataclass(frozen=True)
+class Loose:
+    """A class's argument that nothing more is known of: what has a type in it is built from some registry."""
+
+    registry: Registry | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """`dict(type=…)`, or a list of them, built from a registry.
+
+    Attributes:
+        default: the type where none is named; None: it has to be.
+        also: keys that are taken out before the class is called.
+        anywhere: whether any other registry may know the type, since nobody says which one builds it.
+    """
+
+    registry: Registry
+    default: str | None = None
+    also: Mapping[str, Any] = field(default_factory=dict)
+    anywhere: bool = False
+
+
+@dataclass(frozen=True)
+class Called:
+    """Arguments of a callable, apart from `also`, which are taken out before."""
+
+    target: Callable[..., Any]
+    also: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """A dict `name` of which code reads these keys and no others."""
+
+    code: Callable[..., Any]
+    name: str
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return keys_read(self.code, self.name)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Any names, each with a value of one rule; apart from `also`."""
+
+    rule: Any
+    also: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A rule that depends on the dict."""
+
+    choose: Callable[[Mapping[str, Any]], Any]
+
+
+FREE = Free()
+
+
+def _clip(node: Mapping[str, Any]) -> Called:
+    kinds: dict[str, Callable[..., Any]] = {'norm': clip_grad_norm_, 'value': clip_grad_value_}
+    return Called(kinds.get(node.get('type', 'norm'), clip_grad_norm_), {'type': FREE})
+
+
+def _constructor(node: Mapping[str, Any]) -> Any:
+    name = node.get('constructor', 'DefaultOptimWrapperConstructor')
+    if isinstance(name, str):
+        with _registry.OPTIM_WRAPPER_CONSTRUCTORS.switch_scope_and_registry(None) as constructors:
+            return constructors.get(name)
+    return name
+
+
+def _wrapper(node: Mapping[str, Any]) -> Any:
+    constructor = _constructor(node)
+    if not (inspect.isclass(constructor) and issubclass(constructor, DefaultOptimWrapperConstructor)):
+        return Loose(_registry.OPTIM_WRAPPERS)  # of several wrappers, or of a kind that reads the dict in its own way
+    also = dict.fromkeys(keys_read(build_optim_wrapper, 'optim_wrapper_cfg'), FREE)
+    paramwise = Reads(constructor, 'paramwise_cfg', {'custom_keys': FREE})
+    return Built(_registry.OPTIM_WRAPPERS, 'OptimWrapper', {**also, 'paramwise_cfg': paramwise})
+
+
+def _train_loop(node: Mapping[str, Any]) -> Any:
+    if 'type' in node:
+        return Built(_registry.LOOPS)
+    return Called(EpochBasedTrainLoop if node.get('by_epoch') else IterBasedTrainLoop, {'by_epoch': FREE})
+
+
+def _evaluator(node: Mapping[str, Any]) -> Any:
+    whole = 'metrics' in node or str(node.get('type')) in _registry.EVALUATOR
+    return Built(_registry.EVALUATOR, 'Evaluator') if whole else Built(_registry.METRICS)
+
+
+def _schedulers(node: Mapping[str, Any]) -> Any:
+    one = Built(_registry.PARAM_SCHEDULERS, also={'convert_to_iter_based': FREE})
+    several = bool(node) and all(isinstance(value, dict | list) for value in node.values())
+    return Named(one) if several and 'type' not in node else one  # for several optimizers
+
+
+OPTIM_WRAPPER = Choice(_wrapper)
+HOOK = Built(_registry.HOOKS, also={'priority': FREE})
+LOADER = Called(
+    DataLoader,
+    {
+        **dict.fromkeys(keys_read(Runner.build_dataloader, 'dataloader_cfg') - {'batch_size', 'num_workers'}, FREE),
+        'dataset': Built(_registry.DATASETS),
+        'sampler': Built(_registry.DATA_SAMPLERS),
+        'batch_sampler': Built(_registry.DATA_SAMPLERS),
+        'collate_fn': Built(_registry.FUNCTIONS),
+        'worker_init_fn': Built(_registry.FUNCTIONS),
+    },
+)
+
+#: Top-level key -> who takes it.
+TOP = {
+    'model': Built(_registry.MODELS),
+    'data_preprocessor': Loose(_registry.MODELS),
+    'train_dataloader': LOADER,
+    'val_dataloader': LOADER,
+    'test_dataloader': LOADER,
+    'train_cfg': Choice(_train_loop),
+    'val_cfg': Built(_registry.LOOPS, 'ValLoop'),
+    'test_cfg': Built(_registry.LOOPS, 'TestLoop'),
+    'val_evaluator': Choice(_evaluator),
+    'test_evaluator': Choice(_evaluator),
+    'optim_wrapper': OPTIM_WRAPPER,
+    'param_scheduler': Choice(_schedulers),
+    'auto_scale_lr': Reads(Runner.scale_lr, 'auto_scale_lr'),
+    'default_hooks': Named(HOOK),
+    'custom_hooks': HOOK,
+    'env_cfg': Reads(Runner.setup_env, 'env_cfg', {'mp_cfg': Called(set_multi_processing), 'dist_cfg': Called(init_dist)}),
+    'randomness': Called(Runner.set_randomness),
+    'log_processor': Built(_registry.LOG_PROCESSORS, 'LogProcessor'),
+    'visualizer': Built(_registry.VISUALIZERS, 'Visualizer'),
+    'model_wrapper_cfg': Built(_registry.MODEL_WRAPPERS, 'MMDistributedDataParallel'),
+    'strategy': Built(_registry.STRATEGIES),
+    'compile': Called(torch.compile),
+    'custom_imports': Called(import_modules_from_strings),
+    'tta_model': Built(_registry.MODELS),
+    'tta_pipeline': Built(_registry.TRANSFORMS),
+    'extractor': Built(_registry.MODELS),
+    ALLOW: FREE,
+}
+
+#: Argument -> who takes it, whichever class it is of.
+ARGUMENTS = {
+    'init_cfg': Built(_registry.WEIGHT_INITIALIZERS),
+    'dataset': Built(_registry.DATASETS),
+    'datasets': Built(_registry.DATASETS),
+    'pipeline': Built(_registry.TRANSFORMS),
+    'optimizer': Built(_registry.OPTIMIZERS),
+    'clip_grad': Choice(_clip),
+    'metrics': Built(_registry.METRICS),
+    'vis_backends': Built(_registry.VISBACKENDS),
+    'norm_cfg': Built(_registry.MODELS, also={'requires_grad': FREE}),
+    'policies': Built(_registry.TRANSFORMS, also={'magnitude_key': FREE}),
+    'metainfo': FREE,
+    'targets': FREE,  # of mmpretrain's LoRA, by the layer's name
+    'vis_kwargs_list': FREE,  # of mmagic's functions, by name
+}
+
+
+#: Projects whose classes take more out of their arguments' dicts than they build.
+OWN_WAYS = ('mmagic',)
+
+
+def runner_keys(runner: type) -> frozenset[str]:
+    """Top-level keys that a kind of runner reads."""
+    return keys_read(runner, 'cfg') | {'runner_type', 'custom_imports', 'default_scope', 'work_dir'}

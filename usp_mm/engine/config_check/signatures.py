@@ -1,0 +1,109 @@
+"""Which keys a class or function takes from a dict of a config."""
+
+import ast
+import functools
+import inspect
+import re
+import textwrap
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What can be given to a callable by name.
+
+    Attributes:
+        kinds: name -> annotation (`inspect.Parameter.empty` if there is none).
+        defaults: name -> default (`inspect.Parameter.empty` if there is none).
+        open: whether it takes any other name too.
+    """
+
+    kinds: dict[str, Any]
+    defaults: dict[str, Any]
+    open: bool
+
+
+@functools.cache
+def arguments(target: Callable[..., Any]) -> Arguments:
+    """Arguments of a function, or of a class and of the bases that its `**kwargs` reach."""
+    if not inspect.isclass(target):
+        kinds, defaults, is_open = _own(target)
+        return Arguments(kinds, defaults, is_open)
+    kinds, defaults, is_open = {}, {}, False
+    for cls in target.__mro__:
+        if '__init__' not in vars(cls) or cls is object:
+            continue
+        if cls is nn.Module:
+            is_open = False  # its `**kwargs` are refused
+            break
+        own_kinds, own_defaults, is_open = _own(vars(cls)['__init__'])
+        kinds, defaults = {**own_kinds, **kinds}, {**own_defaults, **defaults}
+        if not is_open:
+            break
+        popped, elsewhere = _keywords(vars(cls)['__init__'])
+        kinds.update(dict.fromkeys(popped - kinds.keys(), inspect.Parameter.empty))
+        defaults.update(dict.fromkeys(popped - defaults.keys(), inspect.Parameter.empty))
+        if elsewhere:
+            break
+    return Arguments(kinds, defaults, is_open)
+
+
+def _own(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of C
+        return {}, {}, True
+    try:
+        hints = typing.get_type_hints(getattr(function, 'func', function))
+    except (NameError, TypeError, AttributeError):  # names that are imported for type checkers alone
+        hints = {}
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    written = {p.name: p.empty if isinstance(p.annotation, str) else p.annotation for p in named}
+    kinds = {p.name: hints.get(p.name, written[p.name]) for p in named if p.name != 'self'}
+    return kinds, {p.name: p.default for p in named}, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _keywords(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    """What an `__init__` takes out of its `**kwargs`, and whether it does more with them than calling a base's `__init__`."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return set(), False
+    name = tree.args.kwarg.arg if isinstance(tree, ast.FunctionDef) and tree.args.kwarg else None
+    popped, harmless = set(), set()
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        owner, first = call.func.value, call.args[0] if call.args else None  # type: ignore[attr-defined]
+        if call.func.attr == '__init__':  # type: ignore[attr-defined]
+            harmless |= {id(keyword.value) for keyword in call.keywords if keyword.arg is None}
+        elif isinstance(owner, ast.Name) and owner.id == name and isinstance(first, ast.Constant):
+            harmless.add(id(owner))
+            popped.add(str(first.value))
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
+    return popped, any(id(node) not in harmless for node in uses)
+
+
+@functools.cache
+def keys_read(code: Callable[..., Any], name: str) -> frozenset[str]:
+    """Keys of the dict `name` that the source of a function, or of a class and its bases, names.
+
+    For dicts that OpenMMLab reads key by key (`env_cfg.get('cudnn_benchmark')`), where no signature says what they take.
+    """
+    parts = [cls for cls in code.__mro__ if cls is not object] if inspect.isclass(code) else [code]
+    text = '\n'.join(map(_source, parts))
+    patterns = (
+        rf'\b{name}(?:\.(?:get|pop|setdefault)\(|\[)\s*[\'"](\w+)[\'"]',
+        rf'[\'"](\w+)[\'"]\s+(?:not\s+)?in\s+(?:self\.)?{name}\b(?![\[.])',
+    )
+    return frozenset(key for pattern in patterns for key in re.findall(pattern, text))
+
+
+def _source(code: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return ''
