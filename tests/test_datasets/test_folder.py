@@ -117,6 +117,8 @@ def test_number_of_named_classes_must_fit(tmp_path) -> None:
     assert ImageFolder(str(tmp_path), classes=['cat', 'dog']).metainfo['classes'] == ('cat', 'dog')
     with pytest.raises(ValueError, match='holds 2 classes, the config names 3: name each, in the order of the labels'):
         ImageFolder(str(tmp_path), classes=['cat', 'dog', 'eel'])
+    with pytest.raises(ValueError, match=r"the config names in another order \(moved 'a' \(0 → 1\)"):
+        ImageFolder(str(tmp_path), classes=['b', 'a'])
 
 
 def test_unreadable_image_is_named(tmp_path) -> None:
