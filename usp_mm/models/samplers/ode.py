@@ -104,7 +104,7 @@ class _Field:
         self.denoise, self.objective = denoise, objective
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        out = self.denoise(x, t.to(x.dtype).repeat(len(x))).float()
+        out = self.denoise(x, t.to(x.dtype).repeat(x.shape[0])).float()
         if self.objective.prediction == 'velocity':
             return out
         return flow.velocity(self.objective.coefficients(t.double()), self.objective.prediction)(x, out)
