@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'version', 'presets', 'files', 'weight_files', 'cli', 'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets',
-    'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
+    'threads', 'version', 'processes', 'presets', 'files', 'weight_files', 'cli', 'torchrun', 'functional', 'registry',
+    'compat', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
 ]  # fmt: skip
 PURE = {
     'functional': (),
@@ -19,6 +19,9 @@ PURE = {
     'files': (),
     'weight_files': (),
     'cli': (),
+    'torchrun': (),
+    'processes': (),
+    'threads': (),
 }
 
 
@@ -51,6 +54,12 @@ def test_imports_point_downward(path):
     if layer in PURE:
         mm = {m for m in imported_modules(path) if m.split('.')[0].startswith('mm')}
         assert all(m.startswith(PURE[layer]) for m in mm) if PURE[layer] else not mm
+
+
+def test_what_sets_the_environment_of_torch_is_imported_before_it():
+    first = next(node for node in ast.parse((ROOT / '__init__.py').read_text()).body if isinstance(node, ast.ImportFrom))
+    assert first.module == 'usp_mm.threads'
+    assert set(imported_modules(ROOT / 'threads.py')) == {'os', 'sys'}
 
 
 def test_every_module_has_a_docstring():

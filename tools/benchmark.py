@@ -72,6 +72,10 @@ def main() -> None:
         command.add_argument('--json', type=Path, metavar='FILE', help='write the result there too')
         module.add_arguments(command)
     args = parser.parse_args()
+    import usp_mm  # noqa: F401  (before torch: how threads wait, as in every tool)
+    from usp_mm.processes import end_with_parent
+
+    end_with_parent()
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key != 'json'}
     result = dict(hardware=hardware(), arguments=arguments, **available[args.benchmark].run(args))
     show(args.benchmark, result)

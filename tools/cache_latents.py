@@ -11,6 +11,10 @@ A `write` that was killed goes on where it stopped when the same command is run 
 tokens to a cache that has none: the latents stay as they are, and can be read meanwhile.
 """
 
+import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
+
+# isort: split
+
 import argparse
 import os
 from datetime import timedelta
