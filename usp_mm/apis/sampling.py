@@ -25,6 +25,7 @@ from usp_mm.registry import MODELS
 from usp_mm.weight_files import read_checkpoint, read_weights
 
 from .class_request import ClassRequest, parse_classes
+from .origin import Origin, note_origin, origin_of
 
 _SHOWN = 3
 
@@ -38,8 +39,8 @@ def load_generator(
 ) -> LatentDiffusionGenerator:
     """The generator of a config with a checkpoint's weights, loaded strictly, ready to sample.
 
-    It keeps the config as `cfg`, the checkpoint's path as `checkpoint`, and as `dataset_meta` dict(classes=names or None),
-    taken from the checkpoint, else from the config's data set for validation.
+    `origin_of` it tells the config, the checkpoint's path, and the names of the classes or None, taken from the checkpoint,
+    else from the config's data set for validation.
 
     Args:
         config: a file, or what `Config.fromfile` made of it.
@@ -72,8 +73,9 @@ def load_generator(
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith('repa.')}
     model = MODELS.build(cfg.model)
     load_strictly(model, weights, checkpoint)
-    model.cfg, model.checkpoint, model.dataset_meta = cfg, checkpoint, dict(classes=class_names(checkpoint, cfg))
-    return model.to(device or get_device()).eval()
+    model = model.to(device or get_device()).eval()
+    note_origin(model, Origin(cfg, checkpoint, class_names(checkpoint, cfg)))
+    return model
 
 
 def sample_classes(
@@ -133,7 +135,7 @@ def sample_trajectory(
 
 def requested_classes(model: LatentDiffusionGenerator, classes: Sequence[int | str], per_class: int) -> list[ClassRequest]:
     """What `classes` means for this generator; see `parse_classes`."""
-    return parse_classes(classes, model.denoiser.num_classes, model.dataset_meta.get('classes'), per_class)
+    return parse_classes(classes, model.denoiser.num_classes, origin_of(model).classes, per_class)
 
 
 def sample_images(
