@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.registry import Registry
 
 from usp_mm import compat
@@ -124,6 +124,42 @@ def test_numpy_bool8_is_added_only_where_it_is_gone(monkeypatch):
         pytest.skip('numpy 1 has it')
     compat.numpy_bool8()
     assert np.bool8 is np.bool_
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """What the current logger is told from here on, by a process that has not yet said anything."""
+    said = []
+    compat._say_once.cache_clear()
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'info', said.append)
+    yield said
+    compat._say_once.cache_clear()
+
+
+def test_times_of_diffusers_dit_are_corrected_with_one_line_in_the_log(logged, monkeypatch):
+    from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings
+
+    monkeypatch.delenv('USP_DIFFUSERS_TIMES', raising=False)
+    assert logged == []
+    for _ in range(2):
+        times = CombinedTimestepLabelEmbeddings(3, 8).time_proj
+        expected = torch.exp(-np.log(10000) * torch.arange(128) / 128)
+        torch.testing.assert_close(times(torch.tensor([1.0]))[0, 128:], expected.sin().float(), rtol=0, atol=1e-6)
+        assert len(logged) == 1
+    assert '10000^(-k/128) for 10000^(-k/127); USP_DIFFUSERS_TIMES=off leaves it as it is' in logged[0]
+
+
+def test_times_of_diffusers_dit_are_left_alone_if_asked(logged, monkeypatch):
+    from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings
+
+    monkeypatch.setenv('USP_DIFFUSERS_TIMES', 'off')
+    times = CombinedTimestepLabelEmbeddings(3, 8).time_proj
+    expected = torch.exp(-np.log(10000) * torch.arange(128) / 127)
+    torch.testing.assert_close(times(torch.tensor([1.0]))[0, 128:], expected.sin().float(), rtol=0, atol=1e-6)
+    assert logged == []
+    monkeypatch.setenv('USP_DIFFUSERS_TIMES', 'false')
+    with pytest.raises(ValueError, match=r"USP_DIFFUSERS_TIMES='false' must be 'on' or 'off'"):
+        CombinedTimestepLabelEmbeddings(3, 8)
 
 
 def test_registries_are_told_at_once_or_on_import(tmp_path, monkeypatch):

@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'version', 'presets', 'files', 'images', 'weight_files', 'cfg_values', 'outputs', 'cli', 'functional', 'registry', 'compat',
-    'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
+    'threads', 'version', 'processes', 'presets', 'files', 'images', 'weight_files', 'cfg_values', 'outputs', 'cli', 'torchrun',
+    'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine',
+    'checkpoints', 'apis',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
@@ -22,6 +23,9 @@ PURE = {
     'cfg_values': (),
     'outputs': (),
     'cli': (),
+    'torchrun': (),
+    'processes': (),
+    'threads': (),
 }
 
 
@@ -54,6 +58,12 @@ def test_imports_point_downward(path):
     if layer in PURE:
         mm = {m for m in imported_modules(path) if m.split('.')[0].startswith('mm')}
         assert all(m.startswith(PURE[layer]) for m in mm) if PURE[layer] else not mm
+
+
+def test_what_sets_the_environment_of_torch_is_imported_before_it():
+    first = next(node for node in ast.parse((ROOT / '__init__.py').read_text()).body if isinstance(node, ast.ImportFrom))
+    assert first.module == 'usp_mm.threads'
+    assert set(imported_modules(ROOT / 'threads.py')) == {'os', 'sys'}
 
 
 def test_every_module_has_a_docstring():

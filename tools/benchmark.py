@@ -23,6 +23,7 @@ from types import ModuleType
 import benchmarks
 
 from usp_mm.outputs import check_file
+from usp_mm.processes import end_with_parent
 
 
 def load_benchmarks() -> dict[str, ModuleType]:
@@ -75,6 +76,7 @@ def main() -> None:
         module.add_arguments(command)
     args = parser.parse_args()
     check_file(args.json, '--json')
+    end_with_parent()
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key != 'json'}
     result = dict(hardware=hardware(), arguments=arguments, **available[args.benchmark].run(args))
     show(args.benchmark, result)

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 
-def in_fresh_process(benchmark: str, options: list[Any]) -> dict[str, Any]:
-    """The only row of `tools/benchmark.py BENCHMARK OPTIONS`."""
+def in_fresh_process(benchmark: str, options: list[Any], env: dict[str, str] | None = None) -> dict[str, Any]:
+    """The only row of `tools/benchmark.py BENCHMARK OPTIONS`, which ends with this process; `env` in place of this one's."""
+    from usp_mm.processes import child_environment
+
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'row.json'
         command = [sys.executable, sys.argv[0], benchmark, '--json', out, *options]
-        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+        env = child_environment(env)
+        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, env=env)
         (row,) = json.loads(out.read_text())['rows']
     return row
 

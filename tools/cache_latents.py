@@ -13,6 +13,10 @@ tokens to a cache that has none: the latents stay as they are, and can be read m
 with `moments` and `moments_flip`, as the official code caches them, without encoding; --images checks some of them.
 """
 
+import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
+
+# isort: split
+
 import argparse
 import os
 from datetime import timedelta

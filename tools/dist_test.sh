@@ -13,7 +13,7 @@ MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 PORT=${PORT:-29500}
 
 HERE=$(dirname "$0")
-PYTHONPATH="$HERE/..:${PYTHONPATH:-}" exec python -m torch.distributed.run \
+PYTHONPATH="$HERE/..:${PYTHONPATH:-}" exec python -m usp_mm.torchrun \
     --nnodes="$NNODES" --node_rank="$NODE_RANK" --nproc_per_node="$NUM" \
     --master_addr="$MASTER_ADDR" --master_port="$PORT" \
     "$HERE/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "$@"

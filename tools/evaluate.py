@@ -11,6 +11,10 @@ Samples and reference are an .npz with uint8 images [N, H, W, 3] as arr_0, or a 
 ADM's statistics. How the samples were drawn is taken from `<samples>.json`, which tools/sample.py writes.
 """
 
+import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
+
+# isort: split
+
 import argparse
 import os
 from datetime import timedelta
@@ -22,7 +26,6 @@ from mmengine.dist import get_dist_info
 from mmengine.logging import MMLogger
 from tqdm import tqdm
 
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.datasets.folder import LAYOUTS
 from usp_mm.files import read_json, write_json

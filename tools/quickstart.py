@@ -6,9 +6,14 @@ Every stage is a command that works on ImageNet too; it is printed before it run
 at the end, `summary.json`, the pictures and TensorBoard logs in the work folder.
 """
 
+import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
+
+# isort: split
+
 import argparse
 import importlib
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -16,8 +21,10 @@ import torch
 from quickstart_parts.stages import Stages, console
 from rich.table import Table
 
+from usp_mm.cli import run_command
 from usp_mm.files import write_json
 from usp_mm.presets import lookup
+from usp_mm.processes import stop_on
 
 NAMES = ('pretrain', 'probe', 'finetune', 'segment', 'generate')
 PARTS = {name: importlib.import_module(f'quickstart_parts.{name}') for name in NAMES}
@@ -84,6 +91,7 @@ def report(stages: Stages, results: dict[str, dict], seeds: int) -> None:
 
 
 def main() -> None:
+    stop_on(signal.SIGTERM, signal.SIGHUP)
     args = parse_args()
     stages = Stages(Path(args.work_dir))
     parts = [name for name in PARTS if name in args.only]
@@ -92,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

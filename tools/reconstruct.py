@@ -3,6 +3,10 @@
 python tools/reconstruct.py CONFIG CHECKPOINT --images data/imagenet/val/n01440764 --out restoration.png
 """
 
+import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
+
+# isort: split
+
 import argparse
 from pathlib import Path
 
@@ -10,7 +14,6 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
 from usp_mm.images import find_images

@@ -11,6 +11,10 @@ On a CPU --num takes one thread a process, so that the bytes are the same on any
 (Without the lone `--`, torchrun takes --num for an abbreviation of its own --numa-binding.)
 """
 
+import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
+
+# isort: split
+
 import argparse
 import os
 from datetime import timedelta
@@ -20,7 +24,6 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
 from usp_mm.outputs import check_counts, check_file

@@ -3,6 +3,10 @@
 A classifier under noise, one level (tools/robustness.py runs them all): `--image-noise 3`, `--latent-noise 400`.
 """
 
+import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
+
+# isort: split
+
 import argparse
 from pathlib import Path
 
@@ -11,7 +15,6 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config

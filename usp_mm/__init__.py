@@ -1,11 +1,16 @@
 """USP (arXiv 2503.06132) for OpenMMLab: one masked-latent pretraining for understanding and generation.
 
-Importing it makes mmpretrain, mmseg and mmagic work on current torch, numpy and diffusers (`usp_mm.compat`) and lets
-their registries find this package's types by bare name (`usp_mm.registry`).
+Importing it makes mmpretrain, mmseg and mmagic work on current torch, numpy and diffusers (`usp_mm.compat`), lets
+their registries find this package's types by bare name (`usp_mm.registry`), and, before torch is imported, makes waiting
+threads sleep soon (`usp_mm.threads`).
 """
 
-from usp_mm import compat
-from usp_mm.version import __version__
+from usp_mm.threads import wait_briefly
+
+wait_briefly()  # before torch is imported
+
+from usp_mm import compat  # noqa: E402
+from usp_mm.version import __version__  # noqa: E402
 
 __all__ = ['__version__']
 

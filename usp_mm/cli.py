@@ -8,42 +8,55 @@ from collections.abc import Callable
 
 import torch
 
+from usp_mm.processes import end_with_parent, how_it_ended, tell_launcher
+
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a tool's `main()` and exit with what it returns.
 
-    A user's mistake (ValueError, OSError) ends in one line and exit code 1, not in a traceback, unless
-    USP_TRACEBACK is set.
+    A user's mistake (ValueError, OSError, SystemExit with a text) ends in one line and exit code 1, not in a traceback,
+    unless USP_TRACEBACK is set; Ctrl-C ends in 'interrupted' and exit code 130. Under `usp_mm.torchrun` the launcher shows
+    the line, once for all processes, and under torchrun its report does.
     """
+    end_with_parent()
     code: int | str | None
+    line = None
     try:
         code = main()
     except (ValueError, OSError) as error:
+        code, line = 1, f'error: {_one_line(error)}  (USP_TRACEBACK=1 shows where)'
         if os.environ.get('USP_TRACEBACK'):
+            tell_launcher(line)
             raise
-        code = f'error: {_one_line(error)}  (USP_TRACEBACK=1 shows where)'
-    except KeyboardInterrupt:
-        code = 'interrupted'
+    except SystemExit as error:
+        code = error.code
+    except KeyboardInterrupt as error:
+        line, code = how_it_ended(error)
+    except Exception as error:
+        tell_launcher(f'error: {type(error).__name__}: {_one_line(error)}', error)
+        raise
+    if isinstance(code, str):
+        code, line = 1, code
+    if line and not tell_launcher(line):
+        sys.stderr.write(f'{line}\n')
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        if not isinstance(code, str):  # not after an error: it would wait for the other processes
+        if line is None:  # not after an error: it would wait for the other processes
             torch.distributed.destroy_process_group()
-        _leave(code)
+        _leave(code or 0)
     sys.exit(code)
 
 
-def _leave(code: int | str | None) -> None:
+def _leave(code: int) -> None:
     """sys.exit with the interpreter still whole, as forked processes of multiprocessing do.
 
     Gloo's threads outlive destroy_process_group, and one that frees the last collective's tensor while the
     interpreter is torn down aborts the process (pytorch/pytorch#190489).
     """
-    if isinstance(code, str):
-        sys.stderr.write(f'{code}\n')
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as sys.exit does
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1 if isinstance(code, str) else code or 0)
+    os._exit(code)
 
 
 def _one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ import argparse
 import functools
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
@@ -20,7 +21,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 import torch
 import wrapt
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MMLogger
 
 from usp_mm.registry import add_locations
 from usp_mm.weight_files import SAFE, is_weights, read_checkpoint, weights_in
@@ -186,8 +187,14 @@ def load_from_url(url: str, model_dir: str | None = None, map_location: Any = No
     return load_from_local(str(file), map_location)
 
 
+#: 'off' leaves the DiT of diffusers as it is.
+DIFFUSERS_TIMES = 'USP_DIFFUSERS_TIMES'
+
+
 def diffusers_dit_times() -> None:
-    """Give the DiT of diffusers the time embedding of DiT, whose frequencies are 10000^(-k/128).
+    """Give the DiT of diffusers the time embedding of DiT, whose frequencies are 10000^(-k/128), and say so once in the log.
+
+    With `USP_DIFFUSERS_TIMES=off` in the environment when a network is built, it is left as it is.
 
     Reason: diffusers computes 10000^(-k/127), so every DiT in its format, facebook/DiT-XL-2-256 too, is shown other times
     than it was trained with. Only DiT has this embedder.
@@ -200,7 +207,20 @@ def _correct_dit_times(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, 'CombinedTimestepLabelEmbeddings.__init__')
     def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         wrapped(*args, **kwargs)
-        instance.time_proj.downscale_freq_shift = 0
+        asked = os.environ.get(DIFFUSERS_TIMES, 'on')
+        if asked not in ('on', 'off'):
+            raise ValueError(f"{DIFFUSERS_TIMES}='{asked}' must be 'on' or 'off'")
+        if asked == 'on' and instance.time_proj.downscale_freq_shift:
+            instance.time_proj.downscale_freq_shift = 0
+            _say_once(
+                "usp_mm gives diffusers' DiT the time embedding that DiT was trained with, 10000^(-k/128) for 10000^(-k/127); "
+                f'{DIFFUSERS_TIMES}=off leaves it as it is'
+            )
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    MMLogger.get_current_instance().info(message)
 
 
 def epochs_without_batches() -> None:

@@ -7,13 +7,15 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from usp_mm.apis import Origin, note_origin
+
 SIDE = 8
 
 
 class FakeGenerator(nn.Module):
     """What the sampling API asks of a `LatentDiffusionGenerator`: a latent number is a pixel, three classes."""
 
-    def __init__(self, checkpoint: Path, steps: int = 5) -> None:
+    def __init__(self, checkpoint: Path | None, steps: int = 5) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.steps, self.drawn, self.batches = steps, [], []
@@ -22,9 +24,13 @@ class FakeGenerator(nn.Module):
         self.sampler = SimpleNamespace(batch_invariant=True)
         codec = SimpleNamespace(name='fake', weight_hash='0' * 16, dtype=torch.float32, scale=torch.ones(3))
         self.data_preprocessor = SimpleNamespace(codec=codec)
-        self.cfg = Config(dict(model=dict(denoiser=dict(type='Fake', arch=dict(depth=2), init_cfg=dict(type='Any')))))
-        self.checkpoint = checkpoint
-        self.dataset_meta = dict(classes=('cat', 'dog', 'fish'))
+        if checkpoint is None:
+            return
+        config = Config(dict(model=dict(denoiser=dict(type='Fake', arch=dict(depth=2), init_cfg=dict(type='Any')))))
+        note_origin(self, Origin(config, checkpoint, ('cat', 'dog', 'fish')))
+
+    def network(self, sample_model: str | None = None) -> nn.Module:
+        return self
 
     def describe(self, sample_model: str | None = None) -> dict:
         return dict(

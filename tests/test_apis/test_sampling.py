@@ -13,7 +13,7 @@ import pytest
 import torch
 from fake_generator import SIDE, FakeGenerator
 
-from usp_mm.apis import sample_classes, sample_trajectory, write_samples
+from usp_mm.apis import origin_of, sample_classes, sample_trajectory, write_samples
 from usp_mm.apis.sample_parts import SampleParts
 from usp_mm.apis.sampling import StateKeeper
 
@@ -186,12 +186,49 @@ def test_other_settings_are_refused(model, tmp_path):
         write_samples(model, out, NUM)
     model.steps, model.stop_after = 5, None
     write_samples(model, out, NUM)
-    model.checkpoint.write_bytes(b'other weights')
+    (tmp_path / 'iter_1.pth').write_bytes(b'other weights')
     with pytest.raises(ValueError, match=r"' exists and was made with other settings \(checkpoint_sha256: '\w{16}' there, "):
         write_samples(model, out, NUM)
     (tmp_path / 'samples.npz.json').unlink()
     with pytest.raises(ValueError, match=r"' exists, and no 'samples\.npz\.json' says of what"):
         write_samples(model, out, NUM)
+
+
+def test_a_generator_of_unknown_origin_is_described_by_its_weights(reference, tmp_path):
+    """As one that has just been trained: same bytes, no checkpoint; continued, but never with other weights."""
+    model, out = FakeGenerator(None), tmp_path / 'samples.npz'
+    assert [row.shape[0] for row in sample_classes(model, [0, '2:3'], 2)] == [2, 3]
+    with pytest.raises(ValueError, match="class 'dog': neither config nor checkpoint names the classes"):
+        sample_classes(model, ['dog'])
+    model.stop_after = len(model.drawn) + 20
+    with pytest.raises(KeyboardInterrupt):
+        write_samples(model, out, NUM, batch_size=10)
+    model.stop_after = None
+    with torch.no_grad():
+        model.weight += 1
+    with pytest.raises(ValueError, match=r"was begun with other settings \(weights_sha256: '\w{16}' there, '\w{16}' now\)"):
+        write_samples(model, out, NUM)
+    with torch.no_grad():
+        model.weight -= 1
+    facts = write_samples(model, out, NUM)
+    assert out.read_bytes() == reference
+    assert facts == json.loads((tmp_path / 'samples.npz.json').read_text()) and len(facts['weights_sha256']) == 16
+    unknown = ('config', 'checkpoint', 'checkpoint_sha256', 'denoiser')
+    assert [facts[key] for key in unknown] == [None] * 4 and facts['vae']['name'] == 'fake'
+
+
+def test_a_checkpoint_is_forgotten_once_training_has_changed_the_weights(model, tmp_path):
+    out = tmp_path / 'samples.npz'
+    assert write_samples(model, out, 10)['checkpoint'] == str(tmp_path / 'iter_1.pth')
+    model.to(torch.float64)
+    assert origin_of(model).checkpoint == tmp_path / 'iter_1.pth'
+    with torch.no_grad():
+        model.weight += 1
+    with pytest.raises(ValueError, match=r"checkpoint_sha256: '\w{16}' there, None now; weights_sha256: None there"):
+        write_samples(model, out, 10)
+    facts = write_samples(model, tmp_path / 'other.npz', 10)
+    assert facts['checkpoint'] is None and facts['denoiser'] == dict(type='Fake', arch=dict(depth=2))
+    assert origin_of(model).classes == ('cat', 'dog', 'fish')
 
 
 def test_a_second_writer_is_refused(model, tmp_path):

@@ -75,6 +75,30 @@ def test_there_and_back(plain, tmp_path):
     assert equal(*map(load_file, files))
 
 
+def test_conversion_does_not_depend_on_the_time_embedding_being_corrected(plain, tmp_path, monkeypatch):
+    """The same files either way; read without the correction, they are near DiT's numbers and not at them."""
+    from diffusers import DiTTransformer2DModel
+
+    source, pipeline, report = plain
+    monkeypatch.setenv('USP_DIFFUSERS_TIMES', 'off')
+    again = convert(source, tmp_path / 'pipeline', 'diffusers', num_heads=3)
+    for name in ('config.json', WEIGHTS):
+        assert (tmp_path / 'pipeline/transformer' / name).read_bytes() == (pipeline / 'transformer' / name).read_bytes()
+    assert again.notes[:-1] == report.notes[:-1] and any('unless USP_DIFFUSERS_TIMES=off' in note for note in again.notes)
+    convert(tmp_path / 'pipeline', tmp_path / 'back.pt', 'official')
+    assert equal(torch.load(tmp_path / 'back.pt', weights_only=True), torch.load(source, weights_only=True))
+
+    golden = load('dit_forward')
+    inputs, wanted = [torch.from_numpy(golden[name]) for name in ('x', 't', 'y')], golden['out_without_affine']
+    off = {}
+    for asked in ('on', 'off'):
+        monkeypatch.setenv('USP_DIFFUSERS_TIMES', asked)
+        network = DiTTransformer2DModel.from_pretrained(tmp_path / 'pipeline', subfolder='transformer')
+        with torch.no_grad():
+            off[asked] = float((network(*inputs).sample - torch.from_numpy(wanted)).abs().max())
+    assert off['on'] < 1e-5 < 1e-4 < off['off']
+
+
 def test_pickled_and_sharded_folders(plain, tmp_path):
     """As facebook/DiT-XL-2-256 has it, and as save_pretrained splits large networks."""
     folder = copy_of(plain[1], tmp_path)

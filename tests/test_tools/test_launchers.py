@@ -42,7 +42,7 @@ def test_slurm(recorder):
 def test_nodes(recorder):
     line = called(recorder, 'tools/dist_train.sh', 'c.py', '8', '--amp', NNODES='4', NODE_RANK='2', MASTER_ADDR='10.0.0.1')
     assert line == (
-        'python -m torch.distributed.run --nnodes=4 --node_rank=2 --nproc_per_node=8 --master_addr=10.0.0.1 '
+        'python -m usp_mm.torchrun --nnodes=4 --node_rank=2 --nproc_per_node=8 --master_addr=10.0.0.1 '
         '--master_port=29500 tools/train.py c.py --launcher pytorch --amp'
     )
     assert called(recorder, 'tools/dist_test.sh', 'c.py', 'e.pth', '8').endswith('tools/test.py c.py e.pth --launcher pytorch')

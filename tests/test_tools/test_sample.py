@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from small_world import ROOT, run_tool
 
-from usp_mm.apis import load_generator, sample_classes, sample_trajectory
+from usp_mm.apis import load_generator, origin_of, sample_classes, sample_trajectory, write_samples
 from usp_mm.apis.sampling import requested_classes
 from usp_mm.registry import MODELS
 
@@ -240,8 +240,24 @@ def test_weights_without_average(trained, tiny_vae_folder):
     full = load_generator(CONFIG, folder / 'iter_1.pth', 'cpu', options)
     assert model.denoiser_ema is None and full.denoiser_ema is not None
     np.testing.assert_array_equal(sample_classes(model, [1], 1)[0], sample_classes(full, [1], 1, sample_model='orig')[0])
-    assert model.dataset_meta == dict(classes=None) and full.dataset_meta == dict(classes=CLASSES)
+    assert origin_of(model).classes is None and origin_of(full).classes == CLASSES
+    assert not {'cfg', 'checkpoint', 'dataset_meta'} & vars(model).keys()
     assert sample_classes(full, [1], 1)[0].tolist() != sample_classes(model, [1], 1)[0].tolist()
+
+
+def test_a_generator_built_from_a_registry_writes_what_a_loaded_one_does(trained, tiny_vae_folder, tmp_path):
+    options = {'model.data_preprocessor.vae_path': str(tiny_vae_folder), 'model.sampler.num_steps': 2}
+    loaded = load_generator(CONFIG, trained[0] / 'iter_1.pth', 'cpu', options)
+    built = build(tiny_vae_folder, **{'model.sampler.num_steps': 2})
+    built.load_state_dict(loaded.state_dict())
+    facts = [write_samples(model, tmp_path / f'{i}.npz', 3, seed=3) for i, model in enumerate((loaded, built))]
+    assert (tmp_path / '0.npz').read_bytes() == (tmp_path / '1.npz').read_bytes()
+    own = {'config', 'checkpoint', 'checkpoint_sha256', 'denoiser'}
+    assert {key for key in facts[0] if facts[0][key] != facts[1][key]} == own and facts[1].keys() - facts[0] == {
+        'weights_sha256'
+    }
+    assert [facts[1][key] for key in own] == [None] * 4
+    np.testing.assert_array_equal(sample_classes(built, [7], 1)[0], sample_classes(loaded, ['digit 7'], 1)[0])
 
 
 def test_names_in_the_config_serve_where_the_checkpoint_has_none(trained, tiny_vae_folder):

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from usp_mm.cfg_values import quote_value
+from usp_mm.processes import child_environment, how_it_ended
 
 console = Console(width=None if sys.stdout.isatty() else 100)
 
@@ -56,12 +57,12 @@ class Stages:
                     for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
                         self.seconds[name] = round(seconds, 1)
                         self._check(name, *running.pop(name))
-        except KeyboardInterrupt:
-            sys.exit('interrupted: run the same command again; data, VAE and latent caches that are finished are kept')
+        except KeyboardInterrupt as error:
+            how, code = how_it_ended(error)
+            sys.stderr.write(f'{how}: run the same command again; data, VAE and latent caches that are finished are kept\n')
+            sys.exit(code)
         finally:
-            for process, _ in running.values():
-                process.terminate()
-                process.wait()
+            _end([process for process, _ in running.values()])
             self.total += time.monotonic() - start
 
     def _start(self, name: str, command: Sequence[object], env: dict[str, str]) -> tuple[subprocess.Popen, Path]:
@@ -71,7 +72,7 @@ class Stages:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('wb') as file:
             process = subprocess.Popen(
-                [sys.executable, *words], stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **env}
+                [sys.executable, *words], stdout=file, stderr=subprocess.STDOUT, env={**child_environment(), **env}
             )
         return process, log
 
@@ -80,6 +81,19 @@ class Stages:
             console.print(_tail(log, 20), markup=False, highlight=False)
             sys.exit(f"stage '{name}' failed (exit code {process.returncode}); its log: {log}")
         console.print(f'  {name}: {self.seconds[name]:.0f} s, log: {log}', highlight=False, soft_wrap=True)
+
+
+def _end(processes: Sequence[subprocess.Popen]) -> None:
+    """End what still runs: asked first, and killed if that takes longer than ten seconds."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + 10
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _tail(log: Path, num: int) -> str:

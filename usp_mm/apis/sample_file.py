@@ -49,7 +49,8 @@ def write_samples(
     changes roundings: more cores serve more processes.
 
     Args:
-        model: from `load_generator`.
+        model: any generator. `<out>.json` names the checkpoint and config of one from `load_generator`; of another they are
+            None, and `weights_sha256` tells which weights they are.
         out: an .npz file.
         num: samples.
         label_mode: 'random', drawn from (seed, number), or 'balanced', number mod classes.
@@ -77,6 +78,9 @@ def write_samples(
         if missing is None:
             MMLogger.get_current_instance().info(f"'{out}' is complete already: nothing to do")
             return facts
+        if rank == 0 and facts['checkpoint'] is None:
+            unknown = f"the checkpoint of this generator is unknown: '{out}.json' names its weights by their hash"
+            MMLogger.get_current_instance().info(unknown)
         if rank == 0 and next(model.parameters()).device.type == 'cpu':
             MMLogger.get_current_instance().info(ONE_THREAD)
         held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))

@@ -31,6 +31,7 @@ from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
 from usp_mm.weight_files import read_checkpoint, read_weights
 
 from .class_request import ClassRequest, parse_classes
+from .origin import Origin, note_origin, origin_of
 
 _SHOWN = 3
 _ITS_CONFIG = 'give the config it was trained with'
@@ -45,8 +46,8 @@ def load_generator(
 ) -> LatentDiffusionGenerator:
     """The generator of a config with a checkpoint's weights, loaded strictly, ready to sample.
 
-    It keeps the config as `cfg`, the checkpoint's path as `checkpoint`, and as `dataset_meta` dict(classes=names or None),
-    taken from the checkpoint, else from the config's data set for validation.
+    `origin_of` it tells the config, the checkpoint's path, and the names of the classes or None, taken from the checkpoint,
+    else from the config's data set for validation.
 
     Args:
         config: a file, or what `Config.fromfile` made of it.
@@ -81,9 +82,11 @@ def load_generator(
     model = MODELS.build(cfg.model)
     load_strictly(model, weights, checkpoint)
     check_vae(checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
-    model.cfg, model.checkpoint, model.dataset_meta = cfg, checkpoint, dict(classes=class_names(checkpoint, cfg))
-    _check_trained_classes(model, checkpoint)
-    return model.to(device or get_device()).eval()
+    names = class_names(checkpoint, cfg)
+    _check_trained_classes(names, model.denoiser.num_classes, checkpoint)
+    model = model.to(device or get_device()).eval()
+    note_origin(model, Origin(cfg, checkpoint, names))
+    return model
 
 
 def sample_classes(
@@ -143,7 +146,7 @@ def sample_trajectory(
 
 def requested_classes(model: LatentDiffusionGenerator, classes: Sequence[int | str], per_class: int) -> list[ClassRequest]:
     """What `classes` means for this generator; see `parse_classes`."""
-    return parse_classes(classes, model.denoiser.num_classes, model.dataset_meta.get('classes'), per_class)
+    return parse_classes(classes, model.denoiser.num_classes, origin_of(model).classes, per_class)
 
 
 def sample_images(
@@ -284,9 +287,8 @@ def class_names(checkpoint: Path, cfg: Config) -> Sequence[str] | None:
     return noted or configured
 
 
-def _check_trained_classes(model: LatentDiffusionGenerator, checkpoint: Path) -> None:
+def _check_trained_classes(names: Sequence[str] | None, number: int, checkpoint: Path) -> None:
     """Warn of classes that no image was seen of; ValueError if the checkpoint was trained on more than there are."""
-    names, number = model.dataset_meta['classes'], model.denoiser.num_classes
     if names and len(names) > number:
         raise ValueError(f"'{checkpoint}' names {len(names)} classes, model.denoiser.num_classes is {number}: {_ITS_CONFIG}")
     if names and len(names) < number:

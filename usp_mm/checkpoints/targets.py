@@ -24,7 +24,7 @@ _FLOW = ('sit', 'usp-sit', 'repa', 'lightningdit')
 _ABOUT_DIFFUSERS = (
     'a DiTPipeline samples DiT, trained to predict ε in 1000 linear steps, with tanh-GELU; names do not tell it from SiT',
     "diffusers' time embedding has frequencies 10000^(-k/127), DiT's 10000^(-k/128): outputs are this package's where "
-    'usp_mm is imported, which corrects that, and near them elsewhere',
+    'usp_mm is imported, which corrects that unless USP_DIFFUSERS_TIMES=off, and near them elsewhere',
 )
 _PRETRAINING = ('mask_token', 'decoder_')
 

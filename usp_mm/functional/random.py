@@ -74,4 +74,4 @@ def normal(samples: Tensor, epochs: Tensor, shape: tuple[int, ...], *, seed: int
     radius = torch.sqrt(-2.0 * torch.log1p(-u[:, :half]))  # 1 - u lies in (0, 1]
     angle = (2.0 * math.pi) * u[:, half:]
     draws = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
-    return draws[:, :num].reshape(len(samples), *shape)
+    return draws[:, :num].reshape(samples.shape[0], *shape)

@@ -26,7 +26,7 @@ def conditioning(network: nn.Module, c_ND: Tensor) -> Tensor:
     """`network(c)`; outside training the rows of a sample don't depend on the batch that it is in, bit for bit on CPU."""
     if torch.is_grad_enabled():
         return network(c_ND)
-    num = len(c_ND)
+    num = c_ND.shape[0]
     return network(nn.functional.pad(c_ND, (0, 0, 0, -num % ROW_TILE)))[:num]
 
 

@@ -47,7 +47,7 @@ class USPDecoder(BaseModule):
     def forward(self, x: Tensor, restore: Tensor) -> Tensor:
         """Encoded [N, 1 + K, D], int64[N, L] of `Mask.restore` -> predicted patches [N, L, P·P·C]."""
         x = self.decoder_embed(x)
-        hidden = self.mask_token.to(x.dtype).expand(len(x), restore.shape[1] + 1 - x.shape[1], -1)
+        hidden = self.mask_token.to(x.dtype).expand(x.shape[0], restore.shape[1] + 1 - x.shape[1], -1)
         tokens = gather_tokens(torch.cat([x[:, 1:], hidden], dim=1), restore)
         x = torch.cat([x[:, :1], tokens], dim=1) + self.decoder_pos_embed
         for block in self.decoder_blocks:

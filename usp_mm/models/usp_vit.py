@@ -124,7 +124,7 @@ class USPViT(BaseBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """One output, of kind `out_type`, for each of `out_indices`."""
         x, grid = self._embed(x)
-        x = torch.cat([self._class_token(len(x)), x], dim=1)
+        x = torch.cat([self._class_token(x.shape[0]), x], dim=1)
         rope = None if self.rope is None else self.rope(grid)
         outs = []
         for i, block in enumerate(self.blocks):
@@ -149,7 +149,7 @@ class USPViT(BaseBackbone):
                 f'(img_size={self.geometry.img_size}): make img_size and the data agree'
             )
         x = gather_tokens(self._embed(x)[0], keep)
-        x = torch.cat([self._class_token(len(x)), x], dim=1)
+        x = torch.cat([self._class_token(x.shape[0]), x], dim=1)
         rope = None if self.rope is None else self.rope(keep=keep)
         for block in self.blocks:
             x = block(x, rope)
@@ -173,7 +173,7 @@ class USPViT(BaseBackbone):
             return x[:, 0]
         if self.out_type == 'avg_featmap':
             return self.fc_norm(x[:, 1:].mean(dim=1))
-        return x[:, 1:].transpose(1, 2).reshape(len(x), -1, *grid)
+        return x[:, 1:].transpose(1, 2).reshape(x.shape[0], -1, *grid)
 
     # ------------------------------------------------------------------ freezing, loading, layer decay
 

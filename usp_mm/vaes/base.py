@@ -182,7 +182,7 @@ class LatentCodec:
     def _run(self, function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         self.to(batch.device)
         with torch.autocast(batch.device.type, enabled=False):
-            chunks = batch.split(self.encode_batch_size or max(1, len(batch)))
+            chunks = batch.split(self.encode_batch_size) if self.encode_batch_size else (batch,)
             return torch.cat([function(chunk.to(self.dtype)).float() for chunk in chunks])
 
     def _split(self, moments: Tensor) -> tuple[Tensor, Tensor]:

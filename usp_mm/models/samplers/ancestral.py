@@ -45,7 +45,7 @@ class AncestralSampler(Sampler):
         timesteps = ddpm.spaced_timesteps(objective.num_steps, self.num_steps)
         schedule, x = ddpm.schedule(objective.alpha_bar[timesteps]), z
         for k, row in enumerate(reversed(range(self.num_steps))):
-            t = torch.full((len(x),), int(timesteps[row]), device=x.device)
+            t = torch.full((x.shape[0],), int(timesteps[row]), device=x.device)
             eps, fraction = objective.split(denoise(x, t))
             x = ddpm.ancestral_step(schedule.at(row), x, eps, fraction, step_noise(k) if row > 0 else None)
             if on_step is not None:

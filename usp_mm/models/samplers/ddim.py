@@ -46,7 +46,7 @@ class DDIMSampler(Sampler):
         scheduler.set_timesteps(self.num_steps)
         x = z
         for k, step in enumerate(scheduler.timesteps.tolist()):
-            eps, _ = objective.split(denoise(x, torch.full((len(x),), step, device=x.device)))
+            eps, _ = objective.split(denoise(x, torch.full((x.shape[0],), step, device=x.device)))
             x = scheduler.step(eps, step, x, eta=0.0).prev_sample
             if on_step is not None:
                 on_step(k, x)

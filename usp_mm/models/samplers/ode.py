@@ -130,7 +130,7 @@ class VelocityField:
         self.finite: Tensor | None = None
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        out = self.denoise(x, t.to(x.dtype).repeat(len(x))).float()
+        out = self.denoise(x, t.to(x.dtype).repeat(x.shape[0])).float()
         if self.objective.prediction != 'velocity':
             out = flow.velocity(self.objective.coefficients(t.double()), self.objective.prediction)(x, out)
         if self.watch:

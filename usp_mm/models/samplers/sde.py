@@ -85,7 +85,7 @@ class SDESampler(Sampler):
             last = sde.last_step(self.last_step, end, objective.prediction, diffusion[-1], self.last_step_size)
 
         def call(x: Tensor, k: int) -> Tensor:
-            return denoise(x, x.new_full((len(x),), times[k])).float()
+            return denoise(x, x.new_full((x.shape[0],), times[k])).float()
 
         x = z
         for k in range(self.num_steps - 1):

@@ -1,0 +1,94 @@
+"""torchrun, with the tool's own line as the last on the screen: `python -m usp_mm.torchrun --nproc-per-node 2 tools/…`.
+
+Options are torchrun's. It differs in how it ends: an error that a tool explains, or Ctrl-C, is one line for all processes in
+place of a ChildFailedError or a SignalException with their tracebacks. The exit code is that of the process that failed
+first, 128 and the signal's number after a signal.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+from usp_mm.processes import PARENT, SIGNALLED, Stopped, how_it_ended, told
+
+#: Seconds that processes get to end after a signal, before they are killed.
+_PATIENCE = 10
+#: What logs of processes that are ended because another failed.
+_NOISE = ('torch.distributed.elastic.multiprocessing.api', 'torch.distributed.elastic.agent.server.api')
+#: Signals that a process doesn't get because another has failed.
+_CAUSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+#: argparse's, which has shown the mistake.
+_USAGE = 2
+
+
+def launch(arguments: Sequence[str] | None = None) -> int:
+    """Start processes as torchrun does, wait for them, and return an exit code.
+
+    Args:
+        arguments: torchrun's; by default the command line's.
+    """
+    args = run.parse_args(arguments)
+    _prepare(args)
+    try:
+        run.run(args)
+    except ChildFailedError as error:
+        line, code = _explain(error.failures)
+    except SignalException as error:
+        line, code = how_it_ended(Stopped(error.sigval))
+    except KeyboardInterrupt as error:  # before the first process
+        line, code = how_it_ended(error)
+    except (ValueError, OSError) as error:  # an option's value, a port that is taken
+        if os.environ.get('USP_TRACEBACK'):
+            raise
+        line, code = f'error: {error}  (USP_TRACEBACK=1 shows where)', 1
+    else:
+        return 0
+    if line:
+        sys.stderr.write(f'{line}\n')
+    return code
+
+
+def _prepare(args: object) -> None:
+    """What the processes inherit, and what the agent logs."""
+    os.environ[PARENT] = str(os.getpid())
+    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(_PATIENCE))
+    if run.determine_local_world_size(args.nproc_per_node) > 1:  # type: ignore[attr-defined]
+        os.environ.setdefault('OMP_NUM_THREADS', '1')  # as torchrun does with a warning
+    handled = getattr(args, 'signals_to_handle', None)
+    if handled and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: a closed terminal ends nothing
+        names = [name for name in handled.split(',') if name.strip() != 'SIGHUP']
+        args.signals_to_handle = ','.join(names)  # type: ignore[attr-defined]
+    if 'LOGLEVEL' not in os.environ and not args.max_restarts:  # type: ignore[attr-defined]
+        for name in _NOISE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _explain(failures: dict[int, ProcessFailure]) -> tuple[str | None, int]:
+    """The line to show, and the exit code, of the process that the others failed with."""
+    rank = min(failures, key=lambda rank: _order(failures[rank]))
+    reason, code = told(failures[rank].error_file_data), failures[rank].exitcode
+    if reason:
+        return reason.message, max(code, 1)
+    if code < 0:
+        return f'error: process {rank} was ended by {signal.Signals(-code).name}', SIGNALLED - code
+    return None if code == _USAGE else f'error: process {rank} ended with exit code {code}', code
+
+
+def _order(failure: ProcessFailure) -> tuple[int, float]:
+    """Causes before consequences: an exception may be of a connection that closed, SIGTERM is the agent's."""
+    reason = told(failure.error_file_data)
+    if reason:
+        return (0 if reason.foreseen else 2), reason.time
+    if -failure.exitcode in _CAUSES:
+        return 1, failure.timestamp
+    return (4 if failure.exitcode == -signal.SIGTERM else 3), failure.timestamp
+
+
+if __name__ == '__main__':
+    sys.exit(launch())
