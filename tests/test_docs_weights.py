@@ -1,4 +1,4 @@
-"""docs/weights.md and the paper's figures: every command is parsed by its tool, and configs fit the kinds of the released files."""
+"""docs/weights.md and the paper's figures: every command is parsed by its tool, and configs fit the released files."""
 
 import re
 import runpy

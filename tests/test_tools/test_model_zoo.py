@@ -216,5 +216,5 @@ def test_the_numbers_that_the_paper_prints(zoo):
     (claim,) = zoo.claims('5', 'USP')
     assert claim.steps == 700_000
     cited = {(t['Table'], row['Row']): row['Paper'] for t in zoo.tables for row in t.get('Rows', []) if 'Cited' in row}
-    assert {table for table, _ in cited} == {'2', '4', '6', '7'} and len(cited) == 15
+    assert {table for table, _ in cited} == {'2', '4', '6', '7'} and len(cited) == 17
     assert cited['7', 'MaskFeat 1600 epochs'] == {'mIoU': '48.3'} and cited['6', 'SemMAE base'] == {'SFT': '83.4', 'LP': '65.0'}
