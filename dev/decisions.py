@@ -7,8 +7,7 @@ CLASSIFY, TRANSFER = 'tests/test_models/test_golden_classify.py', 'tests/test_mo
 RUNNER, KL = 'tests/test_engine/test_golden_runner.py', 'tests/test_vaes/test_kl.py'
 FLOW, DDPM = 'tests/test_functional/test_flow.py', 'tests/test_functional/test_ddpm.py'
 PATCHES, METRICS = 'tests/test_functional/test_patchify_masking.py', 'tests/test_functional/test_metrics.py'
-CONFIGS, PREPROCESSOR = 'tests/test_configs.py', 'tests/test_models/test_data_preprocessor.py'
-GENERATION_CONFIGS = 'tests/test_configs_generation.py'
+SETTINGS, PREPROCESSOR = 'tests/test_paper_settings.py', 'tests/test_models/test_data_preprocessor.py'
 
 
 class Mutation(NamedTuple):
@@ -34,7 +33,7 @@ _LAYERS = _of(
     ('eps of LayerNorm: 1e-6', 'norm.py',
      '"""LayerNorm of the whole model family (Table 1: eps 1e-6)."""\n\n    def __init__(self, dim: int, elementwise_affine: bool = True, **kwargs) -> None:\n        super().__init__(dim, 1e-6,',
      '"""LayerNorm of the whole model family (Table 1: eps 1e-6)."""\n\n    def __init__(self, dim: int, elementwise_affine: bool = True, **kwargs) -> None:\n        super().__init__(dim, 1e-5,',
-     (PRETRAIN, 'tests/test_models/test_usp_vit.py', DIT)),
+     PRETRAIN),
     ('bias of queries, keys and values', 'block.py', 'num_prefix_tokens=num_prefix_tokens, qk_norm', 'num_prefix_tokens=num_prefix_tokens, qkv_bias=False, qk_norm', DIT),
     ('adaLN-Zero: modulation starts at zero', 'modulation.py',
      'linear = self.adaLN_modulation[1]\n        nn.init.zeros_(linear.weight)', 'linear = self.adaLN_modulation[1]\n        nn.init.normal_(linear.weight, std=0.02)', 'tests/test_models/test_dit.py'),
@@ -44,7 +43,7 @@ _LAYERS = _of(
     ('time embedding: cosines before sines', 'embedders.py', '[angles.cos(), angles.sin()]', '[angles.sin(), angles.cos()]', DIT),
     ('time embedding: 10000^(-k/128)', 'embedders.py', 'device=t_N.device) / half)', 'device=t_N.device) / (half - 1))', DIT),
     ('label embedding: one row for no class', 'embedders.py', 'nn.Embedding(num_classes + null, dim)', 'nn.Embedding(num_classes, dim)', DIT),
-    ('batch norm of the probe: eps 1e-6, no scale', 'probe_head.py', 'eps=1e-6, affine=False', 'eps=1e-5, affine=False', 'tests/test_apis/test_probe_layers.py'),
+    ('batch norm of the probe: eps 1e-6, no scale', 'probe_head.py', 'eps=1e-6, affine=False', 'eps=1e-5, affine=False', SETTINGS),
 )
 _MATHS = _of(
     'usp_mm/functional',
@@ -68,7 +67,7 @@ _MATHS = _of(
     ('VLB: in bits', 'ddpm.py', 'kl.flatten(1).mean(1)) / math.log(2)', 'kl.flatten(1).mean(1))', GENERATOR),
     ('VLB: bins of 1/255', 'ddpm.py', 'z_above = (x - mean + 1 / 255)', 'z_above = (x - mean + 1 / 127)', GENERATOR),
     ('FID: unbiased covariance', 'metrics.py', '/ (self.count - 1)', '/ self.count', METRICS),
-    ('inception score: splits of 5,000', 'metrics.py', 'split_size: int = 5000', 'split_size: int = 1000', ('tests/test_evaluation/test_generative_metrics.py', METRICS)),
+    ('inception score: splits of 5,000', 'metrics.py', 'split_size: int = 5000', 'split_size: int = 1000', SETTINGS),
     ('precision and recall: 3 neighbours', 'metrics.py', 'fake: Tensor, k: int = 3)', 'fake: Tensor, k: int = 5)', METRICS),
 )
 _MODELS = _of(
@@ -76,16 +75,16 @@ _MODELS = _of(
     ('GELU of a generator: tanh', 'dit.py', "act: str = 'gelu_tanh'", "act: str = 'gelu'", DIT),
     ('no class: the label after the last', 'dit.py', 'num_classes, class_dropout, num_classes\n', 'num_classes, class_dropout, num_classes - 1\n', GENERATOR),
     ('SiT: the first half of the channels', 'dit.py', 'return out[:, : self.geometry.channels]', 'return out[:, self.geometry.channels :]', DIT),
-    ('guidance: the first 3 channels', 'guidance.py', 'channels: int | None = 3,', 'channels: int | None = None,', 'tests/test_models/test_generator.py'),
+    ('guidance: the first 3 channels', 'guidance.py', 'channels: int | None = 3,', 'channels: int | None = None,', SETTINGS),
     ('guidance: uncond + s·(cond - uncond)', 'guidance.py', 'mixed = uncond[:, :num] +', 'mixed = cond[:, :num] +', GENERATOR),
     ('guidance: what is not guided is conditional', 'guidance.py', 'cond[:, num:]]', 'uncond[:, num:]]', GENERATOR),
-    ('average: 0.9999', 'generator.py', 'EMA = dict(momentum=1e-4)', 'EMA = dict(momentum=1e-3)', 'tests/test_models/test_generator.py'),
-    ('average: decay, not share of the new', 'weight_average.py', 'get_ema_multi_avg_fn(1 - momentum)', 'get_ema_multi_avg_fn(momentum)', 'tests/test_models/test_generator.py'),
+    ('average: 0.9999', 'generator.py', 'EMA = dict(momentum=1e-4)', 'EMA = dict(momentum=1e-3)', SETTINGS),
+    ('average: decay, not share of the new', 'weight_average.py', 'get_ema_multi_avg_fn(1 - momentum)', 'get_ema_multi_avg_fn(momentum)', SETTINGS),
     ('samples: 127.5·x + 128', 'generator.py', '(127.5 * images + 128)', '(127.5 * images + 127.5)', 'tests/test_models/test_generator.py'),
     ('class dropout: label becomes "no class"', 'generator.py', 'torch.where(dropped, self.denoiser.null_label, label)', 'torch.where(dropped, 0, label)', 'tests/test_models/test_generator.py'),
     ('loss of DiT: VLB not rescaled', 'objectives/ddpm.py', 'dict(loss=mse + vb,', 'dict(loss=mse + vb / 1000,', GENERATOR),
     ('REPA: t = 1 is noise', 'objectives/flow.py', "return t if self.time_convention == 'data_at_1' else 1 - t", 'return t', 'tests/test_models/test_repa.py'),
-    ('REPA: weight 0.5', 'repa/alignment.py', 'weight: float = 0.5,', 'weight: float = 1.0,', 'tests/test_models/test_repa.py'),
+    ('REPA: weight 0.5', 'repa/alignment.py', 'weight: float = 0.5,', 'weight: float = 1.0,', SETTINGS),
     ('REPA: negative cosine', 'repa/alignment.py', 'return -F.cosine', 'return F.cosine', 'tests/test_models/test_repa.py'),
     ('SDE: last step of 0.04', 'samplers/sde.py', 'last_step_size: float = 0.04', 'last_step_size: float = 0.02', GENERATOR),
     ('SDE: num_steps points, one step fewer', 'samplers/sde.py', 'self.num_steps, dtype=torch.float64)', 'self.num_steps + 1, dtype=torch.float64)[:-1]', GENERATOR),
@@ -94,7 +93,7 @@ _MODELS = _of(
     ('DDIM: without noise, on every s-th step from 0', 'samplers/ddim.py', 'steps_offset=0', 'steps_offset=1', GENERATOR),
     ('loss: masked patches only', 'usp_head.py', 'return (error * mask).sum() / mask.sum()', 'return error.mean()', PRETRAIN),
     ('noised input: the target stays clean', 'usp.py', 'mask)\n        return dict(loss=self.head.loss(pred, inputs,', 'mask)\n        inputs = self._noised(inputs, data_samples)\n        return dict(loss=self.head.loss(pred, inputs,', 'tests/test_models/test_usp.py'),
-    ('mask ratio: 0.75', 'usp.py', 'mask_ratio: float = 0.75', 'mask_ratio: float = 0.6', 'tests/test_models/test_usp.py'),
+    ('mask ratio: 0.75', 'usp.py', 'mask_ratio: float = 0.75', 'mask_ratio: float = 0.6', SETTINGS),
     ('the decoder sees the class token', 'usp_decoder.py', 'x = torch.cat([x[:, :1], tokens], dim=1)', 'x = torch.cat([torch.zeros_like(x[:, :1]), tokens], dim=1)', PRETRAIN),
     ('pooling: patch tokens, without the class token', 'usp_vit.py', 'self.fc_norm(x[:, 1:].mean(dim=1))', 'self.fc_norm(x.mean(dim=1))', CLASSIFY),
     ('classification keeps the class token', 'usp_vit.py', 'return x[:, 0]', 'return x[:, 1:].mean(dim=1)', CLASSIFY),
@@ -120,13 +119,13 @@ _CONFIGS = _of(
     ('fine-tuning: layer decay 0.75', 'schedules/finetune_adamw_coslr_100e.py', 'layer_decay_rate=0.75', 'layer_decay_rate=0.70', RUNNER),
     ('fine-tuning: vectors have no weight decay', 'schedules/finetune_adamw_coslr_100e.py', 'flat_decay_mult=0.0, ', '', RUNNER),
     ('fine-tuning: the class token has none', 'schedules/finetune_adamw_coslr_100e.py', "'cls_token': dict(decay_mult=0.0)", "'cls_token': dict(decay_mult=1.0)", RUNNER),
-    ('pretraining: betas 0.9, 0.95', 'schedules/usp_adamw_coslr_800e.py', 'betas=(0.9, 0.95)', 'betas=(0.95, 0.9)', CONFIGS),
-    ('pretraining: vectors have no weight decay', 'schedules/usp_adamw_coslr_800e.py', 'flat_decay_mult=0.0', 'flat_decay_mult=1.0', CONFIGS),
-    ('pretraining: 40 epochs of warm-up', 'schedules/usp_adamw_coslr_800e.py', "end=40, convert", "end=20, convert", RUNNER),
-    ('generators: no weight decay', 'schedules/gen_adamw_400k.py', 'weight_decay=0.0', 'weight_decay=0.05', GENERATION_CONFIGS),
-    ('generators: a sample of the posterior', 'models/dit-base-p2.py', ", posterior='sample'", '', GENERATION_CONFIGS),
-    ('DiT: 250 steps', 'models/dit-base-p2.py', 'num_steps=250', 'num_steps=50', GENERATION_CONFIGS),
-    ('SiT: diffusion sigma', 'models/sit-base-p2.py', "diffusion='sigma'", "diffusion='linear'", GENERATION_CONFIGS),
+    ('pretraining: betas 0.9, 0.95', 'schedules/usp_adamw_coslr_800e.py', 'betas=(0.9, 0.95)', 'betas=(0.95, 0.9)', SETTINGS),
+    ('pretraining: vectors have no weight decay', 'schedules/usp_adamw_coslr_800e.py', 'flat_decay_mult=0.0', 'flat_decay_mult=1.0', SETTINGS),
+    ('pretraining: 40 epochs of warm-up', 'schedules/usp_adamw_coslr_800e.py', "end=40, convert", "end=20, convert", SETTINGS),
+    ('generators: no weight decay', 'schedules/gen_adamw_400k.py', 'weight_decay=0.0', 'weight_decay=0.05', SETTINGS),
+    ('generators: a sample of the posterior', 'models/dit-base-p2.py', ", posterior='sample'", '', SETTINGS),
+    ('DiT: 250 steps', 'models/dit-base-p2.py', 'num_steps=250', 'num_steps=50', SETTINGS),
+    ('SiT: diffusion sigma', 'models/sit-base-p2.py', "diffusion='sigma'", "diffusion='linear'", SETTINGS),
 )
 # fmt: on
 

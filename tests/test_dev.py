@@ -52,8 +52,13 @@ def test_a_change_that_no_test_notices_is_reported(dev, tmp_path):
     assert [(caught, what) for _, caught, what in rows[:1]] == [(True, 'tests/test_maths.py::test_one')]
     assert [caught for _, caught, _ in rows[1:]] == [False, False]  # an error of collection is no failing test
     assert 'return 1' in (tmp_path / 'maths.py').read_text()
-    page = dev.page(rows)
-    assert '1 of 3 caught' in page and '| two | `maths.py` | **not caught** |' in page
+
+
+def test_rows_of_what_is_not_run_stay(dev):
+    one, two, three = (dev.Mutation(name, 'maths.py', 'a', 'b', ('tests/test_maths.py',)) for name in ('1', '2', '3'))
+    text = dev.page([one, two, three], {'1': '`tests/test_maths.py::test_one`', '2': '**not caught**'})
+    assert '1 of 3 caught' in text and '| 3 | `maths.py` | not run |' in text
+    assert dev.read_page(text) == {'1': '`tests/test_maths.py::test_one`', '2': '**not caught**', '3': 'not run'}
 
 
 def test_recipes_of_scripts_and_tests_are_one(monkeypatch, tmp_path):
