@@ -68,13 +68,14 @@ def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int, str]:
 
 
 def _pytest(copy: Path, tests: list[str], log: Path) -> None:
+    sys.modules.pop('usp_mm', None)
     sys.dont_write_bytecode = True
     sys.path[:0] = [str(copy), str(copy / 'tests')]
     os.environ['PYTHONPATH'] = os.pathsep.join(sys.path[:2])  # of processes that tests start
     os.chdir(copy)
-    with log.open('w') as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = log.open('w')
+    for descriptor in (1, 2):
+        os.dup2(sys.stdout.fileno(), descriptor)
     code = int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', *tests]))
     package = sys.modules.get('usp_mm')
     if package is not None and not str(package.__file__).startswith(str(copy)):
