@@ -4,12 +4,14 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from golden import golden_weights
+from golden import NAMES, golden_weights, official_weights
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
 ARCH = dict(embed_dims=48, depth=2, num_heads=3, decoder_dims=32, decoder_depth=2, decoder_heads=4)
 NUM_CLASSES = 10
+#: Kind of checkpoint -> of golden names, where they differ.
+GOLDEN_KINDS = dict(timm='timm-token')
 
 
 def cfg_of(kind: str, **kwargs) -> dict:
@@ -47,21 +49,24 @@ def load_strictly(model, path: Path):
 
 
 def official(kind: str, **kwargs) -> dict[str, Tensor]:
-    """One set of weights with the kind's names; tables are as official code makes them."""
+    """One set of weights with the kind's names; tables are as official code makes them.
+
+    Kinds with golden numbers take names and shapes from the golden files, variants (`kwargs`) and others from the model here.
+    """
+    golden = GOLDEN_KINDS.get(kind, kind)
+    if not kwargs and golden in NAMES:
+        return official_weights(golden)
     model = build(kind, **kwargs)
     own = model.denoiser.state_dict() if hasattr(model, 'denoiser') else _flat(model.state_dict())
     weights = golden_weights({name: value.shape for name, value in own.items()})
     weights |= {name: own[name].clone() for name in own if name.endswith('pos_embed')}
-    if kind == 'repa':
-        weights |= golden_weights({f'projectors.0.{name}': shape for name, shape in PROJECTOR.items()})
     if kind == 'lightningdit':
         weights = _lightning(weights)
     return weights
 
 
 #: REPA's projector in the golden file: 48 -> 40 -> 40 -> 24, its layers by number.
-PROJECTOR = {f'{i}.{kind}': shape for i, (a, b) in {0: (48, 40), 2: (40, 40), 4: (40, 24)}.items()
-             for kind, shape in (('weight', (b, a)), ('bias', (b,)))}  # fmt: skip
+PROJECTOR = {name.removeprefix('projectors.0.'): shape for name, shape in NAMES['repa'].items() if 'projectors' in name}
 
 
 def _flat(state: dict[str, Tensor]) -> dict[str, Tensor]:

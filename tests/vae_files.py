@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from golden import golden_weights
+from golden import golden_weights, official_weights
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,7 +19,9 @@ SMALL_VAVAE = KLStructure(
 
 
 def kl_weights(structure: KLStructure) -> dict[str, Tensor]:
-    """Weights by the golden recipe."""
+    """Weights by the golden recipe; of the golden file's autoencoder, with the official names and shapes."""
+    if structure == GOLDEN_KL16:
+        return official_weights('kl16')
     with torch.device('meta'):
         network = KLAutoencoder(structure)
     return golden_weights({name: tensor.shape for name, tensor in network.state_dict().items()})

@@ -1,7 +1,7 @@
 """Write docs/experiments.md, the config tables of configs/*/README.md and the results tables of README.md.
 
 python tools/make_model_zoo.py            # after a change of a config, a metafile or docs/paper_tables.yml
-python tools/make_model_zoo.py --check    # exit 1 if something is stale
+python tools/make_model_zoo.py --check    # exit 1 if something is stale or a table or figure of the paper is missing
 
 Operations are counted of configs that have changed since docs/complexity.json was written; after a change of the models' code,
 --recount counts all. The READMEs' tables stand between `<!-- zoo: NAME -->` and `<!-- /zoo -->`; what is around them stays.
@@ -10,6 +10,7 @@ Operations are counted of configs that have changed since docs/complexity.json w
 import argparse
 from pathlib import Path
 
+from model_zoo.completeness import check_completeness
 from model_zoo.entries import read_zoo
 from model_zoo.pages import generate
 
@@ -29,8 +30,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    stale = []
-    for path, text in generate(read_zoo(args.root), args.recount).items():
+    stale, zoo = [], read_zoo(args.root)
+    check_completeness(zoo)
+    for path, text in generate(zoo, args.recount).items():
         file = args.root / path
         if not file.is_file() or file.read_text() != text:
             stale.append(path)

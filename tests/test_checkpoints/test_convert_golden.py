@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import PROJECTOR, build, load_strictly, save_official
-from golden import golden_weights, load
+from golden import NAMES, golden_weights, load
 from torch import nn
 from vae_files import GOLDEN_KL16, kl_weights, save
 
@@ -65,8 +65,7 @@ def test_pretraining_starts_a_generator(ending, tmp_path):
     init_cfg = dict(type='USPPretrained', checkpoint=str(path))
     model = build('dit', norm_affine=True, img_size=96, init_cfg=init_cfg)
     model.init_weights()
-    shapes = {name: value.shape for name, value in model.denoiser.state_dict().items()}
-    left = golden_weights({name: shapes[name] for name in golden['missing_all'].tolist()})
+    left = golden_weights({name: NAMES['usp-dit'][name] for name in golden['missing_all'].tolist()})
     close(model.denoiser.pos_embed, golden['pos_embed'])
     model.denoiser.load_state_dict(left, strict=False)
     with torch.no_grad():

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden import GOLDEN, golden_weights, load
+from golden import GOLDEN, load, official_weights
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from small_world import ROOT
 
-from usp_mm.checkpoints import from_official, to_official
+from usp_mm.checkpoints import from_official
 
 GOLD = json.loads((GOLDEN / 'optim.json').read_text())
 FINETUNE = 'configs/vit/vit-base_usp-pre_8xb128-amp-coslr-100e_in1k.py'
@@ -75,8 +75,7 @@ def test_learning_rates_of_pretraining(small_world, tmp_path):
 @pytest.mark.parametrize(('path', 'name'), [(CLS_TOKEN, 'classify_token'), (FINETUNE, 'classify_avg')])
 def test_logits_from_an_official_checkpoint(small_world, tmp_path, path, name):
     runner = build_runner(small_world, tmp_path, path, depth=2)
-    official = golden_weights({key: value.shape for key, value in to_official(runner.model.state_dict()).items()})
-    official['pos_embed'] = torch.from_numpy(load('pretrain_sdvae_c4s8_normpix')['pos_embed'])
+    official = official_weights(name.replace('classify_', 'timm-'))
     torch.save(dict(state_dict=from_official(official)), tmp_path / 'official.pth')
     runner.load_checkpoint(str(tmp_path / 'official.pth'), strict=True)
     runner.model.eval()

@@ -27,6 +27,16 @@ def test_targets_have_zero_mean_and_unit_unbiased_variance(over, dims):
     torch.testing.assert_close(y.var(dim=dims), torch.ones_like(y.var(dim=dims)), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize('over', ['patch', 'image'])
+def test_the_variance_of_a_target_is_raised_by_a_millionth(over):
+    """Within the root: where all values but two are equal, the normalised ones show it."""
+    x = torch.zeros(1, 1, 16)
+    x[..., :2] = torch.tensor([1e-3, -1e-3])
+    variance = 2e-6 / 15
+    expected = 1e-3 / (variance + 1e-6) ** 0.5
+    torch.testing.assert_close(normalize_target(x, over)[0, 0, :3], torch.tensor([expected, -expected, 0.0]), rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize(('ratio', 'kept'), [(0.75, 49), (0.4, 117), (0.85, 29)])
 def test_mask_keeps_the_smallest_noise(ratio, kept):
     noise = torch.rand(3, 196, generator=torch.Generator().manual_seed(0))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from golden import golden_weights, load
+from golden import load, official_weights
 from mmpretrain.registry import MODELS
 
-from usp_mm.checkpoints import from_official, to_official
+from usp_mm.checkpoints import from_official
 
 ARCH = dict(embed_dims=48, depth=2, num_heads=3)
 
@@ -23,10 +23,7 @@ def test_features_and_logits(name, out_type, final_norm):
             head=dict(type='VisionTransformerClsHead', num_classes=10),
         )
     )
-    tables = load('pretrain_sdvae_c4s8_normpix')
-    official = golden_weights({key: value.shape for key, value in to_official(model.state_dict()).items()})
-    official['pos_embed'] = torch.from_numpy(tables['pos_embed'])
-    model.load_state_dict(from_official(official), strict=True)
+    model.load_state_dict(from_official(official_weights(name.replace('classify_', 'timm-'))), strict=True)
 
     golden = load(name)
     x = torch.from_numpy(golden['x'])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from golden import golden_weights, load
+from golden import load, official_weights
 from mmpretrain.registry import MODELS
 
 ARCH = dict(embed_dims=48, depth=2, num_heads=3)
@@ -21,8 +21,7 @@ def build(kind, objective, sampler, **kwargs):
         **kwargs,
     )
     model = MODELS.build(cfg).eval()
-    shapes = {name: value.shape for name, value in model.denoiser.state_dict().items() if name != 'pos_embed'}
-    model.denoiser.load_state_dict(golden_weights(shapes), strict=False)
+    model.denoiser.load_state_dict(official_weights(f'usp-{kind.lower()}'))
     model._sync_ema()
     return model
 

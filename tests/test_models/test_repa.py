@@ -7,7 +7,7 @@ import shutil
 import pytest
 import timm
 import torch
-from golden import golden_weights, load
+from golden import load, official_weights
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -86,10 +86,10 @@ def test_the_official_numbers():
         )
     ).eval()  # fmt: skip
     denoiser, repa = model.denoiser, model.repa
-    shapes = {name: value.shape for name, value in denoiser.state_dict().items() if name != 'pos_embed'}
-    denoiser.load_state_dict(golden_weights(shapes), strict=False)
-    official = golden_weights({f'projectors.0.{n}': v.shape for n, v in repa.projector.state_dict().items()})
-    repa.projector.load_state_dict({name.removeprefix('projectors.0.'): value for name, value in official.items()})
+    official = official_weights('repa')
+    projector = {name: value for name, value in official.items() if name.startswith('projectors.0.')}
+    denoiser.load_state_dict({name: value for name, value in official.items() if name not in projector})
+    repa.projector.load_state_dict({name.removeprefix('projectors.0.'): value for name, value in projector.items()})
     x, t, y, noise = (golden[name] for name in ('x', 't', 'y', 'noise'))
 
     def close(found, name):

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from golden import golden_weights, load
+from golden import NAMES, golden_weights, load, official_weights
 from mmpretrain.registry import MODELS
 
-from usp_mm.checkpoints import to_official
 from usp_mm.models.weight_transfer import transfer_encoder
 
 ARCH = dict(embed_dims=48, depth=2, num_heads=3, decoder_dims=32, decoder_depth=2, decoder_heads=4)
@@ -17,16 +16,7 @@ CASES = {'all': None, 'first1': 1}
 
 def official_mae():
     """The official pretraining checkpoint that the numbers were recorded with."""
-    model = MODELS.build(
-        dict(
-            type='USP',
-            data_preprocessor=dict(type='LatentDataPreprocessor', load_vae=False),
-            backbone=dict(type='USPViT', arch=ARCH, img_size=64),
-        )
-    )
-    own = to_official(model.state_dict())
-    state = golden_weights({name: value.shape for name, value in own.items()})
-    return {name: own[name] if name.endswith('pos_embed') else value for name, value in state.items()}
+    return official_weights('usp-pretrain')
 
 
 def generator(checkpoint=None, **switches):
@@ -59,8 +49,7 @@ def test_table_and_output_of_network_and_average(case, tmp_path):
     model = generator(tmp_path / 'mae.pth', keep_layers=CASES[case])
     model.init_weights()
     # Everything that is not transferred is filled by recipe, and nothing else.
-    shapes = {name: value.shape for name, value in model.denoiser.state_dict().items()}
-    left = golden_weights({name: shapes[name] for name in GOLDEN[f'missing_{case}'].tolist()})
+    left = golden_weights({name: NAMES['usp-dit'][name] for name in GOLDEN[f'missing_{case}'].tolist()})
     for network in (model.denoiser, model.denoiser_ema.module):
         np.testing.assert_allclose(network.pos_embed.detach(), GOLDEN['pos_embed'], rtol=0, atol=1e-5)
         network.load_state_dict(left, strict=False)

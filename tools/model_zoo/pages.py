@@ -120,7 +120,8 @@ def _introduction(costs: Costs) -> str:
     return f"""# Every experiment of the paper
 
 Each row of the tables of USP (arXiv 2503.06132): the config that reaches it, the command, the paper's number, ours, and
-what the run would cost. "Not run" means that nobody has run it with this code yet. This page is written by
+what the run would cost. "Not run" means that nobody has run it with this code yet, "cited" that the paper took the number from
+another paper. The weights that others have released are in [a table of their own](weights.md). This page is written by
 `python tools/make_model_zoo.py` from `{TABLES}` (the paper's rows) and the entries `Tables` in `configs/*/metafile.yml`.
 
 **GPU-hours are estimates**: the training's FLOPs (a multiply-add is two; `tools/analysis/get_flops.py CONFIG` shows them) at
@@ -176,21 +177,31 @@ def _results(zoo: Zoo, costs: Costs, table: dict[str, Any]) -> str:
         claims, left = zoo.claims(table['Table'], row['Row']), dict(row['Paper'])
         for claim in claims:
             own, before = costs.claim(claim)
-            paper = {metric: row['Paper'][metric] for metric in claim.metrics}
+            paper = _paper(row, {metric: row['Paper'][metric] for metric in claim.metrics})
             start = ' → '.join(_link(zoo.models[source]) for source in claim.sources) or '–'
             ours = _numbers(claim.ours) if claim.ours else 'not run'
             config = _link(zoo.models[claim.model])
-            rows.append([row['Row'], _numbers(paper), ours, config, start, *_cost_cells(own), _hours(before.network)])
+            rows.append([row['Row'], paper, ours, config, start, *_cost_cells(own), _hours(before.network)])
             left = {metric: value for metric, value in left.items() if metric not in claim.metrics}
             commands += [_run(zoo, costs, claim.sources[:k]) for k in range(2, len(claim.sources) + 1)]
             commands.append(_run(zoo, costs, (*claim.sources, claim.model), claim))
         if left or not claims:
-            tool = row.get('Command')
-            why = 'by a tool, below' if tool else row.get('Why not', 'no config yet')
-            rows.append([row['Row'], _numbers(left), 'not run' if tool or left else '–', why, '–', '–', '–', '–'])
-            commands += [tool] if tool else []
+            tools, cited = _commands(row), 'Cited' in row
+            why = 'by a tool, below' if tools else row.get('Why not', '–' if cited else 'no config yet')
+            ours = 'not run' if tools or (left and not cited) else '–'
+            rows.append([row['Row'], _paper(row, left), ours, why, '–', '–', '–', '–'])
+            commands += tools
     columns = ['row', 'paper', 'ours', 'config', 'from', 'GPU-hours', '+ VAE', 'before']
     return f'{_markdown(columns, rows)}\n{_block(commands)}' if commands else _markdown(columns, rows)
+
+
+def _paper(row: dict[str, Any], numbers: dict[str, Any]) -> str:
+    return f'{_numbers(numbers)} (cited)' if 'Cited' in row else _numbers(numbers)
+
+
+def _commands(row: dict[str, Any]) -> list[str]:
+    commands = row.get('Command', [])
+    return [commands] if isinstance(commands, str) else commands
 
 
 def _run(zoo: Zoo, costs: Costs, chain: tuple[str, ...], claim: Claim | None = None) -> str:
