@@ -68,7 +68,7 @@ _MATHS = _of(
     ('VLB: bins of 1/255', 'ddpm.py', 'z_above = (x - mean + 1 / 255)', 'z_above = (x - mean + 1 / 127)', GENERATOR),
     ('FID: unbiased covariance', 'metrics.py', '/ (self.count - 1)', '/ self.count', METRICS),
     ('inception score: splits of 5,000', 'metrics.py', 'split_size: int = 5000', 'split_size: int = 1000', SETTINGS),
-    ('precision and recall: 3 neighbours', 'metrics.py', 'fake: Tensor, k: int = 3)', 'fake: Tensor, k: int = 5)', METRICS),
+    ('precision and recall: 3 neighbours', 'metrics.py', 'fake: Tensor, k: int = 3)', 'fake: Tensor, k: int = 5)', SETTINGS),
 )
 _MODELS = _of(
     'usp_mm/models',
@@ -110,7 +110,7 @@ _OTHERS = _of(
     ('scale of KL-16: 0.2325', 'presets.py', 'scale=0.2325', 'scale=0.2352', KL),
     ('posterior: std = exp(½ log-variance)', 'vaes/base.py', '(0.5 * logvar.clamp', '(logvar.clamp', KL),
     ('KL: padded right and below', 'vaes/kl.py', 'F.pad(x, (0, 1, 0, 1))', 'F.pad(x, (1, 0, 1, 0))', KL),
-    ('KL: group norm with eps 1e-6', 'vaes/kl.py', 'nn.GroupNorm(_GROUPS, width, eps=1e-6)', 'nn.GroupNorm(_GROUPS, width, eps=1e-3)', KL),
+    ('KL: group norm with eps 1e-6', 'vaes/kl.py', 'nn.GroupNorm(_GROUPS, width, eps=1e-6)', 'nn.GroupNorm(_GROUPS, width, eps=1e-5)', KL),
     ('LARS: trust 0.001', 'engine/lars.py', 'trust_coefficient: float = 0.001', 'trust_coefficient: float = 0.002', RUNNER),
     ('LARS: biases are not rescaled', 'engine/lars.py', 'if param.ndim > 1:', 'if param.ndim > 0:', RUNNER),
 )

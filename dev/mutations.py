@@ -62,7 +62,7 @@ def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int, str]:
     process.start()
     process.join()
     output = log.read_text().strip()
-    failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', output, re.MULTILINE)
+    failed = re.findall(r'^(?:FAILED|ERROR) (.+?)(?: - |$)', output, re.MULTILINE)
     assert process.exitcode is not None
     return process.exitcode, failed[0] if failed else output.splitlines()[-1]
 
