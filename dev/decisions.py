@@ -117,7 +117,7 @@ _OTHERS = _of(
 _CONFIGS = _of(
     'configs/_base_',
     ('fine-tuning: layer decay 0.75', 'schedules/finetune_adamw_coslr_100e.py', 'layer_decay_rate=0.75', 'layer_decay_rate=0.70', RUNNER),
-    ('fine-tuning: vectors have no weight decay', 'schedules/finetune_adamw_coslr_100e.py', 'flat_decay_mult=0.0, ', '', RUNNER),
+    ('fine-tuning: vectors have no weight decay', 'schedules/finetune_adamw_coslr_100e.py', 'flat_decay_mult=0.0', 'flat_decay_mult=1.0', RUNNER),
     ('fine-tuning: the class token has none', 'schedules/finetune_adamw_coslr_100e.py', "'cls_token': dict(decay_mult=0.0)", "'cls_token': dict(decay_mult=1.0)", RUNNER),
     ('pretraining: betas 0.9, 0.95', 'schedules/usp_adamw_coslr_800e.py', 'betas=(0.9, 0.95)', 'betas=(0.95, 0.9)', SETTINGS),
     ('pretraining: vectors have no weight decay', 'schedules/usp_adamw_coslr_800e.py', 'flat_decay_mult=0.0', 'flat_decay_mult=1.0', SETTINGS),
