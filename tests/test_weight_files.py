@@ -221,7 +221,9 @@ def test_a_config_in_a_checkpoint_is_not_handed_on(tmp_path):
     """MMEngine's `resume` would execute one, an inferencer that is given weights alone the others."""
     code = f'open({str(tmp_path / "ran")!r}, "w")'
     hub = dict(runtime_info=dict(cfg=code, epoch=1), log_scalars={}, resumed_keys={})
-    torch.save(dict(state_dict={}, meta=dict(epoch=1, config=code, cfg=code), message_hub=hub), tmp_path / 'a.pth')
+    torch.save(
+        dict(state_dict=dict(w=torch.zeros(1)), meta=dict(epoch=1, config=code, cfg=code), message_hub=hub), tmp_path / 'a.pth'
+    )
     content = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))
     assert (content['meta'], content['message_hub']['runtime_info']) == (dict(epoch=1), dict(epoch=1))
     with pytest.raises(ValueError, match='Cannot find the config in the checkpoint'):

@@ -236,9 +236,11 @@ def epochs_without_batches() -> None:
 def _refuse_no_batch(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, 'BaseLoop.__init__')
     def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        from mmengine.dist import get_world_size
+
         wrapped(*args, **kwargs)
         kind = next((kind for kind in ('Val', 'Test') if kind in type(instance).__name__), 'Train')
-        check_has_batch(instance.dataloader, f'{kind.lower()}_dataloader', instance.runner.world_size)
+        check_has_batch(instance.dataloader, f'{kind.lower()}_dataloader', get_world_size())
 
 
 def check_has_batch(loader: Any, name: str, processes: int) -> None:

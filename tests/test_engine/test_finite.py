@@ -1,5 +1,10 @@
 """A training that diverges ends at once, says where, and leaves the checkpoints that it had."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +15,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from small_generation import shrink_generation
 from small_segmentation import shrink_segmentation
-from small_world import load_leaf, train_quickly
+from small_world import ROOT, load_leaf, train_quickly
 
 from usp_mm.engine import FiniteHook
 
@@ -208,6 +213,21 @@ def test_a_step_that_loss_scaling_skips_is_told_and_no_reason_to_end():
         first = 1 + next(i for i, x in enumerate(losses) if x != 1)
         with pytest.raises(ValueError, match=f'the loss of iteration {first} is NaN or infinite.* rate than 0.1,'):
             feed(losses, scaled=False)
+
+
+@pytest.mark.slow
+def test_all_processes_end_together_though_one_alone_is_broken(tmp_path):
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    script = Path(__file__).with_name('finite_share.py')
+    done = subprocess.run([*launcher, script, tmp_path], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1))
+    loss = 'the loss of iteration 2 is NaN or infinite'
+    assert first[:2] == second[:2] == [[3, loss], [5, loss]]
+    assert first[2] == [5, 'a tensor of another process is NaN or infinite']
+    assert second[2] == [5, 'weight is NaN or infinite']
+    assert first[3] == second[3] == [4, 'not at all']
 
 
 def test_patience():

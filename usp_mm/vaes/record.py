@@ -20,7 +20,7 @@ Record = Mapping[str, Any]
 
 def codec_of(model: Any) -> LatentCodec | None:
     """The frozen VAE that stands before a model's network; None if there is none, or the model trains it and so holds it."""
-    backbone = getattr(model, 'backbone', None)
+    backbone: Any = getattr(model, 'backbone', None)
     if getattr(backbone, 'codec', None) is not None:
         codec: LatentCodec = backbone.codec
         return codec if getattr(backbone, 'vae_encoder', None) is None else None
