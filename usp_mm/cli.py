@@ -20,7 +20,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     """
     end_with_parent()
     code: int | str | None
-    line = None
+    line: str | None = None
     try:
         code = main()
     except (ValueError, OSError) as error:
