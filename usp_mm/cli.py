@@ -20,7 +20,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     """
     end_with_parent()
     code: int | str | None
-    line = None
+    line: str | None = None
     try:
         code = main()
     except (ValueError, OSError) as error:
@@ -36,7 +36,7 @@ def run_command(main: Callable[[], int | None]) -> None:
         tell_launcher(f'error: {type(error).__name__}: {_one_line(error)}', error)
         raise
     if isinstance(code, str):
-        code, line = 1, code
+        line, code = code, 1
     if line and not tell_launcher(line):
         sys.stderr.write(f'{line}\n')
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -57,12 +57,17 @@ def end_with_parent() -> None:
 
     Launchers are those that give `child_environment`, and torchrun.
     """
-    parent = os.getppid()
-    launched = 'TORCHELASTIC_RUN_ID' in os.environ or os.environ.get(PARENT) == str(parent)
-    if launched and sys.platform == 'linux':
+    parent, asked = os.getppid(), os.environ.get(PARENT)
+    if sys.platform != 'linux' or (asked is None and 'TORCHELASTIC_RUN_ID' not in os.environ):
+        return
+    if asked in (None, str(parent)):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        if os.getppid() != parent:  # it has ended just before
-            os.kill(os.getpid(), signal.SIGTERM)
+        gone = os.getppid() != parent
+    else:
+        gone = not Path('/proc', asked).exists()  # otherwise it is further up, and what is between ends this one
+    if gone:
+        sys.stderr.write('the process that started this one has ended\n')
+        os._exit(SIGNALLED + signal.SIGTERM)
 
 
 def tell_launcher(message: str, error: BaseException | None = None) -> bool:
@@ -80,7 +85,7 @@ def tell_launcher(message: str, error: BaseException | None = None) -> bool:
         return False
     now = time.time()
     shown = ''.join(traceback.format_exception(error)) if error else message
-    info = dict(py_callstack=shown, timestamp=str(int(now)), time=now, foreseen=error is None)
+    info = dict(py_callstack=shown, timestamp=str(int(now)), time=now, line=message, foreseen=error is None)
     try:
         Path(file).write_text(json.dumps(dict(message=dict(message=message, extraInfo=info))))
     except OSError:
@@ -101,4 +106,4 @@ def told(error_file_data: dict[str, Any]) -> Reason | None:
     """The reason in the content of an error file of torch's elastic agent; None if `tell_launcher` wrote none."""
     reason = error_file_data.get('message')
     info = reason.get('extraInfo', {}) if isinstance(reason, dict) else {}
-    return Reason(info['time'], reason['message'], info['foreseen']) if 'foreseen' in info else None
+    return Reason(info['time'], info['line'], info['foreseen']) if 'foreseen' in info else None

@@ -44,10 +44,12 @@ class Stages:
         threads = {}
         if len(commands) > 1:
             threads['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // len(commands)))
-        jobs = {name: self._start(name, command, threads) for name, command in commands.items()}
-        self.seconds.update(dict.fromkeys(jobs, 0.0))  # in the order of their start
-        start, running = time.monotonic(), dict(jobs)
+        self.seconds.update(dict.fromkeys(commands, 0.0))  # in the order of their start
+        running: dict[str, tuple[subprocess.Popen, Path]] = {}
+        start = time.monotonic()
         try:
+            for name, command in commands.items():
+                running[name] = self._start(name, command, threads)
             with console.status('…') as status:
                 while running:
                     time.sleep(0.1)
