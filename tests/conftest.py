@@ -1,12 +1,13 @@
 """Fixtures that several areas share, and the order of the files."""
 
+import runpy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mmengine.registry import DefaultScope
-from small_world import SmallWorld
+from small_world import ROOT, SmallWorld
 from vae_files import GOLDEN_KL16, kl_weights, save
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
@@ -50,3 +51,18 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, demo_data: Path, tiny_
     """Everything that lets any config take a step in a second; treat it as read-only."""
     folder = tmp_path_factory.mktemp('small_world')
     return SmallWorld(folder, demo_data, tiny_vae_folder, save(kl_weights(GOLDEN_KL16), folder / 'kl16.safetensors'))
+
+
+@pytest.fixture
+def tool_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run a tool in this process, which spares its imports: its exit code, and what it printed, of a failure to stderr."""
+
+    def run(tool: Path | str, *words: object) -> tuple[int, str]:
+        monkeypatch.setattr('sys.argv', [str(tool), *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / tool), run_name='__main__')
+        code, printed = end.value.code or 0, capsys.readouterr()
+        assert isinstance(code, int), code
+        return code, printed.err if code else printed.out
+
+    return run

@@ -2,7 +2,6 @@
 
 import json
 import math
-import runpy
 import subprocess
 import sys
 
@@ -174,12 +173,9 @@ print(float(odeint(lambda t, y: y, torch.ones(()), torch.tensor([0.0, 1.0]))[-1]
     assert float(done.stdout) == pytest.approx(math.e, rel=1e-4), done.stderr
 
 
-def test_tool(tmp_path, monkeypatch, capsys):
+def test_tool(tmp_path, tool_here):
     def call(*words):
-        monkeypatch.setattr('sys.argv', [str(TOOL), *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        return end.value.code or capsys.readouterr().out
+        return tool_here(TOOL, *words)[1]
 
     out = tmp_path / 'new' / 'cost.json'
     tiny = ROOT / 'configs/sit/sit-tiny-p2_usp-pre_1xb64-2k_digits.py'

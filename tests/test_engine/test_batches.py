@@ -77,11 +77,13 @@ def test_validation(small_world, tmp_path):
 
 
 def test_accumulation_over_more_than_an_epoch(small_world, tmp_path):
-    """The optimizer steps after three epochs of one iteration, and at the end."""
+    """Each epoch ends with a step, so that its checkpoint can be resumed; the log says so."""
     cfg = pretraining(small_world)
     cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs, cfg.optim_wrapper.accumulative_counts = 4, 4, 3
     runner = train_quickly(cfg, tmp_path)
-    assert {int(state['step']) for state in runner.optim_wrapper.optimizer.state.values()} == {2}
+    assert {int(state['step']) for state in runner.optim_wrapper.optimizer.state.values()} == {4}
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'accumulative_counts=3 is more than the 1 iterations of an epoch: the optimizer steps at the end of each' in log
 
 
 def test_several_processes(monkeypatch):

@@ -43,7 +43,7 @@ def test_every_reader_gives_the_same_pixels(kinds, monkeypatch: pytest.MonkeyPat
     evaluated = {names[i]: image for numbers, batch in source.batches(8) for i, image in zip(numbers, batch, strict=True)}
     cached = CroppedImages(str(root), names, 16, dict(mode='center'), 1)
     model = SimpleNamespace(backbone=SimpleNamespace(geometry=SimpleNamespace(img_size=16)))
-    monkeypatch.setattr(restoration, 'restoration_picture', lambda model, samples, composite: samples)
+    monkeypatch.setattr(restoration, 'restoration_picture', lambda model, samples, *_: samples)
     restored = restoration.restore_images(model, [root / name for name in names])
     for i, name in enumerate(names):
         pixels = expected[name]

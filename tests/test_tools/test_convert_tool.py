@@ -1,3 +1,4 @@
+import re
 import runpy
 import sys
 
@@ -28,12 +29,10 @@ def test_a_generator_is_converted_and_every_tensor_told(tmp_path):
     assert 'repa -> usp_mm: 33 of ' in done.stdout
 
 
-def test_an_error_is_one_line(tmp_path, monkeypatch):
+def test_an_error_is_one_line(tmp_path, tool_here):
     torch.save(Bomb(tmp_path / 'ran'), tmp_path / 'bad.pt')
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), str(tmp_path / 'bad.pt'), str(tmp_path / 'out.pth'), '--to', 'official'])
-    with pytest.raises(SystemExit, match=r'^error: .*bad\.pt holds more than data .*which is refused') as error:
-        runpy.run_path(str(TOOL), run_name='__main__')
-    assert '\n' not in str(error.value)
+    code, told = tool_here(TOOL, tmp_path / 'bad.pt', tmp_path / 'out.pth', '--to', 'official')
+    assert code == 1 and re.fullmatch(r'error: .*bad\.pt holds more than data .*which is refused.*\n', told)
     assert [path.name for path in tmp_path.iterdir()] == ['bad.pt']
 
 

@@ -1,11 +1,10 @@
 """tools/cost_table.py as a user runs it."""
 
 import json
-import runpy
 
 import pytest
 from run_logs import training, write_curve, write_log
-from small_world import ROOT, run_tool
+from small_world import run_tool
 
 TOOL = 'tools/cost_table.py'
 
@@ -29,12 +28,9 @@ def test_two_stages(tmp_path):
     assert result['total']['EFLOP'] == pytest.approx(272000 * 3e9 / 1e18)
 
 
-def test_table_and_mistakes(tmp_path, monkeypatch, capsys):
+def test_table_and_mistakes(tmp_path, tool_here):
     def call(*words):
-        monkeypatch.setattr('sys.argv', [TOOL, *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / TOOL), run_name='__main__')
-        return end.value.code or capsys.readouterr().out
+        return tool_here(TOOL, *words)[1]
 
     uncounted = write_curve(tmp_path / 'usp', {2000: 1.0}, train_flops_per_sample=None)
     table = call(uncounted)

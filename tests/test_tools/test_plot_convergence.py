@@ -1,12 +1,11 @@
 """tools/plot_convergence.py as a user runs it."""
 
 import json
-import runpy
 
 import pytest
 from PIL import Image
 from run_logs import INFO, training, validation, write_curve, write_log
-from small_world import ROOT, run_tool
+from small_world import run_tool
 
 TOOL = 'tools/plot_convergence.py'
 
@@ -44,16 +43,9 @@ def test_two_arms(runs):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the tool in this process, which spares its imports; returns what it printed, or how it ended."""
-
-    def run(*words):
-        monkeypatch.setattr('sys.argv', [TOOL, *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / TOOL), run_name='__main__')
-        return end.value.code or capsys.readouterr().out
-
-    return run
+def call(tool_here):
+    """What the tool prints."""
+    return lambda *words: tool_here(TOOL, *words)[1]
 
 
 def test_another_metric_and_one_panel(runs, call):

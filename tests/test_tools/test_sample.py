@@ -252,11 +252,11 @@ def test_a_generator_built_from_a_registry_writes_what_a_loaded_one_does(trained
     built.load_state_dict(loaded.state_dict())
     facts = [write_samples(model, tmp_path / f'{i}.npz', 3, seed=3) for i, model in enumerate((loaded, built))]
     assert (tmp_path / '0.npz').read_bytes() == (tmp_path / '1.npz').read_bytes()
-    own = {'config', 'checkpoint', 'checkpoint_sha256', 'denoiser'}
+    own = {'config', 'checkpoint', 'checkpoint_sha256', 'denoiser', 'classes'}
     assert {key for key in facts[0] if facts[0][key] != facts[1][key]} == own and facts[1].keys() - facts[0] == {
         'weights_sha256'
     }
-    assert [facts[1][key] for key in own] == [None] * 4
+    assert [facts[1][key] for key in own] == [None] * 5
     np.testing.assert_array_equal(sample_classes(built, [7], 1)[0], sample_classes(loaded, ['digit 7'], 1)[0])
 
 

@@ -162,6 +162,7 @@ def training(cfg: Any, args: argparse.Namespace, mode: str) -> dict[str, float]:
             cfg[f'{name}_cfg'] = cfg[f'{name}_dataloader'] = cfg[f'{name}_evaluator'] = None
         cfg.default_hooks.pop('visualization')  # pictures need a VAE
         cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
+        cfg.default_hooks.class_check.allow_unseen_classes = True  # the data have one
         clock = Clock(args.steps)
         runner = Runner.from_cfg(cfg)
         runner.register_hook(clock.hook(), priority='LOWEST')

@@ -42,6 +42,11 @@ class AccumulationHook(Hook):
     def before_train(self, runner: Runner) -> None:
         runner.logger.removeFilter(_not_upstreams_warning)
         counts, done = _counts(runner), runner.iter
+        if counts > 1 and by_epoch(runner) and len(runner.train_dataloader) < counts:
+            runner.logger.warning(
+                f'optim_wrapper.accumulative_counts={counts} is more than the {len(runner.train_dataloader)} iterations of an '
+                'epoch: the optimizer steps at the end of each epoch'
+            )
         if counts == 1 or by_epoch(runner) or done % counts == 0:
             return
         runner.logger.warning(
