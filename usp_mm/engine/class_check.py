@@ -12,7 +12,7 @@ from usp_mm.datasets import ImageFolder, LatentCacheDataset, SampleRequests, all
 from usp_mm.datasets.class_names import check_classes, class_names
 from usp_mm.registry import HOOKS
 
-from .hooks import unwrapped
+from .hooks import loaders_of, unwrapped
 
 #: Part of a model that knows its number of classes -> where its weights for each class begin.
 _HEADS = {'denoiser': 'denoiser.y_embedder.', 'head': 'head.', 'decode_head': 'decode_head.conv_seg.'}
@@ -132,8 +132,7 @@ def _loaded(runner: Runner) -> Iterator[tuple[str, Any]]:
     for name, stage in (('_train_loop', 'training'), ('_val_loop', 'validation'), ('_test_loop', 'test')):
         loop = getattr(runner, name, None)
         if isinstance(loop, BaseLoop):
-            # mmagic's loops have several loaders
-            for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
+            for loader in loaders_of(loop):
                 yield stage, loader.dataset
 
 

@@ -11,7 +11,7 @@ from usp_mm.datasets import LatentCacheDataset, all_datasets
 from usp_mm.registry import HOOKS
 
 from .ema_hook import GeneratorEMAHook
-from .hooks import unwrapped
+from .hooks import loaders_of, unwrapped
 
 
 @HOOKS.register_module()
@@ -44,8 +44,7 @@ class GeneratorCheckHook(Hook):
         self._check_loop(unwrapped(runner), runner.test_loop)
 
     def _check_loop(self, model: nn.Module, loop: BaseLoop) -> None:
-        # mmagic's loops have several loaders
-        for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
+        for loader in loaders_of(loop):
             for dataset in all_datasets(loader.dataset):
                 meta = getattr(dataset, 'metainfo', None) or {}
                 _check_classes(model, type(dataset).__name__, meta.get('num_classes') or len(meta.get('classes') or ()))

@@ -6,6 +6,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 from usp_mm.datasets import EpochIndex, LatentCacheDataset, all_datasets
 from usp_mm.datasets.seeding import seed_all
@@ -112,8 +113,7 @@ class LatentCacheCheckHook(Hook):
         self._check_loop(runner, runner.test_loop)
 
     def _check_loop(self, runner: Runner, loop: BaseLoop) -> None:
-        # mmagic's loops have several loaders
-        for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
+        for loader in loaders_of(loop):
             for dataset in all_datasets(loader.dataset):
                 if isinstance(dataset, LatentCacheDataset):
                     self._check_cache(runner, dataset)
@@ -152,7 +152,6 @@ class CheckpointMatchHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         ours, theirs = unwrapped(runner).state_dict(), checkpoint.get('state_dict', checkpoint)
-        theirs = {name.removeprefix('module.'): value for name, value in theirs.items()}
         problems = {
             'missing': [name for name in ours if name not in theirs],
             'unexpected': [name for name in theirs if name not in ours],
@@ -176,6 +175,11 @@ class CheckpointMatchHook(Hook):
                 fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='orig' samples without"
             raise ValueError(f'the checkpoint is of another model than the config: {found}: {fix}')
         runner.logger.warning(f'the checkpoint fits the model in part: {found}')
+
+
+def loaders_of(loop: BaseLoop) -> list[DataLoader]:
+    """The data loaders of a loop, of which mmagic's have several."""
+    return getattr(loop, 'dataloaders', None) or [loop.dataloader]
 
 
 def unwrapped(runner: Runner) -> nn.Module:

@@ -6,11 +6,11 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
-from usp_mm.datasets import LatentCacheDataset
+from usp_mm.datasets import LatentCacheDataset, all_datasets
 from usp_mm.registry import HOOKS
 from usp_mm.vaes.record import ALLOW, KEY, check_vae, codec_of, compare_vae, record_in, vae_record
 
-from .hooks import unwrapped
+from .hooks import loaders_of, unwrapped
 
 
 @HOOKS.register_module()
@@ -46,19 +46,10 @@ class VAERecordHook(Hook):
 
     def _ours(self, runner: Runner) -> dict[str, Any] | None:
         loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if isinstance(loop, BaseLoop)]
-        loaders = [loader for loop in loops for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]]
-        hashes = [cache.manifest['vae_weight_hash'] for loader in loaders for cache in _caches(loader.dataset)]
+        loaders = [loader for loop in loops for loader in loaders_of(loop)]
+        below = [dataset for loader in loaders for dataset in all_datasets(loader.dataset)]
+        hashes = [dataset.manifest['vae_weight_hash'] for dataset in below if isinstance(dataset, LatentCacheDataset)]
         return vae_record(codec_of(unwrapped(runner)), hashes[0] if hashes else None)
-
-
-def _caches(dataset: Any) -> Iterator[LatentCacheDataset]:
-    """Every latent cache below whatever wrappers."""
-    if isinstance(dataset, LatentCacheDataset):
-        yield dataset
-        return
-    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
-        if part is not None:
-            yield from _caches(part)
 
 
 def _pretrained(node: Any) -> Iterator[dict]:
