@@ -107,7 +107,8 @@ def test_a_cached_run_learns_the_probe_loads_it_and_test_scores_it(small_world, 
     pipeline = [
         f'{split}_dataloader.dataset.pipeline.{key}' for split in ('val', 'test') for key in ('1.scale=64', '2.crop_size=64')
     ]
-    options = [*SHAPE, *RESIZE, *WARMUP, *vae, *data, *sizes, *pipeline]
+    crop = 'train_dataloader.dataset.pipeline.3.size=64'
+    options = [*SHAPE, crop, *WARMUP, *vae, *data, *sizes, *pipeline]
     options += ['model.backbone.frozen_stages=4', 'train_cfg.max_epochs=2']
     options += ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
     probe = run_tool(
