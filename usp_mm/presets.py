@@ -1,9 +1,8 @@
 """Named sizes, autoencoders, transformer blocks and teachers: one row a preset.
 
-`ARCHS` is Table 1 of USP (arXiv 2503.06132), with DiT's and SiT's S and MAE's huge, `VAES` its tables 3, 6 and 8f, `BLOCKS` what Table 3 changes, `TEACHERS`
-REPA's encoders. Everything that a
-preset implies (channels, stride, patch size, decoder width) is derived in code from its row, so
-that a config names a preset and nothing else.
+`ARCHS` is Table 1 of USP (arXiv 2503.06132), with DiT's and SiT's S and MAE's huge, `VAES` its tables 3, 6 and 8f, `BLOCKS`
+what Table 3 changes, `TEACHERS` REPA's encoders. Everything that a preset implies (channels, stride, patch size, decoder
+width) is derived in code from its row, so that a config names a preset and nothing else.
 """
 
 from collections.abc import Iterable, Mapping
