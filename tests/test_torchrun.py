@@ -119,12 +119,16 @@ def test_a_process_whose_launcher_has_ended_before_it_could_say_so_ends(monkeypa
 
 
 def start(*command):
-    """A command in a process group of its own, as a terminal starts it."""
+    """A command in a process group of its own, as a terminal starts it: SIGHUP ends it, also if the tests run under nohup."""
     env = {key: value for key, value in os.environ.items() if key not in ('USP_TRACEBACK', 'USP_PARENT')}
     env['PYTHONPATH'] = str(ROOT)
     words = [sys.executable, *map(str, command)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(words, cwd=ROOT, env=env, start_new_session=True, **pipes)
+    heard = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored stays so in a new process
+    try:
+        return subprocess.Popen(words, cwd=ROOT, env=env, start_new_session=True, **pipes)
+    finally:
+        signal.signal(signal.SIGHUP, heard)
 
 
 def launch(module, kind, processes=2):
