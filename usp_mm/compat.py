@@ -170,8 +170,10 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     if path.suffix == SAFE or is_weights(content):
         return dict(state_dict=weights_in(content, path), meta={})
     state = content.get('state_dict')
-    as_it_is = isinstance(state, dict) and all(isinstance(name, str) for name in state) and not is_weights(state)
-    content['state_dict'] = state_of_module(state, path) if as_it_is else weights_in(content, path)
+    if isinstance(state, dict) and all(isinstance(name, str) for name in state) and not is_weights(state):
+        content['state_dict'] = state_of_module(state, path)
+    else:
+        content['state_dict'] = weights_in(content, path)
     hub = content.get('message_hub')
     for holder in (content.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
         if isinstance(holder, dict):

@@ -128,7 +128,7 @@ def is_weights(value: Any) -> bool:
 
 def _beside_tensors(content: Mapping[str, Any]) -> str:
     """What keeps the first container from being weights, in words."""
-    found = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), {})
+    found: Mapping[str, Any] = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), {})
     other = next((name for name, x in found.items() if not isinstance(x, Tensor)), None)
     return '' if other is None else f', and {other} is a {type(found[other]).__name__}: leave it out of the file'
 
