@@ -1,18 +1,20 @@
 """Every entry point takes wrapped names and weights wherever frameworks put them, and refuses numbers that are not finite."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from checkpoint_files import build, official
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from safetensors.torch import save_file
 from teacher_files import MODEL, teacher_folder
 from test_weight_files import ENTRIES, pretrained
 from vae_files import GOLDEN_KL16, kl_weights
 
+from usp_mm.engine import CheckpointMatchHook
 from usp_mm.models.repa import build_teacher
 from usp_mm.vaes import build_codec
 from usp_mm.weight_files import check_finite, first_not_finite, read_weights, unwrapped_names, weights_in
@@ -85,6 +87,47 @@ def test_mmengine_loads_the_names_that_were_compared(tmp_path):
     torch.save(dict(state_dict={f'module.{k}': v for k, v in state.items()}, meta=dict(epoch=2)), tmp_path / 'ddp.pth')
     content = CheckpointLoader.load_checkpoint(str(tmp_path / 'ddp.pth'))
     assert content['state_dict'].keys() == state.keys() and content['meta'] == dict(epoch=2)
+
+
+class Keeps(BaseModule):
+    """A layer with an extra state of any kind."""
+
+    def __init__(self, extra):
+        super().__init__()
+        self.weight, self.extra = torch.nn.Parameter(torch.zeros(2)), extra
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, extra):
+        self.extra = extra
+
+
+@pytest.mark.parametrize('extra', [torch.tensor([3, 4]), b'three', dict(amax=[1.0], step=2), None])
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_mmengine_loads_an_extra_state(prefix, extra, tmp_path):
+    path, told = tmp_path / 'extra.pth', SimpleNamespace(_train_loop=None, _resume=False, logger=None)
+    model, told.model = Keeps(extra), Keeps(b'none yet')
+    torch.save(dict(state_dict={prefix + name: x for name, x in model.state_dict().items()}, meta=dict(epoch=2)), path)
+    checkpoint = load_checkpoint(told.model, str(path), map_location='cpu', strict=True)
+    assert str(told.model.extra) == str(extra) and checkpoint['state_dict'].keys() == {'weight', '_extra_state'}
+    if isinstance(extra, torch.Tensor):
+        return
+    told.model = Keeps(extra)
+    CheckpointMatchHook().after_load_checkpoint(told, checkpoint)
+    with pytest.raises(ValueError, match=r'holds no state dict: .*_extra_state is a \w+: leave it out of the file'):
+        read_weights(path)
+    state = {name: torch.full_like(x, torch.nan) if name == 'weight' else x for name, x in model.state_dict().items()}
+    torch.save(dict(state_dict=state), path)
+    with pytest.raises(ValueError, match='of the 2 numbers of weight, 2 are NaN'):
+        load_checkpoint(told.model, str(path))
+
+
+def test_mmengine_loads_an_empty_state_dict(tmp_path):
+    torch.save(dict(state_dict={}, meta=dict(epoch=2)), tmp_path / 'empty.pth')
+    assert CheckpointLoader.load_checkpoint(str(tmp_path / 'empty.pth')) == dict(state_dict={}, meta=dict(epoch=2))
+    with pytest.raises(ValueError, match='holds no state dict'):
+        read_weights(tmp_path / 'empty.pth')
 
 
 # ------------------------------------------------------------------ not finite

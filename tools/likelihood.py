@@ -16,6 +16,7 @@ import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.launch import add_config_arguments, load_config
 from usp_mm.files import write_json
+from usp_mm.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,8 +41,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if args.out is not None and not args.out.parent.is_dir():
-        raise FileNotFoundError(f"cannot write '{args.out}': folder '{args.out.parent}' does not exist, create it first")
+    check_file(args.out, '--out', ('.json',), make_folder=False)
     cfg = load_config(args, initialises=False)
     MMLogger.get_instance('likelihood')
     from usp_mm.apis import load_generator

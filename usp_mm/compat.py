@@ -24,7 +24,7 @@ import wrapt
 from mmengine.logging import HistoryBuffer, MMLogger
 
 from usp_mm.registry import add_locations
-from usp_mm.weight_files import SAFE, is_weights, read_checkpoint, weights_in
+from usp_mm.weight_files import SAFE, is_weights, read_checkpoint, state_of_module, weights_in
 
 #: The projects whose registries learn this package's types.
 PROJECTS = ('mmpretrain', 'mmseg', 'mmagic')
@@ -162,13 +162,18 @@ def _read_as_data(module: ModuleType) -> None:
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """A local checkpoint as MMEngine passes it on: weights under `state_dict` as `weights_in` has them; alone, with no `meta`.
 
+    A `state_dict` that is empty, or holds more than tensors (a layer's `_extra_state`), is handed on as such.
     The configs that it holds are left out: MMEngine's `resume` would execute one, its inferencers without a config another.
     """
     path = Path(filename).expanduser()
     content = read_checkpoint(path, map_location)
     if path.suffix == SAFE or is_weights(content):
         return dict(state_dict=weights_in(content, path), meta={})
-    content['state_dict'] = weights_in(content, path)
+    state = content.get('state_dict')
+    if isinstance(state, dict) and all(isinstance(name, str) for name in state) and not is_weights(state):
+        content['state_dict'] = state_of_module(state, path)
+    else:
+        content['state_dict'] = weights_in(content, path)
     hub = content.get('message_hub')
     for holder in (content.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
         if isinstance(holder, dict):
@@ -250,11 +255,14 @@ def check_has_batch(loader: Any, name: str, processes: int) -> None:
     num = len(loader.dataset)
     if num == 0:
         raise ValueError(f'{name}.dataset holds no sample: check its data_root, indices and filter_cfg')
-    batches = loader.batch_sampler
-    if batches is None or 'Infinite' in type(batches.sampler).__name__ or len(loader) > 0:
+    batches = getattr(loader, 'batch_sampler', None)
+    sampler, size = getattr(batches, 'sampler', None), getattr(batches, 'batch_size', None)
+    if not isinstance(size, int) or not hasattr(sampler, '__len__') or not hasattr(batches, '__len__'):
+        return  # somebody's own, of which this is not known
+    if 'Infinite' in type(sampler).__name__ or len(loader) > 0:
         return
     raise ValueError(
-        f'{name} has {num} samples, which make no batch of {batches.batch_size} x {processes} process{"es" * (processes > 1)} '
+        f'{name} has {num} samples, which make no batch of {size} x {processes} process{"es" * (processes > 1)} '
         f'with drop_last=True: set {name}.batch_size to {-(-num // processes)} or less, or {name}.drop_last=False'
     )
 

@@ -96,14 +96,25 @@ def weights_in(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor
     sets = [key for key in CONTAINERS if is_weights(content.get(key))]
     weights = content[sets[0]] if sets else content
     if not is_weights(weights):
-        raise ValueError(f'{path} holds no state dict: expected name -> tensor, plain or under {list(CONTAINERS)}')
+        raise ValueError(
+            f'{path} holds no state dict: expected name -> tensor, plain or under {list(CONTAINERS)}{_beside_tensors(content)}'
+        )
     if len(sets) > 1:
         MMLogger.get_current_instance().info(f"'{path}' holds weights under {', '.join(sets)}: those under {sets[0]} are taken")
-    check_finite(weights, path)
-    names = unwrapped_names(weights, path)
-    if all(old == new for old, new in names.items()) and len(names) == len(weights) and isinstance(weights, dict):
-        return weights  # as it is, with the versions of layers that a state dict carries
-    return {new: weights[old] for old, new in names.items()}
+    return state_of_module(weights, path)
+
+
+def state_of_module(state: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """A module's state under its own names: tensors, and whatever else its `get_extra_state` gave, which is left as it is.
+
+    Raises:
+        ValueError: two names that become one, or a tensor that `check_finite` refuses.
+    """
+    check_finite({name: x for name, x in state.items() if isinstance(x, Tensor)}, path)
+    names = unwrapped_names(state, path)
+    if all(old == new for old, new in names.items()) and len(names) == len(state) and isinstance(state, dict):
+        return state  # as it is, with the versions of layers that a state dict carries
+    return {new: state[old] for old, new in names.items()}
 
 
 def is_weights(value: Any) -> bool:
@@ -113,6 +124,13 @@ def is_weights(value: Any) -> bool:
         and bool(value)
         and all(isinstance(name, str) and isinstance(x, Tensor) for name, x in value.items())
     )
+
+
+def _beside_tensors(content: Mapping[str, Any]) -> str:
+    """What keeps the first container from being weights, in words."""
+    found: Mapping[str, Any] = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), {})
+    other = next((name for name, x in found.items() if not isinstance(x, Tensor)), None)
+    return '' if other is None else f', and {other} is a {type(found[other]).__name__}: leave it out of the file'
 
 
 def unwrapped_names(names: Iterable[str], path: str | Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ default_hooks = dict(
     visualization=dict(
         _delete_=True,
         type='VisualizationHook',  # mmagic's
+        priority=88,  # after FiniteHook, before CheckpointHook
         interval=10_000,
         n_samples=1,  # calls of the model: one draws all these classes
         n_row=4,

@@ -85,6 +85,31 @@ def test_an_import_that_was_stopped_goes_on(official, tmp_path, monkeypatch):
     assert (tmp_path / 'out' / 'shard-00000.npy').stat().st_mtime_ns == stamp and verify_cache(tmp_path / 'out') == {}
 
 
+def test_the_folder_is_listed_once(official, written, tmp_path, monkeypatch):
+    """What comes or goes while it is read is not taken for a sample of the plan."""
+    scans, scan = [], importer.scan_image_folder
+
+    def listed(source, **settings):
+        scans.append(source)
+        found = scan(source, **settings)
+        np.savez(official / 'a' / '0.later.npz', moments=np.zeros(1))
+        return found
+
+    monkeypatch.setattr(importer, 'scan_image_folder', listed)
+    take_over(official, tmp_path / 'out')
+    assert len(scans) == 1
+    for name in ('samples.txt', 'shard-00000.npy', 'shard-00001.npy', 'shard-00002.npy'):
+        assert (tmp_path / 'out' / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_an_ending_in_capitals_is_named(official, tmp_path):
+    first = sorted(official.rglob('*.npz'))[0]
+    first.rename(first.with_suffix('.NPZ'))
+    with pytest.raises(ValueError, match=r"'a/0\.png\.NPZ' of '.*' must end in \.npz, in lower case: rename it"):
+        take_over(official, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

@@ -1,6 +1,7 @@
 """Indices and checks below wrappers of data sets."""
 
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,35 @@ def test_a_wrapper_that_loses_the_epoch_is_refused_by_name(monkeypatch: pytest.M
     monkeypatch.setattr(Forgetful, '__len__', lambda self: 2)
     EpochSampler(broken)
     assert len(warnings) == 1 and warnings[0].startswith('whether Forgetful hands on the epoch'), warnings
+
+
+class Drawing(torch.utils.data.Dataset):
+    """Draws another sample of the data set below, and notes what was asked for."""
+
+    def __init__(self, dataset: BaseDataset) -> None:
+        self.source, self.read, self.last, self.seen = dataset, [], {}, set()
+        self.python, self.numpy = random.Random(1), np.random.default_rng(1)
+        self.old, self.torch = np.random.RandomState(1), torch.Generator().manual_seed(1)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def draws(self) -> list[float]:
+        return [self.python.random(), self.numpy.random(), self.old.rand(), torch.rand(1, generator=self.torch).item()]
+
+    def __getitem__(self, index: int) -> dict:
+        self.read.append(index)
+        self.last[0] = index
+        self.seen.add(index)
+        self.draws()
+        return self.source[index]
+
+
+def test_trying_a_wrapper_leaves_it_as_it_is() -> None:
+    tried, fresh = Drawing(Numbers(4, 'a')), Drawing(Numbers(4, 'a'))
+    EpochSampler(tried)
+    assert (tried.read, tried.last, tried.seen) == ([], {}, set())
+    assert tried.draws() == fresh.draws()
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import torch
 from mmengine.dist import get_rank
-from mmengine.hooks import LoggerHook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 
@@ -15,7 +15,16 @@ from usp_mm.cli import run_command
 from usp_mm.engine import FiniteHook
 
 
-def ends(what: str, interval: int) -> list:
+class Draws(Hook):
+    """A picture every two iterations, after the check."""
+
+    interval = 2
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Nothing is drawn."""
+
+
+def ends(what: str, interval: int, draws: bool = False) -> list:
     """[iterations that this process began, how it ended] of four iterations whose second breaks on process 1."""
     model, logger = torch.nn.Linear(2, 1), LoggerHook(interval=interval)
     runner = SimpleNamespace(
@@ -23,6 +32,7 @@ def ends(what: str, interval: int) -> list:
         optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)),
     )  # fmt: skip
     hook = FiniteHook()
+    runner.hooks += [hook, Draws()] if draws else [hook]
     hook.before_train(runner)
     try:
         for i in range(4):
@@ -41,7 +51,7 @@ def ends(what: str, interval: int) -> list:
 
 def main(folder: Path) -> None:
     torch.distributed.init_process_group('gloo')
-    found = [ends('loss', 3), ends('loss', 100), ends('weights', 3), ends('none', 1)]
+    found = [ends('loss', 3), ends('loss', 100), ends('weights', 3), ends('none', 1), ends('weights', 100, draws=True)]
     (folder / f'{get_rank()}.json').write_text(json.dumps(found))
 
 

@@ -100,3 +100,22 @@ def test_several_processes(monkeypatch):
     with pytest.raises(ValueError, match=r'has 3 samples, which make no batch of 2 x 8 processes .* to 1 or less'):
         check(3, 2, 8)
     check(3, 2, 8, EpochInfiniteSampler)
+
+
+class Endless:
+    """Somebody's own order of batches, without a length."""
+
+    def __iter__(self):
+        return iter([[0, 1]])
+
+
+class Short(Endless):
+    batch_size, sampler = 4, Endless()
+
+    def __len__(self):
+        return 0
+
+
+@pytest.mark.parametrize('batches', [[[0, 1], [2]], [], Endless(), Short()])
+def test_batches_of_somebody_elses_making_are_not_judged(batches):
+    check_has_batch(DataLoader(range(3), batch_sampler=batches), 'train_dataloader', 1)

@@ -12,6 +12,7 @@ from torch.utils.data import Subset
 
 from usp_mm.datasets import ImageFolder, SampleRequests
 from usp_mm.engine import ClassCheckHook
+from usp_mm.engine.class_check import _KINDS
 
 
 class Named(BaseDataset):
@@ -50,6 +51,21 @@ class Model(nn.Module):
         getattr(self, part).num_classes = num_classes
 
 
+class BaseClassifier(Model):
+    """By the name of mmpretrain's."""
+
+
+class BaseSegmentor(Model):
+    """By the name of mmseg's."""
+
+
+class LatentDiffusionGenerator(Model):
+    """By the name of ours."""
+
+
+KINDS = dict(head=BaseClassifier, decode_head=BaseSegmentor, denoiser=LatentDiffusionGenerator)
+
+
 def runner_of(train=None, val=None, test=None, part='head', number=3, resume=False):
     logger = SimpleNamespace(lines=[])
     logger.info = logger.warning = logger.lines.append
@@ -57,7 +73,7 @@ def runner_of(train=None, val=None, test=None, part='head', number=3, resume=Fal
         f'_{name}_loop': None if dataset is None else Loop(dataset)
         for name, dataset in (('train', train), ('val', val), ('test', test))
     }
-    return SimpleNamespace(model=Model(part, number), _resume=resume, logger=logger, **loops)
+    return SimpleNamespace(model=KINDS[part](part, number), _resume=resume, logger=logger, **loops)
 
 
 def checkpoint_of(runner, classes=None, **others):
@@ -116,8 +132,29 @@ def test_data_without_names_and_requests_for_fewer_are_taken():
 def test_a_folder_or_cache_without_classes_is_refused(small_world):
     pipeline = [dict(type='LoadImage'), dict(type='PackInputs')]
     flat = ImageFolder(str(small_world.images / 'train' / '0'), with_label=False, pipeline=pipeline)
-    with pytest.raises(ValueError, match=r"training data '.*/train/0' has no classes, and Model needs them"):
+    with pytest.raises(ValueError, match=r"training data '.*/train/0' has no classes, and BaseClassifier needs them"):
         ClassCheckHook().before_train(runner_of(RepeatDataset(flat, 2)))
+
+
+def test_what_a_pretext_task_counts_is_not_the_datas_classes():
+    """Relative location has 8 places; labelled folders serve it."""
+    runner = runner_of(Named('abc'), number=8)
+    runner.model = Model('head', 8)
+    ClassCheckHook().before_train(runner)
+    ClassCheckHook().after_load_checkpoint(runner, checkpoint_of(runner, 'xyz'))
+    assert runner.logger.lines == []
+
+
+def test_the_models_that_know_their_classes():
+    from mmpretrain.models import ImageClassifier
+    from mmpretrain.models.selfsup.base import BaseSelfSupervisor
+    from mmseg.models import EncoderDecoder
+
+    from usp_mm.models import LatentDiffusionGenerator as Generator
+
+    for part, model in (('head', ImageClassifier), ('decode_head', EncoderDecoder), ('denoiser', Generator)):
+        assert _KINDS[part] in {kind.__name__ for kind in model.__mro__}, part
+    assert not {kind.__name__ for kind in BaseSelfSupervisor.__mro__} & set(_KINDS.values())
 
 
 def test_members_of_a_concatenation():

@@ -11,13 +11,16 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from small_generation import shrink_generation
 from small_segmentation import shrink_segmentation
 from small_world import ROOT, load_leaf, train_quickly
 
 from usp_mm.engine import FiniteHook
+from usp_mm.engine.finite import _tensors
+from usp_mm.weight_files import first_not_finite
 
 PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 CLASSIFY = 'configs/vit/vit-base_usp-pre_8xb128-amp-coslr-100e_in1k.py'
@@ -180,7 +183,7 @@ class Scaled(OptimWrapper):
     loss_scaler = torch.amp.GradScaler('cpu')
 
 
-def feed(losses, scaled, patience=3, every=2):
+def feed(losses, scaled, patience=3, every=2, several=False):
     """What the hook does with these losses, read in pairs; returns its warnings."""
     model, said = torch.nn.Linear(1, 1), []
     runner = SimpleNamespace(
@@ -188,6 +191,9 @@ def feed(losses, scaled, patience=3, every=2):
         optim_wrapper=(Scaled if scaled else OptimWrapper)(torch.optim.SGD(model.parameters(), lr=0.1)),
         logger=SimpleNamespace(warning=said.append),
     )  # fmt: skip
+    if several:
+        other = OptimWrapper(torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.3))
+        runner.optim_wrapper = OptimWrapperDict(first=other, second=runner.optim_wrapper)
     hook = FiniteHook(patience)
     hook.before_train(runner)
     for i, loss in enumerate(losses):
@@ -215,6 +221,56 @@ def test_a_step_that_loss_scaling_skips_is_told_and_no_reason_to_end():
             feed(losses, scaled=False)
 
 
+def test_several_optimizers():
+    """Their states are looked at, a scaler of one of them counts, and the largest learning rate is named."""
+    inf = float('inf')
+    assert feed([1.0, 2.0], scaled=False, several=True) == []
+    assert len(feed([1.0, inf], scaled=True, several=True)) == 1
+    with pytest.raises(ValueError, match=r'the loss of iteration 2 is NaN or infinite.* lower learning rate than 0\.3,'):
+        feed([1.0, inf], scaled=False, several=True)
+    model = torch.nn.Linear(1, 1)
+    adam = torch.optim.Adam(model.parameters())
+    adam.state[model.bias]['exp_avg'] = torch.tensor([inf])
+    wrappers = OptimWrapperDict(
+        first=OptimWrapper(torch.optim.SGD([model.weight], lr=0.1)), second=OptimWrapper(adam)
+    )  # fmt: skip
+    runner = SimpleNamespace(model=model, hooks=[], optim_wrapper=wrappers)
+    assert first_not_finite(_tensors(runner)) == "the optimizer's state of bias.exp_avg"
+
+
+def test_losses_that_no_logger_reads_are_read_nevertheless(monkeypatch):
+    """They would fill the memory of a training by iterations."""
+    monkeypatch.setattr('usp_mm.engine.finite._KEPT', 4)
+    with pytest.raises(ValueError, match='the loss of iteration 1 is NaN'):
+        feed([float('nan'), 1.0, 1.0, 1.0], scaled=False, every=100)
+    kept = []
+    monkeypatch.setattr(FiniteHook, 'after_train_epoch', lambda hook, runner: kept.append(len(hook._losses)))
+    feed([1.0] * 10, scaled=False, every=100)
+    assert kept == [2]
+
+
+@pytest.mark.parametrize('what', ['loss', 'weights', 'average'])
+def test_nothing_is_drawn_of_what_is_not_finite(what, small_world, tmp_path):
+    """With mmagic's hook, whose samples would be refused on one process alone."""
+    cfg = shrink_generation(small_world, load_leaf(GENERATE))
+    cfg.train_cfg.update(max_iters=4, val_interval=100)
+    cfg.default_hooks.logger.interval = cfg.default_hooks.checkpoint.interval = 100
+    cfg.default_hooks.visualization.interval = 2
+    cfg.custom_hooks = [dict(type=Breaks, what=what, at=2)]
+    with pytest.raises(ValueError, match=r'(iteration 2|denoiser[\w.]*) is NaN or infinite: the training ends'):
+        train_quickly(cfg, tmp_path)
+
+
+def test_pictures_come_after_the_check_and_before_the_checkpoint(small_world, tmp_path):
+    for cfg, picture in (
+        (epochs(small_world), 'RestorationHook'),
+        (shrink_generation(small_world, load_leaf(GENERATE)), 'VisualizationHook'),
+    ):
+        cfg.work_dir, cfg.experiment_name = str(tmp_path), picture
+        order = [type(hook).__name__ for hook in Runner.from_cfg(cfg).hooks]
+        assert order.index('FiniteHook') < order.index(picture) < order.index('CheckpointHook')
+
+
 @pytest.mark.slow
 def test_all_processes_end_together_though_one_alone_is_broken(tmp_path):
     launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
@@ -228,6 +284,8 @@ def test_all_processes_end_together_though_one_alone_is_broken(tmp_path):
     assert first[2] == [5, 'a tensor of another process is NaN or infinite']
     assert second[2] == [5, 'weight is NaN or infinite']
     assert first[3] == second[3] == [4, 'not at all']
+    assert first[4] == [2, 'a tensor of another process is NaN or infinite']  # before a picture, which one process draws
+    assert second[4] == [2, 'weight is NaN or infinite']
 
 
 def test_patience():

@@ -1,6 +1,8 @@
 """A checkpoint says which VAE it was trained with, and every entry point refuses another one."""
 
+import copy
 import functools
+import shutil
 
 import pytest
 import torch
@@ -117,8 +119,26 @@ def test_a_cache_of_another_vae_is_refused_without_the_vae(small_world, tmp_path
         train_quickly(cfg, tmp_path / 'again')
 
 
+def test_caches_of_different_vaes_are_refused_without_the_vae(small_world, tmp_path):
+    """Training and validation of one preset, with other weights."""
+    cfg = small_world.shrink(load_leaf(CACHED))
+    other = tmp_path / 'cache'
+    shutil.copytree(cfg.train_dataloader.dataset.data_root, other)
+    ours = weight_hash(small_world.tiny_vae_folder)
+    for name in ('plan.json', 'manifest.json'):
+        (other / name).write_text((other / name).read_text().replace(ours, 'f' * 16))
+    cfg.model.data_preprocessor.load_vae = False
+    both = [copy.deepcopy(cfg.train_dataloader.dataset) for _ in range(2)]
+    both[1].data_root = str(other)
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
+    with pytest.raises(
+        ValueError, match=rf"different VAEs: '.*' \(weights {ours}\), '.*cache' \(weights f{{16}}\): write them"
+    ):
+        train_quickly(cfg, tmp_path / 'run')
+
+
 def test_an_encoder_of_another_vae_is_a_warning(small_world, other_vae, tmp_path, said):
-    def start(vae, record):
+    def start(vae, record, **changes):
         cfg = small_world.shrink(load_leaf(LINEAR), 64)
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         cfg.model.data_preprocessor.vae_path = str(vae)
@@ -126,14 +146,17 @@ def test_an_encoder_of_another_vae_is_a_warning(small_world, other_vae, tmp_path
         content['meta'] = {} if record is None else dict(vae=dict(name='tiny', weight_hash=record))
         cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'encoder.pth')
         torch.save(content, tmp_path / 'encoder.pth')
+        cfg.merge_from_dict(changes)
         said.clear()
-        train_quickly(cfg, tmp_path)
+        train_quickly(cfg, tmp_path / str(len(changes)))
         return [line for line in said if 'VAE' in line and 'encoder.pth' in line and 'Config' not in line]
 
     ours = weight_hash(small_world.tiny_vae_folder)
     assert start(small_world.tiny_vae_folder, ours) == []
     (line,) = start(other_vae, ours)
     assert line.startswith('warning: ') and f'weights {ours}' in line and f'weights {weight_hash(other_vae)}' in line
+    (again,) = start(other_vae, ours, resume=True)  # finds nothing to resume
+    assert again == line
     (line,) = start(small_world.tiny_vae_folder, None)
     assert line.startswith('info: ') and 'does not say which VAE it was trained with' in line
 

@@ -16,6 +16,7 @@ from usp_mm.datasets import LoadImage
 from usp_mm.datasets.latent_cache.crops import CroppedImages
 from usp_mm.evaluation.images import FolderImages
 from usp_mm.images import decode_image, image_endings, load_image
+from usp_mm.images.decode import _WHOLE
 from usp_mm.vaes import tiny
 
 
@@ -133,6 +134,21 @@ def test_unreadable_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for read in (load_image, lambda path: check_images([path])):
         with pytest.raises(ValueError, match=rf"cannot decode image '{tmp_path}/whole.jpg': .*4096 pixels.* exceeds limit"):
             read(tmp_path / 'whole.jpg')
+
+
+def test_the_setting_of_the_process_for_truncated_images_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(RGB).save(tmp_path / 'x.png')
+    (tmp_path / 'text.png').write_text('no image')
+    monkeypatch.setattr(ImageFile, 'LOAD_TRUNCATED_IMAGES', True)
+    load_image(tmp_path / 'x.png')
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+    with pytest.raises(ValueError, match='cannot decode'):
+        load_image(tmp_path / 'text.png')
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+    with _WHOLE:  # another thread is within
+        load_image(tmp_path / 'x.png')
+        assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_alpha_is_dropped_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

@@ -108,3 +108,14 @@ def test_every_tool_checks_what_it_writes_first(tool, words, message, call):
 def test_a_config_without_a_test(tmp_path, call):
     (tmp_path / 'a.pth').touch()
     assert 'has no test: set test_dataloader, test_cfg and' in call('tools/test.py', DIGITS, tmp_path / 'a.pth', '--amp')
+
+
+def test_the_output_of_likelihood_is_checked_before_anything_is_read(tool_here, tmp_path):
+    words = ('tools/likelihood.py', 'no.py', 'no.pth', '--data', 'none', '--out')
+    for out, told in (
+        (tmp_path / 'found.txt', f"--out '{tmp_path}/found.txt' must end in .json"),
+        (tmp_path, f"--out: cannot write '{tmp_path}': it is a folder"),
+        (tmp_path / 'none' / 'found.json', f"folder '{tmp_path}/none' does not exist, create it first"),
+    ):
+        code, printed = tool_here(*words, out)
+        assert code == 1 and told in printed

@@ -27,7 +27,7 @@ from usp_mm.models.objectives import Objective
 from usp_mm.models.sample_keys import sample_keys
 from usp_mm.models.weight_transfer import encoder_weights
 from usp_mm.registry import MODELS
-from usp_mm.vaes.record import ALLOW, check_vae, vae_record
+from usp_mm.vaes.record import check_model_vae
 from usp_mm.weight_files import read_weights, told_misfit
 
 POOLS = ('mean', 'cls')
@@ -246,7 +246,7 @@ def load_frozen(
     check_pool(built, pool)
     _load(built, state, checkpoint)
     preprocessor = MODELS.build(preprocessor)
-    check_vae(checkpoint, vae_record(preprocessor.codec, vae_hash), bool(cfg.get(ALLOW)))
+    check_model_vae(checkpoint, preprocessor.codec, cfg, vae_hash)
     device = device or get_device()
     built = built.to(device).eval().requires_grad_(False)
     return FrozenModel(built, preprocessor.to(device), objective, t, pool, seed, weights)

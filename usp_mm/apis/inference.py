@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from usp_mm.datasets import dataset_configs
 from usp_mm.engine.config_check import check_config, merge_cfg_options
 from usp_mm.engine.launch import load_config
-from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
+from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_weights
 
 from .sampling import class_names, load_strictly
@@ -85,7 +85,7 @@ def inferencer(
     weights = read_weights(checkpoint)
     model = get_model(cfg, pretrained=False)
     load_strictly(model, weights, Path(checkpoint))
-    check_vae(checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
+    check_model_vae(checkpoint, codec_of(model), cfg)
     model._dataset_meta = dict(classes=class_names(Path(checkpoint), cfg))
     return KINDS[kind](model.to(device or get_device()), pretrained=False)
 

@@ -13,7 +13,7 @@ from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
 from usp_mm.models import USP
 from usp_mm.models.restoration import restoration_picture
-from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
+from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_weights, told_misfit
 
 
@@ -38,7 +38,7 @@ def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = Non
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ValueError(f"'{checkpoint}' does not fit the config: {told_misfit(error)}") from error
-    check_vae(checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
+    check_model_vae(checkpoint, codec_of(model), cfg)
     return model.to(device or get_device()).eval()
 
 

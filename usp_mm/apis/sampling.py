@@ -27,7 +27,7 @@ from usp_mm.engine.launch import load_config
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.models.generator import check_samples
 from usp_mm.registry import MODELS
-from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
+from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_checkpoint, read_weights
 
 from .class_request import ClassRequest, parse_classes
@@ -81,7 +81,7 @@ def load_generator(
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith('repa.')}
     model = MODELS.build(cfg.model)
     load_strictly(model, weights, checkpoint)
-    check_vae(checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
+    check_model_vae(checkpoint, codec_of(model), cfg)
     names = class_names(checkpoint, cfg)
     _check_trained_classes(names, model.denoiser.num_classes, checkpoint)
     model = model.to(device or get_device()).eval()

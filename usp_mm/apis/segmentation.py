@@ -20,7 +20,7 @@ from usp_mm.engine.config_check import check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.files import write_whole
 from usp_mm.registry import DATASETS
-from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
+from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_weights
 
 from .sampling import load_strictly, noted_classes
@@ -51,7 +51,7 @@ class FileSegmentor(MMSegInferencer):
 
     def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None, cfg: Config) -> None:
         load_strictly(model, read_weights(self.checkpoint), self.checkpoint)
-        check_vae(self.checkpoint, vae_record(codec_of(model)), bool(cfg.get(ALLOW)))
+        check_model_vae(self.checkpoint, codec_of(model), cfg)
         *_, dataset = dataset_configs(cfg.test_dataloader.dataset)
         known = DATASETS.get(dataset.type).METAINFO
         classes = noted_classes(self.checkpoint) or (dataset.get('metainfo') or {}).get('classes') or known['classes']

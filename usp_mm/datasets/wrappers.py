@@ -1,8 +1,12 @@
 """Data sets below wrappers such as MMEngine's `ConcatDataset` and `RepeatDataset` or torch's `Subset`."""
 
+import copy
+import random
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
+import numpy as np
+import torch
 from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
@@ -88,9 +92,12 @@ def _can_be_indexed(value: Any) -> bool:
 
 
 def _stubbed(wrapper: Any) -> Any:
-    """The wrapper with stubs in place of what it wraps; neither is changed."""
+    """The wrapper with stubs in place of what it wraps.
+
+    Its lists, dicts, sets and random generators are copies; what lies deeper, and any other object, it shares.
+    """
     clone = object.__new__(type(wrapper))
-    clone.__dict__.update(wrapper.__dict__)
+    clone.__dict__.update({name: _copied(value) for name, value in wrapper.__dict__.items()})
     for name, children in _children(wrapper).items():
         value, stubs = wrapper.__dict__[name], [_Stub(child) for child in children]
         if isinstance(value, Mapping):
@@ -98,6 +105,15 @@ def _stubbed(wrapper: Any) -> Any:
         else:
             clone.__dict__[name] = stubs if isinstance(value, list | tuple) else stubs[0]
     return clone
+
+
+def _copied(value: Any) -> Any:
+    """A copy of what reading a sample may change: a cache, a list of what was read, a random generator."""
+    if isinstance(value, torch.Generator):
+        return value.clone_state()
+    if isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
+        return copy.deepcopy(value)
+    return copy.copy(value) if isinstance(value, list | dict | set) else value
 
 
 class _Asked(BaseException):

@@ -16,6 +16,8 @@ from .hooks import loaders_of, unwrapped
 
 #: Part of a model that knows its number of classes -> where its weights for each class begin.
 _HEADS = {'denoiser': 'denoiser.y_embedder.', 'head': 'head.', 'decode_head': 'decode_head.conv_seg.'}
+#: The same -> the class of models in which it does; a pretext task's `head.num_classes` counts something else.
+_KINDS = {'denoiser': 'LatentDiffusionGenerator', 'head': 'BaseClassifier', 'decode_head': 'BaseSegmentor'}
 #: Its number of classes, in a config.
 _SETTINGS = {name: f'model.{name}.num_classes' for name in _HEADS}
 _SAME_NAMES = (
@@ -138,14 +140,20 @@ def _loaded(runner: Runner) -> Iterator[tuple[str, Any]]:
 
 def _head(model: nn.Module) -> str | None:
     """The part of a model that knows how many classes there are."""
-    return next((name for name in _HEADS if isinstance(getattr(getattr(model, name, None), 'num_classes', None), int)), None)
+    kinds = {kind.__name__ for kind in type(model).__mro__}  # by name: mmseg may not be installed
+    known = [name for name, kind in _KINDS.items() if kind in kinds]
+    return next((name for name in known if isinstance(getattr(getattr(model, name, None), 'num_classes', None), int)), None)
 
 
 def _has_weights(model: nn.Module, checkpoint: dict, prefix: str) -> bool:
     """Whether a checkpoint's weights for each class would be loaded."""
     weights = checkpoint.get('state_dict', checkpoint)
     ours = {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
-    return any(name in weights and weights[name].shape == value.shape for name, value in ours.items())
+    return any(name in weights and _shape(weights[name]) == _shape(value) for name, value in ours.items())
+
+
+def _shape(value: Any) -> Any:
+    return getattr(value, 'shape', None)  # an extra state may be anything
 
 
 def _is_request(dataset: Any) -> bool:

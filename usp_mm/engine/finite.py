@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, is_distributed
 from mmengine.hooks import CheckpointHook, EMAHook, Hook, LoggerHook
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -14,6 +13,10 @@ from usp_mm.registry import HOOKS
 from usp_mm.weight_files import first_not_finite
 
 from .hooks import unwrapped
+from .settings import wrappers
+
+#: Losses that are kept at most, where no logger reads them.
+_KEPT = 1000
 
 
 @HOOKS.register_module()
@@ -21,7 +24,8 @@ class FiniteHook(Hook):
     """End a training, on all processes together, whose loss, weights, averages or optimizer state are NaN or infinite.
 
     Each iteration's loss is kept on the device, which costs one copy of a number and no synchronisation. They are read
-    where LoggerHook logs and, with all weights, before a validation, before a checkpoint and at the end.
+    where LoggerHook logs, or after 1000 iterations, and with all weights before a validation, before a checkpoint, at the end
+    and before each hook that follows this one works at its `interval` of iterations, such as a picture of samples.
 
     With loss scaling (`AmpOptimWrapper`) a step with infinite gradients is skipped and leaves the weights as they are. A loss
     that is not finite is then only told in the log, unless `patience` of them follow each other.
@@ -33,7 +37,7 @@ class FiniteHook(Hook):
         ValueError: names what is not finite and since when, the last checkpoint, and what to try.
     """
 
-    priority = 85  # after LoggerHook, which shows the loss, and EMAHook; before CheckpointHook, which deletes older files
+    priority = 85  # after LoggerHook, which shows the loss, and EMAHook; before pictures and CheckpointHook
 
     def __init__(self, patience: int = 100) -> None:
         if patience < 1:
@@ -47,6 +51,7 @@ class FiniteHook(Hook):
         self._begun, self._checked = 0, -1
         self._loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self._savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
+        self._later = [hook for hook in _following(runner.hooks, self) if not isinstance(hook, CheckpointHook)]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         self._begun += 1
@@ -57,12 +62,13 @@ class FiniteHook(Hook):
         if (loss := _loss(outputs or {})) is not None:
             self._losses.append(loss)
         last = self.is_last_train_iter(runner)
-        if any(
+        saves = any(
             self.every_n_train_iters(runner, hook.interval, hook.save_begin) or (hook.save_last and last)
             for hook in self._savers
-        ):
+        )
+        if saves or any(self.every_n_inner_iters(batch_idx, hook.interval) for hook in self._later):
             self._check(runner)
-        elif any(self.every_n_inner_iters(batch_idx, hook.interval) for hook in self._loggers):
+        elif len(self._losses) >= _KEPT or any(self.every_n_inner_iters(batch_idx, hook.interval) for hook in self._loggers):
             self._check_losses(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -129,12 +135,13 @@ class FiniteHook(Hook):
 
     def _refuse(self, runner: Runner, what: str) -> None:
         self._training = False
-        last, wrapper = runner.message_hub.runtime_info.get('last_ckpt'), runner.optim_wrapper
-        lr = f' than {max(next(iter(wrapper.get_lr().values()))):.3g}' if isinstance(wrapper, OptimWrapper) else ''
+        last = runner.message_hub.runtime_info.get('last_ckpt')
+        rates = [lr for wrapper in wrappers(runner).values() for lr in next(iter(wrapper.get_lr().values()))]
         saved = f"the last checkpoint is '{last}'" if last else 'no checkpoint was saved yet'
         raise ValueError(
-            f'{what} is NaN or infinite: the training ends and saves nothing more ({saved}); try a lower learning rate{lr}, '
-            '--cfg-options optim_wrapper.clip_grad.max_norm=1.0, or float32 (no --amp), and look for broken images or latents'
+            f'{what} is NaN or infinite: the training ends and saves nothing more ({saved}); try a lower learning rate than '
+            f'{max(rates):.3g}, --cfg-options optim_wrapper.clip_grad.max_norm=1.0, or float32 (no --amp), and look for broken '
+            'images or latents'
         )
 
 
@@ -146,8 +153,18 @@ def _loss(outputs: Mapping[str, Any]) -> Tensor | None:
 
 
 def _scales_loss(runner: Runner) -> bool:
-    scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-    return scaler is not None and scaler.is_enabled()
+    scalers = [getattr(wrapper, 'loss_scaler', None) for wrapper in wrappers(runner).values()]
+    return any(scaler is not None and scaler.is_enabled() for scaler in scalers)
+
+
+def _following(hooks: list[Hook], hook: Hook) -> list[Any]:
+    """The hooks after this one that do something every `interval` iterations."""
+    after = hooks[hooks.index(hook) + 1 :] if hook in hooks else []
+    return [
+        one
+        for one in after
+        if type(one).after_train_iter is not Hook.after_train_iter and isinstance(getattr(one, 'interval', None), int)
+    ]
 
 
 def _tensors(runner: Runner) -> dict[str, Tensor]:
@@ -158,8 +175,7 @@ def _tensors(runner: Runner) -> dict[str, Tensor]:
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
             found |= {f'the average of {name}': x for name, x in hook.ema_model.named_parameters()}
-    wrappers = runner.optim_wrapper if not isinstance(runner.optim_wrapper, OptimWrapper) else {'': runner.optim_wrapper}
-    for wrapper in wrappers.values():
+    for wrapper in wrappers(runner).values():
         for parameter, state in wrapper.optimizer.state.items():
             found |= dict(_flat(state, f"the optimizer's state of {names.get(parameter, 'a parameter')}"))
     return found

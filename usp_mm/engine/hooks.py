@@ -1,10 +1,12 @@
 """Hooks that MMEngine lacks."""
 
+from typing import Any
+
 from mmengine.dist import all_reduce_dict, all_reduce_params, get_rank, is_distributed, master_only
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
@@ -71,7 +73,7 @@ class RestorationHook(Hook):
         composite: see `restoration_picture`.
     """
 
-    priority = 'LOW'
+    priority = 88  # after FiniteHook, which ends all processes together, and before CheckpointHook
 
     def __init__(self, interval: int = 10, num_images: int = 8, composite: str = 'predicted') -> None:
         self.interval, self.num_images, self.composite = interval, num_images, composite
@@ -156,9 +158,9 @@ class CheckpointMatchHook(Hook):
             'missing': [name for name in ours if name not in theirs],
             'unexpected': [name for name in theirs if name not in ours],
             'of another shape': [
-                f'{name} {tuple(theirs[name].shape)} for {tuple(value.shape)}'
+                f'{name} {_shape(theirs[name])} for {_shape(value)}'
                 for name, value in ours.items()
-                if name in theirs and name != 'backbone.pos_embed' and theirs[name].shape != value.shape
+                if name in theirs and name != 'backbone.pos_embed' and _shape(theirs[name]) != _shape(value)
             ],
         }
         found = '; '.join(f'{len(names)} {kind} ({", ".join(names[:3])}…)' for kind, names in problems.items() if names)
@@ -175,6 +177,11 @@ class CheckpointMatchHook(Hook):
                 fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='orig' samples without"
             raise ValueError(f'the checkpoint is of another model than the config: {found}: {fix}')
         runner.logger.warning(f'the checkpoint fits the model in part: {found}')
+
+
+def _shape(value: Any) -> tuple[int, ...] | str:
+    """Of a tensor; a layer's extra state may be anything, and says its type."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def loaders_of(loop: BaseLoop) -> list[DataLoader]:

@@ -22,7 +22,7 @@ class VAERecordHook(Hook):
     `init_cfg`) gets a warning.
 
     Raises:
-        ValueError: another VAE; names both.
+        ValueError: another VAE, or caches of several; names them.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -33,7 +33,7 @@ class VAERecordHook(Hook):
             (runner.logger.info if found is None else runner.logger.warning)(line)
 
     def before_train(self, runner: Runner) -> None:
-        if runner._resume:
+        if runner._resume and runner._has_loaded:  # auto-resume may have found nothing
             return
         ours = self._ours(runner)
         for init_cfg in _pretrained(runner.cfg.get('model')):
@@ -48,8 +48,19 @@ class VAERecordHook(Hook):
         loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if isinstance(loop, BaseLoop)]
         loaders = [loader for loop in loops for loader in loaders_of(loop)]
         below = [dataset for loader in loaders for dataset in all_datasets(loader.dataset)]
-        hashes = [dataset.manifest['vae_weight_hash'] for dataset in below if isinstance(dataset, LatentCacheDataset)]
-        return vae_record(codec_of(unwrapped(runner)), hashes[0] if hashes else None)
+        caches = [dataset for dataset in below if isinstance(dataset, LatentCacheDataset)]
+        return vae_record(codec_of(unwrapped(runner)), _weight_hash(caches))
+
+
+def _weight_hash(caches: list[LatentCacheDataset]) -> str | None:
+    """The hash of the VAE that wrote all of these caches; None without one."""
+    folders: dict[str, str] = {}
+    for cache in caches:
+        folders.setdefault(cache.manifest['vae_weight_hash'], str(cache.folder))
+    if len(folders) > 1:
+        told = ', '.join(f"'{folder}' (weights {found})" for found, folder in folders.items())
+        raise ValueError(f'the latent caches of this run were written with different VAEs: {told}: write them with one')
+    return next(iter(folders), None)
 
 
 def _pretrained(node: Any) -> Iterator[dict]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from usp_mm.files import sha256
 from usp_mm.registry import MODELS
-from usp_mm.vaes.record import ALLOW, check_vae, codec_of, vae_record
+from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_weights
 
 from .inception import full_float32
@@ -97,7 +97,7 @@ class ClassifierFeatures(nn.Module):
         cfg = Config.fromfile(config) if str(config).endswith('.py') else config
         network = get_model(cfg, pretrained=False)
         _load_exactly(network, checkpoint, f"the model of '{config}'")
-        check_vae(checkpoint, vae_record(codec_of(network)), isinstance(cfg, Config) and bool(cfg.get(ALLOW)))
+        check_model_vae(checkpoint, codec_of(network), cfg)
         self.network = network.eval().requires_grad_(False)
         self.img_size, self.stage = img_size, stage
         built = hashlib.sha256(repr(network).encode()).hexdigest()[:8]

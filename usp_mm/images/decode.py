@@ -1,6 +1,7 @@
 """One way from an image file to RGB pixels, for everything that reads images."""
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,29 @@ _WIDE = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')
 #: Modes with colours multiplied by alpha, and what undoes that.
 _PREMULTIPLIED = {'La': 'LA', 'RGBa': 'RGBA'}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+class _WholeImages:
+    """Within, in however many threads, truncated images are errors; after, the process has its own setting again."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._theirs = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._theirs = ImageFile.LOAD_TRUNCATED_IMAGES  # other libraries set it
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._theirs
+
+
+_WHOLE = _WholeImages()
 
 
 class Decoded(NamedTuple):
@@ -79,8 +103,7 @@ def decode_image(content: bytes, name: str) -> Decoded:
         ValueError: the file is truncated, no image or too large to be one (Pillow's limit); or its values are 32-bit integers
             or floats outside [0, 1], whose range nothing tells.
     """
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # other libraries set it for the whole process
-    with _named(name):
+    with _named(name), _WHOLE:
         image: Image.Image = Image.open(io.BytesIO(content))
         stored = _orientation(image, name)
         image.load()

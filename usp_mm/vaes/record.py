@@ -83,6 +83,22 @@ def check_vae(checkpoint: str | Path, ours: Record | None, allow: bool) -> None:
         (logger.info if found is None else logger.warning)(line)
 
 
+def check_model_vae(checkpoint: str | Path, codec: LatentCodec | None, cfg: Any, weight_hash: str | None = None) -> None:
+    """`check_vae` of a model that was built from a config, which may allow another VAE.
+
+    Args:
+        checkpoint: whose weights it has.
+        codec: its VAE, see `codec_of`.
+        cfg: the config; a model's name, as mmpretrain takes, allows none.
+        weight_hash: see `vae_record`.
+
+    Raises:
+        ValueError: another VAE, unless the config has `allow_other_vae=True`.
+    """
+    allow = not isinstance(cfg, str) and bool(cfg.get(ALLOW))
+    check_vae(checkpoint, vae_record(codec, weight_hash), allow)
+
+
 def read_record(checkpoint: str | Path) -> dict[str, Any] | None:
     """What a file says, without reading a tensor; None if it says nothing."""
     if not zipfile.is_zipfile(checkpoint):

@@ -5,7 +5,7 @@ Nothing is encoded again, unless images are given to check the latents against.
 """
 
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from usp_mm.vaes import LatentCodec
 from ..folder import FolderScan, scan_image_folder
 from ..rank0 import decide_on_rank0, run_on_rank0
 from .crops import AS_STORED, CroppedImages, stack_or_error
-from .manifest import LOCK
+from .manifest import LOCK, SAMPLES
 from .plan import CacheSpec, check_codec, finish, make_plan, settle
 from .shards import all_shards
 from .writer import check_storable, encode_views
@@ -84,7 +84,7 @@ def import_cache(
         if complete:
             logger.info(f"latent cache '{out}' is complete already: nothing to do")
             return plan
-        names = _scan(source).paths
+        names = [f'{name}{SUFFIX}' for name in (out / SAMPLES).read_text(encoding='utf-8').split('\n')[:-1]]
         mine = [shard for shard in all_shards(out, plan)[rank::world_size] if not shard.is_whole()]
         held.enter_context(explain_full_disk(out, lambda: sum(s.num_bytes for s in mine if not s.is_whole())))
         dataset = NpzMoments(source, names, plan)
@@ -151,7 +151,11 @@ def read_moments(path: str) -> dict[str, np.ndarray]:
 
 
 def _scan(source: str) -> FolderScan:
-    return scan_image_folder(source, extensions=(SUFFIX,))
+    scan = scan_image_folder(source, extensions=(SUFFIX,))
+    other = next((path for path in scan.paths if not path.endswith(SUFFIX)), None)
+    if other is not None:
+        raise ValueError(f"'{other}' of '{source}' must end in {SUFFIX}, in lower case: rename it")
+    return scan
 
 
 def _plan(
@@ -171,7 +175,7 @@ def _plan(
     spec = CacheSpec(arrays[KEYS[0]].shape[1] * codec.stride, flip=flip, **stored)
     check_codec(codec, spec)
     # MAR keeps the image's own name before the suffix
-    named = scan._replace(paths=[str(PurePosixPath(path).with_suffix('')) for path in scan.paths])
+    named = scan._replace(paths=[path.removesuffix(SUFFIX) for path in scan.paths])
     plan, files = make_plan(named, codec, spec)
     plan['crop']['color'] = AS_STORED  # the official code does not turn pictures
     plan |= dict(encode_dtype='unknown', encode_batch_size=1, imported=f'{SUFFIX} with {" and ".join(KEYS[: 1 + flip])}')
