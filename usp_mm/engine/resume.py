@@ -104,7 +104,8 @@ def _take_seed(runner: Runner, seed: int | None) -> None:
         return
     if runner._randomness_cfg.get('seed') is not None:
         runner.logger.warning(f"resume: the seed is the checkpoint's, {seed}, not randomness.seed={now} of the config")
-    for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
+    samplers: list[Any] = [loader.sampler, getattr(loader.batch_sampler, 'sampler', None)]
+    for sampler in samplers:
         if getattr(sampler, 'seed', None) == now:  # and not one of its own
             sampler.seed = seed
             if isinstance(sampler, InfiniteSampler):

@@ -32,9 +32,9 @@ class RunInfoHook(Hook):
     Keys: config, stage ('pretraining', 'classification', 'generation', 'segmentation', or the model's type), model, network;
     world_size, device, device_name, batch_size (of a process and iteration), accumulative_counts (iterations an
     optimizer step; where several optimizers differ, of each by its name); parameters (trainable); flops_per_sample and
-    train_flops_per_sample (`count_flops`; null where they cannot be counted); online_encoding (whether each step runs the VAE's encoder, which is not counted); torch,
-    seed, start_iter, max_iters, iters_per_epoch (null in a loop over iterations), log_window (iterations that a
-    logged time is the mean of).
+    train_flops_per_sample (`count_flops`; null where they cannot be counted); online_encoding (whether each
+    step runs the VAE's encoder, which is not counted); torch, seed, start_iter, max_iters, iters_per_epoch (null in a loop
+    over iterations), log_window (iterations that a logged time is the mean of).
     """
 
     priority = 'LOW'  # after the checks that may refuse to train
