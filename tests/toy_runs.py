@@ -66,27 +66,29 @@ class Recorder(Hook):
 def run(
     work_dir: Path, *, train_cfg: dict, num: int = 40, batch: int = 4, optimizer: dict | None = None,
     schedulers: Any = None, metainfo: dict | None = None, checkpoint: dict | None = None, hooks: tuple = HOOKS,
-    wrapper: dict | None = None, sampler: str | None = None, train: bool = True, **kwargs: Any,
+    wrapper: dict | None = None, sampler: str | None = None, sampler_seed: int | None = None, seed: int | None = 0,
+    train: bool = True, cfg: Config | None = None, **kwargs: Any,
 ) -> tuple[Runner, Recorder]:  # fmt: skip
     """A finished training and what it did; by default in epochs, with AdamW."""
     recorder = Recorder()
     epochs = 'max_epochs' in train_cfg
     sampler = sampler or ('EpochSampler' if epochs else 'EpochInfiniteSampler')
-    loop = dict(type='EpochBasedTrainLoop' if epochs else 'PositionedIterTrainLoop', **train_cfg)
+    own = {} if sampler_seed is None else dict(seed=sampler_seed)
+    loop = {'type': 'EpochBasedTrainLoop' if epochs else 'PositionedIterTrainLoop', **train_cfg}
     default_hooks = dict(
         logger=dict(type='LoggerHook', interval=1),
         checkpoint={'type': 'CheckpointHook', 'by_epoch': epochs, 'interval': 1, **(checkpoint or {})},
     )
     with patch('mmengine.runner.runner.collect_env', dict):
         runner = Runner(
-            Model(), str(work_dir), experiment_name=f'toy{next(_RUNS)}', default_scope='mmengine', randomness=dict(seed=0),
+            Model(), str(work_dir), experiment_name=f'toy{next(_RUNS)}', default_scope='mmengine', randomness=dict(seed=seed),
             train_dataloader=dict(
                 dataset=Data(num, metainfo), batch_size=batch, num_workers=0, drop_last=True,
-                sampler=dict(type=sampler, shuffle=True), collate_fn=dict(type='default_collate'),
+                sampler={**own, 'type': sampler, 'shuffle': True}, collate_fn=dict(type='default_collate'),
             ),
             train_cfg=loop, param_scheduler=schedulers, default_hooks=default_hooks,
             optim_wrapper=dict(optimizer=optimizer or dict(type='AdamW', lr=0.1), **(wrapper or {})),
-            log_processor=dict(by_epoch=epochs), cfg=Config(dict(param_scheduler=schedulers)),
+            log_processor=dict(by_epoch=epochs), cfg=cfg or Config(dict(param_scheduler=schedulers)),
             custom_hooks=[*(dict(type=name) for name in hooks), recorder], **kwargs,
         )  # fmt: skip
     if train:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from toy_runs import log_of, run, saved
+from mmengine.runner import FlexibleRunner
+from toy_runs import Data, Model, Recorder, log_of, run, saved
 
 THREE = dict(wrapper=dict(accumulative_counts=3))
 
@@ -28,7 +29,6 @@ def test_the_last_group_of_an_epoch_counts_its_own_iterations(tmp_path):
     """An epoch of 10 by threes ends with the step of a single iteration, unscaled."""
     sgd = dict(optimizer=dict(type='SGD', lr=0.01), train_cfg=dict(max_epochs=1))
     runner, recorder = run(tmp_path, **sgd, **THREE)
-    from toy_runs import Model
 
     model, samples = Model(), runner.train_dataloader.dataset.samples
     for start in range(0, 10, 3):
@@ -89,11 +89,47 @@ def test_a_start_between_two_steps_is_told(tmp_path):
     run(tmp_path / 'on', train_cfg=dict(max_iters=20), checkpoint=dict(interval=6), **THREE, resume=True,
         load_from=str(tmp_path / 'iter_5.pth'))  # fmt: skip
     log = log_of(tmp_path / 'on')
-    assert 'iteration 5 is no multiple of optim_wrapper.accumulative_counts=3: steps are counted from here' in log
+    assert (
+        'iteration 5 is no multiple of optim_wrapper.accumulative_counts=3: the next step comes after 1 more or at '
+        'the end, without the gradients of the 2 before'
+    ) in log
     assert 'GradientCumulativeOptimizerHook' not in log
-    assert saved(tmp_path / 'on' / 'iter_20.pth')['optimizer']['state'][0]['step'] == 5 + (20 - 5) / 3
+    # steps at 6, 9, 12, 15, 18 and 20, so that checkpoints still lie at steps
+    counts = [saved(tmp_path / 'on' / f'iter_{i}.pth')['optimizer']['state'][0]['step'] - 5 for i in (6, 12, 18, 20)]
+    assert counts == [1, 3, 5, 6]
+    run(tmp_path / 'again', train_cfg=dict(max_iters=20), checkpoint=dict(interval=6), **THREE, resume=True,
+        load_from=str(tmp_path / 'on' / 'iter_12.pth'))  # fmt: skip
+    assert ends(tmp_path / 'on', tmp_path / 'again', 'iter_20.pth')
+
+
+def test_a_start_between_two_steps_of_an_epoch_is_told(tmp_path):
+    run(tmp_path, train_cfg=dict(max_epochs=2), checkpoint=dict(by_epoch=False, interval=15))
+    run(tmp_path / 'on', train_cfg=dict(max_epochs=2), **THREE, resume=True, load_from=str(tmp_path / 'iter_15.pth'))
+    assert 'iteration 5 of the epoch is no multiple of optim_wrapper.accumulative_counts=3: the next' in log_of(tmp_path / 'on')
+    # steps after 6, 9 and 10 iterations of the epoch
+    assert saved(tmp_path / 'on' / 'epoch_2.pth')['optimizer']['state'][0]['step'] == 15 + 3
 
 
 def test_a_scale_that_leaves_out_the_accumulation_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"MMEngine's auto_scale_lr does not count optim_wrapper\.accumulative_counts"):
         run(tmp_path, train_cfg=dict(max_epochs=1), **THREE, auto_scale_lr=dict(enable=True, base_batch_size=8))
+
+
+@pytest.mark.parametrize('enable', [True, False])
+def test_it_is_refused_under_the_flexible_runner_too(enable, tmp_path):
+    runner = FlexibleRunner(
+        Model(), work_dir=str(tmp_path), experiment_name=f'flexible-{enable}', default_scope='mmengine',
+        train_dataloader=dict(
+            dataset=Data(16), batch_size=4, num_workers=0, sampler=dict(type='EpochSampler'),
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1), auto_scale_lr=dict(enable=enable, base_batch_size=8),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=2),
+        custom_hooks=[dict(type='AccumulationHook'), Recorder()],
+    )  # fmt: skip
+    if enable:
+        with pytest.raises(ValueError, match=r"MMEngine's auto_scale_lr does not count optim_wrapper\.accumulative_counts"):
+            runner.train()
+    else:
+        runner.train()
+    assert bool(list(tmp_path.glob('*.pth'))) != enable

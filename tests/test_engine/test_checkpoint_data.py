@@ -39,6 +39,7 @@ METAINFO = dict(
     day=date(2025, 1, 2),
     steps=range(3),
     last=deque([1, 2]),
+    kind=Colour,
     objects=np.array([None, 'a'], object),
 )
 
@@ -88,7 +89,7 @@ def test_metainfo_of_any_data_is_read_back_and_resumed_without_a_warning(tmp_pat
     assert meta == dict(
         classes=('a', 'b'), nested=dict(a=dict(b=[1, dict(c=2.5)])), palette=[[1, 2, 3]], scores=[0.5], names=['x', 'y'],
         root='/data/images', ids={1, 3}, frozen={2}, number=4, flag=True, point=(1, 2), colour='red', day='2025-01-02',
-        steps=[0, 1, 2], last=[1, 2], objects=[None, 'a'],
+        steps=[0, 1, 2], last=[1, 2], kind=f'{__name__}.Colour', objects=[None, 'a'],
     )  # fmt: skip
     run(tmp_path / 'on', **cfg, resume=True, load_from=str(tmp_path / 'epoch_1.pth'))
     assert 'dataset metainfo from the resumed checkpoint is different' not in log_of(tmp_path / 'on')

@@ -192,6 +192,18 @@ def test_a_run_starts_from_an_encoder_of_other_classes():
     ClassCheckHook().after_load_checkpoint(runner, other_head)  # is left out, as CheckpointMatchHook says
 
 
+def test_weights_are_loaded_after_a_resumed_training():
+    runner = runner_of(Named('abc'), resume=True)
+    encoder = checkpoint_of(runner, 'xyz')
+    encoder['state_dict'] = {name: x for name, x in encoder['state_dict'].items() if name.startswith('backbone.')}
+    with pytest.raises(ValueError, match='use data of the classes that it was trained on'):
+        ClassCheckHook().after_load_checkpoint(runner, encoder)
+    runner._has_loaded = True  # by the resume itself
+    ClassCheckHook().after_load_checkpoint(runner, encoder)
+    with pytest.raises(ValueError, match='start from its encoder alone'):
+        ClassCheckHook().after_load_checkpoint(runner, checkpoint_of(runner, 'xyz'))
+
+
 def test_torchs_wrappers_hand_on_the_names():
     runner = runner_of(Subset(Named('abc'), [0]), TorchConcatDataset([Named('abc')]))
     ClassCheckHook().before_run(runner)

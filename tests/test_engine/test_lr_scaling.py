@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import OneCycleLR
 from small_world import ROOT, load_leaf
 
 from usp_mm.engine.lr_scaling import number_of_processes, scale_learning_rates
@@ -70,6 +71,12 @@ def test_without_the_switch_nothing_is_scaled():
         ({'auto_scale_lr.base_batch_size': None}, 'auto_scale_lr.base_batch_size is unset'),
         ({'optim_wrapper.optimizer': dict(type='Adam')}, 'optim_wrapper.optimizer.lr is unset: auto_scale_lr has nothing'),
         ({'param_scheduler': [dict(type='OneCycleLR', eta_max=0.1)]}, r'param_scheduler.0 \(OneCycleLR\) sets the rate by its'),
+        ({'param_scheduler': dict(gen=[dict(type='OneCycleLR', eta_max=0.1)], critic=[])},
+         r'param_scheduler.gen.0 \(OneCycleLR\) sets the rate'),
+        ({'param_scheduler': dict(type='mmengine.OneCycleLR', eta_max=0.1)}, r'param_scheduler \(OneCycleLR\) sets the rate'),
+        ({'param_scheduler': [dict(type=OneCycleLR, eta_max=0.1)]}, r'param_scheduler.0 \(OneCycleLR\) sets the rate'),
+        ({'train_dataloader': dict(batch_sampler=dict(type='mmpretrain.GroupSampler'))},
+         'train_dataloader.batch_size is unset: auto_scale_lr needs it'),
         ({'launcher': 'slurm'}, '--launcher slurm has not set SLURM_NTASKS, the number of processes'),
     ],
 )  # fmt: skip

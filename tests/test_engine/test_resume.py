@@ -5,6 +5,7 @@ from itertools import chain
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
 from toy_runs import Model, log_of, run, saved
 
@@ -111,6 +112,39 @@ def test_a_loop_over_iterations_counts_samples(tmp_path):
         assert list(chain(*recorder.samples))[:20] == list(chain(*whole.samples))[48:68]
 
 
+@pytest.mark.parametrize('seed', [5, None])
+@pytest.mark.parametrize(
+    ('loop', 'sampler'),
+    [
+        (dict(max_epochs=4), None),
+        (dict(max_epochs=4), 'DefaultSampler'),
+        (dict(max_iters=40), None),
+        (dict(type='IterBasedTrainLoop', max_iters=40), 'InfiniteSampler'),
+    ],
+)
+def test_the_seed_is_the_checkpoints_for_the_data_too(loop, sampler, seed, tmp_path):
+    interval, name = (20, 'iter_{}.pth') if 'max_iters' in loop else (2, 'epoch_{}.pth')
+    cfg = dict(train_cfg=loop, sampler=sampler, checkpoint=dict(interval=interval))
+    _, whole = run(tmp_path / 'whole', **cfg)
+    start = tmp_path / 'whole' / name.format(interval)
+    runner, recorder = run(tmp_path / 'on', **cfg, seed=seed, resume=True, load_from=str(start))
+    assert (runner.seed, runner.train_dataloader.sampler.seed) == (0, 0)
+    assert recorder.samples == whole.samples[20:]
+    assert_same(*(saved(tmp_path / folder / name.format(2 * interval)) for folder in ('whole', 'on')))
+    lines = ['the settings are those of the checkpoint']
+    if seed is not None:
+        lines.insert(0, "the seed is the checkpoint's, 0, not randomness.seed=5 of the config")
+    assert told(tmp_path / 'on') == lines
+
+
+def test_a_sampler_with_a_seed_of_its_own_keeps_it(tmp_path):
+    cfg = dict(train_cfg=dict(max_epochs=4), sampler_seed=3)
+    _, whole = run(tmp_path / 'whole', **cfg)
+    runner, recorder = run(tmp_path / 'on', **cfg, seed=5, resume=True, load_from=str(tmp_path / 'whole' / 'epoch_2.pth'))
+    assert runner.seed == 0 and runner.train_dataloader.sampler.seed == 3
+    assert recorder.samples == whole.samples[20:]
+
+
 def test_a_second_resume_of_a_changed_run_is_to_the_bit(first, tmp_path):
     changed = {**EIGHT, 'batch': 2}
     run(tmp_path, **changed, resume=True, load_from=str(first / 'epoch_3.pth'))
@@ -167,6 +201,69 @@ def test_a_checkpoint_without_optimizer_is_refused(first, tmp_path):
     torch.save(checkpoint, tmp_path / 'best.pth')
     with pytest.raises(ValueError, match='holds no state of the optimizer, so a run cannot be resumed from it: start from its'):
         run(tmp_path / 'run', **EIGHT, resume=True, load_from=str(tmp_path / 'best.pth'))
+
+
+@pytest.mark.parametrize(('key', 'what'), [('optimizer', 'state of the optimizer'), ('message_hub', 'message hub')])
+def test_a_published_checkpoint_without_settings_is_refused(key, what, first, tmp_path):
+    checkpoint = saved(first / 'epoch_3.pth')
+    kept = ('meta', 'state_dict') if key == 'optimizer' else ('meta', 'state_dict', 'optimizer')
+    checkpoint = {name: checkpoint[name] for name in kept}
+    del checkpoint['meta']['training_settings']
+    torch.save(checkpoint, tmp_path / 'published.pth')
+    with pytest.raises(ValueError, match=f'the checkpoint holds no {what}, so a run cannot be resumed from it: start from its'):
+        run(tmp_path / 'run', **EIGHT, resume=True, load_from=str(tmp_path / 'published.pth'))
+
+
+def test_weights_are_loaded_after_a_resumed_training(first, tmp_path):
+    best = saved(first / 'epoch_5.pth')
+    del best['optimizer']
+    best['state_dict']['linear.weight'] += 1
+    torch.save(best, tmp_path / 'best.pth')
+    runner, _ = run(tmp_path / 'run', **EIGHT, resume=True, load_from=str(first / 'epoch_3.pth'))
+    runner.load_checkpoint(str(tmp_path / 'best.pth'))
+    assert torch.equal(runner.model.linear.weight, best['state_dict']['linear.weight'])
+    torch.save(dict(state_dict=dict(other=torch.zeros(1))), tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match='the checkpoint is of another model than the config'):
+        runner.load_checkpoint(str(tmp_path / 'other.pth'))
+
+
+LAZY = """
+from mmengine.optim import CosineAnnealingLR
+param_scheduler = {}
+"""
+COSINE = 'dict(type=CosineAnnealingLR, T_max=8, eta_min={})'
+
+
+@pytest.mark.parametrize('form', ['{}', '[{}]'])
+def test_schedulers_given_by_their_class(form, tmp_path):
+    """As configs in Python's own style give them."""
+
+    def train(name, rate, **kwargs):
+        path = tmp_path / f'{name}.py'
+        path.write_text(LAZY.format(form.format(COSINE.format(rate))))
+        cfg = Config.fromfile(path, lazy_import=True)
+        kwargs = dict(cfg=cfg, schedulers=cfg.param_scheduler, **kwargs)
+        return run(tmp_path / name, train_cfg=dict(max_epochs=8), **kwargs)[1]
+
+    train('first', 0.0)
+    start = dict(resume=True, load_from=str(tmp_path / 'first' / 'epoch_3.pth'))
+    assert saved(tmp_path / 'first' / 'epoch_3.pth')['meta']['training_settings']['param_scheduler']
+    train('same', 0.0, **start)
+    assert told(tmp_path / 'same') == ['the settings are those of the checkpoint']
+    named = dict(type='mmengine.CosineAnnealingLR', T_max=8, eta_min=0.0)
+    run(tmp_path / 'named', train_cfg=dict(max_epochs=8), schedulers=named, **start)
+    assert told(tmp_path / 'named') == ['the settings are those of the checkpoint']
+    recorder, whole = train('other', 0.01, **start), train('whole', 0.01)
+    assert told(tmp_path / 'other')[0] == 'param_scheduler.0 (CosineAnnealingLR): eta_min 0.0 -> 0.01'
+    assert_follows(recorder, whole)
+
+
+def test_schedulers_whose_classes_were_not_kept_are_compared_as_they_were_built(first, tmp_path):
+    checkpoint = saved(first / 'epoch_3.pth')
+    checkpoint['meta']['training_settings']['param_scheduler'] = dict(by_epoch=True, gamma=0.5)
+    torch.save(checkpoint, tmp_path / 'old.pth')
+    run(tmp_path / 'on', **EIGHT, resume=True, load_from=str(tmp_path / 'old.pth'))
+    assert told(tmp_path / 'on') == ['the settings are those of the checkpoint']
 
 
 def test_half_the_batch_without_twice_the_iterations_is_refused(tmp_path):

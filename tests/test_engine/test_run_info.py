@@ -8,11 +8,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from small_generation import shrink_generation
 from small_segmentation import shrink_segmentation
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from usp_mm.apis.run_log import read_run
 from usp_mm.datasets import LatentCacheDataset
@@ -143,6 +145,23 @@ def test_a_run_writes_its_facts(path, stage, encodes, small_world, tmp_path):
     log = read_run(tmp_path)
     assert log.info == info and log.steps.tolist() == [1] and log.samples.tolist() == [batch] and log.seconds[0] > 0
     assert info['parameters'] == sum(p.numel() for p in runner.model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(('counts', 'told'), [((2, 2), 2), ((2, 4), dict(one=2, two=4))])
+def test_several_optimizers_and_a_sampler_of_batches(counts, told):
+    def wrapper(count):
+        return OptimWrapper(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), accumulative_counts=count)
+
+    batches = BatchSampler(SequentialSampler(range(8)), 4, drop_last=False)
+    info = run_info(
+        SimpleNamespace(
+            model=nn.Linear(2, 2), cfg=SimpleNamespace(filename=None), experiment_name='linear',
+            train_dataloader=DataLoader(range(8), batch_sampler=batches), train_loop=None,
+            optim_wrapper=OptimWrapperDict(one=wrapper(counts[0]), two=wrapper(counts[1])), seed=1, iter=0, max_iters=9,
+            log_processor=SimpleNamespace(window_size=10), logger=SimpleNamespace(warning=print),
+        )
+    )  # fmt: skip
+    assert (info['batch_size'], info['accumulative_counts']) == (4, told)
 
 
 def test_an_unknown_model_is_noted_and_trains():

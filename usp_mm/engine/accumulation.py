@@ -3,7 +3,7 @@
 import logging
 
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
 
 from usp_mm.registry import HOOKS
@@ -30,7 +30,8 @@ class AccumulationHook(Hook):
     def before_run(self, runner: Runner) -> None:
         if not isinstance(runner._train_loop, BaseLoop) or _counts(runner) == 1:
             return
-        if (getattr(runner, 'auto_scale_lr', None) or {}).get('enable'):
+        scale = getattr(runner, '_auto_scale_lr' if isinstance(runner, FlexibleRunner) else 'auto_scale_lr')
+        if (scale or {}).get('enable'):
             raise ValueError(
                 "MMEngine's auto_scale_lr does not count optim_wrapper.accumulative_counts: train with this package's "
                 'tools/train.py --auto-scale-lr, or set the learning rate and auto_scale_lr.enable=False'
@@ -40,24 +41,31 @@ class AccumulationHook(Hook):
         runner.logger.addFilter(_not_upstreams_warning)
 
     def before_train(self, runner: Runner) -> None:
+        self._count_on(runner)
         runner.logger.removeFilter(_not_upstreams_warning)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if by_epoch(runner) and _counts(runner) > 1:
+            length = len(runner.train_dataloader)
+            _count(runner, runner.iter - runner.epoch * length, length)
+
+    def _count_on(self, runner: Runner) -> None:
         counts, done = _counts(runner), runner.iter
         if counts > 1 and by_epoch(runner) and len(runner.train_dataloader) < counts:
             runner.logger.warning(
                 f'optim_wrapper.accumulative_counts={counts} is more than the {len(runner.train_dataloader)} iterations of an '
                 'epoch: the optimizer steps at the end of each epoch'
             )
-        if counts == 1 or by_epoch(runner) or done % counts == 0:
-            return
-        runner.logger.warning(
-            f'iteration {done} is no multiple of optim_wrapper.accumulative_counts={counts}: steps are counted from here'
-        )
-        _count(runner, 0, runner.max_iters - done)
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        if by_epoch(runner) and _counts(runner) > 1:
-            length = len(runner.train_dataloader)
-            _count(runner, runner.iter - runner.epoch * length, length)
+        if by_epoch(runner):
+            done -= runner.epoch * len(runner.train_dataloader)  # steps are counted from the start of each epoch
+        if lacking := done % counts:
+            where = f'iteration {done} of the epoch' if by_epoch(runner) else f'iteration {done}'
+            runner.logger.warning(
+                f'{where} is no multiple of optim_wrapper.accumulative_counts={counts}: the next step comes after '
+                f'{counts - lacking} more or at the end, without the gradients of the {lacking} before'
+            )
+        if counts > 1 and not by_epoch(runner):
+            _count(runner, done, runner.max_iters)
 
 
 def _counts(runner: Runner) -> int:

@@ -25,8 +25,8 @@ class CheckpointDataHook(Hook):
     """Limit what is saved to what is read back: data, never code.
 
     Configs' dicts become dicts, paths strings, named tuples tuples, enums their values, numpy values of other types than
-    `usp_mm.compat.NUMPY_DTYPES` lists and numbers, dates strings. What is no data (functions, modules, objects) is left out,
-    which the log says once.
+    `usp_mm.compat.NUMPY_DTYPES` lists and numbers, dates strings, classes their qualified names. What is no data (functions,
+    modules, objects) is left out, which the log says once.
     Weights are not looked at.
     """
 
@@ -110,6 +110,8 @@ def _plain_scalar(value: Any, place: str, dropped: list[str]) -> Any:
         return _plain(list(value), place, dropped)
     if isinstance(value, date | time):
         return value.isoformat()
+    if isinstance(value, type):  # as the `type` of a config in Python's own style
+        return f'{value.__module__}.{value.__qualname__}'
     base: Any = next((kind for kind in (int, float, complex, str, bytes) if isinstance(value, kind)), None)
     if base is not None:  # a subclass
         return base(value)

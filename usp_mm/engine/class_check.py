@@ -12,7 +12,7 @@ from usp_mm.datasets import ImageFolder, LatentCacheDataset, SampleRequests, all
 from usp_mm.datasets.class_names import check_classes, class_names
 from usp_mm.registry import HOOKS
 
-from .hooks import loaders_of, unwrapped
+from .hooks import loaders_of, resuming, unwrapped
 
 #: Part of a model that knows its number of classes -> where its weights for each class begin.
 _HEADS = {'denoiser': 'denoiser.y_embedder.', 'head': 'head.', 'decode_head': 'decode_head.conv_seg.'}
@@ -76,7 +76,7 @@ class ClassCheckHook(Hook):
         head = _head(model)
         if head is None:
             return
-        starts = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        starts = isinstance(runner._train_loop, BaseLoop) and not resuming(runner)
         if starts and not _has_weights(model, checkpoint, _HEADS[head]):
             return
         noted = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')

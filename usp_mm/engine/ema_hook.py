@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from usp_mm.registry import HOOKS
 
-from .hooks import unwrapped
+from .hooks import resuming, unwrapped
 
 
 @HOOKS.register_module()
@@ -29,7 +29,7 @@ class GeneratorEMAHook(Hook):
         self._handle: RemovableHandle | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if not isinstance(runner._train_loop, BaseLoop) or runner._resume:
+        if not isinstance(runner._train_loop, BaseLoop) or resuming(runner):
             return
         weights = checkpoint.get('state_dict', checkpoint)
         current = {name.removeprefix('denoiser.'): value for name, value in weights.items() if name.startswith('denoiser.')}

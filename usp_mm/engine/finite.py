@@ -12,7 +12,7 @@ from torch import Tensor
 from usp_mm.registry import HOOKS
 from usp_mm.weight_files import first_not_finite
 
-from .hooks import unwrapped
+from .hooks import resuming, unwrapped
 from .settings import wrappers
 
 #: Losses that are kept at most, where no logger reads them.
@@ -88,7 +88,7 @@ class FiniteHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run takes the optimizer's state; weights were looked at when the file was read."""
-        if runner._resume and (found := first_not_finite(dict(_flat(checkpoint.get('optimizer'), 'optimizer')))):
+        if resuming(runner) and (found := first_not_finite(dict(_flat(checkpoint.get('optimizer'), 'optimizer')))):
             raise ValueError(
                 f'the checkpoint cannot be resumed, {found} is NaN or infinite: resume from an earlier one, or start from its '
                 'weights alone with load_from'

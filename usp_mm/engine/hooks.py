@@ -165,10 +165,10 @@ class CheckpointMatchHook(Hook):
         }
         found = '; '.join(f'{len(names)} {kind} ({", ".join(names[:3])}…)' for kind, names in problems.items() if names)
         if not found:
-            if runner._resume and 'epoch' not in checkpoint.get('meta', {}):
+            if resuming(runner) and 'epoch' not in checkpoint.get('meta', {}):
                 raise ValueError('the checkpoint holds weights alone: a run starts from it with load_from, but cannot resume')
             return
-        in_part = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        in_part = isinstance(runner._train_loop, BaseLoop) and not resuming(runner)
         if not in_part or len(problems['missing']) + len(problems['of another shape']) == len(ours):
             fix = 'use the config it was trained with'
             if len(problems['missing']) == len(ours):
@@ -182,6 +182,11 @@ class CheckpointMatchHook(Hook):
 def _shape(value: Any) -> tuple[int, ...] | str:
     """Of a tensor; a layer's extra state may be anything, and says its type."""
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def resuming(runner: Runner) -> bool:
+    """Whether a checkpoint that is being loaded is the one that the run goes on from, not weights that are loaded later on."""
+    return bool(runner._resume) and not getattr(runner, '_has_loaded', False)
 
 
 def loaders_of(loop: BaseLoop) -> list[DataLoader]:

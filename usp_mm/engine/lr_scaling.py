@@ -5,6 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .config_check.schedule import schedulers_in
+
 #: Where each launcher tells its processes how many they are.
 _PROCESSES = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
 
@@ -20,7 +22,8 @@ def scale_learning_rates(cfg: Config) -> str | None:
         A line for the log, or None if nothing is to be scaled.
 
     Raises:
-        ValueError: no `base_batch_size`, no rate, a schedule that sets the rate itself, or an unknown number of processes.
+        ValueError: no `base_batch_size`, no `train_dataloader.batch_size`, no rate, a schedule that sets the rate itself, or an
+            unknown number of processes.
     """
     scale = cfg.get('auto_scale_lr')
     if not scale or not scale.get('enable'):
@@ -29,7 +32,9 @@ def scale_learning_rates(cfg: Config) -> str | None:
     if not base:
         raise ValueError('auto_scale_lr.base_batch_size is unset: give the batch that the learning rate is written for')
     _check_schedulers(cfg)
-    processes, batch = number_of_processes(cfg.get('launcher', 'none')), cfg.train_dataloader.batch_size
+    processes, batch = number_of_processes(cfg.get('launcher', 'none')), cfg.train_dataloader.get('batch_size')
+    if batch is None:
+        raise ValueError('train_dataloader.batch_size is unset: auto_scale_lr needs it, also beside a batch_sampler')
     told, wholes = [], set()
     for name, wrapper in _wrappers(cfg).items():
         if 'lr' not in wrapper.get('optimizer', {}):
@@ -71,11 +76,10 @@ def _wrappers(cfg: Config) -> dict[str, Any]:
 
 
 def _check_schedulers(cfg: Config) -> None:
-    schedulers = cfg.get('param_scheduler') or []
-    for i, scheduler in enumerate(schedulers if isinstance(schedulers, list | tuple) else [schedulers]):
-        kind = str(scheduler.get('type'))
+    for place, scheduler in schedulers_in('param_scheduler', cfg.get('param_scheduler')):
+        kind = scheduler.get('type')
+        kind = kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]  # behind a scope or a module
         if kind.startswith('OneCycle') and 'Momentum' not in kind:
             raise ValueError(
-                f'auto_scale_lr: param_scheduler.{i} ({kind}) sets the rate by its own eta_max: scale that by hand, '
-                'and leave scaling off'
+                f'auto_scale_lr: {place} ({kind}) sets the rate by its own eta_max: scale that by hand, and leave scaling off'
             )

@@ -1,12 +1,16 @@
 """A resumed run follows the config that it was started with."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
+from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from usp_mm.registry import HOOKS
 
+from .hooks import resuming
 from .loops import SEEN
 from .schedule import advance, needs_score
 from .settings import (
@@ -24,6 +28,7 @@ from .settings import (
 
 #: Where a checkpoint's `meta` keeps `training_settings`.
 SETTINGS = 'training_settings'
+_FIX = 'start from its weights with load_from, without --resume'
 
 
 class Position(NamedTuple):
@@ -40,13 +45,15 @@ class ResumeHook(Hook):
     MMEngine's resume puts the checkpoint's hyper-parameters and schedules, whose ends are counted in old iterations, over the
     config's. If batch size, processes, accumulation, length, hyper-parameters or schedules differ from the checkpoint's, one
     line of the log names each, and all hyper-parameters are what an uninterrupted run of this config has at the same
-    progress: epochs, or samples seen in a loop over iterations. If nothing differs, nothing is touched.
+    progress: epochs, or samples seen in a loop over iterations. If nothing differs, nothing is touched. The seed is the
+    checkpoint's, for the training data as for all else.
 
     The settings are kept in checkpoints as `meta['training_settings']`.
 
     Raises:
-        ValueError: a checkpoint without optimizer; of another optimizer, other parameter groups, or another kind of loop; one
-            that has trained for longer than this config; one from within an epoch, with a sampler that cannot start there.
+        ValueError: a checkpoint without optimizer or message hub; of another optimizer, other parameter groups, or another
+            kind of loop; one that has trained for longer than this config; one from within an epoch, with a sampler that
+            cannot start there.
     """
 
     priority = 'LOW'  # after the checks of the weights
@@ -63,14 +70,16 @@ class ResumeHook(Hook):
             checkpoint['meta'][SETTINGS] = self._settings
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if not runner._resume or not isinstance(runner._train_loop, BaseLoop):
+        if not resuming(runner) or not isinstance(runner._train_loop, BaseLoop):
             return
+        _take_seed(runner, (checkpoint.get('meta') or {}).get('seed'))
         if not isinstance(runner, Runner):
             kind = type(runner).__name__
             runner.logger.warning(f"resume: {kind} takes hyper-parameters and schedules from the checkpoint, not the config's")
             return
         new = self._settings
         assert new is not None, 'a Runner calls before_run before it resumes'
+        _check_whole(checkpoint)
         old = _saved_settings(runner, checkpoint, new)
         _check_same_kind(runner, checkpoint, old, new)
         lines = [*changes(old, new), *_hyper_parameter_lines(runner, checkpoint)]
@@ -88,6 +97,33 @@ class ResumeHook(Hook):
         _tell(runner, checkpoint, saved, new, bool(lines))
 
 
+def _take_seed(runner: Runner, seed: int | None) -> None:
+    """Give the training data the checkpoint's seed: MMEngine takes it over for all but the loaders, which are built before."""
+    loader, now = runner.train_dataloader, runner.seed
+    if seed is None or seed == now:
+        return
+    if runner._randomness_cfg.get('seed') is not None:
+        runner.logger.warning(f"resume: the seed is the checkpoint's, {seed}, not randomness.seed={now} of the config")
+    samplers: list[Any] = [loader.sampler, getattr(loader.batch_sampler, 'sampler', None)]
+    for sampler in samplers:
+        if getattr(sampler, 'seed', None) == now:  # and not one of its own
+            sampler.seed = seed
+            if isinstance(sampler, InfiniteSampler):
+                sampler.indices = sampler._indices_of_rank()
+    start = loader.worker_init_fn
+    if isinstance(start, partial) and start.keywords.get('seed') == now:
+        start.keywords['seed'] = seed
+    if hasattr(runner.train_loop, 'dataloader_iterator'):  # whose workers have begun to load
+        runner.train_loop.dataloader_iterator = _InfiniteDataloaderIterator(loader)
+
+
+def _check_whole(checkpoint: dict) -> None:
+    """Refuse what was saved to be published or tested."""
+    for key, what in (('optimizer', 'state of the optimizer'), ('message_hub', 'message hub')):
+        if key not in checkpoint:
+            raise ValueError(f'the checkpoint holds no {what}, so a run cannot be resumed from it: {_FIX}')
+
+
 def _saved_settings(runner: Runner, checkpoint: dict, new: dict[str, Any]) -> dict[str, Any]:
     old = checkpoint['meta'].get(SETTINGS)
     if old is None:
@@ -99,21 +135,18 @@ def _saved_settings(runner: Runner, checkpoint: dict, new: dict[str, Any]) -> di
 
 def _check_same_kind(runner: Runner, checkpoint: dict, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Refuse what no schedule can put right."""
-    fix = 'start from its weights with load_from, without --resume'
-    if 'optimizer' not in checkpoint:
-        raise ValueError(f'the checkpoint holds no state of the optimizer, so a run cannot be resumed from it: {fix}')
     kinds = ['iterations' if settings['max_epochs'] is None else 'epochs' for settings in (old, new)]
     if kinds[0] != kinds[1]:
-        raise ValueError(f'the checkpoint is of a run over {kinds[0]}, train_cfg counts {kinds[1]}: {fix}')
+        raise ValueError(f'the checkpoint is of a run over {kinds[0]}, train_cfg counts {kinds[1]}: {_FIX}')
     if old['optimizers'] != new['optimizers']:
-        raise ValueError(f"the checkpoint's optimizer is {old['optimizers']}, the config's is {new['optimizers']}: {fix}")
+        raise ValueError(f"the checkpoint's optimizer is {old['optimizers']}, the config's is {new['optimizers']}: {_FIX}")
     for name, wrapper in wrappers(runner).items():
         theirs = [len(group['params']) for group in of_optimizer(checkpoint['optimizer'], name)['param_groups']]
         ours = [len(group['params']) for group in wrapper.optimizer.param_groups]
         if theirs != ours:
             raise ValueError(
                 f'the checkpoint has {len(theirs)} parameter groups of {sum(theirs)} parameters, the optimizer has '
-                f"{len(ours)} of {sum(ours)}: use the checkpoint's optim_wrapper.paramwise_cfg and frozen parts, or {fix}"
+                f"{len(ours)} of {sum(ours)}: use the checkpoint's optim_wrapper.paramwise_cfg and frozen parts, or {_FIX}"
             )
 
 

@@ -20,6 +20,7 @@ from usp_mm.vaes.pixel import PixelCodec
 
 from .flops import count_flops
 from .hooks import unwrapped
+from .settings import accumulative_counts, batch_size, wrappers
 
 FILE = 'run_info.json'
 
@@ -30,10 +31,10 @@ class RunInfoHook(Hook):
 
     Keys: config, stage ('pretraining', 'classification', 'generation', 'segmentation', or the model's type), model, network;
     world_size, device, device_name, batch_size (of a process and iteration), accumulative_counts (iterations an
-    optimizer step); parameters (trainable); flops_per_sample and train_flops_per_sample (`count_flops`; null where
-    they cannot be counted); online_encoding (whether each step runs the VAE's encoder, which is not counted); torch,
-    seed, start_iter, max_iters, iters_per_epoch (null in a loop over iterations), log_window (iterations that a
-    logged time is the mean of).
+    optimizer step; where several optimizers differ, of each by its name); parameters (trainable); flops_per_sample and
+    train_flops_per_sample (`count_flops`; null where they cannot be counted); online_encoding (whether each
+    step runs the VAE's encoder, which is not counted); torch, seed, start_iter, max_iters, iters_per_epoch (null in a loop
+    over iterations), log_window (iterations that a logged time is the mean of).
     """
 
     priority = 'LOW'  # after the checks that may refuse to train
@@ -49,6 +50,8 @@ def run_info(runner: Runner) -> dict[str, Any]:
     loader, loop = runner.train_dataloader, runner.train_loop
     network = getattr(model, 'denoiser', getattr(model, 'backbone', model))
     flops = _flops(runner, model)
+    per_optimizer = {name: accumulative_counts(wrapper) for name, wrapper in wrappers(runner).items()}
+    counts = set(per_optimizer.values())
     return dict(
         config=Path(runner.cfg.filename).name if runner.cfg.filename else runner.experiment_name,
         stage=_stage(model),
@@ -57,8 +60,8 @@ def run_info(runner: Runner) -> dict[str, Any]:
         world_size=get_world_size(),
         device=get_device(),
         device_name=device_name(),
-        batch_size=loader.batch_size,
-        accumulative_counts=getattr(runner.optim_wrapper, '_accumulative_counts', 1),
+        batch_size=batch_size(loader),
+        accumulative_counts=counts.pop() if len(counts) == 1 else per_optimizer,
         parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         flops_per_sample=flops and flops['forward'],
         train_flops_per_sample=flops and flops['train'],

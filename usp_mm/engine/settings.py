@@ -105,9 +105,10 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         f'{key} ({meaning}) {_told(old[key])} -> {_told(new[key])}' for key, meaning in MEANINGS.items() if old[key] != new[key]
     ]
     written = [_listed(settings['param_scheduler']) for settings in (old, new)]
-    if all(written):
+    known = all(part and all('type' in scheduler for scheduler in part.values()) for part in written)
+    if known:
         lines += _schedule_changes(*written)
-    if all(written) and lines:
+    if known and lines:
         return lines  # the built schedulers differ for these reasons
     for name, schedulers in new['schedulers'].items():
         place = f'param_scheduler.{name}' if name else 'param_scheduler'
@@ -146,10 +147,15 @@ def _described(scheduler: _ParamScheduler) -> dict[str, Any]:
 
 def _listed(written: Any, place: str = 'param_scheduler') -> dict[str, dict]:
     """The schedulers of a config by their place; MMEngine takes one, a list, or either by the optimizer's name."""
-    if isinstance(written, dict) and 'type' not in written:
+    if isinstance(written, dict) and 'type' not in written and all(isinstance(part, dict | list) for part in written.values()):
         return {inner: one for name, part in written.items() for inner, one in _listed(part, f'{place}.{name}').items()}
     schedulers = [written] if isinstance(written, dict) else written or []
-    return {f'{place}.{i}': scheduler for i, scheduler in enumerate(schedulers)}
+    return {f'{place}.{i}': _named(scheduler) for i, scheduler in enumerate(schedulers)}
+
+
+def _named(scheduler: dict) -> dict:
+    """With the class's own name as `type`, which a config may give as a class or behind a scope or a module."""
+    return {**scheduler, 'type': str(scheduler['type']).rpartition('.')[2]} if 'type' in scheduler else scheduler
 
 
 def _schedule_changes(old: dict[str, dict], new: dict[str, dict]) -> list[str]:

@@ -13,7 +13,7 @@ def check_schedule(cfg: Config) -> None:
         ValueError: names both, and the options that shorten the warm-up.
     """
     max_epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
-    for place, scheduler in _schedulers('param_scheduler', cfg.get('param_scheduler')):
+    for place, scheduler in schedulers_in('param_scheduler', cfg.get('param_scheduler')):
         begin = scheduler.get('begin', 0)
         if max_epochs is not None and scheduler.get('by_epoch', True) and begin >= max_epochs:
             warmup = f'{place.rsplit(".", 1)[0]}.0.end=E ' if '.' in place else ''
@@ -23,13 +23,13 @@ def check_schedule(cfg: Config) -> None:
             )
 
 
-def _schedulers(place: str, node: Any) -> Iterator[tuple[str, Any]]:
+def schedulers_in(place: str, node: Any) -> Iterator[tuple[str, Any]]:
     """Every scheduler of a dict, a list of them, or a dict of either by optimizer."""
     if isinstance(node, list | tuple):
         for i, one in enumerate(node):
-            yield from _schedulers(f'{place}.{i}', one)
+            yield from schedulers_in(f'{place}.{i}', one)
     elif isinstance(node, dict) and ('type' in node or not all(isinstance(one, dict | list) for one in node.values())):
         yield place, node
     elif isinstance(node, dict):
         for name, one in node.items():
-            yield from _schedulers(f'{place}.{name}', one)
+            yield from schedulers_in(f'{place}.{name}', one)
