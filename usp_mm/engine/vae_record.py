@@ -10,7 +10,7 @@ from usp_mm.datasets import LatentCacheDataset, all_datasets
 from usp_mm.registry import HOOKS
 from usp_mm.vaes.record import ALLOW, KEY, check_vae, codec_of, compare_vae, record_in, vae_record
 
-from .hooks import loaders_of, unwrapped
+from .hooks import loaders_of, resuming, unwrapped
 
 
 @HOOKS.register_module()
@@ -26,7 +26,7 @@ class VAERecordHook(Hook):
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        starts = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        starts = isinstance(runner._train_loop, BaseLoop) and not resuming(runner)
         found, ours = record_in(checkpoint), self._ours(runner)
         line = compare_vae(found, ours, runner._load_from or 'the checkpoint', starts or bool(runner.cfg.get(ALLOW)))
         if line:
