@@ -4,10 +4,11 @@ import inspect
 from typing import NamedTuple
 
 import pytest
+from mmengine._strategy import DDPStrategy
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS, LOOPS, MODELS, RUNNERS
+from mmengine.registry import DATASETS, HOOKS, LOOPS, MODELS, RUNNERS, STRATEGIES
 from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
 from small_world import load_leaf
 
@@ -44,6 +45,14 @@ class OddMade(metaclass=OddMeta):
         pass
 
 
+class OddOne:
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, width, depth=2):
+        pass
+
+
 class OddHook(Hook):
     def __init__(self, stages, optimizer=None, batch_size=0):
         pass
@@ -63,6 +72,10 @@ class OddViT(USPViT):
     pass
 
 
+class OddStrategy(DDPStrategy):
+    pass
+
+
 class OddRunner(Runner):
     def train(self):
         return self.cfg.get('num_classes'), self.cfg['strategy'], self.cfg.tempo
@@ -70,8 +83,9 @@ class OddRunner(Runner):
 
 @pytest.fixture(autouse=True)
 def registered():
-    mine = [(MODELS, one) for one in (OddModel, OddNewOnly, OddTuple, OddMade, OddViT)]
+    mine = [(MODELS, one) for one in (OddModel, OddNewOnly, OddTuple, OddMade, OddOne, OddViT)]
     mine += [(HOOKS, OddHook), (LOOPS, OddLoop), (DATASETS, OddData), (RUNNERS, OddRunner)]
+    mine += [(STRATEGIES, OddStrategy)]
     for registry, one in mine:
         registry.register_module(module=one)
     yield
@@ -173,6 +187,7 @@ def test_what_a_users_class_takes_of_its_base_is_the_bases(parts, message):
     [
         (dict(type='OddTuple', width=1, depth=3), dict(size=1)),
         (dict(type='OddNewOnly', width=1), dict(size=1)),
+        (dict(type='OddOne', width=1), dict(size=1)),
         (dict(type='OddMade', kind='x', width=1), None),
     ],
 )
@@ -190,6 +205,7 @@ def test_classes_that_are_not_built_by_init(model, wrong):
         dict(log_level=20),
         dict(log_level='INFO'),
         dict(runner_type='FlexibleRunner', log_level=20),
+        dict(runner_type='FlexibleRunner', strategy=dict(type='OddStrategy')),
         dict(extractor='resnet50'),
         dict(extractor=dict(layers=3)),
         dict(num_classes=10),
@@ -250,8 +266,8 @@ def test_without_source_what_it_would_tell_is_not_judged(frozen):
     check_config(cfg, initialises=False)
     assert misspelt_variables(cfg) == []
     check(runner_type='FlexibleRunner', compile=True, train_dataloader=dict(dataset=dict(type='OddData', taken_out=1)))
+    merge_cfg_options(cfg, {'model.bakcbone': 1})
     with pytest.raises(ValueError, match="unknown key 'bakcbone' in model: USP takes"):
-        merge_cfg_options(cfg, {'model.bakcbone': 1})
         check_config(cfg, initialises=False)
 
 

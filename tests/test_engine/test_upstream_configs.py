@@ -13,7 +13,7 @@ from usp_mm.engine.config_check import check_config
 SITE = Path(mmengine.__file__).parent.parent
 #: What is refused rightly: types of packages that are not installed, and by project the slips of its own configs.
 ABSENT = {
-    'mmpretrain': r"unknown type '(COCOCaption|COCOVQA|RefCOCO|\w*Tokenizer|BertModelCN|CLIPProjection)'",
+    'mmpretrain': r"unknown type '(COCOCaption|COCORetrieval|COCOVQA|RefCOCO|\w*Tokenizer|BertModelCN|CLIPProjection)'",
     'mmseg': r"unknown type 'mmdet\.\w+'",
     'mmagic': r"unknown type '(PairedAlbuTransForms)'",
 }

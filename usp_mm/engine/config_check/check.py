@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmengine import registry as _registry
 from mmengine.config import Config
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import FlexibleRunner, Runner
@@ -14,7 +15,7 @@ from .judge import check_value, find_type, judge, nearest_type
 from .rules import PROJECTS, TOP, project_of, runner_keys
 from .schedule import check_schedule
 
-#: Those of FlexibleRunner that keep whole checkpoints.
+#: Those of MMEngine's that keep whole checkpoints.
 STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy')
 
 
@@ -74,7 +75,8 @@ def _check_ignored(cfg: Config, runner: type) -> None:
 
 def _check_strategy(cfg: Config) -> None:
     kind = (cfg.get('strategy') or {}).get('type')
-    if isinstance(kind, str) and kind not in STRATEGIES:
+    found = find_type(kind, _registry.STRATEGIES) if isinstance(kind, str) else None
+    if project_of(found) == 'mmengine' and kind not in STRATEGIES:
         raise ValueError(
             f"strategy.type '{kind}' writes checkpoints that nothing here reads: use one of {', '.join(STRATEGIES)}, or "
             'leave runner_type and strategy out'

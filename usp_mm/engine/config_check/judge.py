@@ -13,6 +13,7 @@ from usp_mm.presets import nearest
 
 from .kinds import misfit
 from .rules import (
+    ALBUMENTATIONS,
     ARGUMENTS,
     COUNTS,
     FREE,
@@ -125,7 +126,8 @@ def _rule(key: str, value: Any, target: Callable[..., Any], owner: Callable[...,
     for cls in getattr(target, '__mro__', ()):
         if key in vars(cls).get('ARGUMENTS_OF', {}):
             return Called(cls.ARGUMENTS_OF[key]) if isinstance(value, Mapping) else FREE
-    if project_of(target) in OWN_WAYS and (key == 'init_cfg' or named is None):
+    other_ways = project_of(target) in OWN_WAYS and (key == 'init_cfg' or named is None)
+    if other_ways or ALBUMENTATIONS.get(getattr(target, '__name__', '')) == key:
         return FREE
     return named or Guessed(registry)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from mmengine import registry as _registry
 from mmengine.dist import init_dist
+from mmengine.evaluator import BaseMetric
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, build_optim_wrapper
 from mmengine.registry import Registry
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -208,12 +209,15 @@ ARGUMENTS = {
 PROJECTS = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg', 'mmagic', 'usp_mm')
 #: Of these, those whose classes take more out of their arguments' dicts than they build.
 OWN_WAYS = ('mmagic',)
+#: Class -> its argument whose types are those of albumentations.
+ALBUMENTATIONS = {'Albu': 'transforms', 'Albumentations': 'transforms'}
 
 
-#: Loops, loaders, optimizer wrappers -> those of their arguments that count something, so that less than 1 is wrong.
+#: Loops, loaders, metrics, optimizer wrappers -> those of their arguments that count something, so that less than 1 is wrong.
 COUNTS = {
     BaseLoop: ('max_epochs', 'max_iters', 'val_interval'),
     DataLoader: ('batch_size',),
+    BaseMetric: ('batch_size',),
     OptimWrapper: ('accumulative_counts',),
 }
 

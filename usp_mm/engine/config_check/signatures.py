@@ -58,9 +58,9 @@ def arguments(target: Callable[..., Any]) -> Arguments:
             break
     if constructed is None:
         return Arguments(kinds, defaults, is_open, owners)
-    initialised = any('__init__' in vars(cls) for cls in target.__mro__[:-1])
     kinds, defaults = {**constructed.kinds, **kinds}, {**constructed.defaults, **defaults}
-    return Arguments(kinds, defaults, is_open if initialised else constructed.open, owners)
+    narrowed = target.__init__ is not object.__init__ and type(target).__call__ is type.__call__  # both get all arguments
+    return Arguments(kinds, defaults, is_open if narrowed else constructed.open, owners)
 
 
 def _constructed(cls: type) -> Arguments | None:
