@@ -153,6 +153,15 @@ def test_what_is_certainly_wrong_in_a_users_arguments(arguments, message):
         check(model=dict(type='OddModel', **arguments))
 
 
+@pytest.mark.parametrize(('scope', 'kind'), [('mmpretrain', 'Albumentations'), ('mmseg', 'Albu')])
+def test_types_of_albumentations(scope, kind):
+    transform = dict(type=kind, transforms=[dict(type='RandomBrightnessContrast', p=0.2)])
+    data = dict(type='BaseDataset', pipeline=[transform])
+    check(default_scope=scope, train_dataloader=dict(dataset=data))
+    with pytest.raises(ValueError, match=f"unknown key 'transform' in .*pipeline.0: {kind} takes"):
+        check(default_scope=scope, train_dataloader=dict(dataset=dict(data, pipeline=[dict(type=kind, transform=[])])))
+
+
 def test_hooks_loops_and_data_of_a_user():
     check(
         custom_hooks=[dict(type='OddHook', stages=dict(a=dict(type='first')), optimizer=dict(lr=1), batch_size=0, priority=1)],
@@ -167,6 +176,7 @@ def test_hooks_loops_and_data_of_a_user():
         (dict(custom_hooks=[dict(type='OddHook', stage=1)]), "unknown key 'stage' in custom_hooks.0: OddHook takes"),
         (dict(train_cfg=dict(type='OddLoop', val_interval=0)), 'val_interval=0: OddLoop takes an integer of 1 or more'),
         (dict(train_cfg=dict(type='OddLoop', max_epoch=1)), "unknown key 'max_epoch' in train_cfg"),
+        (dict(val_evaluator=dict(type='FeatureMetrics', batch_size=0)), 'batch_size=0: FeatureMetrics takes an integer of 1'),
         (dict(train_dataloader=dict(batch_size=0)), 'train_dataloader.batch_size=0: DataLoader takes an integer of 1 or more'),
         (dict(train_dataloader=dict(dataset=dict(type='OddData', pipeline=[dict(type='LoadImag')]))),
          r"unknown type 'LoadImag' in train_dataloader\.dataset\.pipeline\.0"),

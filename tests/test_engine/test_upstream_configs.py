@@ -13,11 +13,12 @@ from usp_mm.engine.config_check import check_config
 SITE = Path(mmengine.__file__).parent.parent
 #: What is refused rightly: types of packages that are not installed, and by project the slips of its own configs.
 ABSENT = {
-    'mmpretrain': r"unknown type '(COCOCaption|COCORetrieval|COCOVQA|RefCOCO|\w*Tokenizer|BertModelCN|CLIPProjection)'",
+    'mmpretrain': r"unknown type '(COCO(Caption|Retrieval|VQA)|Flickr30k(Caption|Retrieval)|RefCOCO|NoCaps|OCRVQA|GQA|MiniGPT4Dataset|"
+    r"\w*Tokenizer|BertModelCN|CLIPProjection|ModifiedResNet)'",
     'mmseg': r"unknown type 'mmdet\.\w+'",
     'mmagic': r"unknown type '(PairedAlbuTransForms)'",
 }
-SLIPS = {'mmpretrain': r"unknown key '_delete' in optim_wrapper\.paramwise_cfg"}
+SLIPS = {'mmpretrain': r"unknown key '_delete' in optim_wrapper\.paramwise_cfg|unknown type 'BatchCutMix'"}
 
 
 def refusals(project, files):
