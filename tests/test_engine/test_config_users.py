@@ -156,7 +156,7 @@ def test_what_is_certainly_wrong_in_a_users_arguments(arguments, message):
 @pytest.mark.parametrize(('scope', 'kind'), [('mmpretrain', 'Albumentations'), ('mmseg', 'Albu')])
 def test_types_of_albumentations(scope, kind):
     transform = dict(type=kind, transforms=[dict(type='RandomBrightnessContrast', p=0.2)])
-    data = dict(type='BaseDataset', pipeline=[transform])
+    data = dict(type='OddData', pipeline=[transform])
     check(default_scope=scope, train_dataloader=dict(dataset=data))
     with pytest.raises(ValueError, match=f"unknown key 'transform' in .*pipeline.0: {kind} takes"):
         check(default_scope=scope, train_dataloader=dict(dataset=dict(data, pipeline=[dict(type=kind, transform=[])])))

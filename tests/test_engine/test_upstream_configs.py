@@ -13,8 +13,8 @@ from usp_mm.engine.config_check import check_config
 SITE = Path(mmengine.__file__).parent.parent
 #: What is refused rightly: types of packages that are not installed, and by project the slips of its own configs.
 ABSENT = {
-    'mmpretrain': r"unknown type '(COCO(Caption|Retrieval|VQA)|Flickr30k(Caption|Retrieval)|RefCOCO|NoCaps|OCRVQA|GQA|MiniGPT4Dataset|"
-    r"\w*Tokenizer|BertModelCN|CLIPProjection|ModifiedResNet)'",
+    'mmpretrain': r"unknown type '(COCO(Caption|Retrieval|VQA)|Flickr30k(Caption|Retrieval)|RefCOCO|NoCaps|OCRVQA|GQA|"
+    r"MiniGPT4Dataset|\w*Tokenizer|BertModelCN|CLIPProjection|ModifiedResNet)'",
     'mmseg': r"unknown type 'mmdet\.\w+'",
     'mmagic': r"unknown type '(PairedAlbuTransForms)'",
 }
