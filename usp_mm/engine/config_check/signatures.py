@@ -65,8 +65,8 @@ def arguments(target: Callable[..., Any]) -> Arguments:
 
 def _constructed(cls: type) -> Arguments | None:
     """Arguments of a class that more than `__init__` takes (a NamedTuple's `__new__`, a metaclass); None if nothing does."""
-    ordinary = cls.__new__ is object.__new__ and type(cls).__call__ is type.__call__
-    return None if ordinary else Arguments(*_own(cls))
+    takers = vars(object)['__new__'], vars(type)['__call__']
+    return None if (cls.__new__, type(cls).__call__) == takers else Arguments(*_own(cls))
 
 
 def _own(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any], bool]:
