@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmengine import registry as _registry
 from mmengine.config import Config
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import FlexibleRunner, Runner
@@ -11,10 +12,10 @@ from mmengine.runner import FlexibleRunner, Runner
 from usp_mm.presets import nearest
 
 from .judge import check_value, find_type, judge, nearest_type
-from .rules import TOP, runner_keys
+from .rules import PROJECTS, TOP, project_of, runner_keys
 from .schedule import check_schedule
 
-#: Those of FlexibleRunner that keep whole checkpoints.
+#: Those of MMEngine's that keep whole checkpoints.
 STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy')
 
 
@@ -34,7 +35,7 @@ def check_config(cfg: Config, initialises: bool = True) -> None:
         _check_ignored(cfg, runner)
         for key, value in cfg.items():
             if isinstance(value, str | int | float):
-                check_value(key, key, value, Runner)
+                check_value(key, key, value, Runner.build_logger if key == 'log_level' else runner)
             if key in TOP:
                 judge(key, value, TOP[key])
     _check_strategy(cfg)
@@ -59,10 +60,12 @@ def find_runner(cfg: Config) -> type[Runner] | type[FlexibleRunner]:
 
 
 def _check_ignored(cfg: Config, runner: type) -> None:
-    """Refuse what another kind of runner reads and this one would pass over."""
+    """Refuse what the other one of MMEngine's runners reads and this one would pass over."""
     read = runner_keys(runner)
-    for other in {*RUNNERS.module_dict.values()}:
-        for key in sorted((runner_keys(other) - read) & cfg.keys()):
+    if read is None or project_of(runner) not in PROJECTS:
+        return
+    for other in (Runner, FlexibleRunner):
+        for key in sorted(((runner_keys(other) or read) - read) & cfg.keys()):
             if cfg[key]:
                 raise ValueError(
                     f"{key} is set, but {runner.__name__} does not read it: set runner_type='{other.__name__}', which does, or "
@@ -72,7 +75,8 @@ def _check_ignored(cfg: Config, runner: type) -> None:
 
 def _check_strategy(cfg: Config) -> None:
     kind = (cfg.get('strategy') or {}).get('type')
-    if isinstance(kind, str) and kind not in STRATEGIES:
+    found = find_type(kind, _registry.STRATEGIES) if isinstance(kind, str) else None
+    if project_of(found) == 'mmengine' and kind not in STRATEGIES:
         raise ValueError(
             f"strategy.type '{kind}' writes checkpoints that nothing here reads: use one of {', '.join(STRATEGIES)}, or "
             'leave runner_type and strategy out'
@@ -81,7 +85,10 @@ def _check_strategy(cfg: Config) -> None:
 
 def misspelt_variables(cfg: Config) -> list[str]:
     """'NAME; did you mean …' of each variable of a config that nothing reads and that is nearly a key that is read."""
-    known = runner_keys(find_runner(cfg)) | set(TOP)
+    read = runner_keys(find_runner(cfg))
+    if read is None:
+        return []
+    known = read | set(TOP)
     unread = [key for key, value in cfg.items() if key not in known and isinstance(value, dict | list)]
     return [f"'{key}'{close}" for key in unread if (close := nearest(key, known - cfg.keys(), cutoff=0.85))]
 

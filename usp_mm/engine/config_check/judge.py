@@ -1,6 +1,7 @@
 """Compare a config with those who take its parts."""
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,13 +12,26 @@ from mmengine.registry import DefaultScope, Registry
 from usp_mm.presets import nearest
 
 from .kinds import misfit
-from .rules import ARGUMENTS, FREE, OWN_WAYS, Built, Called, Choice, Free, Loose, Named, Reads
-from .signatures import Arguments, arguments
+from .rules import (
+    ALBUMENTATIONS,
+    ARGUMENTS,
+    COUNTS,
+    FREE,
+    OWN_WAYS,
+    PROJECTS,
+    Built,
+    Called,
+    Choice,
+    Free,
+    Guessed,
+    Named,
+    Reads,
+    project_of,
+)
+from .signatures import Arguments, arguments, keys_read
 
 #: Of no signature.
 _ALWAYS = {'type', '_scope_'}
-#: Counts that make no sense below 1, whoever takes them.
-_COUNTS = ('batch_size', 'max_epochs', 'max_iters', 'val_interval', 'accumulative_counts')
 
 
 def judge(path: str, value: Any, rule: Any) -> None:
@@ -42,18 +56,16 @@ def judge(path: str, value: Any, rule: Any) -> None:
         for name, one in value.items():
             judge(f'{path}.{name}', one, rule.also.get(name, rule.rule))
     elif isinstance(rule, Reads):
-        _check_keys(path, value, rule.keys, rule.code.__qualname__)
+        if (keys := keys_read(rule.code, rule.name)) is not None:
+            _check_keys(path, value, keys, rule.code.__qualname__)
         for key, one in value.items():
             judge(f'{path}.{key}', one, rule.parts.get(key, FREE))
     elif isinstance(rule, Called):
-        _judge_call(path, value, rule.target, rule.also, None)
+        _judge_call(path, value, rule.target, rule.also, None, rule.open)
     elif isinstance(rule, Built):
         _judge_built(path, value, rule)
-    elif 'type' in value and isinstance(value['type'], str):
-        _judge_built(path, value, Built(rule.registry or _registry.MODELS, anywhere=True))
-    else:
-        for key, one in value.items():
-            judge(f'{path}.{key}', one, ARGUMENTS.get(key, rule))
+    elif isinstance(rule, Guessed):
+        _judge_guessed(path, value, rule)
 
 
 def _judge_built(path: str, node: Mapping[str, Any], rule: Built) -> None:
@@ -64,35 +76,60 @@ def _judge_built(path: str, node: Mapping[str, Any], rule: Built) -> None:
                 f'{path} has no type: expected dict(type=…) of the registry of {rule.registry.name}s, got {dict(node)}'
             )
         return
-    target = find_type(kind, rule.registry, node.get('_scope_'), rule.anywhere) if isinstance(kind, str) else kind
+    target = find_type(kind, rule.registry, node.get('_scope_')) if isinstance(kind, str) else kind
     if target is None:
-        raise ValueError(f"unknown type '{kind}' in {path}{nearest_type(kind, rule.registry, rule.anywhere)}")
+        raise ValueError(f"unknown type '{kind}' in {path}{nearest_type(kind, rule.registry)}")
     if callable(target):
         _judge_call(path, node, target, rule.also, rule.registry)
 
 
+def _judge_guessed(path: str, node: Mapping[str, Any], rule: Guessed) -> None:
+    kind, find = node.get('type'), _find_anywhere if rule.strict else _find_plain
+    if isinstance(kind, str):
+        target = find(kind, rule.registry, node.get('_scope_'))
+        if target is None and rule.strict:
+            raise ValueError(f"unknown type '{kind}' in {path}{nearest_type(kind, rule.registry, anywhere=True)}")
+        if callable(target):
+            _judge_call(path, node, target, rule.also, rule.registry)
+            return
+    for key, one in node.items():
+        judge(f'{path}.{key}', one, ARGUMENTS.get(key, rule) if rule.strict else rule)
+
+
 def _judge_call(
-    path: str, node: Mapping[str, Any], target: Callable[..., Any], also: Mapping[str, Any], registry: Registry | None
+    path: str,
+    node: Mapping[str, Any],
+    target: Callable[..., Any],
+    also: Mapping[str, Any],
+    registry: Registry | None,
+    is_open: bool = False,
 ) -> None:
     taken, name = arguments(target), getattr(target, '__name__', None) or getattr(target, 'func', target).__name__
-    if not taken.open:
+    if not (taken.open or is_open):
         _check_keys(path, node, {*taken.kinds, *also}, name)
-    own: dict[str, Callable[..., Any]] = {}
-    for cls in reversed(getattr(target, '__mro__', ())):
-        own.update(vars(cls).get('ARGUMENTS_OF', {}))
-    project = str(getattr(target, '__module__', '')).split('.')[0]
     for key, value in node.items():
         if key in _ALWAYS:
             continue
         place = f'{path}.{key}'
-        _check_value(place, key, value, taken, name, exact=project in ('usp_mm', 'torch'))
-        if key in own:
-            rule: Any = Called(own[key]) if isinstance(value, Mapping) else FREE
-        elif project in OWN_WAYS and (key == 'init_cfg' or key not in ARGUMENTS):
-            rule = FREE
-        else:
-            rule = also.get(key) or ARGUMENTS.get(key) or Loose(registry)
-        judge(place, value, rule)
+        _check_value(place, key, value, taken, name, exact=project_of(target) in ('usp_mm', 'torch'))
+        owner = taken.owners.get(key, target)
+        if project_of(owner) in PROJECTS:
+            _check_count(place, key, value, target)
+        judge(place, value, also.get(key) or _rule(key, value, target, owner, registry or _registry.MODELS))
+
+
+def _rule(key: str, value: Any, target: Callable[..., Any], owner: Callable[..., Any], registry: Registry) -> Any:
+    """The rule of what is given to `target` as `key`, which `owner`, the class or one of its bases, takes."""
+    named = ARGUMENTS.get(key)
+    if project_of(owner) not in PROJECTS:
+        return FREE if named is FREE else Guessed(registry, strict=False, also=getattr(named, 'also', {}))
+    for cls in getattr(target, '__mro__', ()):
+        if key in vars(cls).get('ARGUMENTS_OF', {}):
+            return Called(cls.ARGUMENTS_OF[key]) if isinstance(value, Mapping) else FREE
+    other_ways = project_of(target) in OWN_WAYS and (key == 'init_cfg' or named is None)
+    if other_ways or ALBUMENTATIONS.get(getattr(target, '__name__', '')) == key:
+        return FREE
+    return named or Guessed(registry)
 
 
 def _check_keys(path: str, node: Mapping[str, Any], valid: Any, who: str) -> None:
@@ -103,13 +140,19 @@ def _check_keys(path: str, node: Mapping[str, Any], valid: Any, who: str) -> Non
 
 def check_value(place: str, key: str, value: Any, target: Callable[..., Any]) -> None:
     """ValueError unless `value` is of the kind that `target` takes as its argument `key`."""
-    _check_value(place, key, value, arguments(target), target.__name__)
+    taken = arguments(target)
+    owner = taken.owners.get(key, target)
+    _check_value(place, key, value, taken, target.__name__, exact=project_of(owner) in PROJECTS)
 
 
-def _check_value(place: str, key: str, value: Any, taken: Arguments, who: str, exact: bool = True) -> None:
+def _check_count(place: str, key: str, value: Any, target: Callable[..., Any]) -> None:
+    counted = inspect.isclass(target) and any(issubclass(target, cls) and key in keys for cls, keys in COUNTS.items())
+    if counted and isinstance(value, int | float) and (value < 1 or value % 1):
+        raise ValueError(f'{place}={value!r}: {target.__name__} takes an integer of 1 or more')
+
+
+def _check_value(place: str, key: str, value: Any, taken: Arguments, who: str, exact: bool) -> None:
     expected = misfit(value, taken.kinds[key], taken.defaults[key], exact) if key in taken.kinds else None
-    if expected is None and key in _COUNTS and isinstance(value, int | float) and (value < 1 or value % 1):
-        expected = 'an integer of 1 or more'
     if expected is not None:
         shown = dict(value) if isinstance(value, Mapping) else value
         raise ValueError(f'{place}={shown!r}: {who} takes {expected}')
@@ -138,10 +181,35 @@ def _everywhere(registry: Registry) -> list[Registry]:
     return [registry, *(one for one in _registries(current.scope_name if current else '') if one is not registry)]
 
 
-def find_type(name: str, registry: Registry, scope: str | None = None, anywhere: bool = False) -> Callable[..., Any] | None:
-    """What a registry, or (`anywhere`) else any other, calls `name`."""
-    places = _everywhere(registry) if anywhere else [registry]
-    return next((found for one in places if (found := _scoped(one, scope).get(name)) is not None), None)
+def find_type(name: str, registry: Registry, scope: str | None = None) -> Callable[..., Any] | None:
+    """What a registry calls `name`."""
+    return _scoped(registry, scope).get(name)
+
+
+def _find_anywhere(name: str, registry: Registry, scope: str | None) -> Callable[..., Any] | None:
+    """What a registry, else any other, calls `name`."""
+    return next((found for one in _everywhere(registry) if (found := find_type(name, one, scope)) is not None), None)
+
+
+def _find_plain(name: str, registry: Registry, scope: str | None) -> Callable[..., Any] | None:
+    """The class whose own name is `name` (or PROJECT.name), of a registry or else of any other.
+
+    `name` may be no type at all: no module is imported to find it, and short names like 'BN' and 'zero', by which
+    registries call classes of torch, are not looked up.
+    """
+    project, _, plain = name.rpartition('.')
+    if project and project not in PROJECTS:
+        return None
+    for one in _everywhere(registry):
+        scoped = _scoped(one, project or scope)
+        scoped.import_from_location()
+        place: Registry | None = scoped
+        while place is not None:
+            found = place.module_dict.get(plain)
+            if getattr(found, '__name__', None) == plain:
+                return found
+            place = place.parent
+    return None
 
 
 def nearest_type(name: str, registry: Registry, anywhere: bool = False) -> str:

@@ -10,7 +10,7 @@ from mmengine.utils import import_modules_from_strings
 from usp_mm.presets import nearest
 
 from .check import find_runner
-from .rules import TOP, runner_keys
+from .rules import PROJECTS, TOP, project_of, runner_keys
 
 #: Hooks that MMEngine registers by itself, and leaves out where the config says None.
 _OWN_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -42,10 +42,14 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
 def _check_top(cfg: Config, options: dict[str, Any]) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         kind = options.get('runner_type', cfg.get('runner_type'))
-        known = runner_keys(find_runner(Config(dict(runner_type=kind)))) | set(TOP)
+        runner = find_runner(Config(dict(runner_type=kind)))
+    read = runner_keys(runner)
+    if read is None:
+        return
+    known = read | set(TOP)
     for option in options:
         key = option.split('.')[0]
-        if key in known:
+        if key in known or (key in cfg and project_of(runner) not in PROJECTS):  # who may read it in ways of their own
             continue
         if key in cfg:
             places = [place for place, value in _leaves(cfg._cfg_dict, '') if _is(value, cfg[key]) and place != key]

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from mmengine import registry as _registry
 from mmengine.dist import init_dist
-from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
+from mmengine.evaluator import BaseMetric
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, build_optim_wrapper
 from mmengine.registry import Registry
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.utils import import_modules_from_strings
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -31,10 +32,21 @@ class Free:
 
 
 @dataclass(frozen=True)
-class Loose:
-    """A class's argument that nothing more is known of: what has a type in it is built from some registry."""
+class Guessed:
+    """An argument of which no code here says what is made of it.
 
-    registry: Registry | None = None
+    A dict in it that has a type is compared with the class of that name, of whichever registry.
+
+    Attributes:
+        registry: the first to be asked for a type.
+        strict: whether a type that no registry has is wrong, and the names in `ARGUMENTS` mean there what they mean
+            everywhere. False for arguments of other people's classes, who may call anything by those names.
+        also: keys that are taken out before a class is called.
+    """
+
+    registry: Registry
+    strict: bool = True
+    also: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,34 +56,29 @@ class Built:
     Attributes:
         default: the type where none is named; None: it has to be.
         also: keys that are taken out before the class is called.
-        anywhere: whether any other registry may know the type, since nobody says which one builds it.
     """
 
     registry: Registry
     default: str | None = None
     also: Mapping[str, Any] = field(default_factory=dict)
-    anywhere: bool = False
 
 
 @dataclass(frozen=True)
 class Called:
-    """Arguments of a callable, apart from `also`, which are taken out before."""
+    """Arguments of a callable, apart from `also`, which are taken out before; if `open`, any other key may be too."""
 
     target: Callable[..., Any]
     also: Mapping[str, Any] = field(default_factory=dict)
+    open: bool = False
 
 
 @dataclass(frozen=True)
 class Reads:
-    """A dict `name` of which code reads these keys and no others."""
+    """A dict `name` of which code reads the keys that its source names; `parts` has the rules of their values."""
 
     code: Callable[..., Any]
     name: str
     parts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def keys(self) -> frozenset[str]:
-        return keys_read(self.code, self.name)
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,11 @@ def _constructor(node: Mapping[str, Any]) -> Any:
 def _wrapper(node: Mapping[str, Any]) -> Any:
     constructor = _constructor(node)
     if not (inspect.isclass(constructor) and issubclass(constructor, DefaultOptimWrapperConstructor)):
-        return Loose(_registry.OPTIM_WRAPPERS)  # of several wrappers, or of a kind that reads the dict in its own way
-    also = dict.fromkeys(keys_read(build_optim_wrapper, 'optim_wrapper_cfg'), FREE)
+        return Guessed(_registry.OPTIM_WRAPPERS)  # of several wrappers, or of a kind that reads the dict in its own way
+    read = keys_read(build_optim_wrapper, 'optim_wrapper_cfg')
+    if read is None:
+        return FREE
+    also = dict.fromkeys(read, FREE)
     paramwise = Reads(constructor, 'paramwise_cfg', {'custom_keys': FREE})
     return Built(_registry.OPTIM_WRAPPERS, 'OptimWrapper', {**also, 'paramwise_cfg': paramwise})
 
@@ -131,24 +141,27 @@ def _schedulers(node: Mapping[str, Any]) -> Any:
     return Named(one) if several and 'type' not in node else one  # for several optimizers
 
 
-OPTIM_WRAPPER = Choice(_wrapper)
-HOOK = Built(_registry.HOOKS, also={'priority': FREE})
-LOADER = Called(
-    DataLoader,
-    {
-        **dict.fromkeys(keys_read(Runner.build_dataloader, 'dataloader_cfg') - {'batch_size', 'num_workers'}, FREE),
+def _loader(node: Mapping[str, Any]) -> Called:
+    read = keys_read(Runner.build_dataloader, 'dataloader_cfg')
+    built = {
         'dataset': Built(_registry.DATASETS),
         'sampler': Built(_registry.DATA_SAMPLERS),
         'batch_sampler': Built(_registry.DATA_SAMPLERS),
         'collate_fn': Built(_registry.FUNCTIONS),
         'worker_init_fn': Built(_registry.FUNCTIONS),
-    },
-)
+    }
+    taken_out = dict.fromkeys((read or frozenset()) - {'batch_size', 'num_workers'}, FREE)
+    return Called(DataLoader, {**taken_out, **built}, open=read is None)
+
+
+OPTIM_WRAPPER = Choice(_wrapper)
+HOOK = Built(_registry.HOOKS, also={'priority': FREE})
+LOADER = Choice(_loader)
 
 #: Top-level key -> who takes it.
 TOP = {
     'model': Built(_registry.MODELS),
-    'data_preprocessor': Loose(_registry.MODELS),
+    'data_preprocessor': Guessed(_registry.MODELS),
     'train_dataloader': LOADER,
     'val_dataloader': LOADER,
     'test_dataloader': LOADER,
@@ -172,11 +185,10 @@ TOP = {
     'custom_imports': Called(import_modules_from_strings),
     'tta_model': Built(_registry.MODELS),
     'tta_pipeline': Built(_registry.TRANSFORMS),
-    'extractor': Built(_registry.MODELS),
     ALLOW: FREE,
 }
 
-#: Argument -> who takes it, whichever class it is of.
+#: Argument -> who takes it, whichever class of `PROJECTS` it is of.
 ARGUMENTS = {
     'init_cfg': Built(_registry.WEIGHT_INITIALIZERS),
     'dataset': Built(_registry.DATASETS),
@@ -193,11 +205,29 @@ ARGUMENTS = {
     'vis_kwargs_list': FREE,  # of mmagic's functions, by name
 }
 
-
-#: Projects whose classes take more out of their arguments' dicts than they build.
+#: Those whose classes are judged to the last nested dict: all of their configs pass.
+PROJECTS = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg', 'mmagic', 'usp_mm')
+#: Of these, those whose classes take more out of their arguments' dicts than they build.
 OWN_WAYS = ('mmagic',)
+#: Class -> its argument whose types are those of albumentations.
+ALBUMENTATIONS = {'Albu': 'transforms', 'Albumentations': 'transforms'}
 
 
-def runner_keys(runner: type) -> frozenset[str]:
-    """Top-level keys that a kind of runner reads."""
-    return keys_read(runner, 'cfg') | {'runner_type', 'custom_imports', 'default_scope', 'work_dir'}
+#: Loops, loaders, metrics, optimizer wrappers -> those of their arguments that count something, so that less than 1 is wrong.
+COUNTS = {
+    BaseLoop: ('max_epochs', 'max_iters', 'val_interval'),
+    DataLoader: ('batch_size',),
+    BaseMetric: ('batch_size',),
+    OptimWrapper: ('accumulative_counts',),
+}
+
+
+def project_of(target: Any) -> str:
+    """The package that a class or function is of."""
+    return str(getattr(getattr(target, 'func', target), '__module__', '')).split('.')[0]
+
+
+def runner_keys(runner: type) -> frozenset[str] | None:
+    """Top-level keys that a kind of runner reads; None if nobody can tell."""
+    read = keys_read(runner, 'cfg')
+    return None if read is None else read | {'runner_type', 'custom_imports', 'default_scope', 'work_dir'}

@@ -7,7 +7,7 @@ import re
 import textwrap
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -21,11 +21,13 @@ class Arguments:
         kinds: name -> annotation (`inspect.Parameter.empty` if there is none).
         defaults: name -> default (`inspect.Parameter.empty` if there is none).
         open: whether it takes any other name too.
+        owners: name -> the class, of the callable and its bases, whose `__init__` takes it.
     """
 
     kinds: dict[str, Any]
     defaults: dict[str, Any]
     open: bool
+    owners: dict[str, type] = field(default_factory=dict)
 
 
 @functools.cache
@@ -35,6 +37,8 @@ def arguments(target: Callable[..., Any]) -> Arguments:
         kinds, defaults, is_open = _own(target)
         return Arguments(kinds, defaults, is_open)
     kinds, defaults, is_open = {}, {}, False
+    owners: dict[str, type] = {}
+    constructed = _constructed(target)
     for cls in target.__mro__:
         if '__init__' not in vars(cls) or cls is object:
             continue
@@ -43,14 +47,26 @@ def arguments(target: Callable[..., Any]) -> Arguments:
             break
         own_kinds, own_defaults, is_open = _own(vars(cls)['__init__'])
         kinds, defaults = {**own_kinds, **kinds}, {**own_defaults, **defaults}
+        owners = {**dict.fromkeys(own_kinds, cls), **owners}
         if not is_open:
             break
         popped, elsewhere = _keywords(vars(cls)['__init__'])
         kinds.update(dict.fromkeys(popped - kinds.keys(), inspect.Parameter.empty))
         defaults.update(dict.fromkeys(popped - defaults.keys(), inspect.Parameter.empty))
+        owners = {**dict.fromkeys(popped, cls), **owners}
         if elsewhere:
             break
-    return Arguments(kinds, defaults, is_open)
+    if constructed is None:
+        return Arguments(kinds, defaults, is_open, owners)
+    kinds, defaults = {**constructed.kinds, **kinds}, {**constructed.defaults, **defaults}
+    narrowed = target.__init__ is not object.__init__ and type(target).__call__ is type.__call__  # both get all arguments
+    return Arguments(kinds, defaults, is_open if narrowed else constructed.open, owners)
+
+
+def _constructed(cls: type) -> Arguments | None:
+    """Arguments of a class that more than `__init__` takes (a NamedTuple's `__new__`, a metaclass); None if nothing does."""
+    takers = vars(object)['__new__'], vars(type)['__call__']
+    return None if (cls.__new__, type(cls).__call__) == takers else Arguments(*_own(cls))
 
 
 def _own(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any], bool]:
@@ -58,8 +74,8 @@ def _own(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any], 
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # of C
         return {}, {}, True
-    try:
-        hints = typing.get_type_hints(getattr(function, 'func', function))
+    try:  # those of a class are its attributes'
+        hints = {} if inspect.isclass(function) else typing.get_type_hints(getattr(function, 'func', function))
     except (NameError, TypeError, AttributeError):  # names that are imported for type checkers alone
         hints = {}
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -69,12 +85,14 @@ def _own(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any], 
 
 
 def _keywords(function: Callable[..., Any]) -> tuple[set[str], bool]:
-    """What an `__init__` takes out of its `**kwargs`, and whether it does more with them than calling a base's `__init__`."""
+    """What an `__init__` takes out of its `**kwargs`, and whether it may do more with them than calling a base's `__init__`."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    except (OSError, TypeError, SyntaxError):
-        return set(), False
+    except (OSError, TypeError, SyntaxError):  # no source, as in a frozen installation
+        return set(), True
     name = tree.args.kwarg.arg if isinstance(tree, ast.FunctionDef) and tree.args.kwarg else None
+    if name is None:
+        return set(), True
     popped, harmless = set(), set()
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         owner, first = call.func.value, call.args[0] if call.args else None  # type: ignore[attr-defined]
@@ -88,22 +106,18 @@ def _keywords(function: Callable[..., Any]) -> tuple[set[str], bool]:
 
 
 @functools.cache
-def keys_read(code: Callable[..., Any], name: str) -> frozenset[str]:
-    """Keys of the dict `name` that the source of a function, or of a class and its bases, names.
+def keys_read(code: Callable[..., Any], name: str) -> frozenset[str] | None:
+    """Keys of the dict `name` that the source of a function, or of a class and its bases, names; None if there is no source.
 
     For dicts that OpenMMLab reads key by key (`env_cfg.get('cudnn_benchmark')`), where no signature says what they take.
     """
-    parts = [cls for cls in code.__mro__ if cls is not object] if inspect.isclass(code) else [code]
-    text = '\n'.join(map(_source, parts))
+    parts = [cls for cls in code.__mro__ if cls.__module__ != 'builtins'] if inspect.isclass(code) else [code]
+    try:
+        text = '\n'.join(map(inspect.getsource, parts))
+    except (OSError, TypeError):
+        return None
     patterns = (
         rf'\b{name}(?:\.(?:get|pop|setdefault)\(|\[)\s*[\'"](\w+)[\'"]',
         rf'[\'"](\w+)[\'"]\s+(?:not\s+)?in\s+(?:self\.)?{name}\b(?![\[.])',
     )
     return frozenset(key for pattern in patterns for key in re.findall(pattern, text))
-
-
-def _source(code: Callable[..., Any]) -> str:
-    try:
-        return inspect.getsource(code)
-    except (OSError, TypeError):
-        return ''
