@@ -14,8 +14,8 @@ from usp_mm.processes import end_with_parent, how_it_ended, tell_launcher
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a tool's `main()` and exit with what it returns.
 
-    A user's mistake (ValueError, OSError, SystemExit with a text) ends in one line and exit code 1, not in a traceback,
-    unless USP_TRACEBACK is set; Ctrl-C ends in 'interrupted' and exit code 130. Under `usp_mm.torchrun` the launcher shows
+    A user's mistake (ValueError, OSError, ImportError, SystemExit with a text) ends in one line and exit code 1, not in a
+    traceback, unless USP_TRACEBACK is set; Ctrl-C ends in 'interrupted' and exit code 130. Under `usp_mm.torchrun` the launcher shows
     the line, once for all processes, and under torchrun its report does.
     """
     end_with_parent()
@@ -23,7 +23,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     line: str | None = None
     try:
         code = main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # ImportError: an optional package that is not installed
         code, line = 1, f'error: {_one_line(error)}  (USP_TRACEBACK=1 shows where)'
         if os.environ.get('USP_TRACEBACK'):
             tell_launcher(line)

@@ -18,6 +18,7 @@ default_hooks = dict(
     checkpoint_data=dict(type='CheckpointDataHook'),
     finite=dict(type='FiniteHook'),
     vae_record=dict(type='VAERecordHook'),
+    save_best=dict(type='SaveBestCheckHook'),
     run_info=dict(type='RunInfoHook'),
 )
 

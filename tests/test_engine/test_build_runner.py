@@ -7,7 +7,7 @@ import torch
 from mmengine.runner import FlexibleRunner, Runner
 from small_world import load_leaf
 
-from usp_mm.engine.launch import build_runner, load_run_config
+from usp_mm.engine.launch import CHECKS, build_runner, load_run_config, missing_checks
 
 CONFIG = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 
@@ -48,3 +48,13 @@ def test_another_runner_joins_processes_on_gpus_alone(tmp_path, monkeypatch):
     cfg.update(runner_type='FlexibleRunner', launcher='pytorch', work_dir=str(tmp_path))
     with pytest.raises(ValueError, match="runner_type 'FlexibleRunner' joins several processes on GPUs alone"):
         build_runner(cfg)
+
+
+def test_hooks_that_are_left_out_are_told():
+    cfg = load_leaf(CONFIG)
+    assert missing_checks(cfg) is None
+    cfg.default_hooks = None
+    line = missing_checks(cfg)
+    assert line.startswith('not looked at in this run, since the config has no CheckpointMatchHook, ClassCheckHook, FiniteHook')
+    cfg.custom_hooks = [dict(type=name) for name in CHECKS if name != 'FiniteHook']
+    assert 'has no FiniteHook:' in missing_checks(cfg)

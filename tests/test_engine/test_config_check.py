@@ -290,3 +290,24 @@ def test_faults_in_every_form_of_a_schedule(schedule, message):
     cfg.param_scheduler = schedule
     with pytest.raises(ValueError, match=message):
         check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('randomness.seed=abc', r"randomness\.seed='abc' must be an integer from 0"),
+        ('randomness.seed=-1', r'randomness\.seed=-1 must be an integer from 0'),
+        ('log_level=INFOO', r"log_level='INFOO' must be one of DEBUG, .*did you mean 'INFO'"),
+        ('env_cfg=None', 'env_cfg=None must be a dict'),
+        ('randomness=None', 'randomness=None must be a dict'),
+        ('model=None', 'model=None must be a dict'),
+    ],
+)
+def test_what_mmengine_would_trip_over(words, message):
+    with pytest.raises(ValueError, match=message):
+        checked(CONFIG, words)
+
+
+def test_the_profiler_knows_its_own_types():
+    words = 'custom_hooks.0.type=ProfilerHook custom_hooks.0.on_trace_ready.type=log_trace log_level=DEBUG'
+    assert checked(CONFIG, words).custom_hooks[0].on_trace_ready.type == 'log_trace'

@@ -20,6 +20,7 @@ from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
 from .resume import ResumeHook
 from .run_info import RunInfoHook
+from .save_best import SaveBestCheckHook
 from .vae_record import VAERecordHook
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     'RestorationHook',
     'ResumeHook',
     'RunInfoHook',
+    'SaveBestCheckHook',
     'StatelessSeedHook',
     'VAERecordHook',
 ]

@@ -16,6 +16,8 @@ from .cfg_action import CfgOptionsAction
 from .config_check import check_config, merge_cfg_options
 from .config_check.check import find_runner, misspelt_variables
 
+#: Hooks without which a run goes on where this package would refuse it.
+CHECKS = ('CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheCheckHook', 'ResumeHook')
 #: Files of CheckpointHook.
 _NUMBERED = re.compile(r'(epoch|iter)_\d+\.pth')
 
@@ -134,3 +136,15 @@ def build_runner(cfg: Config) -> Runner:
     prepare_cpu(cfg)
     with explain_arguments(cfg):
         return find_runner(cfg).from_cfg(cfg)
+
+
+def missing_checks(cfg: Config) -> str | None:
+    """A line for the log of a config that leaves out hooks by which a run is refused; None where all are there."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
+    kinds = [hook.get('type') if isinstance(hook, dict) else type(hook) for hook in hooks]
+    missing = sorted(set(CHECKS) - {getattr(kind, '__name__', kind) for kind in kinds})
+    if not missing:
+        return None
+    return (
+        f'not looked at in this run, since the config has no {", ".join(missing)}: configs/_base_/default_runtime.py has them'
+    )

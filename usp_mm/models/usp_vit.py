@@ -75,6 +75,8 @@ class USPViT(BaseBackbone):
         self.embed_dims, self.num_layers = self.arch['embed_dims'], self.arch['depth']
         if out_type not in self.OUT_TYPES:
             raise ValueError(f"out_type='{out_type}' must be one of {self.OUT_TYPES}")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate={drop_path_rate} must be from 0 to less than 1')
         self.out_type, self.interpolate_mode = out_type, interpolate_mode
         self.out_indices = self._layer_indices(out_indices)
         if not -1 <= frozen_stages <= self.num_layers:

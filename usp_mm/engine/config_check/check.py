@@ -1,5 +1,6 @@
 """A whole config, key by key."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .schedule import check_schedule
 
 #: Those of MMEngine's that keep whole checkpoints.
 STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy')
+LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 
 
 def check_config(cfg: Config, initialises: bool = True) -> None:
@@ -32,6 +34,7 @@ def check_config(cfg: Config, initialises: bool = True) -> None:
     """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         runner = find_runner(cfg)
+        _check_needed(cfg)
         _check_ignored(cfg, runner)
         for key, value in cfg.items():
             if isinstance(value, str | int | float):
@@ -57,6 +60,18 @@ def find_runner(cfg: Config) -> type[Runner] | type[FlexibleRunner]:
     if not (isinstance(runner, type) and hasattr(runner, 'from_cfg')):
         raise ValueError(f"unknown runner_type '{name}'{nearest_type(str(name), RUNNERS)}")
     return runner
+
+
+def _check_needed(cfg: Config) -> None:
+    """Values that MMEngine does not look at before it uses them."""
+    for key in ('model', 'env_cfg', 'randomness'):
+        if key in cfg and not isinstance(cfg[key], dict):
+            raise ValueError(f'{key}={cfg[key]!r} must be a dict')
+    seed, level = (cfg.get('randomness') or {}).get('seed'), cfg.get('log_level', 'INFO')
+    if seed is not None and (not isinstance(seed, int) or not 0 <= seed < 2**32):
+        raise ValueError(f'randomness.seed={seed!r} must be an integer from 0 to 2^32 - 1, or None')
+    if isinstance(level, str) and not isinstance(logging.getLevelName(level), int):
+        raise ValueError(f'log_level={level!r} must be one of {", ".join(LOG_LEVELS)}{nearest(level.upper(), LOG_LEVELS)}')
 
 
 def _check_ignored(cfg: Config, runner: type) -> None:

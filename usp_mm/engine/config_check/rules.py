@@ -201,6 +201,7 @@ ARGUMENTS = {
     'norm_cfg': Built(_registry.MODELS, also={'requires_grad': FREE}),
     'policies': Built(_registry.TRANSFORMS, also={'magnitude_key': FREE}),
     'metainfo': FREE,
+    'on_trace_ready': FREE,  # of MMEngine's ProfilerHook, which knows its types by itself
     'targets': FREE,  # of mmpretrain's LoRA, by the layer's name
     'vis_kwargs_list': FREE,  # of mmagic's functions, by name
 }

@@ -1,0 +1,49 @@
+"""The score by which CheckpointHook chooses its best checkpoint."""
+
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import BaseLoop, Runner
+
+from usp_mm.presets import nearest
+from usp_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SaveBestCheckHook(Hook):
+    """Refuse a `save_best` of CheckpointHook that no metric of the validation gives, where it can be told before training.
+
+    Metrics name their scores PREFIX/NAME; a metric without a prefix tells its names only when it has scored, and then a
+    name that is not among them ends the run in one line.
+
+    Raises:
+        ValueError: names the score, and those that there are.
+    """
+
+    priority = 'HIGH'  # before CheckpointHook
+
+    def before_train(self, runner: Runner) -> None:
+        if not isinstance(runner._val_loop, BaseLoop):
+            return
+        evaluators = getattr(runner._val_loop, 'evaluators', None) or [runner._val_loop.evaluator]
+        metrics = [metric for evaluator in evaluators for metric in evaluator.metrics or ()]
+        prefixes = [getattr(metric, 'prefix', None) for metric in metrics]
+        if not prefixes or None in prefixes:
+            return
+        for name in _asked(runner):
+            if not any(name.startswith(f'{prefix}/') for prefix in prefixes):
+                raise ValueError(
+                    f"CheckpointHook.save_best='{name}': the metrics of val_evaluator give "
+                    f'{", ".join(f"{prefix}/…" for prefix in prefixes)}{nearest(name.split("/")[0], prefixes)}'
+                )
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        for name in _asked(runner) if isinstance(runner._train_loop, BaseLoop) and metrics else ():
+            if name not in metrics:  # type: ignore[operator]
+                raise ValueError(
+                    f"CheckpointHook.save_best='{name}': the validation gave {sorted(metrics)}{nearest(name, metrics)}"  # type: ignore[arg-type,type-var]
+                )
+
+
+def _asked(runner: Runner) -> list[str]:
+    """The scores that CheckpointHooks were told to look at."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    return [name for hook in hooks for name in hook.save_best or () if name != 'auto']
