@@ -15,8 +15,8 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Run a tool's `main()` and exit with what it returns.
 
     A user's mistake (ValueError, OSError, ImportError, SystemExit with a text) ends in one line and exit code 1, not in a
-    traceback, unless USP_TRACEBACK is set; Ctrl-C ends in 'interrupted' and exit code 130. Under `usp_mm.torchrun` the launcher shows
-    the line, once for all processes, and under torchrun its report does.
+    traceback, unless USP_TRACEBACK is set; Ctrl-C ends in 'interrupted' and exit code 130. Under `usp_mm.torchrun` the
+    launcher shows the line, once for all processes, and under torchrun its report does.
     """
     end_with_parent()
     code: int | str | None
