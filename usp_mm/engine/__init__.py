@@ -21,6 +21,7 @@ from .optim_wrapper import AutocastOptimWrapper
 from .resume import ResumeHook
 from .run_info import RunInfoHook
 from .save_best import SaveBestCheckHook
+from .tf32_hook import TF32Hook
 from .vae_record import VAERecordHook
 
 __all__ = [
@@ -43,5 +44,6 @@ __all__ = [
     'RunInfoHook',
     'SaveBestCheckHook',
     'StatelessSeedHook',
+    'TF32Hook',
     'VAERecordHook',
 ]

@@ -3,8 +3,8 @@
 Shape legend: N samples, C×h×w latent, H×W image.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from usp_mm.datasets import random_labels
-from usp_mm.functional import random
+from usp_mm.functional import precision, random
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
@@ -46,6 +46,7 @@ class LatentDiffusionGenerator(BaseModel):
         ema: `momentum` (1 - decay) of the averaged weights that GeneratorEMAHook updates; None: no average.
         sample_model: which weights sample, 'ema' or 'orig'.
         sample_dtype: 'float32', or 'bfloat16': sample under autocast.
+        tf32: whether float32 may round to TF32 on a GPU, in sampling and, by TF32Hook, in training (official: it may).
         decode_batch_size: images per VAE call in sampling; by default 16 on a GPU, and 1 on a CPU, where an image's pixels
             then don't depend on the others'.
         repa: arguments of `REPA`, but for the denoiser's: training aligns the denoiser's tokens with a frozen encoder's.
@@ -74,6 +75,7 @@ class LatentDiffusionGenerator(BaseModel):
         ema: dict | None = EMA,
         sample_model: str = 'ema',
         sample_dtype: str = 'float32',
+        tf32: bool = True,
         decode_batch_size: int | None = None,
         repa: dict | None = None,
         compile_denoiser: bool | dict = False,
@@ -89,7 +91,7 @@ class LatentDiffusionGenerator(BaseModel):
         self.data_preprocessor.keep_images = repa is not None
         if decode_batch_size is not None and decode_batch_size < 1:
             raise ValueError(f'decode_batch_size={decode_batch_size} must be at least 1')
-        self.decode_batch_size, self.sample_dtype = decode_batch_size, sample_dtype
+        self.decode_batch_size, self.sample_dtype, self.tf32 = decode_batch_size, sample_dtype, tf32
         lookup(dict.fromkeys(SAMPLE_DTYPES), sample_dtype, 'sample_dtype')
         self._check_parts()
         self.sample_model = self.check_sample_model(sample_model)
@@ -261,10 +263,20 @@ class LatentDiffusionGenerator(BaseModel):
         was_training = network.training
         network.eval()
         denoise, noise = self.guidance.denoise(network, label, self.objective), _StepNoise(index, shape, seed)
-        with torch.autocast(device.type, torch.bfloat16) if self.sample_dtype == 'bfloat16' else nullcontext():
+        with self.arithmetic(device):
             latents = self.sampler.sample(denoise, start, self.objective, noise, on_step)
         network.train(was_training)
         return latents
+
+    @contextmanager
+    def arithmetic(self, device: torch.device) -> Iterator[None]:
+        """How sampling computes: `sample_dtype`, and `tf32` on a GPU."""
+        with ExitStack() as block:
+            if device.type == 'cuda':
+                block.enter_context(precision.tf32(self.tf32))
+            if self.sample_dtype == 'bfloat16':
+                block.enter_context(torch.autocast(device.type, torch.bfloat16))
+            yield
 
     def sample(self, index: Tensor | Sequence[int], label: Tensor | Sequence[int], **kwargs: Any) -> Tensor:
         """Images of the samples with these numbers: uint8[N, 3, H, W], RGB; arguments as in `sample_latents`.
@@ -299,6 +311,7 @@ class LatentDiffusionGenerator(BaseModel):
             guidance=self.guidance.describe(),
             sample_model=self.check_sample_model(sample_model),
             sample_dtype=self.sample_dtype,
+            tf32=self.tf32,
         )
 
 
