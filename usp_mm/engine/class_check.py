@@ -127,8 +127,8 @@ def _check_unnamed(runner: Runner, stage: str, part: Any, head: str) -> None:
     if label is None and stage == 'test' and head == 'head':
         if scores := _scores(runner):
             raise ValueError(
-                f'{told} has no labels, and metric {scores[0]} needs them: give labelled data, or keep the predictions alone with '
-                "test_evaluator=dict(type='DumpResults', out_file_path='predictions.pkl')"
+                f'{told} has no labels, and metric {scores[0]} needs them: give labelled data, or keep the predictions alone '
+                "with test_evaluator=dict(type='DumpResults', out_file_path='predictions.pkl')"
             )
         runner.logger.info(f'{told} has no labels: no metric of mmpretrain is asked to score it')
     elif label is None:
