@@ -112,6 +112,16 @@ def test_errors(tmp_path, read) -> None:
         read(str(tmp_path / 'splits'))
 
 
+@pytest.mark.parametrize('read', [scan_image_folder, ImageFolder])
+def test_classes_that_are_called_like_splits(tmp_path, read) -> None:
+    image_folder(tmp_path, {'train': 2, 'val': 1, 'bus': 1})
+    with pytest.raises(ValueError, match=r'or with_label=True \(--layout classes of a tool\) if these are classes'):
+        read(str(tmp_path))
+    asked_for = read(str(tmp_path), with_label=True)
+    assert (asked_for.CLASSES if read is ImageFolder else asked_for.classes) == ('bus', 'train', 'val')
+    assert len(getattr(asked_for, 'paths', asked_for)) == 4
+
+
 def test_number_of_named_classes_must_fit(tmp_path) -> None:
     image_folder(tmp_path, {'a': 1, 'b': 1})
     assert ImageFolder(str(tmp_path), classes=['cat', 'dog']).metainfo['classes'] == ('cat', 'dog')

@@ -52,6 +52,13 @@ class Forgetful(torch.utils.data.Dataset):
         return self.source[self.order[index]]
 
 
+class Backwards(Forgetful):
+    """Somebody's own wrapper, which counts from the end."""
+
+    def __getitem__(self, index: int) -> dict:
+        return self.source[len(self.source) - 1 - index]
+
+
 def asked(dataset, number: int, epoch: int = 3, seed: int = 7) -> tuple[str, int, int]:
     """Name of the data set below that is asked, and the number there and the sample's, with epoch and seed still known."""
     sample = dataset[EpochIndex(number, epoch, seed)]
@@ -64,12 +71,13 @@ def test_an_index_keeps_its_draw_through_the_arithmetic_of_wrappers() -> None:
     index = EpochIndex(11, 3, 7)
     for moved, number in (
         (index - 4, 7), (index - np.int64(4), 7), (index % 4, 3), (divmod(index, 4)[1], 3), (index + 2, 13), (2 + index, 13),
+        (20 - index, 9),
     ):  # fmt: skip
         assert isinstance(moved, EpochIndex)
         assert (moved, moved.epoch, moved.seed, moved.sample) == (number, 3, 7, 11)
     last = 50 + EpochIndex(-1, 3, 7)
     assert (last, last.sample, last.epoch) == (49, 49, 3), 'a number from the end is the one from the start'
-    assert type(index * 2) is int and type(index - 0.5) is float and divmod(index, 4)[0] == 2
+    assert type(index * 2) is int and type(index - 0.5) is type(0.5 - index) is float and divmod(index, 4)[0] == 2
     copied = pickle.loads(pickle.dumps(index.at(2)))  # noqa: S301
     assert (copied, copied.sample, copied.epoch, copied.seed) == (2, 11, 3, 7)
 
@@ -77,6 +85,7 @@ def test_an_index_keeps_its_draw_through_the_arithmetic_of_wrappers() -> None:
 def test_wrappers_keep_epoch_and_seed_and_no_two_samples_share_a_number() -> None:
     a, b = Numbers(4, 'a'), Numbers(3, 'b')
     assert asked(ConcatDataset([a, b]), 5) == asked(TorchConcatDataset([a, b]), 5) == ('b', 1, 5)
+    assert asked(Backwards(a, [0] * 4), 1) == ('a', 2, 1)
     assert asked(RepeatDataset(a, 3), 9) == ('a', 1, 9)
     assert asked(Subset(a, [3, 1]), 1) == ('a', 1, 1)
     assert [asked(Subset(a, [3, 1]), i) for i in (0, 1)] == [('a', 3, 0), ('a', 1, 1)]
@@ -153,7 +162,8 @@ def test_a_wrapper_that_loses_the_epoch_is_refused_by_name(monkeypatch: pytest.M
     for sampler in ('EpochSampler', 'EpochInfiniteSampler'):
         with pytest.raises(ValueError, match='Forgetful hands a plain int to the data set that it wraps, so the epoch and the'):
             Runner.build_dataloader(dict(dataset=Forgetful(a, [2, 0]), sampler=dict(type=sampler), batch_size=1))
-    for good in (a, Subset(a, [1]), ConcatDataset([a, a]), RepeatDataset(a, 2), ClassBalancedDataset(a, 1.0), range(3)):
+    wrapped = ConcatDataset([a, a]), RepeatDataset(a, 2), ClassBalancedDataset(a, 1.0), Backwards(a, [0] * 4)
+    for good in (a, Subset(a, [1]), *wrapped, range(3)):
         EpochSampler(good)
     EpochSampler(Forgetful([1, 2], [0]))  # nothing below knows of epochs
     assert not warnings

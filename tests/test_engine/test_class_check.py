@@ -5,7 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmengine.evaluator import DumpResults
 from mmengine.runner import BaseLoop
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.evaluation import Accuracy, SingleLabelMetric
 from torch import nn
 from torch.utils.data import ConcatDataset as TorchConcatDataset
 from torch.utils.data import Subset
@@ -134,6 +137,47 @@ def test_a_folder_or_cache_without_classes_is_refused(small_world):
     flat = ImageFolder(str(small_world.images / 'train' / '0'), with_label=False, pipeline=pipeline)
     with pytest.raises(ValueError, match=r"training data '.*/train/0' has no classes, and BaseClassifier needs them"):
         ClassCheckHook().before_train(runner_of(RepeatDataset(flat, 2)))
+
+
+@pytest.mark.parametrize('kind', [ImageFolder, CustomDataset])
+@pytest.mark.parametrize('part', ['head', 'denoiser'])
+def test_labels_without_names_are_taken_if_the_model_has_them(kind, part, tmp_path):
+    (tmp_path / 'train.txt').write_text('a.png 0\nb.png 2\n')
+    data = kind(data_root=str(tmp_path), ann_file='train.txt')
+    assert data.CLASSES is None
+    runner = runner_of(RepeatDataset(data, 2), Named('abc'), data, part=part)
+    ClassCheckHook().before_train(runner)
+    told = f"data '{tmp_path}' has labels without names of classes: names are not compared"
+    assert runner.logger.lines == [f'training {told}', f'test {told}']
+    with pytest.raises(ValueError, match=rf'labels from 0 to 2, model\.{part}\.num_classes is 2: labels have to be from 0'):
+        ClassCheckHook(allow_unseen_classes=True).before_train(runner_of(data, part=part, number=2))
+    (tmp_path / 'train.txt').write_text('a.png 0\nb.png -1\n')
+    with pytest.raises(ValueError, match='labels from -1 to 0'):
+        ClassCheckHook().before_train(runner_of(kind(data_root=str(tmp_path), ann_file='train.txt'), part=part))
+
+
+def test_unlabelled_data_are_tested_where_nothing_is_scored(tmp_path):
+    (tmp_path / 'test.txt').write_text('a.png\nb.png\n')
+    flat = CustomDataset(data_root=str(tmp_path), ann_file='test.txt', with_label=False)
+
+    class Own(Accuracy):
+        pass
+
+    def test(*metrics, **others):
+        runner = runner_of(test=flat, **others)
+        runner._test_loop.evaluator = SimpleNamespace(metrics=metrics)
+        ClassCheckHook().before_test(runner)
+        return runner.logger.lines
+
+    dump = DumpResults(str(tmp_path / 'predictions.pkl'))
+    assert test(dump) == [f"test data '{tmp_path}' has no labels: no metric of mmpretrain is asked to score it"]
+    for metric in (Accuracy(), SingleLabelMetric(), Own()):
+        with pytest.raises(ValueError, match=rf'has no labels, and metric {type(metric).__name__} needs them: .*DumpResults'):
+            test(dump, metric)
+    with pytest.raises(ValueError, match=r'test data .* has no classes, and LatentDiffusionGenerator needs them'):
+        test(dump, part='denoiser')
+    with pytest.raises(ValueError, match=r'validation data .* has no classes, and BaseClassifier needs them'):
+        ClassCheckHook().before_val(runner_of(val=flat))
 
 
 def test_what_a_pretext_task_counts_is_not_the_datas_classes():

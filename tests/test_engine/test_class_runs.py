@@ -2,6 +2,7 @@
 
 import shutil
 
+import mmengine
 import pytest
 import torch
 from mmengine.runner import Runner
@@ -82,6 +83,31 @@ def test_a_checkpoint_is_tested_and_resumed_on_its_own_classes_alone(small_world
     cfg.load_from = None
     train_quickly(cfg, tmp_path / 'fresh')
     assert (tmp_path / 'fresh' / 'epoch_1.pth').is_file(), 'init_cfg takes an encoder of any classes'
+
+
+def test_labels_of_a_list_and_a_test_without_labels(small_world, tmp_path):
+    """A list without names of classes trains; unlabelled images give predictions and no accuracy."""
+    cfg, images = linear(small_world, tmp_path), small_world.images / 'train'
+    lines = [f'{path.relative_to(images)} {path.parent.name}' for path in sorted(images.rglob('*.png'))]
+    (tmp_path / 'train.txt').write_text('\n'.join(lines))
+    data = cfg.train_dataloader.dataset
+    data.ann_file, data.data_root, data.data_prefix = str(tmp_path / 'train.txt'), '', str(images)
+    train_quickly(cfg, tmp_path / 'run')
+    noted = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=True)['meta']['dataset_meta']
+    assert not noted.get('classes')
+
+    cfg = linear(small_world, tmp_path)
+    data = cfg.test_dataloader.dataset
+    data.data_root, data.data_prefix, data.with_label = str(small_world.images / 'val' / '0'), '', False
+    cfg.load_from, cfg.experiment_name = str(tmp_path / 'run' / 'epoch_1.pth'), 'scored'
+    with pytest.raises(ValueError, match=r"test data '.*val/0' has no labels, and metric Accuracy needs them"):
+        Runner.from_cfg(cfg).test()
+    cfg.test_evaluator = dict(type='DumpResults', out_file_path=str(tmp_path / 'predictions.pkl'))
+    cfg.experiment_name = 'kept'
+    assert Runner.from_cfg(cfg).test() == {}
+    kept = mmengine.load(tmp_path / 'predictions.pkl')
+    assert len(kept) == len(list((small_world.images / 'val' / '0').iterdir()))
+    assert all(one['pred_score'].shape == (2,) for one in kept)
 
 
 def test_a_generator_with_more_classes_than_its_data(small_world, tmp_path):

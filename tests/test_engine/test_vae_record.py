@@ -23,7 +23,7 @@ from usp_mm.apis.segmentation import segmentor
 from usp_mm.checkpoints import convert
 from usp_mm.evaluation.extractors import ClassifierFeatures
 from usp_mm.vaes import build_codec
-from usp_mm.vaes.record import read_record
+from usp_mm.vaes.record import compare_vae, read_record, vae_record
 
 PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 CACHED = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
@@ -76,7 +76,10 @@ def test_every_stage_notes_its_vae(path, small_world, tmp_path):
         cfg.model.data_preprocessor.load_vae = False
     runner = train_quickly(cfg, tmp_path)
     assert read_record(runner.message_hub.get_info('last_ckpt')) == dict(
-        name='tiny', weight_hash=weight_hash(small_world.tiny_vae_folder)
+        name='tiny',
+        weight_hash=weight_hash(small_world.tiny_vae_folder),
+        scale=AutoencoderKL.load_config(small_world.tiny_vae_folder)['scaling_factor'],
+        shift=0.0,
     )
 
 
@@ -161,6 +164,69 @@ def test_an_encoder_of_another_vae_is_a_warning(small_world, other_vae, tmp_path
     assert line.startswith('info: ') and 'does not say which VAE it was trained with' in line
 
 
+def scaled(folder, tmp_path, **changes):
+    """The VAE of a folder with other numbers in its config."""
+    other = tmp_path / '-'.join(changes)
+    network = AutoencoderKL.from_pretrained(folder)
+    network.register_to_config(**changes)
+    network.save_pretrained(other)
+    return other
+
+
+@pytest.mark.parametrize('changes', [dict(scaling_factor=0.7), dict(shift_factor=0.1)])
+def test_equal_weights_of_another_scale(changes, tiny_vae_folder, tmp_path):
+    """The network is loaded or not: the scale stands in the folder's config."""
+    ours, other = (
+        vae_record(build_codec('tiny', path=path, load_weights=load))
+        for path, load in ((tiny_vae_folder, True), (scaled(tiny_vae_folder, tmp_path, **changes), False))
+    )
+    assert ours != other and other['weight_hash'] is None
+    what, number = ('scale', 0.7) if 'scaling_factor' in changes else ('shift', 0.1)
+    told = (
+        rf"'tiny' \(weights {ours['weight_hash']}, {what} {ours[what]:.7g}\), this run has 'tiny' \(.*, {what} {number}\): give"
+    )
+    with pytest.raises(ValueError, match=told):
+        compare_vae(ours, other, 'a.pth', warn=False)
+    assert what in compare_vae(ours, other, 'a.pth', warn=True)
+    rounded = dict(ours, **{what: ours[what] * (1 + 3e-7)})
+    older = {key: ours[key] for key in ('name', 'weight_hash')}
+    for same in (rounded, older, dict(ours, scale=None, shift=None), dict(ours, scale='1')):
+        assert compare_vae(same, ours, 'a.pth', warn=False) is None
+
+
+def test_statistics_of_another_cache():
+    def record(mean, std):
+        stats = None if mean is None else dict(latent_mean=[mean] * 32, latent_std=[1.0] * 31 + [std])
+        return vae_record(build_codec('va-f16d32', stats=stats, load_weights=False))
+
+    ours = record(0.1, 4.0)
+    assert ours['scale'] == [1.0] * 31 + [0.25] and len(ours['shift']) == 32
+    assert record(None, None) == dict(name='va-f16d32', weight_hash=None, scale=None, shift=None)
+    for same in (record(0.1, 4.0), record(0.1 + 1e-8, 4.0), record(None, None)):
+        assert compare_vae(same, ours, 'a.pth', warn=False) is None
+    with pytest.raises(
+        ValueError, match=r'loaded, scale 0\.5 in channel 31\), this .* scale 0\.25 in channel 31\): .*vae_stats'
+    ):
+        compare_vae(record(0.1, 2.0), ours, 'a.pth', warn=False)
+    with pytest.raises(ValueError, match=r'loaded, shift 0\.2 in channel 0\), this .* shift 0\.1 in channel 0\)'):
+        compare_vae(record(0.2, 4.0), ours, 'a.pth', warn=False)
+    with pytest.raises(ValueError, match=r'scale of 2 channels\), .* scale of 32 channels\)'):
+        compare_vae(dict(ours, scale=[1.0, 2.0]), ours, 'a.pth', warn=False)
+
+
+def test_a_resume_and_a_probe_refuse_another_scale(small_world, tmp_path):
+    cfg = small_world.shrink(load_leaf(PRETRAIN), 64)
+    train_quickly(cfg, tmp_path)
+    cfg = small_world.shrink(load_leaf(PRETRAIN), 64)
+    other = scaled(small_world.tiny_vae_folder, tmp_path, scaling_factor=0.7)
+    cfg.train_cfg.max_epochs, cfg.model.data_preprocessor.vae_path = 2, str(other)
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_1.pth')
+    with pytest.raises(ValueError, match=r"this run has 'tiny' \(weights \w+, scale 0\.7\)"):
+        train_quickly(cfg, tmp_path / 'again')
+    with pytest.raises(ValueError, match=r"this run has 'tiny' \(weights \w+, scale 0\.7\)"):
+        load_frozen(cfg, tmp_path / 'epoch_1.pth', device='cpu')
+
+
 KINDS = {
     'tools/sample.py': ('dit', lambda cfg, path: load_generator(cfg, path, 'cpu')),
     'tools/reconstruct.py': ('usp-pretrain', lambda cfg, path: load_algorithm(cfg, path, 'cpu')),
@@ -224,7 +290,7 @@ def test_a_segmentor_and_a_test(small_world, other_vae, tmp_path):
 
 
 def test_the_converter_passes_it_on(tmp_path):
-    record = dict(name='sd-f8d4', weight_hash='0123456789abcdef')
+    record = dict(name='sd-f8d4', weight_hash='0123456789abcdef', scale=0.18215, shift=0.0)
     torch.save(dict(state_dict=build('dit').state_dict(), meta=dict(vae=record)), tmp_path / 'ours.pth')
     convert(tmp_path / 'ours.pth', tmp_path / 'again.pth')
     assert read_record(tmp_path / 'again.pth') == record

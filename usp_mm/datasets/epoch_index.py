@@ -43,6 +43,9 @@ class EpochIndex(int):
     def __sub__(self, other: Any) -> Any:
         return _result(other, lambda n: self.at(int(self) - n))
 
+    def __rsub__(self, other: Any) -> Any:
+        return _result(other, lambda n: self.at(n - int(self)))  # `len(dataset) - 1 - index`: in reverse
+
     def __mod__(self, other: Any) -> Any:
         return _result(other, lambda n: self.at(int(self) % n))
 

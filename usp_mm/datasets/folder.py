@@ -38,14 +38,17 @@ def scan_image_folder(root: str, extensions: Iterable[str] | None = None, with_l
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: a class folder holds no image, `root` holds splits instead of classes, images lie in `root` and in its
-            sub-folders and `with_label` is None, or see `usp_mm.images.list_images`.
+        ValueError: a class folder holds no image; `with_label` is None and `root` holds folders 'train' and 'val', or images
+            lie in `root` and in its sub-folders; or see `usp_mm.images.list_images`.
     """
     if not fileio.isdir(root):
         raise FileNotFoundError(f"image folder '{root}' does not exist: give the folder that holds the class folders")
     listing = list_images(root, extensions)
-    if with_label is not False and {'train', 'val'} <= set(listing.folders):
-        raise ValueError(f"'{root}' holds the splits {listing.folders}, not classes: give one of them, like '{root}/train'")
+    if with_label is None and {'train', 'val'} <= set(listing.folders):
+        raise ValueError(
+            f"'{root}' holds the splits {listing.folders}, not classes: give one of them, like '{root}/train', or "
+            'with_label=True (--layout classes of a tool) if these are classes'
+        )
     if not listing.images:
         left_out = f' ({"; ".join(listing.left_out())})' if listing.found else ''
         raise FileNotFoundError(f"no image in '{root}'{left_out}: {looked_for(extensions)}")

@@ -5,10 +5,11 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
+from mmpretrain.datasets import CustomDataset
 from torch import nn
 from torch.utils.data import ConcatDataset, Subset
 
-from usp_mm.datasets import ImageFolder, LatentCacheDataset, SampleRequests, all_datasets
+from usp_mm.datasets import LatentCacheDataset, SampleRequests, all_datasets
 from usp_mm.datasets.class_names import check_classes, class_names
 from usp_mm.registry import HOOKS
 
@@ -31,15 +32,16 @@ class ClassCheckHook(Hook):
 
     Names and order are compared between training and validation data, and between data and the checkpoint that is tested,
     resumed or, with the weights that belong to classes, started from; the number is compared with the model's. Data without
-    names (and pretraining, which has no use for classes) is not compared, requests for samples may name fewer.
+    names (and pretraining, which has no use for classes) is not compared, except that its labels have to be the model's;
+    requests for samples may name fewer.
 
     Args:
         allow_unseen_classes: take data that lacks the last classes of the model, or of what it is compared with: they are
             never trained, or never tested.
 
     Raises:
-        ValueError: what is missing, extra and moved; another number of classes than the model's; data without classes for a
-            model that needs them.
+        ValueError: what is missing, extra and moved; another number of classes than the model's, or a label that it does not
+            have; data without labels for a model that needs them, unless a classifier's test scores nothing.
     """
 
     def __init__(self, allow_unseen_classes: bool = False) -> None:
@@ -105,11 +107,8 @@ class ClassCheckHook(Hook):
         if head is None or _is_request(dataset):
             return
         for part in all_datasets(dataset):
-            if isinstance(part, ImageFolder | LatentCacheDataset) and part.CLASSES is None:
-                raise ValueError(
-                    f'{stage} data {_told(part)} has no classes, and {type(model).__name__} needs them: give a folder with one '
-                    'sub-folder a class, or a latent cache of one'
-                )
+            if isinstance(part, CustomDataset | LatentCacheDataset) and part.CLASSES is None:
+                _check_unnamed(runner, stage, part, head)
             _check_member(dataset, part)
         found, number = class_names(dataset), getattr(model, head).num_classes
         if not found or len(found) == number:
@@ -119,6 +118,40 @@ class ClassCheckHook(Hook):
             fewer = ', or default_hooks.class_check.allow_unseen_classes=True to go on without the others'
             raise ValueError(f'{told}: set {_SETTINGS[head]}={len(found)}{fewer if len(found) < number else ""}')
         runner.logger.warning(f'{told}: classes {len(found)} to {number - 1} are not in it')
+
+
+def _check_unnamed(runner: Runner, stage: str, part: Any, head: str) -> None:
+    """Data without names of classes: with labels, they have to be the model's; without, only a test may do."""
+    model, told = unwrapped(runner), f'{stage} data {_told(part)}'
+    label = part.get_data_info(0).get('gt_label') if len(part) else None  # decodes nothing
+    if label is None and stage == 'test' and head == 'head':
+        if scores := _scores(runner):
+            raise ValueError(
+                f'{told} has no labels, and metric {scores[0]} needs them: give labelled data, or keep the predictions alone '
+                "with test_evaluator=dict(type='DumpResults', out_file_path='predictions.pkl')"
+            )
+        runner.logger.info(f'{told} has no labels: no metric of mmpretrain is asked to score it')
+    elif label is None:
+        raise ValueError(
+            f'{told} has no classes, and {type(model).__name__} needs them: give a folder with one sub-folder a class, a '
+            'latent cache of one, or an ann_file with labels'
+        )
+    else:
+        number = getattr(model, head).num_classes
+        labels = part.get_gt_labels() if isinstance(label, int) else None  # of several labels a sample, any number
+        if labels is not None and not 0 <= labels.min() <= labels.max() < number:
+            raise ValueError(
+                f'{told} has labels from {labels.min()} to {labels.max()}, {_SETTINGS[head]} is {number}: labels have to be '
+                f'from 0 to {number - 1}, so set {_SETTINGS[head]}, or correct the ann_file'
+            )
+        runner.logger.info(f'{told} has labels without names of classes: names are not compared')
+
+
+def _scores(runner: Runner) -> list[str]:
+    """The metrics of a test that are mmpretrain's or derived from them: all of these read labels."""
+    metrics = getattr(getattr(runner._test_loop, 'evaluator', None), 'metrics', ())
+    kinds = [type(metric) for metric in metrics]
+    return [kind.__name__ for kind in kinds if any(base.__module__.startswith('mmpretrain.') for base in kind.__mro__)]
 
 
 def _check_member(dataset: Any, part: Any) -> None:

@@ -15,7 +15,8 @@ from .hooks import loaders_of, resuming, unwrapped
 
 @HOOKS.register_module()
 class VAERecordHook(Hook):
-    """Note the VAE's preset and the hash of its weights in every checkpoint, and compare them when one is loaded.
+    """Note the VAE's preset, the hash of its weights and its scale and shift in every checkpoint, and compare them when one
+    is loaded.
 
     Of a run that trains from cached latents without the VAE's weights, the cache says the hash. `--resume` and a test refuse
     another VAE, unless the config has `allow_other_vae=True`; a training that starts from another's weights (`load_from`,

@@ -1,11 +1,13 @@
 """Which autoencoder's latents a network was trained on, as its checkpoint says it in `meta['vae']`."""
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import MMLogger
+from torch import Tensor
 
 from usp_mm.weight_files import read_checkpoint
 
@@ -16,6 +18,8 @@ KEY = 'vae'
 #: The key of a config that lets another VAE pass.
 ALLOW = 'allow_other_vae'
 Record = Mapping[str, Any]
+_AFFINE = ('scale', 'shift')
+_TOLERANCE = 1e-6
 
 
 def codec_of(model: Any) -> LatentCodec | None:
@@ -29,7 +33,9 @@ def codec_of(model: Any) -> LatentCodec | None:
 
 
 def vae_record(codec: LatentCodec | None, weight_hash: str | None = None) -> dict[str, Any] | None:
-    """dict(name, weight_hash) of a VAE; None without one.
+    """dict(name, weight_hash, scale, shift) of a VAE; None without one.
+
+    Scale and shift are a number each, or a list of one a channel, and None of a VAE that was not given its statistics.
 
     Args:
         codec: the VAE.
@@ -37,11 +43,15 @@ def vae_record(codec: LatentCodec | None, weight_hash: str | None = None) -> dic
     """
     if codec is None:
         return None
-    return dict(name=codec.name, weight_hash=weight_hash if codec.network is None else codec.weight_hash)
+    scale, shift = (None, None) if codec.scale is None else map(_plain, (codec.scale, codec.shift))
+    known = weight_hash if codec.network is None else codec.weight_hash
+    return dict(name=codec.name, weight_hash=known, scale=scale, shift=shift)
 
 
 def compare_vae(found: Record | None, ours: Record | None, checkpoint: str | Path, warn: bool) -> str | None:
     """One line for the log, or None where both are the same VAE or nothing is known of ours.
+
+    Weights, scale and shift are compared where both know them.
 
     Args:
         found: what the checkpoint says, None if it says nothing.
@@ -56,15 +66,16 @@ def compare_vae(found: Record | None, ours: Record | None, checkpoint: str | Pat
         return None
     if found is None:
         return f"'{checkpoint}' does not say which VAE it was trained with, so {told_vae(ours)} is not compared with it"
-    hashes = found.get('weight_hash'), ours['weight_hash']
-    if found.get('name') == ours['name'] and (None in hashes or hashes[0] == hashes[1]):
+    hashes, others = (found.get('weight_hash'), ours['weight_hash']), _other_numbers(found, ours)
+    if found.get('name') == ours['name'] and (None in hashes or hashes[0] == hashes[1]) and not others:
         return None
-    line = f"'{checkpoint}' was trained with VAE {told_vae(found)}, this run has {told_vae(ours)}"
+    theirs, own = (''.join(f', {what} {pair[side]}' for what, pair in others.items()) for side in (0, 1))
+    line = f"'{checkpoint}' was trained with VAE {told_vae(found, theirs)}, this run has {told_vae(ours, own)}"
     if warn:
         return line
     raise ValueError(
-        f'{line}: give its own with model.data_preprocessor.vae and vae_path (a segmentor: model.backbone.vae and codec.path), '
-        f'or allow another one with {ALLOW}=True in the config (--cfg-options)'
+        f'{line}: give its own with model.data_preprocessor.vae and vae_path or vae_stats (a segmentor: model.backbone.vae and '
+        f'codec.path or codec.stats), or allow another one with {ALLOW}=True in the config (--cfg-options)'
     )
 
 
@@ -113,7 +124,35 @@ def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(found) if isinstance(found, Mapping) else None
 
 
-def told_vae(record: Record) -> str:
-    """A record as errors name it."""
+def told_vae(record: Record, more: str = '') -> str:
+    """A record as errors name it, with more of it behind the weights."""
     known = record.get('weight_hash')
-    return f"'{record.get('name')}' ({f'weights {known}' if known else 'weights not loaded'})"
+    return f"'{record.get('name')}' ({f'weights {known}' if known else 'weights not loaded'}{more})"
+
+
+def _plain(value: Any) -> Any:
+    return value.flatten().tolist() if isinstance(value, Tensor) else value
+
+
+def _numbers(value: Any) -> list[float]:
+    """One number or several; none, if another project's file holds something else there."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return values if all(isinstance(x, int | float) for x in values) else []
+
+
+def _other_numbers(found: Record, ours: Record) -> dict[str, tuple[str, str]]:
+    """'scale' and 'shift', where both records know it and they differ by more than rounding -> both, as errors name them."""
+    others = {}
+    for what in _AFFINE:
+        first, second = _numbers(found.get(what)), _numbers(ours.get(what))
+        if not first or not second:
+            continue
+        if len(first) != len(second):
+            others[what] = (f'of {len(first)} channels', f'of {len(second)} channels')
+            continue
+        for channel, pair in enumerate(zip(first, second, strict=True)):
+            if not math.isclose(*pair, rel_tol=_TOLERANCE):
+                where = f' in channel {channel}' if len(first) > 1 else ''
+                others[what] = (f'{pair[0]:.7g}{where}', f'{pair[1]:.7g}{where}')
+                break
+    return others
