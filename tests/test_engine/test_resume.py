@@ -158,6 +158,27 @@ def test_what_an_optimizer_takes_is_the_configs(tmp_path):
     assert group['d'] == pytest.approx(1e-3 * 1.02**30)
 
 
+def test_options_of_custom_keys_are_the_configs(tmp_path):
+    def cfg(flag):
+        wrapper = dict(paramwise_cfg=dict(custom_keys=dict(linear=dict(use_muon=flag, d=1e-3))))
+        written = Config(dict(param_scheduler=None, optim_wrapper=wrapper))
+        return dict(
+            train_cfg=dict(max_epochs=4),
+            optimizer=dict(type='GrowingAdamW', lr=1.0, weight_decay=0.1),
+            wrapper=wrapper,
+            cfg=written,
+        )
+
+    run(tmp_path / 'first', **cfg(False))
+    start = dict(resume=True, load_from=str(tmp_path / 'first' / 'epoch_2.pth'))
+    run(tmp_path / 'same', **cfg(False), **start)
+    assert told(tmp_path / 'same') == ['the settings are those of the checkpoint']
+    run(tmp_path / 'on', **cfg(True), **start)
+    assert told(tmp_path / 'on')[0] == 'use_muon False -> True' and len(told(tmp_path / 'on')) == 2
+    groups = saved(tmp_path / 'on' / 'epoch_3.pth')['optimizer']['param_groups']
+    assert [(group['use_muon'], group['k']) for group in groups] == [(True, 30)] * 2
+
+
 def test_keys_of_schedules_are_no_state():
     group = dict(params=[], betas=(0.9, 0.99), momentum=0.9, initial_momentum=0.9, max_momentum=0.95, lr_max=0.2, d=3.0)
     group.update(scale=1.0, initial_scale=2.0)

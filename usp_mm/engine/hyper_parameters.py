@@ -13,11 +13,22 @@ _KNOWN = {
 }
 
 
-def hyper_parameter_names(optimizer: Optimizer) -> set[str]:
-    """The names that the constructors of the optimizer, its base classes and the optimizers inside it take, and usual ones."""
+def hyper_parameter_names(optimizer: Optimizer, optim_wrapper: Any = None) -> set[str]:
+    """The names that the constructors of the optimizer, its base classes and the optimizers inside it take, and usual ones.
+
+    With options that only `paramwise_cfg.custom_keys` of the config's `optim_wrapper` gives, which no constructor names.
+    """
     optimizers = [optimizer, *(value for value in vars(optimizer).values() if isinstance(value, Optimizer))]
     classes = {base for one in optimizers for base in type(one).__mro__ if issubclass(base, Optimizer)}
-    return _KNOWN.union(*(inspect.signature(base.__init__).parameters for base in classes))
+    named = _KNOWN.union(*(inspect.signature(base.__init__).parameters for base in classes))
+    return named | (_custom_options(optim_wrapper) - optimizer.defaults.keys())
+
+
+def _custom_options(optim_wrapper: Any) -> set[str]:
+    if not isinstance(optim_wrapper, dict):
+        return set()
+    found = {option for options in (optim_wrapper.get('custom_keys') or {}).values() for option in options}
+    return found.union(*(_custom_options(value) for value in optim_wrapper.values()))
 
 
 def hyper_parameters(group: dict[str, Any], names: set[str]) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def _hyper_parameter_lines(runner: Runner, checkpoint: dict) -> list[str]:
         state = of_optimizer(checkpoint['optimizer'], name)
         base = state.get('base_param_settings')
         theirs = [*state['param_groups'], *([base] if base is not None else [])]
-        names = hyper_parameter_names(wrapper.optimizer)
+        names = hyper_parameter_names(wrapper.optimizer, runner.cfg.get('optim_wrapper'))
         lines += hyper_parameter_changes(theirs, wrapper.param_groups[: len(theirs)], names, f'{name}.' if name else '')
     return lines
 
@@ -190,7 +190,7 @@ def _take_over(runner: Runner, checkpoint: dict, position: Position, settings: d
         saved = of_optimizer(checkpoint['optimizer'], name)
         theirs = [*saved['param_groups'], *([saved['base_param_settings']] if 'base_param_settings' in saved else [])]
         _keep_scored(runner, schedulers, states[name], saved_schedulers(checkpoint, name), groups, theirs)
-        names = hyper_parameter_names(wrapper.optimizer)
+        names = hyper_parameter_names(wrapper.optimizer, runner.cfg.get('optim_wrapper'))
         whole = [
             {**ours, **optimizer_state(group, names), 'params': group['params']}
             for ours, group in zip(groups, theirs, strict=False)
