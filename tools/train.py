@@ -8,7 +8,14 @@ import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 from usp_mm.engine.amp import train_in_bfloat16
 from usp_mm.engine.build_errors import explain_arguments
-from usp_mm.engine.launch import add_run_arguments, build_runner, choose_start, load_run_config, missing_checks
+from usp_mm.engine.launch import (
+    add_run_arguments,
+    build_runner,
+    choose_start,
+    follow_config_resume,
+    load_run_config,
+    missing_checks,
+)
 from usp_mm.engine.lr_scaling import scale_learning_rates
 
 
@@ -27,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 
 def apply_flags(cfg: Config, args: argparse.Namespace) -> list[str]:
     """Write the flags into the config; returns what the run's log has to say of it."""
-    told: list[str | None] = [choose_start(cfg, args.resume)] if args.resume else []
+    told = [choose_start(cfg, args.resume) if args.resume else follow_config_resume(cfg)]
     if args.amp:
         train_in_bfloat16(cfg)
     if args.auto_scale_lr:

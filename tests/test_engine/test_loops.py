@@ -89,3 +89,20 @@ def test_a_resumed_loop_goes_on_at_the_next_sample_also_with_another_batch():
     _, hub = run_loop(4, 3)
     other, hub = run_loop(7, 4, (4, hub))
     assert first + other == whole[:24] and hub.get_info('samples_seen') == 24
+
+
+def test_a_resumed_loop_does_not_say_that_it_reads_past_data_again(tmp_path):
+    from toy_runs import log_of, run
+
+    for name, loop, sampler, told in (
+        ('own', dict(max_iters=4), None, False),
+        ('upstream', dict(type='IterBasedTrainLoop', max_iters=4), 'InfiniteSampler', True),
+    ):
+        cfg = dict(train_cfg=loop, sampler=sampler, checkpoint=dict(interval=2))
+        run(tmp_path / name, **cfg)
+        start = str(tmp_path / name / 'iter_2.pth')
+        runner, _ = run(tmp_path / f'{name}-on', **cfg, resume=True, load_from=start)
+        assert ('Advance dataloader 2 steps' in log_of(tmp_path / f'{name}-on')) == told
+        assert 'resumed epoch: 0, iter: 2' in log_of(tmp_path / f'{name}-on')
+        runner.logger.warning('Advance dataloader')
+        assert log_of(tmp_path / f'{name}-on').strip().endswith('Advance dataloader')  # said by others later

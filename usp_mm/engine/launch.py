@@ -18,8 +18,8 @@ from .config_check.check import find_runner, misspelt_variables
 
 #: Hooks without which a run goes on where this package would refuse it.
 CHECKS = ('CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheCheckHook', 'ResumeHook')
-#: Files of CheckpointHook.
-_NUMBERED = re.compile(r'(epoch|iter)_\d+\.pth')
+#: Files of CheckpointHook, also with a `filename_tmpl` of its own; those of `save_best` aside.
+_NUMBERED = re.compile(r'(?!best_).*?(\d+)\.pth')
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def choose_start(cfg: Config, resume: str) -> str:
         FileNotFoundError: the work folder names a last checkpoint that is not there.
     """
     folder = Path(cfg.work_dir)
-    checkpoint = _latest_checkpoint(folder) if resume == 'auto' else resume
+    checkpoint, reason = _latest_checkpoint(folder) if resume == 'auto' else (resume, '')
     cfg.resume = checkpoint is not None
     if checkpoint is None:
         start = f'starts from load_from={cfg.load_from}' if cfg.get('load_from') else 'starts from the beginning'
@@ -91,19 +91,59 @@ def choose_start(cfg: Config, resume: str) -> str:
     if '://' not in checkpoint and not Path(checkpoint).exists():
         told = f'{folder / "last_checkpoint"} names' if resume == 'auto' else '--resume:'
         raise FileNotFoundError(f"{told} '{checkpoint}', which is not there: give --resume FILE")
-    named_so = resume == 'auto' and (folder / 'last_checkpoint').is_file() and find_latest_checkpoint(str(folder)) == checkpoint
+    named_so = resume == 'auto' and _named_checkpoint(folder) == checkpoint
     cfg.load_from = None if named_so else checkpoint  # None: MMEngine looks there too
-    return f'--resume: the run goes on from {checkpoint}'
+    return f'--resume: the run goes on from {checkpoint}{reason}'
 
 
-def _latest_checkpoint(folder: Path) -> str | None:
-    """What `last_checkpoint` names, or of a moved or copied folder the file of that name in it; else the last by number."""
-    if not (folder / 'last_checkpoint').is_file():
-        numbered = {int(path.stem.split('_')[1]): path for path in folder.glob('*_*.pth') if _NUMBERED.fullmatch(path.name)}
-        return str(numbered[max(numbered)]) if numbered else None
-    named = find_latest_checkpoint(str(folder))
+def follow_config_resume(cfg: Config) -> str | None:
+    """Let `resume=True` of a config mean `--resume`; with `load_from`, the run goes on from that file, as in MMEngine.
+
+    Returns:
+        A line for the log, if there is something to say.
+
+    Raises:
+        FileNotFoundError: the work folder names a last checkpoint that is not there.
+    """
+    if not cfg.get('resume'):
+        return None
+    chosen = cfg.get('load_from')
+    if chosen is None:
+        return choose_start(cfg, 'auto')
+    own, _ = _latest_checkpoint(Path(cfg.work_dir))
+    if own is None or not _is_newer(Path(own), chosen):
+        return None
+    return (
+        f'resume=True: the run goes on from load_from={chosen}, not from the newer {own}: leave load_from out to go on from it'
+    )
+
+
+def _is_newer(own: Path, chosen: str) -> bool:
+    """Whether a checkpoint is there, and was written after the chosen one, if that is a file."""
+    if not own.exists():
+        return False
+    other = Path(chosen)
+    return not other.exists() or (not own.samefile(other) and own.stat().st_mtime_ns > other.stat().st_mtime_ns)
+
+
+def _named_checkpoint(folder: Path) -> str | None:
+    """What `last_checkpoint` of a folder says; None where it is not there or empty."""
+    return (find_latest_checkpoint(str(folder)) or None) if (folder / 'last_checkpoint').is_file() else None
+
+
+def _latest_checkpoint(folder: Path) -> tuple[str | None, str]:
+    """What `last_checkpoint` names, or of a moved or copied folder the file of that name in it; else the last by number.
+
+    With it, what the log has to add.
+    """
+    named = _named_checkpoint(folder)
+    if named is None:
+        reason = ', the last by number: last_checkpoint is empty' if (folder / 'last_checkpoint').is_file() else ''
+        matches = [(path, _NUMBERED.fullmatch(path.name)) for path in folder.glob('*.pth')]
+        numbered = [(int(match[1]), path.stat().st_mtime_ns, str(path)) for path, match in matches if match]
+        return (max(numbered)[2] if numbered else None), reason
     inside = folder / Path(named).name
-    return str(inside) if inside.exists() and not (Path(named).exists() and inside.samefile(named)) else named
+    return str(inside) if inside.exists() and not (Path(named).exists() and inside.samefile(named)) else named, ''
 
 
 def prepare_cpu(cfg: Config) -> None:

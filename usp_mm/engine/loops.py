@@ -1,8 +1,10 @@
 """A training loop that MMEngine lacks."""
 
+import logging
 from itertools import chain, repeat
 
 from mmengine.dist import get_world_size
+from mmengine.logging import MMLogger
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
@@ -46,9 +48,19 @@ class PositionedIterTrainLoop(IterBasedTrainLoop):
             restarted = _InfiniteDataloaderIterator(self.dataloader)
             # upstream's loop takes one item for each past iteration
             self.dataloader_iterator = chain(repeat(None, self._iter), restarted)
-        return super().run()
+        logger = MMLogger.get_current_instance()
+        logger.addFilter(_not_upstreams_advance)
+        try:
+            return super().run()
+        finally:
+            logger.removeFilter(_not_upstreams_advance)
 
     def run_iter(self, data_batch) -> None:
         self._seen += self.batch
         self.runner.message_hub.update_info(SEEN, self._seen)  # kept in checkpoints
         super().run_iter(data_batch)
+
+
+def _not_upstreams_advance(record: logging.LogRecord) -> bool:
+    """Keeps out that past batches are read again, which this loop does not do."""
+    return not record.getMessage().startswith('Advance dataloader')

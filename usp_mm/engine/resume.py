@@ -11,6 +11,7 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from usp_mm.registry import HOOKS
 
 from .hooks import resuming
+from .hyper_parameters import hyper_parameter_changes, hyper_parameter_names, optimizer_state
 from .loops import SEEN
 from .schedule import advance, needs_score
 from .settings import (
@@ -18,7 +19,6 @@ from .settings import (
     by_epoch,
     changes,
     guessed_settings,
-    hyper_parameter_changes,
     of_optimizer,
     saved_schedulers,
     schedulers_of,
@@ -45,8 +45,9 @@ class ResumeHook(Hook):
     MMEngine's resume puts the checkpoint's hyper-parameters and schedules, whose ends are counted in old iterations, over the
     config's. If batch size, processes, accumulation, length, hyper-parameters or schedules differ from the checkpoint's, one
     line of the log names each, and all hyper-parameters are what an uninterrupted run of this config has at the same
-    progress: epochs, or samples seen in a loop over iterations. If nothing differs, nothing is touched. The seed is the
-    checkpoint's, for the training data as for all else.
+    progress: epochs, or samples seen in a loop over iterations. What an optimizer itself keeps in its groups, such as counts
+    of steps, is the checkpoint's. If nothing differs, nothing is touched. The seed is the checkpoint's, for the training data
+    as for all else.
 
     The settings are kept in checkpoints as `meta['training_settings']`.
 
@@ -156,7 +157,8 @@ def _hyper_parameter_lines(runner: Runner, checkpoint: dict) -> list[str]:
         state = of_optimizer(checkpoint['optimizer'], name)
         base = state.get('base_param_settings')
         theirs = [*state['param_groups'], *([base] if base is not None else [])]
-        lines += hyper_parameter_changes(theirs, wrapper.param_groups[: len(theirs)], name)
+        names = hyper_parameter_names(wrapper.optimizer, runner.cfg.get('optim_wrapper'))
+        lines += hyper_parameter_changes(theirs, wrapper.param_groups[: len(theirs)], names, f'{name}.' if name else '')
     return lines
 
 
@@ -188,7 +190,11 @@ def _take_over(runner: Runner, checkpoint: dict, position: Position, settings: d
         saved = of_optimizer(checkpoint['optimizer'], name)
         theirs = [*saved['param_groups'], *([saved['base_param_settings']] if 'base_param_settings' in saved else [])]
         _keep_scored(runner, schedulers, states[name], saved_schedulers(checkpoint, name), groups, theirs)
-        whole = [{**ours, 'params': group['params']} for ours, group in zip(groups, theirs, strict=False)]
+        names = hyper_parameter_names(wrapper.optimizer, runner.cfg.get('optim_wrapper'))
+        whole = [
+            {**ours, **optimizer_state(group, names), 'params': group['params']}
+            for ours, group in zip(groups, theirs, strict=False)
+        ]
         count = len(saved['param_groups'])
         saved['param_groups'] = whole[:count]
         if len(whole) > count:

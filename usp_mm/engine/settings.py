@@ -117,29 +117,6 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return lines
 
 
-def hyper_parameter_changes(old: list[dict], new: list[dict], name: str) -> list[str]:
-    """One line for each hyper-parameter of an optimizer's groups whose base value (before schedules) differs."""
-    found: dict[str, list[tuple[Any, Any]]] = {}
-    for theirs, ours in zip(old, new, strict=True):
-        theirs, ours = base_values(theirs), base_values(ours)
-        for key in ours.keys() & theirs.keys():
-            if ours[key] != theirs[key]:
-                found.setdefault(key, []).append((theirs[key], ours[key]))
-    prefix = f'{name}.' if name else ''
-    # of many groups the last: MMEngine's wrapper keeps the config's own values there
-    return [f'{prefix}{key} {pairs[-1][0]} -> {pairs[-1][1]}' for key, pairs in sorted(found.items())]
-
-
-def base_values(group: dict[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters of a group as they were before any schedule."""
-    base = {key: tuple(value) if isinstance(value, list) else value for key, value in group.items() if key != 'params'}
-    for key in [key for key in base if key.startswith('initial_')]:
-        base[key.removeprefix('initial_')] = base.pop(key)
-    if 'betas' in base and 'momentum' in base:  # where schedules of Adam's momentum work
-        base['betas'] = (base.pop('momentum'), *base['betas'][1:])
-    return base
-
-
 def _described(scheduler: _ParamScheduler) -> dict[str, Any]:
     functions = {key: value.__name__ for key, value in vars(scheduler).items() if callable(value) and key != 'optimizer'}
     return {'type': type(scheduler).__name__, **constants(scheduler), **functions}
