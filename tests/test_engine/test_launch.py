@@ -125,5 +125,5 @@ def test_train_reads_both(flag, work_dir, tmp_path):
     cfg = Config(dict(work_dir=str(copy), resume=True, load_from=None, optim_wrapper=dict(optimizer=dict(lr=0.1))))
     args = Namespace(resume=flag, amp=False, auto_scale_lr=False, no_validate=False)
     train = runpy.run_path(str(Path(__file__).parents[2] / 'tools' / 'train.py'))
-    assert train['apply_flags'](cfg, args) == [f'--resume: the run goes on from {copy}/epoch_10.pth']
+    assert train['apply_flags'](cfg, args)[0] == f'--resume: the run goes on from {copy}/epoch_10.pth'
     assert cfg.load_from == str(copy / 'epoch_10.pth')
