@@ -68,7 +68,7 @@ def _check_needed(cfg: Config) -> None:
         if key in cfg and not isinstance(cfg[key], dict):
             raise ValueError(f'{key}={cfg[key]!r} must be a dict')
     seed, level = (cfg.get('randomness') or {}).get('seed'), cfg.get('log_level', 'INFO')
-    if seed is not None and (not isinstance(seed, int) or not 0 <= seed < 2**32):
+    if isinstance(seed, str | float) or (isinstance(seed, int) and not 0 <= seed < 2**32):  # mmagic has a list of them
         raise ValueError(f'randomness.seed={seed!r} must be an integer from 0 to 2^32 - 1, or None')
     if isinstance(level, str) and not isinstance(logging.getLevelName(level), int):
         raise ValueError(f'log_level={level!r} must be one of {", ".join(LOG_LEVELS)}{nearest(level.upper(), LOG_LEVELS)}')
