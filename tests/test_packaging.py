@@ -67,6 +67,10 @@ def test_wheel_carries_configs_and_tools_for_mim(tmp_path):
     subprocess.run(command, check=True)
     with zipfile.ZipFile(tmp_path / f'usp_mm-{__version__}-py3-none-any.whl') as wheel:
         files = set(wheel.namelist())
+        metadata = wheel.read(f'usp_mm-{__version__}.dist-info/METADATA').decode()
+    assert metadata.endswith((ROOT / 'README.md').read_text())
+    assert 'Description-Content-Type: text/markdown' in metadata
+    assert 'usp_mm/py.typed' in files
     for folder in ('configs', 'tools'):
         expected = {f'usp_mm/.mim/{path.relative_to(source)}' for path in (source / folder).rglob('*') if path.is_file()}
         assert expected <= files
