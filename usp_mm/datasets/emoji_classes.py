@@ -80,6 +80,8 @@ _SAME = {
     0x1F385: (_PERSON, 0x1F384),  # Father, Mother and Mx Christmas
     0x1F936: (_PERSON, 0x1F384),
 }
+#: Flags that look alike: territories with their state's flag, and states whose flags differ in shade or shape alone.
+_SAME_FLAGS = {'BV': 'NO', 'CP': 'FR', 'EA': 'ES', 'HM': 'AU', 'ID': 'MC', 'MF': 'FR', 'SJ': 'NO', 'TD': 'RO', 'UM': 'US'}
 
 
 def emoji_class(code_points: tuple[int, ...]) -> str | None:
@@ -92,8 +94,11 @@ def emoji_class(code_points: tuple[int, ...]) -> str | None:
 
 
 def base_emoji(code_points: tuple[int, ...]) -> tuple[int, ...]:
-    """What all variants of an emoji share: of skin tone, hair, gender, direction, colour, or members of a family."""
+    """What all variants of an emoji share: of skin tone, hair, gender, direction, colour, members of a family, or the flag."""
     plain = [point for point in code_points if point not in (_VARIATION_SELECTOR, _JOINER)]
+    letters = ''.join(chr(point - _REGIONAL_INDICATORS[0] + ord('A')) for point in plain if point in _REGIONAL_INDICATORS)
+    if letters in _SAME_FLAGS:
+        return tuple(ord(letter) - ord('A') + _REGIONAL_INDICATORS[0] for letter in _SAME_FLAGS[letters])
     plain = [plain[0], *(point for point in plain[1:] if point not in _MODIFIERS)]
     return tuple(dict.fromkeys(same for point in plain for same in _SAME.get(point, (point,))))
 
