@@ -1,5 +1,5 @@
-# Sourced by quickstart.sh and test.sh: `ensure_env core`, `ensure_env demo` (with those for segmentation and generation) or
-# `ensure_env all` (with those for development too) makes or reuses the environment $USP_VENV
+# Sourced by quickstart.sh and test.sh: `ensure_env core`, `ensure_env demo` (with what segmentation, generation and the demo data
+# need) or `ensure_env all` (with what development needs too) makes or reuses the environment $USP_VENV
 # (default: .venv in the project) with exactly what requirements/constraints.txt pins.
 # A second call installs nothing; an interrupted one is taken up again.
 
@@ -19,21 +19,20 @@ find_python() {
 }
 
 ensure_env() {
-    local base extra enough files extras="$1" stamp="$USP_VENV/usp-installed" wanted python="$USP_VENV/bin/python"
+    local base extra enough part parts files=() extras="$1" stamp="$USP_VENV/usp-installed" wanted python="$USP_VENV/bin/python"
     wanted="$ROOT $(cat "$ROOT"/requirements/*.txt "$ROOT/setup.py" "$ROOT/pyproject.toml" | sha256sum | cut -d' ' -f1)"
-    files=(-r "$ROOT/requirements/runtime.txt")
     case "$extras" in  # `all` satisfies `demo`, and that `core`
-        core) enough=(core demo all) ;;
-        demo) enough=(demo all) files+=(-r "$ROOT/requirements/seg.txt" -r "$ROOT/requirements/gen.txt") ;;
-        all)
-            enough=(all)
-            files+=(-r "$ROOT/requirements/seg.txt" -r "$ROOT/requirements/gen.txt" -r "$ROOT/requirements/dev.txt")
-            ;;
+        core) enough=(core demo all) parts=(runtime) ;;
+        demo) enough=(demo all) parts=(runtime seg gen demo) ;;
+        all) enough=(all) parts=(runtime seg gen demo dev) ;;
         *)
             echo "ensure_env: unknown environment '$extras': expected core, demo or all" >&2
             return 2
             ;;
     esac
+    for part in "${parts[@]}"; do
+        files+=(-r "$ROOT/requirements/$part.txt")
+    done
     for extra in "${enough[@]}"; do
         if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $extra" ]; then
             return

