@@ -4,7 +4,7 @@ Shape legend: N samples, C×h×w latent, H×W image.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from usp_mm.datasets import random_labels
 from usp_mm.functional import precision, random
+from usp_mm.functional.attention import fast_attention
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
@@ -21,6 +22,7 @@ from .geometry import share_vae
 from .guidance import Guidance
 from .repa import REPA
 from .sample_keys import sample_keys
+from .sampling_weights import bfloat16_weights
 from .weight_average import WeightAverage
 
 SAMPLE_MODELS = ('ema', 'orig')
@@ -45,7 +47,7 @@ class LatentDiffusionGenerator(BaseModel):
         guidance: arguments of `Guidance`; none by default.
         ema: `momentum` (1 - decay) of the averaged weights that GeneratorEMAHook updates; None: no average.
         sample_model: which weights sample, 'ema' or 'orig'.
-        sample_dtype: 'float32', or 'bfloat16': sample under autocast.
+        sample_dtype: 'float32', or 'bfloat16': sample under autocast, from weights that are cast once a call.
         tf32: whether float32 may round to TF32 on a GPU, in sampling and, by TF32Hook, in training (official: it may).
         decode_batch_size: images per VAE call in sampling; by default 16 on a GPU, and 1 on a CPU, where an image's pixels
             then don't depend on the others'.
@@ -260,13 +262,20 @@ class LatentDiffusionGenerator(BaseModel):
         shape = (geometry.channels, geometry.latent_size, geometry.latent_size)
 
         start = random.normal(index, torch.zeros_like(index), shape, seed=seed, stream='start_noise')
+        denoise, noise = self.guidance.denoise(network, label, self.objective), _StepNoise(index, shape, seed)
+        with self.arithmetic(device), self._evaluating(network):
+            return self.sampler.sample(denoise, start, self.objective, noise, on_step)
+
+    @contextmanager
+    def _evaluating(self, network: nn.Module) -> Iterator[None]:
+        """The network in evaluation mode and in the type that it samples in."""
         was_training = network.training
         network.eval()
-        denoise, noise = self.guidance.denoise(network, label, self.objective), _StepNoise(index, shape, seed)
-        with self.arithmetic(device):
-            latents = self.sampler.sample(denoise, start, self.objective, noise, on_step)
-        network.train(was_training)
-        return latents
+        try:
+            with bfloat16_weights(network) if self.sample_dtype == 'bfloat16' else nullcontext():
+                yield
+        finally:
+            network.train(was_training)
 
     @contextmanager
     def arithmetic(self, device: torch.device) -> Iterator[None]:
@@ -276,6 +285,7 @@ class LatentDiffusionGenerator(BaseModel):
                 block.enter_context(precision.tf32(self.tf32))
             if self.sample_dtype == 'bfloat16':
                 block.enter_context(torch.autocast(device.type, torch.bfloat16))
+                block.enter_context(fast_attention(device))
             yield
 
     def sample(self, index: Tensor | Sequence[int], label: Tensor | Sequence[int], **kwargs: Any) -> Tensor:
