@@ -21,7 +21,7 @@ class FakeGenerator(nn.Module):
         self.steps, self.drawn, self.batches = steps, [], []
         self.stop_after, self.broken = None, -1
         self.denoiser = SimpleNamespace(num_classes=3, geometry=SimpleNamespace(img_size=SIDE))
-        self.sampler = SimpleNamespace(batch_invariant=True)
+        self.sampler = SimpleNamespace(batch_invariant=True, num_updates=steps)
         codec = SimpleNamespace(name='fake', weight_hash='0' * 16, dtype=torch.float32, scale=torch.ones(3))
         self.data_preprocessor = SimpleNamespace(codec=codec)
         if checkpoint is None:
