@@ -1,5 +1,6 @@
 """A generator whose samples are exact arithmetic of (seed, number, class), and which counts what it draws."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,9 @@ class FakeGenerator(nn.Module):
 
     def network(self, sample_model: str | None = None) -> nn.Module:
         return self
+
+    def sampling_weights(self, sample_model: str | None = None) -> AbstractContextManager:
+        return nullcontext()
 
     def describe(self, sample_model: str | None = None) -> dict:
         return dict(

@@ -150,6 +150,22 @@ def test_casting_happens_once_and_is_undone(build):  # noqa: F811
     assert list(network.state_dict()) == list(before)
 
 
+def test_a_job_casts_once(build):  # noqa: F811
+    model = generator(build, 'euler', sample_dtype='bfloat16')
+    alone = model.sample_latents(INDEX, LABEL)
+    network, pointers = model.network(), set()
+
+    def look(step, state):
+        pointers.add((network.stacked_modulation[0].data_ptr(), network.blocks[1].mlp.fc1.weight.data_ptr()))
+
+    with model.sampling_weights():
+        for _ in range(3):
+            assert torch.equal(model.sample_latents(INDEX, LABEL, on_step=look), alone)
+        look(0, None)
+    assert len(pointers) == 1 and network.stacked_modulation is None
+    assert network.blocks[1].mlp.fc1.weight.dtype == torch.float32
+
+
 def test_a_step_in_bfloat16_casts_no_weight(build):  # noqa: F811
     fast, plain = generator(build, 'euler', sample_dtype='bfloat16'), generator(build, 'euler')
 

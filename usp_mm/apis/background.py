@@ -51,5 +51,5 @@ class BackgroundCalls:
                 function, args = call
                 try:
                     function(*args)
-                except BaseException as error:  # noqa: BLE001  (raised where the caller can see it)
+                except BaseException as error:  # the caller raises it
                     self._error = error

@@ -88,7 +88,8 @@ def write_samples(
         held.enter_context(_one_thread())
         progress = Progress(parts, missing, rank)
         draw = dict(seed=seed, sample_model=sample_model)
-        _sample_blocks(model, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
+        with model.sampling_weights(sample_model):
+            _sample_blocks(model, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
         progress.wait_for_others()
         run_on_rank0(lambda: _finish(out, parts, requests, facts))
     barrier()

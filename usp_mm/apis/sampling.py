@@ -228,18 +228,26 @@ class StateKeeper:
 
 
 def _sample_frames(
-    model: LatentDiffusionGenerator, requests: list[ClassRequest], num_frames: int, batch_size: int, **draw: Any
+    model: LatentDiffusionGenerator,
+    requests: list[ClassRequest],
+    num_frames: int,
+    batch_size: int,
+    *,
+    seed: int,
+    sample_model: str | None,
 ) -> list[list[np.ndarray]]:
     """`num_frames` or fewer frames of one array a request; the last frame is the samples."""
     index, label = _numbers(requests, model.denoiser.num_classes)
     batches = []
     batch_size = batch_size if model.sampler.batch_invariant else 1
-    with tqdm(total=len(index), desc='sampling', unit='img', leave=False) as progress:
+    bar = tqdm(total=len(index), desc='sampling', unit='img', leave=False)
+    with bar as progress, model.sampling_weights(sample_model):
         shown = ShownSteps.of(progress, model.sampler)
         for numbers, labels in zip(index.split(batch_size), label.split(batch_size), strict=True):
             keeper = StateKeeper(num_frames - 1) if num_frames > 1 else None
             watchers = [watcher for watcher in (keeper, shown) if watcher is not None]
-            images = sample_images(model, numbers, labels, _all_of(watchers) if watchers else None, **draw)
+            on_step = _all_of(watchers) if watchers else None
+            images = sample_images(model, numbers, labels, on_step, seed=seed, sample_model=sample_model)
             batches.append([*(_pixels(model, state) for state in (keeper.chosen() if keeper else ())), images])
             progress.update(len(numbers))
     ends = np.cumsum([request.count for request in requests])[:-1]

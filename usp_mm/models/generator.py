@@ -53,6 +53,8 @@ class LatentDiffusionGenerator(BaseModel):
             then don't depend on the others'.
         repa: arguments of `REPA`, but for the denoiser's: training aligns the denoiser's tokens with a frozen encoder's.
         compile_denoiser: True, or arguments of torch.compile, to compile the network in place.
+        cuda_graph: sample batches of up to 8 by CUDA graphs of the network on a GPU, but for adaptive ODE methods. The code
+            has not run on a GPU yet.
         init_cfg: mmengine's.
 
     Raises:
@@ -81,6 +83,7 @@ class LatentDiffusionGenerator(BaseModel):
         decode_batch_size: int | None = None,
         repa: dict | None = None,
         compile_denoiser: bool | dict = False,
+        cuda_graph: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
@@ -94,6 +97,7 @@ class LatentDiffusionGenerator(BaseModel):
         if decode_batch_size is not None and decode_batch_size < 1:
             raise ValueError(f'decode_batch_size={decode_batch_size} must be at least 1')
         self.decode_batch_size, self.sample_dtype, self.tf32 = decode_batch_size, sample_dtype, tf32
+        self.cuda_graph = cuda_graph
         lookup(dict.fromkeys(SAMPLE_DTYPES), sample_dtype, 'sample_dtype')
         self._check_parts()
         self.sample_model = self.check_sample_model(sample_model)
@@ -262,13 +266,19 @@ class LatentDiffusionGenerator(BaseModel):
         shape = (geometry.channels, geometry.latent_size, geometry.latent_size)
 
         start = random.normal(index, torch.zeros_like(index), shape, seed=seed, stream='start_noise')
-        denoise, noise = self.guidance.denoise(network, label, self.objective), _StepNoise(index, shape, seed)
-        with self.arithmetic(device), self._evaluating(network):
+        denoise = self.guidance.denoise(network, label, self.objective, self.cuda_graph)
+        noise = _StepNoise(index, shape, seed)
+        with self.arithmetic(device), self.sampling_weights(sample_model):
             return self.sampler.sample(denoise, start, self.objective, noise, on_step)
 
     @contextmanager
-    def _evaluating(self, network: nn.Module) -> Iterator[None]:
-        """The network in evaluation mode and in the type that it samples in."""
+    def sampling_weights(self, sample_model: str | None = None) -> Iterator[None]:
+        """The weights that sample, in evaluation mode and, with `sample_dtype` 'bfloat16', cast to it.
+
+        `sample_latents` does this itself; around many calls of it, they are cast once for all. Don't train or save in the
+        block.
+        """
+        network = self.network(sample_model)
         was_training = network.training
         network.eval()
         try:

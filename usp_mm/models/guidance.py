@@ -1,11 +1,13 @@
 """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) on some channels, within some times."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .cuda_graph import GraphedCall, pays_off
 from .objectives import Objective
 from .objectives.base import times
 
@@ -51,9 +53,9 @@ class Guidance:
         mixed = uncond[:, :num] + self.scale * (cond[:, :num] - uncond[:, :num])
         return torch.cat([mixed, cond[:, num:]], dim=1)
 
-    def denoise(self, network: nn.Module, label: Tensor, objective: Objective) -> 'GuidedDenoiser':
+    def denoise(self, network: nn.Module, label: Tensor, objective: Objective, cuda_graph: bool = False) -> 'GuidedDenoiser':
         """The network for labels int64[N], guided, with times and signs as `objective.adapted` has them."""
-        return GuidedDenoiser(self, network, label, objective)
+        return GuidedDenoiser(self, network, label, objective, cuda_graph)
 
     def describe(self) -> dict[str, float | int | str | list[float] | None]:
         """Facts for reports."""
@@ -69,12 +71,17 @@ class GuidedDenoiser:
         network: a `DiT`, or any module called with (x, t, y).
         label: int64[N].
         objective: what the network was trained for.
+        cuda_graph: record `at` where that pays off.
     """
 
-    def __init__(self, guidance: Guidance, network: nn.Module, label: Tensor, objective: Objective) -> None:
+    def __init__(
+        self, guidance: Guidance, network: nn.Module, label: Tensor, objective: Objective, cuda_graph: bool = False
+    ) -> None:
         self.guidance, self.call = guidance, objective.adapted(network)
         self.shares_conditions = getattr(network, 'shares_conditions', False)
         self.label, self.rows = label, torch.arange(len(label), device=label.device)
+        self.graphed = cuda_graph and pays_off(label.device, len(label))
+        self.graphs: dict[bool, GraphedCall] = {}  # guided and not
         if guidance.active:  # no class is one condition, however many samples
             self.label = torch.cat([label, label.new_full((1,), network.null_label)])
             self.rows = torch.cat([self.rows, torch.full_like(self.rows, len(label))])
@@ -86,13 +93,20 @@ class GuidedDenoiser:
 
     def at(self, x: Tensor, time: float) -> Tensor:
         """At one time for all samples, a number: nothing waits for the device, and each condition is embedded once."""
+        guided, t = self.guidance.applies(time), times(x, 1 if self.shares_conditions else len(x), time)
+        if not self.graphed:
+            return self._at(guided, x, t)
+        if guided not in self.graphs:
+            self.graphs[guided] = GraphedCall(partial(self._at, guided))
+        return self.graphs[guided](x, t)
 
+    def _at(self, guided: bool, x: Tensor, t: Tensor) -> Tensor:
         def call(x: Tensor, label: Tensor, rows: Tensor) -> Tensor:
             if self.shares_conditions:
-                return self.call(x, times(x, 1, time), label, rows=rows)
-            return self.call(x, times(x, len(x), time), label[rows])
+                return self.call(x, t, label, rows=rows)
+            return self.call(x, t.repeat(len(x) // len(t)), label[rows])
 
-        return self._output(x, self.guidance.applies(time), call)
+        return self._output(x, guided, call)
 
     def _output(self, x: Tensor, guided: bool, call: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         num = len(x)

@@ -18,15 +18,16 @@ def bfloat16_weights(network: nn.Module) -> Iterator[None]:
 
     To be used under bfloat16 autocast, which finds nothing left to cast: outputs are those without this. A `DiT` has the
     weights of all blocks' modulation in one tensor meanwhile, and multiplies once. After the block the parameters are the
-    ones that were there before.
+    ones that were there before. Blocks within one another cast once.
 
     Args:
         network: its linear layers and convolutions hold bfloat16 copies in the block: don't train or save it there.
     """
     layers = [module for module in network.modules() if isinstance(module, _CAST)]
     before = [dict(layer._parameters) for layer in layers]
+    stacks = isinstance(network, DiT) and network.stacked_modulation is None
     try:
-        if isinstance(network, DiT):
+        if stacks:
             _stack_modulation(network)
         for layer in layers:
             for name, value in layer._parameters.items():
@@ -36,7 +37,7 @@ def bfloat16_weights(network: nn.Module) -> Iterator[None]:
     finally:
         for layer, parameters in zip(layers, before, strict=True):
             layer._parameters.update(parameters)
-        if isinstance(network, DiT):
+        if stacks:
             network.stacked_modulation = None
 
 

@@ -57,9 +57,9 @@ class Sampler(ABC):
         """
 
     @property
-    @abstractmethod
     def num_updates(self) -> int | None:
-        """Calls of `on_step`; None: the sampler chooses its steps itself, and stops at points of its own for it."""
+        """Calls of `on_step`; None: unknown, or states would be kept for it that the sampler has no use for."""
+        return None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

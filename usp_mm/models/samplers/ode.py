@@ -1,4 +1,4 @@
-"""Deterministic sampling of flows: the probability flow, by torchdiffeq's solvers."""
+"""Deterministic sampling of flows: the probability flow, along a time grid or by torchdiffeq's adaptive solvers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
