@@ -1,5 +1,6 @@
 """A generator whose samples are exact arithmetic of (seed, number, class), and which counts what it draws."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ class FakeGenerator(nn.Module):
         self.steps, self.drawn, self.batches = steps, [], []
         self.stop_after, self.broken = None, -1
         self.denoiser = SimpleNamespace(num_classes=3, geometry=SimpleNamespace(img_size=SIDE))
-        self.sampler = SimpleNamespace(batch_invariant=True)
+        self.sampler = SimpleNamespace(batch_invariant=True, num_updates=steps)
         codec = SimpleNamespace(name='fake', weight_hash='0' * 16, dtype=torch.float32, scale=torch.ones(3))
         self.data_preprocessor = SimpleNamespace(codec=codec)
         if checkpoint is None:
@@ -31,6 +32,9 @@ class FakeGenerator(nn.Module):
 
     def network(self, sample_model: str | None = None) -> nn.Module:
         return self
+
+    def sampling_weights(self, sample_model: str | None = None) -> AbstractContextManager:
+        return nullcontext()
 
     def describe(self, sample_model: str | None = None) -> dict:
         return dict(

@@ -13,7 +13,7 @@ from usp_mm.functional import ddpm, flow, sde
 from usp_mm.models.guidance import Guidance
 from usp_mm.models.objectives import DDPMObjective, FlowObjective
 from usp_mm.models.samplers import AncestralSampler, DDIMSampler, ODESampler, SDESampler
-from usp_mm.models.samplers.ode import METHODS
+from usp_mm.models.samplers.ode import METHODS, VelocityField
 from usp_mm.registry import MODELS
 
 SIT_SAMPLES = [name for name in golden.load('sit_sample') if name.startswith('ode_') or name.count('_') == 4]
@@ -172,6 +172,22 @@ def test_ddim_moves_each_point_to_its_quantile():
     torch.testing.assert_close(x, MEAN + STD * z, rtol=0, atol=1e-2)
 
 
+@pytest.mark.parametrize('prediction', ['velocity', 'noise'])
+@pytest.mark.parametrize('method', [name for name, tableau in METHODS.items() if tableau])
+def test_steps_along_the_grid_are_those_of_torchdiffeq(method, prediction):
+    """Euler's and the midpoint's to the bit; the others round their sums in another order."""
+    from torchdiffeq import odeint
+
+    objective, z = FlowObjective(prediction=prediction), torch.randn(3, 2, 2, 2)
+    denoise = lambda x, t: (3 * x).sin() * (1 + t.view(-1, 1, 1, 1))  # noqa: E731
+    sampler = ODESampler(method, 7, timestep_shift=0.5)
+    grid, field = sampler.times(objective).to(z), VelocityField(denoise, objective)
+    expected = odeint(field, z, grid, method=method)[-1]
+    found = sampler.sample(denoise, z, objective, no_noise)
+    assert torch.equal(found, expected) or method not in ('euler', 'midpoint')
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-5 * float(expected.abs().max()))
+
+
 def test_euler_visits_the_shifted_grid():
     objective, seen = FlowObjective(), []
     sampler = ODESampler('euler', 6, timestep_shift=0.3)
@@ -218,7 +234,7 @@ def test_calls_steps_and_noise(sampler, calls, noises, num_steps):
     z = torch.randn(2, 4, 2, 2)
     x = sampler.sample(denoise, z, objective, step_noise, on_step)
     assert len(count) == calls and asked == list(range(noises))
-    assert [k for k, _ in steps] == list(range(num_steps))
+    assert [k for k, _ in steps] == list(range(num_steps)) and sampler.num_updates == num_steps
     assert torch.equal(steps[-1][1], x) and len({float(x.sum()) for _, x in steps}) == len(steps)
     assert torch.equal(sampler.sample(denoise, z, objective, step_noise), x) and x.dtype == torch.float32
 
@@ -256,7 +272,10 @@ def test_a_sample_does_not_depend_on_its_batch_where_the_sampler_says_so(sampler
     assert torch.equal(batch[1:2], single) == sampler.batch_invariant
 
 
-@pytest.mark.parametrize('sampler', [AncestralSampler(5), DDIMSampler(5), SDESampler('euler', 5), SDESampler('heun', 5)])
+WAITLESS = [AncestralSampler(5), DDIMSampler(5), SDESampler('euler', 5), SDESampler('heun', 5)]
+
+
+@pytest.mark.parametrize('sampler', [*WAITLESS, *(ODESampler(name, 5) for name, tableau in METHODS.items() if tableau)])
 def test_no_step_waits_for_the_device(sampler):
     """States without values (device 'meta') raise when anything reads them."""
     objective, z = sampler.objective_type(), torch.empty(3, 4, 2, 2, device='meta')

@@ -11,6 +11,7 @@ from vae_files import GOLDEN_KL16, SMALL_VAVAE, kl_weights, save
 
 from usp_mm.presets import VAES
 from usp_mm.vaes import LatentCodec, build_codec
+from usp_mm.vaes.base import _memory_format
 from usp_mm.vaes.tiny import make_tiny_vae, save_vae
 
 PRESETS = ['tiny', 'sd-f8d4', 'kl-f16d16', 'va-f16d32', 'pixel']
@@ -50,6 +51,23 @@ def affine(codec: LatentCodec) -> tuple[Tensor, Tensor]:
     """Scale and shift as [C, 1, 1]."""
     ones = torch.ones(codec.channels, 1, 1)
     return ones * codec.scale, ones * codec.shift
+
+
+@pytest.mark.parametrize(('device', 'dtype', 'expected'), [
+    ('cuda', torch.bfloat16, torch.channels_last), ('cuda', torch.float16, torch.channels_last),
+    ('cuda', torch.float32, torch.preserve_format), ('cpu', torch.bfloat16, torch.preserve_format),
+])  # fmt: skip
+def test_only_halves_on_a_gpu_have_channels_last(device: str, dtype: torch.dtype, expected: torch.memory_format) -> None:
+    assert _memory_format(torch.device(device), dtype) == expected
+
+
+def test_channels_last_changes_no_more_than_rounding(build: Build) -> None:
+    codec = build()
+    before, latents = codec.encode(images()), torch.randn(2, codec.channels, 32 // codec.stride, 48 // codec.stride)
+    decoded = codec.decode(latents)
+    codec.network.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(codec.encode(images()), before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(codec.decode(latents), decoded, rtol=1e-4, atol=1e-4)
 
 
 def test_shapes_follow_from_the_preset(build: Build) -> None:

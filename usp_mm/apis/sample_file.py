@@ -18,9 +18,10 @@ from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
 from usp_mm.files import check_free_space, explain_full_disk, locked, read_json, write_json
 from usp_mm.models import LatentDiffusionGenerator
 
+from .background import BackgroundCalls
 from .sample_parts import SampleParts
 from .sample_plan import differences, make_facts, make_plan
-from .sampling import sample_images
+from .sampling import ShownSteps, sample_images
 
 PLAN = 'plan.json'
 #: How to make use of more cores.
@@ -87,7 +88,8 @@ def write_samples(
         held.enter_context(_one_thread())
         progress = Progress(parts, missing, rank)
         draw = dict(seed=seed, sample_model=sample_model)
-        _sample_blocks(model, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
+        with model.sampling_weights(sample_model):
+            _sample_blocks(model, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
         progress.wait_for_others()
         run_on_rank0(lambda: _finish(out, parts, requests, facts))
     barrier()
@@ -157,19 +159,23 @@ def _sample_blocks(
     progress: 'Progress',
     **draw: Any,
 ) -> None:
-    """Draw the samples of blocks `numbers` in full batches, which may begin and end within a block."""
+    """Draw the samples of blocks `numbers` in full batches, which may begin and end within a block.
+
+    Blocks are written while the next batch is drawn.
+    """
     index = torch.tensor([i for number in numbers for i in parts.blocks[number]], dtype=torch.int64)
     sizes = [len(parts.blocks[number]) for number in numbers]
     batches = index.split(batch_size if model.sampler.batch_invariant else sizes) if numbers else ()
     waiting = np.empty((0, *parts.shape), np.uint8)
-    left = list(numbers)
-    for batch in batches:
-        waiting = np.concatenate([waiting, sample_images(model, batch, requests.labels[batch], **draw)])
-        while left and len(waiting) >= sizes[-len(left)]:
-            size = sizes[-len(left)]
-            parts.write(left.pop(0), waiting[:size])
-            waiting = waiting[size:]
-        progress.show(len(waiting))
+    left, on_step = list(numbers), ShownSteps.of(progress.bar, model.sampler)
+    with BackgroundCalls() as background:
+        for batch in batches:
+            waiting = np.concatenate([waiting, sample_images(model, batch, requests.labels[batch], on_step, **draw)])
+            while left and len(waiting) >= sizes[-len(left)]:
+                size = sizes[-len(left)]
+                background(parts.write, left.pop(0), waiting[:size])
+                waiting = waiting[size:]
+            progress.show(len(waiting))
     assert not left and not len(waiting)
 
 
@@ -199,6 +205,7 @@ class Progress:
                 self.show()
                 time.sleep(0.1)
             arrival.wait()
+        self.bar.set_postfix_str('', refresh=False)
         self.next = 0.0
         self.show()
         self.bar.close()

@@ -4,10 +4,11 @@ Shape legend: N samples, n pictures of a class, C×h×w latent, H×W pixels.
 """
 
 import copy
+import time
 import zipfile
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from usp_mm.engine.config_check import check_config, merge_cfg_options
 from usp_mm.engine.launch import load_config
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.models.generator import check_samples
+from usp_mm.models.samplers import Sampler
+from usp_mm.models.samplers.base import OnStep
 from usp_mm.registry import MODELS
 from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_checkpoint, read_weights
@@ -153,7 +156,7 @@ def sample_images(
     model: LatentDiffusionGenerator,
     index: Tensor,
     label: Tensor,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
     *,
     seed: int,
     sample_model: str | None,
@@ -171,6 +174,31 @@ def sample_images(
     latents = model.sample_latents(index, label, seed=seed, sample_model=sample_model, on_step=on_step)
     check_samples(latents, index, label)
     return _pixels(model, latents)
+
+
+class ShownSteps:
+    """Shows a sampler's latest step behind a bar of samples, which a long chain moves seldom: an `on_step` callback.
+
+    Args:
+        bar: of samples.
+        num: steps of a batch.
+    """
+
+    interval = 0.5  # seconds
+
+    def __init__(self, bar: tqdm, num: int) -> None:
+        self.bar, self.num, self.next = bar, num, 0.0
+
+    @classmethod
+    def of(cls, bar: tqdm, sampler: Sampler) -> 'ShownSteps | None':
+        """None for a sampler that chooses its steps: it would keep states for this."""
+        return None if sampler.num_updates is None else cls(bar, sampler.num_updates)
+
+    def __call__(self, step: int, state: Tensor) -> None:
+        """Show it, but not too often."""
+        if time.monotonic() >= self.next:
+            self.bar.set_postfix_str(f'step {step + 1} of {self.num}')
+            self.next = time.monotonic() + self.interval
 
 
 class StateKeeper:
@@ -200,20 +228,38 @@ class StateKeeper:
 
 
 def _sample_frames(
-    model: LatentDiffusionGenerator, requests: list[ClassRequest], num_frames: int, batch_size: int, **draw: Any
+    model: LatentDiffusionGenerator,
+    requests: list[ClassRequest],
+    num_frames: int,
+    batch_size: int,
+    *,
+    seed: int,
+    sample_model: str | None,
 ) -> list[list[np.ndarray]]:
     """`num_frames` or fewer frames of one array a request; the last frame is the samples."""
     index, label = _numbers(requests, model.denoiser.num_classes)
     batches = []
     batch_size = batch_size if model.sampler.batch_invariant else 1
-    with tqdm(total=len(index), desc='sampling', unit='img', leave=False) as progress:
+    bar = tqdm(total=len(index), desc='sampling', unit='img', leave=False)
+    with bar as progress, model.sampling_weights(sample_model):
+        shown = ShownSteps.of(progress, model.sampler)
         for numbers, labels in zip(index.split(batch_size), label.split(batch_size), strict=True):
             keeper = StateKeeper(num_frames - 1) if num_frames > 1 else None
-            images = sample_images(model, numbers, labels, keeper, **draw)
+            watchers = [watcher for watcher in (keeper, shown) if watcher is not None]
+            on_step = _all_of(watchers) if watchers else None
+            images = sample_images(model, numbers, labels, on_step, seed=seed, sample_model=sample_model)
             batches.append([*(_pixels(model, state) for state in (keeper.chosen() if keeper else ())), images])
             progress.update(len(numbers))
     ends = np.cumsum([request.count for request in requests])[:-1]
     return [np.split(np.concatenate(parts), ends) for parts in zip(*batches, strict=True)]
+
+
+def _all_of(watchers: Sequence[OnStep]) -> OnStep:
+    def on_step(step: int, state: Tensor) -> None:
+        for watcher in watchers:
+            watcher(step, state)
+
+    return on_step
 
 
 def _numbers(requests: list[ClassRequest], num_classes: int) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,13 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from usp_mm.functional.attention import fast_attention
 from usp_mm.registry import OPTIM_WRAPPERS
 
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """OptimWrapper whose forward runs under bfloat16 autocast, on GPU and on CPU.
+    """OptimWrapper whose forward runs under bfloat16 autocast, on GPU and on CPU, with `fast_attention`.
 
     bfloat16 has float32's range, so there is no loss scale to lose steps or overflow. For float16
     (cards older than Ampere) use mmengine's `AmpOptimWrapper` with `loss_scale='dynamic'`.
@@ -21,5 +22,6 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        with super().optim_context(model), torch.autocast(get_device().split(':')[0], dtype=torch.bfloat16):
+        device = torch.device(get_device())
+        with super().optim_context(model), torch.autocast(device.type, dtype=torch.bfloat16), fast_attention(device):
             yield

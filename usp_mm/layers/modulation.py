@@ -5,6 +5,7 @@ USP gives the block's norms trainable scale and shift again (section 2.3), under
 Shape legend: N batch, L tokens, D width.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -22,9 +23,12 @@ def modulate(x_NLD: Tensor, shift_ND: Tensor, scale_ND: Tensor) -> Tensor:
     return x_NLD * (1 + scale_ND.unsqueeze(1)) + shift_ND.unsqueeze(1)
 
 
-def conditioning(network: nn.Module, c_ND: Tensor) -> Tensor:
-    """`network(c)`; outside training the rows of a sample don't depend on the batch that it is in, bit for bit on CPU."""
-    if torch.is_grad_enabled():
+def conditioning(network: Callable[[Tensor], Tensor], c_ND: Tensor) -> Tensor:
+    """`network(c)`; on a CPU, outside training, a sample's row doesn't depend on the rows beside it, bit for bit.
+
+    Other devices promise no such thing, so that nothing is padded there.
+    """
+    if torch.is_grad_enabled() or c_ND.device.type != 'cpu':
         return network(c_ND)
     num = c_ND.shape[0]
     return network(nn.functional.pad(c_ND, (0, 0, 0, -num % ROW_TILE)))[:num]
@@ -67,9 +71,16 @@ class ModulatedBlock(TransformerBlock):
         with torch.no_grad():
             linear.bias.view(6, -1)[[2, 5]] = self.gate_bias
 
-    def forward(self, x: Tensor, c: Tensor, rope: Tensor | None = None) -> Tensor:
-        """Tokens [N, L, D], conditioning [N, D] and, with `options.rope`, what `RotaryPositions` returns -> tokens."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = conditioning(self.adaLN_modulation, c).chunk(6, dim=1)
+    def forward(self, x: Tensor, c: Tensor, rope: Tensor | None = None, vectors: Tensor | None = None) -> Tensor:
+        """Tokens [N, L, D] -> tokens.
+
+        Args:
+            c: conditioning, [N, D].
+            rope: with `options.rope`, what `RotaryPositions` returns.
+            vectors: [N, 6·D], the six vectors where they are known already; `c` is not read then.
+        """
+        vectors = conditioning(self.adaLN_modulation, c) if vectors is None else vectors
+        shift1, scale1, gate1, shift2, scale2, gate2 = vectors.chunk(6, dim=1)
         x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1), rope)
         return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
@@ -92,7 +103,8 @@ class FinalLayer(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Tokens [N, L, D], conditioning [N, D] -> patches [N, L, patch_dim]."""
-        shift, scale = conditioning(self.adaLN_modulation, c).chunk(2, dim=1)
+    def forward(self, x: Tensor, c: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """Tokens [N, L, D], conditioning [N, D] -> patches [N, L, patch_dim]; `vectors` [N, 2·D] as in `ModulatedBlock`."""
+        vectors = conditioning(self.adaLN_modulation, c) if vectors is None else vectors
+        shift, scale = vectors.chunk(2, dim=1)
         return self.linear(modulate(self.norm_final(x), shift, scale))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +16,7 @@ from usp_mm.functional.patchify import unpatchify
 from usp_mm.functional.pos_embed import sincos_table
 from usp_mm.layers import FinalLayer, ModulatedBlock, RotaryPositions, block_options, init_vit_weights
 from usp_mm.layers.embedders import LabelEmbedder, PatchEmbedder, TimestepEmbedder
+from usp_mm.layers.modulation import conditioning
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
@@ -46,6 +48,11 @@ class DiT(BaseModule):
         with_cp: recompute the blocks' activations in the backward pass instead of keeping them.
         init_cfg: mmengine's; dict(type='USPPretrained', checkpoint=…) starts from a pretrained encoder.
     """
+
+    #: `forward` takes `rows`.
+    shares_conditions = True
+    #: Weight [depth·6·D, D] and bias of all blocks' modulation, while `sampling_weights` holds them in one tensor.
+    stacked_modulation: tuple[Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -100,7 +107,7 @@ class DiT(BaseModule):
         super().init_weights()
 
     def forward(
-        self, x: Tensor, t: Tensor, y: Tensor, return_hidden: Sequence[int] | None = None
+        self, x: Tensor, t: Tensor, y: Tensor, return_hidden: Sequence[int] | None = None, rows: Tensor | None = None
     ) -> Tensor | tuple[Tensor, dict[int, Tensor]]:
         """Predict from noisy latents.
 
@@ -109,6 +116,8 @@ class DiT(BaseModule):
             t: [N], steps 0 … 999 (DiT) or times in [0, 1] (SiT).
             y: int64[N], labels.
             return_hidden: numbers of blocks passed, 1 … depth, after which to return the tokens.
+            rows: int64[N], for sampling, where samples share conditions: sample i has time and label `rows[i]` of t [K] or
+                [1] and y [K], and the modulation is computed once for each of the K.
 
         Returns:
             [N, out_channels, h, w]; with `return_hidden`, that and {k: tokens [N, L, D]}.
@@ -121,13 +130,30 @@ class DiT(BaseModule):
         c = self.t_embedder(t) + self.y_embedder(y)
         rope = None if self.rope is None else self.rope()
         hidden: dict[int, Tensor] = {}
+        *vectors, last = self._modulation(c, rows)
+        recompute = self.with_cp and torch.is_grad_enabled()
         for k, block in enumerate(self.blocks, start=1):
-            recompute = self.with_cp and torch.is_grad_enabled()
-            tokens = checkpoint(block, tokens, c, rope, use_reentrant=False) if recompute else block(tokens, c, rope)
+            inputs = (tokens, c, rope, vectors[k - 1])
+            tokens = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
             if return_hidden and k in return_hidden:
                 hidden[k] = tokens
-        out = self._output(unpatchify(self.final_layer(tokens, c), self.geometry.patch_size, self.geometry.grid))
+        out = self._output(unpatchify(self.final_layer(tokens, c, last), self.geometry.patch_size, self.geometry.grid))
         return out if return_hidden is None else (out, hidden)
+
+    def _modulation(self, c: Tensor, rows: Tensor | None) -> Sequence[Tensor | None]:
+        """Vectors of all blocks, [N, 6·D] each, and of the last layer, [N, 2·D]; None each: they compute their own.
+
+        In training they do, so that checkpointing needn't keep them. There, one product for all blocks would need their
+        weights in one tensor in every step: a copy of 223 million numbers for arch 'xl', 0.9 GB in float32.
+        """
+        if rows is None:
+            return [None] * (self.num_layers + 1)
+        last = conditioning(self.final_layer.adaLN_modulation, c).index_select(0, rows)
+        if self.stacked_modulation is None:
+            return [*(conditioning(block.adaLN_modulation, c).index_select(0, rows) for block in self.blocks), last]
+        weight, bias = self.stacked_modulation
+        vectors = conditioning(lambda c: F.linear(F.silu(c), weight, bias), c).index_select(0, rows)
+        return [*vectors.chunk(self.num_layers, dim=1), last]
 
     def _output(self, out: Tensor) -> Tensor:
         return out

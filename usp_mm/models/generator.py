@@ -4,7 +4,7 @@ Shape legend: N samples, C×h×w latent, H×W image.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from usp_mm.datasets import random_labels
 from usp_mm.functional import precision, random
+from usp_mm.functional.attention import fast_attention
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
@@ -21,6 +22,7 @@ from .geometry import share_vae
 from .guidance import Guidance
 from .repa import REPA
 from .sample_keys import sample_keys
+from .sampling_weights import bfloat16_weights
 from .weight_average import WeightAverage
 
 SAMPLE_MODELS = ('ema', 'orig')
@@ -45,12 +47,14 @@ class LatentDiffusionGenerator(BaseModel):
         guidance: arguments of `Guidance`; none by default.
         ema: `momentum` (1 - decay) of the averaged weights that GeneratorEMAHook updates; None: no average.
         sample_model: which weights sample, 'ema' or 'orig'.
-        sample_dtype: 'float32', or 'bfloat16': sample under autocast.
+        sample_dtype: 'float32', or 'bfloat16': sample under autocast, from weights that are cast once a call.
         tf32: whether float32 may round to TF32 on a GPU, in sampling and, by TF32Hook, in training (official: it may).
         decode_batch_size: images per VAE call in sampling; by default 16 on a GPU, and 1 on a CPU, where an image's pixels
             then don't depend on the others'.
         repa: arguments of `REPA`, but for the denoiser's: training aligns the denoiser's tokens with a frozen encoder's.
         compile_denoiser: True, or arguments of torch.compile, to compile the network in place.
+        cuda_graph: sample batches of up to 8 by CUDA graphs of the network on a GPU, but for adaptive ODE methods. The code
+            has not run on a GPU yet.
         init_cfg: mmengine's.
 
     Raises:
@@ -79,6 +83,7 @@ class LatentDiffusionGenerator(BaseModel):
         decode_batch_size: int | None = None,
         repa: dict | None = None,
         compile_denoiser: bool | dict = False,
+        cuda_graph: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
@@ -92,6 +97,7 @@ class LatentDiffusionGenerator(BaseModel):
         if decode_batch_size is not None and decode_batch_size < 1:
             raise ValueError(f'decode_batch_size={decode_batch_size} must be at least 1')
         self.decode_batch_size, self.sample_dtype, self.tf32 = decode_batch_size, sample_dtype, tf32
+        self.cuda_graph = cuda_graph
         lookup(dict.fromkeys(SAMPLE_DTYPES), sample_dtype, 'sample_dtype')
         self._check_parts()
         self.sample_model = self.check_sample_model(sample_model)
@@ -260,13 +266,26 @@ class LatentDiffusionGenerator(BaseModel):
         shape = (geometry.channels, geometry.latent_size, geometry.latent_size)
 
         start = random.normal(index, torch.zeros_like(index), shape, seed=seed, stream='start_noise')
+        denoise = self.guidance.denoise(network, label, self.objective, self.cuda_graph)
+        noise = _StepNoise(index, shape, seed)
+        with self.arithmetic(device), self.sampling_weights(sample_model):
+            return self.sampler.sample(denoise, start, self.objective, noise, on_step)
+
+    @contextmanager
+    def sampling_weights(self, sample_model: str | None = None) -> Iterator[None]:
+        """The weights that sample, in evaluation mode and, with `sample_dtype` 'bfloat16', cast to it.
+
+        `sample_latents` does this itself; around many calls of it, they are cast once for all. Don't train or save in the
+        block.
+        """
+        network = self.network(sample_model)
         was_training = network.training
         network.eval()
-        denoise, noise = self.guidance.denoise(network, label, self.objective), _StepNoise(index, shape, seed)
-        with self.arithmetic(device):
-            latents = self.sampler.sample(denoise, start, self.objective, noise, on_step)
-        network.train(was_training)
-        return latents
+        try:
+            with bfloat16_weights(network) if self.sample_dtype == 'bfloat16' else nullcontext():
+                yield
+        finally:
+            network.train(was_training)
 
     @contextmanager
     def arithmetic(self, device: torch.device) -> Iterator[None]:
@@ -276,6 +295,7 @@ class LatentDiffusionGenerator(BaseModel):
                 block.enter_context(precision.tf32(self.tf32))
             if self.sample_dtype == 'bfloat16':
                 block.enter_context(torch.autocast(device.type, torch.bfloat16))
+                block.enter_context(fast_attention(device))
             yield
 
     def sample(self, index: Tensor | Sequence[int], label: Tensor | Sequence[int], **kwargs: Any) -> Tensor:

@@ -1,10 +1,15 @@
 """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) on some channels, within some times."""
 
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .cuda_graph import GraphedCall, pays_off
 from .objectives import Objective
-from .objectives.base import Denoise
+from .objectives.base import times
 
 
 class Guidance:
@@ -35,28 +40,77 @@ class Guidance:
         """Whether anything is guided."""
         return self.scale != 1.0
 
-    def denoise(self, network: nn.Module, label: Tensor, objective: Objective) -> Denoise:
-        """(x [N, C, h, w], t [N]) -> float32 network output of labels int64[N], guided, as `objective.adapted` has it."""
-        call = objective.adapted(network)
+    def applies(self, time: float | None) -> bool:
+        """Whether a time is guided; None stands for any, where there is no interval."""
+        if not self.active or self.interval is None:
+            return self.active
+        assert time is not None
+        return self.interval[0] <= np.float32(time) <= self.interval[1]  # float32, as the network is told
 
-        def plain(x: Tensor, t: Tensor) -> Tensor:
-            return call(x, t, label).float()
+    def mixed(self, cond: Tensor, uncond: Tensor, latent_channels: int) -> Tensor:
+        """Outputs with and without class, float32[N, C or 2C, h, w], C the latent's -> the guided one."""
+        num = latent_channels if self.channels is None else min(self.channels, latent_channels)
+        mixed = uncond[:, :num] + self.scale * (cond[:, :num] - uncond[:, :num])
+        return torch.cat([mixed, cond[:, num:]], dim=1)
 
-        if not self.active:
-            return plain
-        both = torch.cat([label, torch.full_like(label, network.null_label)])
-
-        def guided(x: Tensor, t: Tensor) -> Tensor:
-            if self.interval is not None and not self.interval[0] <= float(t[0]) <= self.interval[1]:
-                return plain(x, t)
-            cond, uncond = call(torch.cat([x, x]), torch.cat([t, t]), both).float().chunk(2)
-            num = x.shape[1] if self.channels is None else min(self.channels, x.shape[1])
-            mixed = uncond[:, :num] + self.scale * (cond[:, :num] - uncond[:, :num])
-            return torch.cat([mixed, cond[:, num:]], dim=1)
-
-        return guided
+    def denoise(self, network: nn.Module, label: Tensor, objective: Objective, cuda_graph: bool = False) -> 'GuidedDenoiser':
+        """The network for labels int64[N], guided, with times and signs as `objective.adapted` has them."""
+        return GuidedDenoiser(self, network, label, objective, cuda_graph)
 
     def describe(self) -> dict[str, float | int | str | list[float] | None]:
         """Facts for reports."""
         interval = None if self.interval is None else list(self.interval)
         return dict(scale=self.scale, channels=self.channels, interval=interval) if self.active else dict(scale=1.0)
+
+
+class GuidedDenoiser:
+    """(x [N, C, h, w], t [N]) -> float32 network output; samplers, whose samples share a time, call `at`.
+
+    Args:
+        guidance: what to mix, and when.
+        network: a `DiT`, or any module called with (x, t, y).
+        label: int64[N].
+        objective: what the network was trained for.
+        cuda_graph: record `at` where that pays off.
+    """
+
+    def __init__(
+        self, guidance: Guidance, network: nn.Module, label: Tensor, objective: Objective, cuda_graph: bool = False
+    ) -> None:
+        self.guidance, self.call = guidance, objective.adapted(network)
+        self.shares_conditions = getattr(network, 'shares_conditions', False)
+        self.label, self.rows = label, torch.arange(len(label), device=label.device)
+        self.graphed = cuda_graph and pays_off(label.device, len(label))
+        self.graphs: dict[bool, GraphedCall] = {}  # guided and not
+        if guidance.active:  # no class is one condition, however many samples
+            self.label = torch.cat([label, label.new_full((1,), network.null_label)])
+            self.rows = torch.cat([self.rows, torch.full_like(self.rows, len(label))])
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """Times of each sample; with an interval the first one decides, and is waited for."""
+        guided = self.guidance.applies(None if self.guidance.interval is None else float(t[0]))
+        return self._output(x, guided, lambda x, label, rows: self.call(x, t.repeat(len(x) // len(t)), label[rows]))
+
+    def at(self, x: Tensor, time: float) -> Tensor:
+        """At one time for all samples, a number: nothing waits for the device, and each condition is embedded once."""
+        guided, t = self.guidance.applies(time), times(x, 1 if self.shares_conditions else len(x), time)
+        if not self.graphed:
+            return self._at(guided, x, t)
+        if guided not in self.graphs:
+            self.graphs[guided] = GraphedCall(partial(self._at, guided))
+        return self.graphs[guided](x, t)
+
+    def _at(self, guided: bool, x: Tensor, t: Tensor) -> Tensor:
+        def call(x: Tensor, label: Tensor, rows: Tensor) -> Tensor:
+            if self.shares_conditions:
+                return self.call(x, t, label, rows=rows)
+            return self.call(x, t.repeat(len(x) // len(t)), label[rows])
+
+        return self._output(x, guided, call)
+
+    def _output(self, x: Tensor, guided: bool, call: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        num = len(x)
+        if not guided:
+            return call(x, self.label[:num], self.rows[:num]).float()
+        cond, uncond = call(torch.cat([x, x]), self.label, self.rows).float().chunk(2)
+        return self.guidance.mixed(cond, uncond, x.shape[1])

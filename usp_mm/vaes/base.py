@@ -79,11 +79,11 @@ class LatentCodec:
         return self._hash
 
     def to(self, device: torch.device | str) -> 'LatentCodec':
-        """Move network and statistics, unless they are there already."""
+        """Move network and statistics, unless they are there already; in 16 bits on a GPU convolutions get channels last."""
         device = torch.device(device)
         if device != self.device:
             if self.network is not None:
-                self.network.to(device)
+                self.network.to(device=device, memory_format=_memory_format(device, self.dtype))
             self.scale, self.shift = _move(self.scale, device), _move(self.shift, device)
             self.device = device
         return self
@@ -218,6 +218,12 @@ class LatentCodec:
                 raise ValueError(
                     f"images are {side} pixels {what}, but VAE '{self.name}' has stride {self.stride}: use {valid}"
                 )
+
+
+def _memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """What a device's convolutions work on without transposing."""
+    half_on_gpu = device.type == 'cuda' and dtype != torch.float32
+    return torch.channels_last if half_on_gpu else torch.preserve_format
 
 
 def _move(value: Any, device: torch.device) -> Any:

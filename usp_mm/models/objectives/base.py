@@ -4,12 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 #: (x_t [N, C, h, w], t [N]) -> the network's output, [N, C or 2C, h, w].
 Denoise = Callable[[Tensor, Tensor], Tensor]
 #: (x_t, t, further arguments) -> the network's output.
 Network = Callable[..., Tensor]
+
+
+def times(x: Tensor, num: int, time: float) -> Tensor:
+    """A time, or an integer step, `num` times on the device of `x`, of its type or int64: [num]."""
+    return torch.full((num,), time, dtype=torch.int64 if isinstance(time, int) else x.dtype, device=x.device)
 
 
 class Objective(ABC):

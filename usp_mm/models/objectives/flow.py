@@ -80,7 +80,7 @@ class FlowObjective(Objective):
         if self.time_convention == 'data_at_1':
             return network
         sign = -1 if self.prediction == 'velocity' else 1  # noise and score don't depend on the direction of time
-        return lambda x, t, *args: sign * network(x, self.network_times(t), *args)
+        return lambda x, t, *args, **kwargs: sign * network(x, self.network_times(t), *args, **kwargs)
 
     def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """'loss' = 'flow' + cosine_weight·'cosine' (only where it is weighed); see `Objective`."""

@@ -10,7 +10,7 @@ from usp_mm.registry import MODELS
 
 from ..objectives import DDPMObjective
 from ..objectives.base import Denoise
-from .base import OnStep, Sampler, StepNoise, at_least
+from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
 
 @MODELS.register_module()
@@ -43,14 +43,17 @@ class AncestralSampler(Sampler):
         self, denoise: Denoise, z: Tensor, objective: DDPMObjective, step_noise: StepNoise, on_step: OnStep | None = None
     ) -> Tensor:
         timesteps = ddpm.spaced_timesteps(objective.num_steps, self.num_steps)
-        schedule, x = ddpm.schedule(objective.alpha_bar[timesteps]), z
+        schedule, steps, x = ddpm.schedule(objective.alpha_bar[timesteps]), timesteps.tolist(), z
         for k, row in enumerate(reversed(range(self.num_steps))):
-            t = torch.full((x.shape[0],), int(timesteps[row]), device=x.device)
-            eps, fraction = objective.split(denoise(x, t))
+            eps, fraction = objective.split(denoise_at(denoise, x, steps[row]))
             x = ddpm.ancestral_step(schedule.at(row), x, eps, fraction, step_noise(k) if row > 0 else None)
             if on_step is not None:
                 on_step(k, x)
         return x
+
+    @property
+    def num_updates(self) -> int:
+        return self.num_steps
 
     def describe(self) -> dict[str, Any]:
         return dict(name=type(self).__name__, num_steps=self.num_steps)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ..objectives import DDPMObjective, Objective
-from ..objectives.base import Denoise
+from ..objectives.base import Denoise, times
 
 #: k -> the standard normal noise [N, C, h, w] of the k-th stochastic step.
 StepNoise = Callable[[int], Tensor]
@@ -46,7 +46,7 @@ class Sampler(ABC):
         """Run the chain, without autograd.
 
         Args:
-            denoise: (x, t) -> the network's output, guided if it is to be.
+            denoise: (x, t) -> the network's output, guided if it is to be; see `denoise_at`.
             z: start noise, float32[N, C, h, w].
             objective: what the network was trained for; `check` accepted it.
             step_noise: noise by number of the stochastic step, from 0.
@@ -55,6 +55,11 @@ class Sampler(ABC):
         Returns:
             Latents, float32[N, C, h, w].
         """
+
+    @property
+    def num_updates(self) -> int | None:
+        """Calls of `on_step`; None: unknown, or states would be kept for it that the sampler has no use for."""
+        return None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -66,3 +71,12 @@ def at_least(num_steps: int, least: int) -> int:
     if num_steps < least:
         raise ValueError(f'num_steps={num_steps} must be at least {least}')
     return num_steps
+
+
+def denoise_at(denoise: Denoise, x: Tensor, time: float) -> Tensor:
+    """What `denoise` makes of states [N, C, h, w] at one time, or integer step, for all.
+
+    A `denoise` with a method `at` is told the number, so that it needn't wait for the device to learn it.
+    """
+    at = getattr(denoise, 'at', None)
+    return denoise(x, times(x, len(x), time)) if at is None else at(x, time)

@@ -10,7 +10,7 @@ from usp_mm.registry import MODELS
 
 from ..objectives import DDPMObjective
 from ..objectives.base import Denoise
-from .base import OnStep, Sampler, StepNoise, at_least
+from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
 
 @MODELS.register_module()
@@ -46,11 +46,15 @@ class DDIMSampler(Sampler):
         scheduler.set_timesteps(self.num_steps)
         x = z
         for k, step in enumerate(scheduler.timesteps.tolist()):
-            eps, _ = objective.split(denoise(x, torch.full((x.shape[0],), step, device=x.device)))
+            eps, _ = objective.split(denoise_at(denoise, x, step))
             x = scheduler.step(eps, step, x, eta=0.0).prev_sample
             if on_step is not None:
                 on_step(k, x)
         return x
+
+    @property
+    def num_updates(self) -> int:
+        return self.num_steps
 
     def describe(self) -> dict[str, Any]:
         return dict(name=type(self).__name__, num_steps=self.num_steps, eta=0.0)

@@ -1,7 +1,7 @@
-"""Deterministic sampling of flows: the probability flow, by torchdiffeq's solvers."""
+"""Deterministic sampling of flows: the probability flow, along a time grid or by torchdiffeq's adaptive solvers."""
 
-from itertools import count
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +12,25 @@ from usp_mm.registry import MODELS
 
 from ..objectives import FlowObjective
 from ..objectives.base import Denoise, Objective
-from .base import OnStep, Sampler, StepNoise, at_least
+from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
-#: Whether torchdiffeq's method of this name steps along the given times, or chooses its steps.
+
+class Tableau(NamedTuple):
+    """An explicit Runge–Kutta method (Butcher): k_i = v(t + nodes_i·dt, x + dt·Σ stages_ij·k_j), x += dt·Σ weights_i·k_i."""
+
+    nodes: tuple[float, ...]
+    stages: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+
+
+#: torchdiffeq's methods of these names: what steps along the given times, and None if the method chooses its steps.
 METHODS = {
-    'euler': True, 'midpoint': True, 'heun2': True, 'heun3': True, 'rk4': True,
-    'adaptive_heun': False, 'bosh3': False, 'dopri5': False, 'dopri8': False,
+    'euler': Tableau((0,), ((),), (1,)),
+    'midpoint': Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1)),
+    'heun2': Tableau((0, 1), ((), (1,)), (1 / 2, 1 / 2)),
+    'heun3': Tableau((0, 1 / 3, 2 / 3), ((), (1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4)),
+    'rk4': Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8)),
+    'adaptive_heun': None, 'bosh3': None, 'dopri5': None, 'dopri8': None,
 }  # fmt: skip
 #: How torchdiffeq's assertions begin where no step is short enough.
 GIVES_UP = ('underflow in dt', 'non-finite values in state')
@@ -27,8 +40,11 @@ GIVES_UP = ('underflow in dt', 'non-finite values in state')
 class ODESampler(Sampler):
     """Integrates the velocity from noise to data.
 
+    Methods on a time grid are torchdiffeq's, stepped here: torchdiffeq compares times on the device, and so waits for it in
+    every step.
+
     Args:
-        method: of torchdiffeq. On the time grid: 'euler' (one network call a step), 'midpoint', 'heun2' (two), 'heun3'
+        method: as torchdiffeq names it. On the time grid: 'euler' (one network call a step), 'midpoint', 'heun2' (two), 'heun3'
             (three), 'rk4' (four). With steps of adaptive length: 'adaptive_heun', 'bosh3', 'dopri5', 'dopri8'; they are
             chosen for the batch as a whole, so that a sample depends, within the tolerances, on the others in its batch.
         num_steps: points of the time grid, as in SiT: num_steps - 1 steps. Adaptive methods choose their own: there, these
@@ -53,7 +69,7 @@ class ODESampler(Sampler):
     ) -> None:
         if method == 'heun':
             raise ValueError("unknown ODE method 'heun': torchdiffeq has no fixed-step method of that name, its is 'heun2'")
-        self.fixed_steps = lookup(METHODS, method, 'ODE method')
+        self.fixed_steps = lookup(METHODS, method, 'ODE method') is not None
         if not (atol > 0 and rtol > 0):
             raise ValueError(f'atol={atol}, rtol={rtol} must be positive')
         if timestep_shift <= 0:
@@ -66,7 +82,8 @@ class ODESampler(Sampler):
 
     def check(self, objective: Objective) -> None:
         super().check(objective)
-        odeint()
+        if not self.fixed_steps:
+            odeint()
 
     def times(self, objective: FlowObjective) -> Tensor:
         """The time grid, float64[num_steps]."""
@@ -77,17 +94,11 @@ class ODESampler(Sampler):
     def sample(
         self, denoise: Denoise, z: Tensor, objective: FlowObjective, step_noise: StepNoise, on_step: OnStep | None = None
     ) -> Tensor:
+        if (tableau := METHODS[self.method]) is not None:
+            return self._step_through(tableau, denoise, z, objective, on_step)
         grid = self.times(objective).to(z)
-        field = VelocityField(denoise, objective, watch=not self.fixed_steps)
+        field = VelocityField(denoise, objective, watch=True)
         settings = dict(atol=self.atol, rtol=self.rtol, method=self.method)
-        if self.fixed_steps:
-            if on_step is not None:
-                field.callback_step = _after_each_step(on_step)
-            # only the ends are kept: the states between would take num_steps times the memory
-            x = odeint()(field, z, grid[[0, -1]], options=dict(grid_constructor=lambda *_: grid), **settings)[-1]
-            if on_step is not None:
-                on_step(self.num_steps - 2, x)
-            return x
         points = grid if on_step is not None else grid[[0, -1]]
         try:
             # a step lands on the end: otherwise the last one would look beyond it, where the path is not defined
@@ -101,6 +112,23 @@ class ODESampler(Sampler):
                 on_step(k, x)
         return states[-1]
 
+    def _step_through(
+        self, tableau: Tableau, denoise: Denoise, x: Tensor, objective: FlowObjective, on_step: OnStep | None
+    ) -> Tensor:
+        """Step along the grid, whose times and lengths are numbers of the type of `x`."""
+        grid = self.times(objective).to(x.dtype)
+        steps = grid.diff()
+        nodes = torch.stack([grid[:-1] + node * steps if node < 1 else grid[1:] for node in tableau.nodes], dim=1)
+        velocity = velocity_at(denoise, objective)
+        for n, (times, dt) in enumerate(zip(nodes.tolist(), steps.tolist(), strict=True)):
+            slopes: list[Tensor] = []
+            for time, stage in zip(times, tableau.stages, strict=True):
+                slopes.append(velocity(x + _weighed(dt, stage, slopes) if slopes else x, time))
+            x = x + _weighed(dt, tableau.weights, slopes)
+            if on_step is not None:
+                on_step(n, x)
+        return x
+
     def _broken(self, z: Tensor, field: 'VelocityField', error: AssertionError) -> Tensor:
         """NaN for the samples that diverged, as a solver with fixed steps would end; their caller names them."""
         if field.finite is None or bool(field.finite.all()):
@@ -109,6 +137,10 @@ class ODESampler(Sampler):
                 "use method='heun2'"
             ) from error
         return torch.where(field.finite.view(-1, 1, 1, 1), z, torch.nan)
+
+    @property
+    def num_updates(self) -> int | None:
+        return self.num_steps - 1 if self.fixed_steps else None
 
     def describe(self) -> dict[str, Any]:
         if not self.fixed_steps:
@@ -140,15 +172,22 @@ class VelocityField:
         return out
 
 
-def _after_each_step(on_step: OnStep):
-    """torchdiffeq's callback before each step, as one after each but the last."""
-    steps = count(-1)
+def velocity_at(denoise: Denoise, objective: FlowObjective) -> Callable[[Tensor, float], Tensor]:
+    """(x, time) -> velocity, for a time that is a number."""
 
-    def callback(t: Tensor, x: Tensor, dt: Tensor) -> None:
-        if (k := next(steps)) >= 0:
-            on_step(k, x)
+    def velocity(x: Tensor, time: float) -> Tensor:
+        out = denoise_at(denoise, x, time).float()
+        if objective.prediction == 'velocity':
+            return out
+        return flow.velocity(objective.coefficients(torch.tensor(time, dtype=torch.float64)), objective.prediction)(x, out)
 
-    return callback
+    return velocity
+
+
+def _weighed(dt: float, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+    """dt·Σ weight·slope."""
+    first, *others = [(dt * weight) * slope for weight, slope in zip(weights, slopes, strict=True) if weight]
+    return sum(others, first)
 
 
 def odeint():

@@ -11,7 +11,7 @@ from usp_mm.registry import MODELS
 
 from ..objectives import FlowObjective
 from ..objectives.base import Denoise
-from .base import OnStep, Sampler, StepNoise, at_least
+from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
 METHODS = ('euler', 'heun')
 
@@ -85,7 +85,7 @@ class SDESampler(Sampler):
             last = sde.last_step(self.last_step, end, objective.prediction, diffusion[-1], self.last_step_size)
 
         def call(x: Tensor, k: int) -> Tensor:
-            return denoise(x, x.new_full((x.shape[0],), times[k])).float()
+            return denoise_at(denoise, x, times[k]).float()
 
         x = z
         for k in range(self.num_steps - 1):
@@ -107,6 +107,10 @@ class SDESampler(Sampler):
     def _interval(self, objective: FlowObjective) -> tuple[float, float]:
         first, last = flow.sample_interval(objective.path, objective.prediction)
         return first, last if self.last_step is None else 1 - self.last_step_size
+
+    @property
+    def num_updates(self) -> int:
+        return self.num_steps - (self.last_step is None)
 
     def describe(self) -> dict[str, Any]:
         size = dict(last_step_size=self.last_step_size) if self.last_step is not None else {}

@@ -1,0 +1,55 @@
+"""The weights that sampling in bfloat16 computes with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .dit import DiT
+
+#: Layers whose weights autocast casts; of a DiT all the others' stay float32, as do residual stream, norms and softmax.
+_CAST = (nn.Linear, nn.Conv2d)
+
+
+@contextmanager
+def bfloat16_weights(network: nn.Module) -> Iterator[None]:
+    """Cast the weights that autocast would cast in every call once, for the block.
+
+    To be used under bfloat16 autocast, which finds nothing left to cast: outputs are those without this. A `DiT` has the
+    weights of all blocks' modulation in one tensor meanwhile, and multiplies once. After the block the parameters are the
+    ones that were there before. Blocks within one another cast once.
+
+    Args:
+        network: its linear layers and convolutions hold bfloat16 copies in the block: don't train or save it there.
+    """
+    layers = [module for module in network.modules() if isinstance(module, _CAST)]
+    before = [dict(layer._parameters) for layer in layers]
+    stacks = isinstance(network, DiT) and network.stacked_modulation is None
+    try:
+        if stacks:
+            _stack_modulation(network)
+        for layer in layers:
+            for name, value in layer._parameters.items():
+                if value is not None and value.dtype != torch.bfloat16:
+                    layer._parameters[name] = _frozen(value.detach().to(torch.bfloat16))
+        yield
+    finally:
+        for layer, parameters in zip(layers, before, strict=True):
+            layer._parameters.update(parameters)
+        if stacks:
+            network.stacked_modulation = None
+
+
+def _stack_modulation(network: DiT) -> None:
+    """The blocks' own weights become views of the stacked ones: nothing is held twice."""
+    layers = [block.adaLN_modulation[1] for block in network.blocks]
+    stacked = [torch.cat([getattr(layer, name).detach().to(torch.bfloat16) for layer in layers]) for name in ('weight', 'bias')]
+    for name, whole in zip(('weight', 'bias'), stacked, strict=True):
+        for layer, part in zip(layers, whole.chunk(len(layers)), strict=True):
+            layer._parameters[name] = _frozen(part)
+    network.stacked_modulation = (stacked[0], stacked[1])
+
+
+def _frozen(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value, requires_grad=False)
