@@ -42,7 +42,7 @@ def test_every_section_runs(tool_here, gpu, tmp_path):
         row['section'] for row in result['rows'] if row['× official']
     }
     timed = [row for row in result['rows'] if row['ms']]
-    assert len(timed) == 31 and all(row['images/s'] > 0 and row['peak GiB'] > 0 and row['MFU %'] > 0 for row in timed)
+    assert len(timed) == 32 and all(row['images/s'] > 0 and row['peak GiB'] > 0 and row['MFU %'] > 0 for row in timed)
     assert len(result['checks']) == 25 and {check['section'] for check in result['checks']} == {'correctness', 'resume'}
     assert code == 0 and 'failed: []' in printed
 
@@ -178,8 +178,10 @@ def test_only_and_skip(gpu, monkeypatch):
     from benchmark_gpu import worker
 
     asked = []
-    monkeypatch.setattr(worker, 'run_sections', lambda sections, toy, limit, take: asked.append((list(sections), toy, limit)))
+    monkeypatch.setattr(worker, 'run_sections', lambda sections, toy, limit, take: asked.append((sections, toy, limit)))
     parser = argparse.ArgumentParser()
     gpu.add_arguments(parser)
     gpu.run(parser.parse_args(['--cpu-smoke', '--only', 'vae', 'cache', 'facts', '--skip', 'cache', '--limit', '99']))
-    assert asked == [(['facts', 'vae'], True, 99.0)]
+    ((sections, toy, limit),) = asked
+    assert (list(sections), toy, limit) == (['facts', 'vae'], True, 99.0)
+    assert {section.seconds for section in sections.values()} == {99.0}

@@ -18,7 +18,6 @@ def run(report: Report, scale: Scale) -> None:
     """Calls of the official-style network, then our whole sampler."""
     with report.attempt('DiT-XL/2 in plain torch, fp32 with TF32, calls alone'):
         _official(report, scale)
-    torch._dynamo.config.automatic_dynamic_shapes = False
     for mode, sizes in {'fp32': (64,), 'bf16': (64, 4), 'bf16 compiled': (64, 4)}.items():
         what = f'DiT-xl, {scale.sample_steps} steps, guided, {mode}'
         with report.attempt(what):

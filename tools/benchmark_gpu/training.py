@@ -77,7 +77,6 @@ def train(report: Report, scale: Scale) -> None:
 
 def compiled(report: Report, scale: Scale) -> None:
     """The same in bfloat16 under torch.compile, which compiles for each batch size."""
-    torch._dynamo.config.automatic_dynamic_shapes = False  # one batch size must not slow down the next
     _ours(report, scale, 'DiT', 'xl', {'bf16 compiled': (64, 32, 128)})
 
 

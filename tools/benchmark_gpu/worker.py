@@ -116,11 +116,12 @@ def _work(connection: Connection, sections: dict[str, Section], toy: bool) -> No
     os.dup2(2, 1)  # what libraries print is no result
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
+    _start(toy)
     for name, section in sections.items():
         connection.send(('begin', name))
         report, start = Report(name, connection.send), time.monotonic()
         try:
-            _prepare(toy)
+            _clean()
             pkgutil.resolve_name(section.target)(report, Scale(toy))
         except Exception as error:
             traceback.print_exc()
@@ -130,16 +131,23 @@ def _work(connection: Connection, sections: dict[str, Section], toy: bool) -> No
     connection.send(('done', None))
 
 
-def _prepare(toy: bool) -> None:
-    """Memory and torch.compile as at the start; at toy sizes nothing is compiled, which would take most of the time."""
+def _start(toy: bool) -> None:
+    """What takes long to import; at toy sizes nothing is compiled, which would take most of the time."""
     import torch
 
-    import usp_mm  # noqa: F401
+    import usp_mm.models  # noqa: F401
+
+    torch._dynamo.config.recompile_limit = 64  # a block is compiled for each size and batch
+    torch._dynamo.config.automatic_dynamic_shapes = False  # one batch size must not slow down the next
+    if toy:
+        torch.compiler.set_stance('force_eager')
+
+
+def _clean() -> None:
+    """Memory and torch.compile as at the start."""
+    import torch
 
     from .timing import clean
 
-    clean()
     torch.compiler.reset()
-    if toy:
-        torch.compiler.set_stance('force_eager')
-    torch._dynamo.config.recompile_limit = 64  # a block is compiled for each size and batch
+    clean()

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not args.cpu_smoke and not torch.cuda.is_available():
         raise ValueError('there is no GPU that torch can use: --cpu-smoke runs the sections at toy sizes on the CPU')
     found = Findings()
-    run_sections({name: SECTIONS[name] for name in names}, args.cpu_smoke, args.limit, found.take)
+    own = dict(seconds=args.limit) if args.cpu_smoke else {}
+    run_sections({name: SECTIONS[name]._replace(**own) for name in names}, args.cpu_smoke, args.limit, found.take)
     compare(found.rows, found.facts)
     return {**vars(found), 'failed': failures(found.rows, found.checks)}
 
