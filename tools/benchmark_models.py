@@ -48,14 +48,8 @@ def set_mode(cfg: Any, mode: str) -> None:
 
 
 def build_model(cfg: Any, device: str, mode: str = '') -> Any:
-    """The config's model with its first weights, made on the device: drawing those of XL on a CPU takes long."""
-    import torch
-
-    from usp_mm.registry import MODELS
-
-    with torch.device(device):
-        model = MODELS.build(cfg.model)
-    model = model.to(device)
+    """The config's model on the device, with its first weights."""
+    model = make_model(cfg, device).to(device)
     model.init_weights()
     if 'compiled' in mode and 'neck' in cfg.model:
         for block in (*model.backbone.blocks, *model.neck.decoder_blocks):
@@ -63,12 +57,21 @@ def build_model(cfg: Any, device: str, mode: str = '') -> Any:
     return model
 
 
-def flops_of(cfg: Any) -> dict[str, int]:
-    """Operations of a sample, 'forward' and 'train', see `usp_mm.engine.flops.count_flops`; takes no memory."""
+def make_model(cfg: Any, device: str) -> Any:
+    """The config's model, its parameters drawn on the device, as drawing those of XL on a CPU takes long."""
     import torch
 
-    from usp_mm.engine.flops import count_flops
     from usp_mm.registry import MODELS
 
-    with torch.device('meta'):
-        return count_flops(MODELS.build(cfg.model))
+    with torch.device(device):
+        model = MODELS.build(cfg.model)
+    if 'objective' in cfg.model:
+        model.objective = MODELS.build(cfg.model.objective)  # whose tables are on the CPU
+    return model
+
+
+def flops_of(cfg: Any) -> dict[str, int]:
+    """Operations of a sample, 'forward' and 'train', see `usp_mm.engine.flops.count_flops`; takes no memory."""
+    from usp_mm.engine.flops import count_flops
+
+    return count_flops(make_model(cfg, 'meta'))

@@ -163,6 +163,17 @@ def test_what_a_mode_changes_in_a_config(gpu):
     assert model_config('MAE', 'tiny', 'fp32', 64).model.backbone.img_size == 64
 
 
+def test_only_what_a_module_moves_is_made_on_the_device(gpu):
+    from benchmark_models import make_model, model_config
+
+    for name in ('DiT', 'SiT', 'MAE'):
+        model = make_model(model_config(name, 'tiny', 'bf16'), 'meta')
+        assert {tensor.device.type for tensor in model.parameters()} == {'meta'}
+        parts = [*model.modules(), *(getattr(model, part) for part in ('objective', 'sampler', 'guidance') if name != 'MAE')]
+        plain = [value for part in parts for value in vars(part).values() if isinstance(value, torch.Tensor)]
+        assert len(plain) == (name == 'DiT') and {tensor.device.type for tensor in plain} <= {'cpu'}
+
+
 def test_official_operations_are_those_of_ours(gpu):
     from benchmark_gpu.baseline import official_flops
     from benchmark_gpu.scale import Scale
