@@ -5,7 +5,8 @@ Every module of `tools/benchmarks` is a sub-command. It defines
 
     HELP: str                       one line
     add_arguments(parser)           its options
-    run(args) -> dict               'rows': list of dicts, printed as a table; anything else is printed below it
+    run(args) -> dict               'rows': list of dicts, printed as a table; anything else is printed below it, other lists
+                                    of dicts as tables too; what is in 'failed', if anything, makes the exit code 1
 
 and imports what is slow to import in `run`.
 """
@@ -19,11 +20,12 @@ import platform
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import benchmarks
 
+from usp_mm.cli import run_command
 from usp_mm.outputs import check_file
-from usp_mm.processes import end_with_parent
 
 
 def load_benchmarks() -> dict[str, ModuleType]:
@@ -47,26 +49,43 @@ def _cpu_name() -> str:
 
 def show(name: str, result: dict) -> None:
     from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    title = f'benchmark {name}: ' + ', '.join(f'{key} {value}' for key, value in result['hardware'].items())
+    console.print(_table(title, result['rows']))
+    for key, value in result.items():
+        if key in ('rows', 'hardware', 'arguments'):
+            continue
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            console.print(_table(key, value))
+        elif isinstance(value, dict):
+            console.print(f'{key}:', *(f'    {name}: {fact}' for name, fact in value.items()), sep='\n', highlight=False)
+        else:
+            console.print(f'{key}: {value}')
+
+
+def _table(title: str, rows: list[dict]) -> Any:
     from rich.table import Table
 
-    rows = result['rows']
-    table = Table(title=f'benchmark {name}: ' + ', '.join(f'{key} {value}' for key, value in result['hardware'].items()))
+    table = Table(title=title)
     for i, key in enumerate(rows[0]):
-        table.add_column(key, justify='left' if i == 0 else 'right')
+        table.add_column(key, justify='left' if i == 0 or isinstance(rows[0][key], str) else 'right')
     for row in rows:
-        table.add_row(*(_number(value) if isinstance(value, float) else str(value) for value in row.values()))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    for key, value in result.items():
-        if key not in ('rows', 'hardware', 'arguments'):
-            console.print(f'{key}: {value}')
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return '–'
+    return _number(value) if isinstance(value, float) else str(value)
 
 
 def _number(value: float) -> str:
     return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.3g}'
 
 
-def main() -> None:
+def main() -> int:
     available = load_benchmarks()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='benchmark', required=True)
@@ -76,14 +95,14 @@ def main() -> None:
         module.add_arguments(command)
     args = parser.parse_args()
     check_file(args.json, '--json')
-    end_with_parent()
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key != 'json'}
     result = dict(hardware=hardware(), arguments=arguments, **available[args.benchmark].run(args))
     show(args.benchmark, result)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + '\n')
+    return 1 if result.get('failed') else 0
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -28,14 +28,21 @@ def write_photos(folder: Path, num: int, width: int, height: int, labels: Path |
 
 def write_random_vae(folder: Path, name: str) -> None:
     """An untrained VAE of the shape of a preset, 'sd-f8d4' or 'tiny', where its weights would be."""
+    from usp_mm.vaes.tiny import save_vae
+
+    save_vae(random_vae(name), folder)
+
+
+def random_vae(name: str) -> Any:
+    """diffusers' AutoencoderKL of that shape, untrained."""
     from usp_mm.presets import VAES
-    from usp_mm.vaes.tiny import make_tiny_vae, save_vae
+    from usp_mm.vaes.tiny import make_tiny_vae
 
     if name == 'tiny':
-        return save_vae(make_tiny_vae(), folder)
+        return make_tiny_vae()
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL(
+    return AutoencoderKL(
         down_block_types=('DownEncoderBlock2D',) * 4,
         up_block_types=('UpDecoderBlock2D',) * 4,
         block_out_channels=(128, 256, 512, 512),
@@ -43,7 +50,6 @@ def write_random_vae(folder: Path, name: str) -> None:
         latent_channels=VAES[name]['channels'],
         scaling_factor=VAES[name]['scale'],
     )
-    save_vae(vae, folder)
 
 
 def training_data(cfg: Any, steps: int, folder: Path, task: str, size: int, cached: bool) -> None:

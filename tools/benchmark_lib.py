@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def gpu_tf32(allowed: bool = True) -> AbstractContextManager[None]:
+    """On a GPU, float32 in the block may round to TF32, as the official scripts of DiT and SiT have it, or may not."""
+    import torch
+
+    from usp_mm.functional.precision import tf32
+
+    return tf32(allowed) if torch.cuda.is_available() else nullcontext()
 
 
 def phases(steps: int) -> tuple[int, int]:

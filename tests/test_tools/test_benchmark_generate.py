@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 from small_world import ROOT, run_tool
 
 COLUMNS = [
@@ -56,8 +57,19 @@ def test_rows_of_a_gpu_and_of_a_cpu(generate):
     for gpu, expected in ((False, base), (True, base + large)):
         rows = [(row['task'], row['arch'], row['mode']) for row in generate.plan(args, gpu)]
         assert rows == expected
-    model = generate.config('DiT', 'xl', 'ours bf16 compiled checkpointed').model
-    assert (model.denoiser.arch, model.denoiser.with_cp, model.compile_denoiser) == ('xl', True, True)
+
+
+def test_what_the_plain_loops_of_a_gpu_may_round(generate, lib, monkeypatch):
+    """To TF32, as ours and the official scripts."""
+    seen = []
+    loop = lambda cfg, args, mode: seen.append(torch.backends.cuda.matmul.allow_tf32) or {'ms/step': 1.0}  # noqa: E731
+    monkeypatch.setattr(generate, 'plain_training', loop)
+    args = SimpleNamespace(batch_size=1, steps=3, sample_steps=3)
+    for gpu in (True, False):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda gpu=gpu: gpu)
+        monkeypatch.setattr(generate, 'peak_memory', lambda: 0.0)
+        generate.measure(args, 'train', 'DiT', 'tiny', 'plain fp32')
+    assert seen == [True, False] and not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_the_clock_waits_for_single_calls_only_while_it_times_them(lib, monkeypatch):

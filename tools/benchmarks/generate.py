@@ -1,11 +1,11 @@
-"""Training steps and sampling of DiT and SiT against a plain eager float32 loop of the same network.
+"""Training steps and sampling of DiT and SiT against a plain eager loop of the same network, in float32 and, on a GPU, TF32.
 
 Each row is measured in a fresh process, at 256 pixels: latents 4 x 32 x 32. Training, "ours" is MMEngine's training loop
 over a latent cache with every default hook, among them the averaged weights; "outside" is what its iterations take beyond
 forward pass with the loss, backward pass and the optimizer's step, and "EMA" the part of it that averages the weights. The
 plain loop does those three things only, on random latents. Sampling, "ours" is the config's sampler, DDPM's for DiT and the
 SDE for SiT, without the VAE; "outside" is what it takes beyond the network's calls. The plain loop calls the network and
-adds what it returns.
+adds what it returns. TF32 is what the official scripts allow, and what the configs have.
 
 TFLOP/s are the network's own operations, without those that activation checkpointing repeats; MFU is their share of the
 rate of a large bfloat16 matrix product on the same device, measured in the same run.
@@ -17,13 +17,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmark_lib import Clock, in_fresh_process, matmul_rate, now, peak_memory, step_ms, write_random_cache
+from benchmark_lib import Clock, gpu_tf32, in_fresh_process, matmul_rate, now, peak_memory, step_ms, write_random_cache
+from benchmark_models import flops_of, model_config
 
 HELP = 'training step and sampling of DiT and SiT: time, time outside the network, network calls, memory'
-CONFIGS = {
-    'DiT': 'configs/dit/dit-base-p2_8xb32-400k_in1k-256px-latents.py',
-    'SiT': 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px-latents.py',
-}
+NETWORKS = ('DiT', 'SiT')
 TASKS = ('train', 'sample')
 MODES = ('plain fp32', 'ours fp32', 'ours bf16')
 LARGE_MODES = {
@@ -35,7 +33,7 @@ SHAPE = (4, 32, 32)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--arch', default='base', help='default: %(default)s')
-    parser.add_argument('--networks', nargs='+', choices=CONFIGS, default=list(CONFIGS), help='default: all')
+    parser.add_argument('--networks', nargs='+', choices=NETWORKS, default=NETWORKS, help='default: all')
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS, help='default: all')
     parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES, help='of --arch (default: all)')
     parser.add_argument(
@@ -86,35 +84,17 @@ def plan(args: argparse.Namespace, gpu: bool) -> list[dict[str, str]]:
 
 
 def measure(args: argparse.Namespace, task: str, network: str, arch: str, mode: str) -> dict[str, Any]:
-    from mmengine.registry import MODELS
-
-    from usp_mm.engine.flops import count_flops
-
-    cfg = config(network, arch, mode)
+    cfg = model_config(network, arch, mode)
     loops = dict(train=(plain_training, training), sample=(plain_sampling, sampling))[task]
-    measured = loops[mode != 'plain fp32'](cfg, args, mode)
-    flops = count_flops(MODELS.build({**cfg.model, 'ema': None, 'sample_model': 'orig', 'compile_denoiser': False}))
+    with gpu_tf32():  # the plain loops; ours sets it as the config says
+        measured = loops[mode != 'plain fp32'](cfg, args, mode)
+    flops = flops_of(cfg)
     per_image = flops['train'] if task == 'train' else args.sample_steps * flops['forward']
     images = 1000 * args.batch_size / (measured['ms/step'] * (1 if task == 'train' else args.sample_steps))
     return {
         'task': task, 'network': f'{network}-{arch}/2', 'mode': mode, 'batch': args.batch_size, **measured,
         'images/s': images, 'TFLOP/s': images * per_image / 1e12, 'peak GiB': peak_memory(),
     }  # fmt: skip
-
-
-def config(network: str, arch: str, mode: str) -> Any:
-    """The network's config at a size, as the mode says, without the VAE's weights."""
-    from mmengine.config import Config
-
-    import usp_mm  # noqa: F401
-
-    cfg = Config.fromfile(CONFIGS[network])
-    cfg.model.denoiser.update(arch=arch, with_cp='checkpointed' in mode)
-    cfg.model.data_preprocessor.load_vae = False
-    cfg.model.compile_denoiser = 'compiled' in mode
-    if 'bf16' in mode:
-        cfg.optim_wrapper.type, cfg.model.sample_dtype = 'AutocastOptimWrapper', 'bfloat16'
-    return cfg
 
 
 def plain_network(cfg: Any) -> Any:
@@ -153,7 +133,7 @@ def training(cfg: Any, args: argparse.Namespace, mode: str) -> dict[str, float]:
     from mmengine.runner import Runner
 
     with tempfile.TemporaryDirectory() as folder:
-        write_random_cache(Path(folder) / 'cache', 2 * args.batch_size, img_size=256)
+        write_random_cache(Path(folder) / 'cache', 2 * args.batch_size, cfg.model.denoiser.img_size)
         cfg.work_dir, cfg.log_level = f'{folder}/run', 'ERROR'
         cfg.train_dataloader.batch_size = args.batch_size
         cfg.train_dataloader.dataset.data_root = f'{folder}/cache'

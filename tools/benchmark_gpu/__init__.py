@@ -1,0 +1,1 @@
+"""What `benchmark.py gpu` measures, a module for each group of sections."""
