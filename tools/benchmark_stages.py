@@ -73,7 +73,7 @@ def run_stages(args: argparse.Namespace) -> dict[str, Any]:
     busy = dict(decode=alone['decode'], encode=times.encode, write=times.write)
     rows = [
         {
-            'stage': f'decode, {args.workers} processes' if stage == 'decode' else stage,
+            'stage': stage,
             'alone, views/s': views / alone[stage],
             'busy in turn': f'{100 * (alone["decode"] if stage == "decode" else world.busy[stage]) / before:.0f} %',
             'busy in the pipeline': f'{100 * busy[stage] / now:.0f} %',
@@ -88,7 +88,8 @@ def run_stages(args: argparse.Namespace) -> dict[str, Any]:
         'speed-up': round(before / now, 3),
         'share of the time that the encoder waits': waits,
         'same bytes': same,
-        'data': f'{args.num_samples} JPEG images at {args.img_size} px and their mirror images, untrained VAE {args.encode}',
+        'data': f'{args.num_samples} JPEG images at {args.img_size} px and their mirror images, {args.workers} decoding processes, '
+        f'untrained VAE {args.encode}',
     }
 
 

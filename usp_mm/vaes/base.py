@@ -220,7 +220,7 @@ class LatentCodec:
             wanted = self.device.type == 'cuda' and self.dtype != torch.float32
         self._layout = torch.channels_last if wanted else torch.preserve_format
         if wanted and self.network is not None:
-            self.network.to(memory_format=torch.channels_last)
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _split(self, moments: Tensor) -> tuple[Tensor, Tensor]:
         if moments.ndim != 4 or moments.shape[1] != self.moment_channels:

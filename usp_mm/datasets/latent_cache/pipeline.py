@@ -93,7 +93,7 @@ class ShardThread:
         self._groups, self._plan, self._times = groups, plan, times
         self._batches: SimpleQueue[tuple[OnHost, list[str]] | None] = SimpleQueue()  # None: no more come
         self._room = threading.Semaphore(DEPTH)
-        self._interrupted = threading.Event()
+        self._interrupted, self._done = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name='shard writer', daemon=True)
 
@@ -122,6 +122,7 @@ class ShardThread:
 
     def _end(self) -> None:
         self._batches.put(None)
+        self._done.wait()  # `join` believes that the thread has ended once a signal interrupts it (CPython 3.11)
         self._thread.join()
 
     def _run(self) -> None:
@@ -130,10 +131,12 @@ class ShardThread:
                 self._fill(shards)
         except _Abandoned:
             return
-        except BaseException as error:  # for the main thread
+        except BaseException as error:  # for the main thread, which must not wait for room in the meantime
             self._error = error
-        while self._batches.get() is not None:
-            self._room.release()
+            while self._batches.get() is not None:
+                self._room.release()
+        finally:
+            self._done.set()
 
     def _fill(self, shards: Sequence[Shard]) -> None:
         with ExitStack() as files:
@@ -220,7 +223,7 @@ def _decoded(
 ) -> Iterator[Tensor | ValueError]:
     loader = DataLoader(
         images,
-        batch_sampler=[rows for group in groups for rows in _rows(group, batch_size)],
+        batch_sampler=[list(rows) for group in groups for rows in _rows(group, batch_size)],
         num_workers=num_workers,
         collate_fn=stack_or_error,
         pin_memory=pin,

@@ -110,7 +110,8 @@ def _begin(
 
 def _told(times: StageTimes) -> str:
     busy = {what: 100 * seconds / times.total for what, seconds in (('encoder', times.encode), ('writing', times.write))}
-    hint = ': more workers keep it busier, where there are cores for them' if max(busy.values()) < 90 else ''
+    idle = times.total > 60 and max(busy.values()) < 90  # in less, starting the processes counts
+    hint = ': more workers keep it busier, where there are cores for them' if idle else ''
     rate = f'{times.images / times.total:,.1f} images/s in {times.total:,.1f} s'
     return f'{rate}, writing {busy["writing"]:.0f} % of the time and the encoder busy {busy["encoder"]:.0f} %{hint}'
 
