@@ -88,8 +88,8 @@ def run_stages(args: argparse.Namespace) -> dict[str, Any]:
         'speed-up': round(before / now, 3),
         'share of the time that the encoder waits': waits,
         'same bytes': same,
-        'data': f'{args.num_samples} JPEG images at {args.img_size} px and their mirror images, {args.workers} decoding processes, '
-        f'untrained VAE {args.encode}',
+        'data': f'{args.num_samples} JPEG images at {args.img_size} px and their mirror images, untrained VAE {args.encode}, '
+        f'{args.workers} decoding processes',
     }
 
 
