@@ -18,6 +18,7 @@ import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patch
 # isort: split
 
 import argparse
+import math
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from mmengine.logging import MMLogger
 from usp_mm.cli import run_command
 from usp_mm.datasets.folder import LAYOUTS
 from usp_mm.datasets.latent_cache.importer import import_cache
-from usp_mm.datasets.latent_cache.plan import CacheSpec, TokenEncoder
+from usp_mm.datasets.latent_cache.plan import CacheSpec, TokenEncoder, images_a_call
 from usp_mm.datasets.latent_cache.storage import STORAGES, STORES
 from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
 from usp_mm.datasets.latent_cache.writer import write_cache
@@ -83,10 +84,12 @@ def parse_args() -> argparse.Namespace:
     write.add_argument(
         '--encode-batch-size',
         type=int,
-        default=16,
-        help='images a call of VAE or teacher, part of what is cached (default: %(default)s)',
+        help='images a call of VAE or teacher, part of what is cached (default: as it was begun, else 64 on a GPU, fewer above '
+        '256 pixels, and 16 on a CPU)',
     )
-    write.add_argument('--batch-size', type=int, default=64, help='images decoded and moved at a time (default: %(default)s)')
+    write.add_argument(
+        '--batch-size', type=int, help='images decoded and moved at a time (default: 64 or more, in whole calls)'
+    )
     write.add_argument('--workers', type=int, default=4, help='image decoding processes of each process (default: %(default)s)')
     write.add_argument('--device', help="default: this process's GPU, else the CPU")
     add_import(commands)
@@ -131,27 +134,31 @@ def import_(args: argparse.Namespace) -> int:
 
 def write(args: argparse.Namespace) -> int:
     join_processes()
+    gpu = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    device = args.device or (gpu if torch.cuda.is_available() else 'cpu')
+    calls = args.encode_batch_size
+    if calls is None:
+        calls = images_a_call(args.out, args.img_size, device)
     spec = CacheSpec(
         image_size=args.img_size,
         store=args.store,
         dtype=args.dtype,
         encode_dtype=args.encode_dtype,
-        encode_batch_size=args.encode_batch_size,
+        encode_batch_size=calls,
         flip=not args.no_flip,
         random_crops=args.random_crops,
         crop_scale=tuple(args.crop_scale),
         seed=args.seed,
         shard_size=args.shard_size,
     )
-    gpu = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
-    device = args.device or (gpu if torch.cuda.is_available() else 'cpu')
+    batch_size = calls * math.ceil(64 / calls) if args.batch_size is None else args.batch_size
     if not Path(args.data).is_dir() and '://' not in args.data:
         raise FileNotFoundError(f"image folder '{args.data}' does not exist: give the folder that holds the class folders")
     if args.teacher_path and not args.teacher:
         raise ValueError(f"--teacher-path '{args.teacher_path}' without --teacher: name the encoder whose weights these are")
     codec = build_codec(args.vae, path=args.vae_path, dtype=ENCODE_DTYPES[args.encode_dtype])
     teacher = load_teacher(args) if args.teacher else None
-    write_cache(args.data, args.out, codec, spec, args.batch_size, args.workers, device, teacher, LAYOUTS.get(args.layout))
+    write_cache(args.data, args.out, codec, spec, batch_size, args.workers, device, teacher, LAYOUTS.get(args.layout))
     return 0
 
 

@@ -74,6 +74,24 @@ def test_killed_and_continued(images: Path, tiny_vae_folder: Path, reference: di
 
 
 @pytest.mark.slow
+def test_interrupted_and_continued(images: Path, tiny_vae_folder: Path, reference: dict[str, bytes], tmp_path: Path) -> None:
+    """Ctrl-C leaves whole shards and nothing else."""
+    out = tmp_path / 'out'
+    command = write_command(images, out, tiny_vae_folder)
+    process = subprocess.Popen(command, cwd=ROOT, env=ENV, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / 'shard-00002.json').exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 130 and told.splitlines()[-1] == 'interrupted' and 'Traceback' not in told
+    assert not list(out.glob('*.tmp')) and not (out / '.lock').exists() and not (out / 'manifest.json').exists()
+    assert 3 <= len(list(out.glob('shard-*.json'))) == len(list(out.glob('shard-*.npy'))) < 20
+    assert run(*command).returncode == 0
+    assert contents(out) == reference
+
+
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(
     images: Path, tiny_vae_folder: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -244,3 +244,22 @@ def test_the_numbers_that_the_paper_prints(zoo):
     cited = {(t['Table'], row['Row']): row['Paper'] for t in zoo.tables for row in t.get('Rows', []) if 'Cited' in row}
     assert {table for table, _ in cited} == {'2', '4', '6', '7'} and len(cited) == 17
     assert cited['7', 'MaskFeat 1600 epochs'] == {'mIoU': '48.3'} and cited['6', 'SemMAE base'] == {'SFT': '83.4', 'LP': '65.0'}
+
+
+def test_what_the_readme_says_that_encoding_online_costs() -> None:
+    counts = {name: entry['counts'] for name, entry in json.loads((ROOT / 'docs/complexity.json').read_text()).items()}
+
+    def cost(*names: str) -> list[tuple[float, float]]:
+        pairs = [(counts[name]['network']['train'], counts[name]['vae']['train']) for name in names]
+        return [(network / 1e9, 100 * vae / (network + vae)) for network, vae in pairs]
+
+    text = (ROOT / 'README.md').read_text()
+    usp = cost(*(f'usp_vit-{arch}_64xb64-amp-coslr-800e_in1k' for arch in ('base', 'large', 'xl')))
+    sizes, shares = (' / '.join(format(pair[i], spec) for pair in usp) for i, spec in ((0, '.1f'), (1, '.0f')))
+    assert f'| pretraining ViT-B / L / XL, 224 px | {sizes} | {shares} % |' in text
+    [(size, share)] = cost('vit-base_usp-pre_8xb128-amp-coslr-100e_in1k')
+    assert f'| fine-tuning ViT-B, 224 px | {size:.1f} | {share:.0f} % |' in text
+    dit, sit = cost('dit-base-p2_8xb32-400k_in1k-256px', 'sit-xl-p2_8xb32-400k_in1k-256px')
+    assert f'| DiT-B/2, SiT-XL/2, 256 px | {dit[0]:.1f}, {sit[0]:.1f} | {dit[1]:.0f}, {sit[1]:.0f} % |' in text
+    encode = [counts[f'usp_vit-base_64xb64-amp-coslr-800e_in1k{size}']['vae']['encode'] / 1e9 for size in ('', '-256px')]
+    assert f'in {encode[0]:.1f} GFLOP at 224 pixels ({encode[1]:.1f} at' in ' '.join(text.split())

@@ -196,3 +196,53 @@ def test_without_weights_latents_still_scale(build: Build, request: pytest.Fixtu
     if codec.name != 'pixel':
         with pytest.raises(ValueError, match=f"'{codec.name}' was built without weights"):
             bare.encode(images())
+
+
+def test_channels_last_is_asked_for_on_a_cpu_and_changes_rounding_alone(build: Build) -> None:
+    plain, other = build(), build(channels_last=True)
+    weights = [p for p in other.network.parameters() if p.ndim == 4 and min(p.shape[1:3]) > 1]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert plain.weight_hash == other.weight_hash
+    expected, moments = plain.encode(images()), other.encode(images())
+    assert moments.is_contiguous()
+    torch.testing.assert_close(moments, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    latents = plain.mode(expected)
+    decoded = plain.decode(latents)
+    torch.testing.assert_close(other.decode(latents), decoded, rtol=0, atol=1e-4 * float(decoded.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ('device', 'dtype', 'asked', 'laid'),
+    [
+        ('cpu', torch.bfloat16, None, False),
+        ('cuda', torch.float32, None, False),
+        ('cuda', torch.bfloat16, None, True),
+        ('cuda', torch.float16, False, False),
+        ('cpu', torch.float32, True, True),
+    ],
+)
+def test_where_images_lie_channels_last(device: str, dtype: torch.dtype, asked: bool | None, laid: bool) -> None:
+    codec = LatentCodec(None, name='x', channels=4, stride=8, patch_size=2, scale=1.0, dtype=dtype, channels_last=asked)
+    codec.device = torch.device('meta')
+    codec.to(device)
+    assert codec._layout is (torch.channels_last if laid else torch.preserve_format)
+
+
+def test_compiled_calls_are_the_network_s(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and run by PyTorch, without the minute that its C++ compiler takes."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    original = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda function: original(function, backend=backend))
+    torch._dynamo.reset()
+    plain, codec = build(), build(compile=True)
+    assert codec.compiled and codec.compile() is codec and not plain.compiled
+    latents = plain.mode(plain.encode(images()))
+    assert torch.equal(codec.network_encode(images()), plain.network_encode(images())) and not graphs
+    torch.testing.assert_close(codec.encode(images()), plain.encode(images()), rtol=0, atol=1e-4)
+    torch.testing.assert_close(codec.decode(latents), plain.decode(latents), rtol=0, atol=1e-4)
+    assert bool(graphs) == (codec.name != 'pixel')

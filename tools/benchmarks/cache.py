@@ -5,6 +5,11 @@ cache, the best of several epochs: "fetch" is the data set alone, a batch of its
 without worker processes, which collates them too. Moments are synthetic: the mean is a smooth Gaussian random field plus
 white noise, with a deviation of 5 as the Stable Diffusion VAE's; the log-variance lies around -20, and varies smoothly in
 space with a deviation of 2.5, with white noise of 1 on top.
+
+With --encode VAE instead: writing a cache from JPEG images through an untrained VAE of that shape. Decoding, encoding and
+writing each alone; then "in turn", as a loop that writes a batch before it encodes the next, and "in the pipeline", as
+`tools/cache_latents.py write` does; all in one run, into the same bytes. "busy" is the share of the time that a stage is at
+work; of decoding, the time that it takes alone.
 """
 
 import argparse
@@ -14,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from benchmark_stages import run_stages
 
 HELP = 'read and write speed and size of the latent cache'
 CHANNELS, LATENT_SIZE, STRIDE = 4, 28, 8
@@ -26,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--epochs', type=int, default=10, help='times the data are read; the best counts (default: %(default)s)'
     )
+    parser.add_argument(
+        '--encode', choices=('tiny', 'sd-f8d4'), metavar='VAE', help='measure the stages of writing: %(choices)s'
+    )
+    parser.add_argument('--img-size', type=int, default=224, help='of --encode, pixels (default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=4, help='of --encode: decoding processes (default: %(default)s)')
+    parser.add_argument('--encode-dtype', default='float32', choices=('float32', 'bfloat16'), help='default: %(default)s')
+    parser.add_argument('--compile', action='store_true', help='of --encode: torch.compile')
+    parser.add_argument('--device', help='of --encode (default: the GPU, else the CPU)')
     parser.add_argument('--folder', type=Path, help='where to write, on the disk to be measured (default: a temporary folder)')
 
 
@@ -34,6 +49,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from usp_mm.datasets.latent_cache.storage import STORAGES
 
+    if args.encode:
+        return run_stages(args)
     torch.set_num_threads(1)
     moments = synthetic_moments(args.num_samples)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -105,7 +122,8 @@ def measure_cache(folder: Path, moments: Any, dtype: str, args: argparse.Namespa
     folder = folder / dtype
     folder.mkdir()
     names = [f'0/{i:07d}.png' for i in range(len(moments))]
-    codec = SimpleNamespace(name='synthetic', weight_hash='', channels=CHANNELS, stride=STRIDE, scale=1.0, shift=0.0)
+    facts = dict(name='synthetic', weight_hash='', channels=CHANNELS, stride=STRIDE, scale=1.0, shift=0.0, compiled=False)
+    codec = SimpleNamespace(**facts)
     spec = CacheSpec(image_size=LATENT_SIZE * STRIDE, dtype=dtype, shard_size=args.shard_size)
     plan, files = make_plan(FolderScan(names, [0] * len(names), ('0',)), codec, spec)
 

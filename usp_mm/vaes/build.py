@@ -38,6 +38,8 @@ def build_codec(
     encode_batch_size: int | None = None,
     stats: Stats = None,
     load_weights: bool = True,
+    channels_last: bool | None = None,
+    compile: bool = False,
 ) -> LatentCodec:
     """A frozen autoencoder, its weights loaded and checked.
 
@@ -51,12 +53,17 @@ def build_codec(
         stats: per-channel statistics for presets without a fixed scale (`va-f16d32`): a latent cache's manifest.json, or
             a dict or JSON file with lists 'latent_mean' and 'latent_std'.
         load_weights: False where only latents are scaled, such as training from a cache; encoding and decoding then fail.
+        channels_last: memory format of weights and images; None: on a GPU in bfloat16 and float16.
+        compile: run the network through `torch.compile`: faster on a GPU once compiled, rounds otherwise.
 
     Raises:
         ValueError: an unknown preset, key or dtype; weights that are not the preset's; statistics that are not.
         FileNotFoundError: no weights or statistics at the path.
     """
-    arguments = dict(path=path, dtype=dtype, encode_batch_size=encode_batch_size, stats=stats, load_weights=load_weights)
+    arguments = dict(
+        path=path, dtype=dtype, encode_batch_size=encode_batch_size, stats=stats, load_weights=load_weights,
+        channels_last=channels_last, compile=compile,
+    )  # fmt: skip
     if isinstance(cfg, LatentCodec):
         if path is not None or stats is not None:
             raise ValueError(f'{cfg!r} is built already: give path and stats to build_codec with its name instead')
@@ -78,6 +85,8 @@ def _build(
     encode_batch_size: int | None,
     stats: Stats,
     load_weights: bool,
+    channels_last: bool | None,
+    compile: bool,
 ) -> LatentCodec:
     row = codec_spec(name)
     if stats is not None and row['scale'] is not None:
@@ -90,6 +99,8 @@ def _build(
         scale=row['scale'],
         dtype=lookup(DTYPES, str(dtype).removeprefix('torch.'), 'dtype'),
         encode_batch_size=encode_batch_size,
+        channels_last=channels_last,
+        compile=compile,
     )
     moments = None if stats is None else read_stats(stats)
     codec = _LOADERS[row['codec']](name, row, None if path is None else str(path), load_weights, common)

@@ -24,9 +24,10 @@ from ..folder import FolderScan, scan_image_folder
 from ..rank0 import decide_on_rank0, run_on_rank0
 from .crops import AS_STORED, CroppedImages, stack_or_error
 from .manifest import LOCK, SAMPLES
+from .pipeline import check_storable
 from .plan import CacheSpec, check_codec, finish, make_plan, settle
 from .shards import all_shards
-from .writer import check_storable, encode_views
+from .writer import encode_views
 
 SUFFIX = '.npz'
 #: Arrays of a file, in the order of the views.
@@ -220,7 +221,8 @@ def _check_against_images(
     if isinstance(pixels, ValueError):
         raise pixels
     stored = _moments(dataset, indices).chunk(2, dim=2)[0]
-    encoded = encode_views(codec, pixels, flip=stored.shape[1] == 2, encode_batch_size=1).chunk(2, dim=2)[0]
+    flip = stored.shape[1] == 2
+    encoded = encode_views(codec, pixels.to(codec.device), flip, encode_batch_size=1).cpu().chunk(2, dim=2)[0]
     errors = (stored - encoded).flatten(1).abs().amax(1) / encoded.std()
     worst = int(errors.argmax())
     if errors[worst] > TOLERANCE:

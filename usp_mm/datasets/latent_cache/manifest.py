@@ -36,8 +36,9 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     Returns:
         Among others `vae`, `vae_weight_hash`, `scale`, `image_size`, `dtype`, `num_samples`, `classes`, `shards` and
         `latent_mean`, `latent_std`: per-channel lists over the unscaled latents, all views included; with stored
-        log-variances the deviation is that of posterior samples. With a teacher's tokens also `teacher` (name, dim, size,
-        grid, dtype, weight_hash and stored, the dtype on disk) and `teacher_shards`.
+        log-variances the deviation is that of posterior samples; `compiled` where the VAE was.
+        With a teacher's tokens also `teacher` (name, dim, size, grid, dtype, weight_hash and stored, the dtype on disk) and
+        `teacher_shards`.
 
     Raises:
         FileNotFoundError: no cache there, or one that is not finished.

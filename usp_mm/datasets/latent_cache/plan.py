@@ -78,6 +78,23 @@ class CacheSpec:
         return [name + flip for name in crops for flip in (['', ', flipped'] if self.flip else [''])]
 
 
+def images_a_call(out: Path, image_size: int, device: torch.device | str) -> int:
+    """The `encode_batch_size` where nobody names one: the cache's, if it was begun, whose bits depend on it.
+
+    Else 64 crops of up to 256 pixels on a GPU, and of larger ones as many as take the same memory: in float32 the activations
+    of Stable Diffusion's VAE are then some tensors of 2 GiB. On a CPU 16.
+    """
+    begun = read_plan(out)
+    usual = 16
+    if torch.device(device).type != 'cpu':
+        usual = max(1, min(64, 64 * 256**2 // max(1, image_size) ** 2))
+    if begun is None or begun['encode_batch_size'] == usual:
+        return usual
+    found: int = begun['encode_batch_size']
+    MMLogger.get_current_instance().info(f"'{out}' was begun with {found} images a call of the encoder, and goes on with them")
+    return found
+
+
 class TokenEncoder(Protocol):
     """What a cache needs of a teacher."""
 
@@ -229,6 +246,8 @@ def make_plan(scan: FolderScan, codec: LatentCodec, spec: CacheSpec) -> tuple[di
         labels_sha256=hashlib.sha256(files[LABELS]).hexdigest(),
         classes=None if scan.classes is None else list(scan.classes),
     )
+    if codec.compiled:  # which rounds otherwise
+        plan['compiled'] = True
     return plan, files
 
 

@@ -95,10 +95,10 @@ class ShardWriter:
         """Append samples: float32[N, views, 2C, h, w], on the CPU."""
         self.count += len(moments)
         self.sums.append(_latent_sums(moments, with_variance='logvar' in self.storage.dtypes))
-        self.append(self.storage.encode(moments.flatten(0, 1)).tobytes())
+        self.append(self.storage.encode(moments.flatten(0, 1)).view(np.uint8))
 
-    def append(self, content: bytes) -> None:
-        """Append bytes."""
+    def append(self, content: bytes | np.ndarray) -> None:
+        """Append bytes, or uint8[bytes]."""
         self.file.write(content)
         self.digest.update(content)
 
@@ -114,7 +114,7 @@ class TokenWriter(ShardWriter):
     def write(self, tokens: Tensor) -> None:
         """Append samples: float32[N, views, L, E], on the CPU."""
         self.count += len(tokens)
-        self.append(self.storage.encode(tokens.flatten(0, 1)).tobytes())
+        self.append(self.storage.encode(tokens.flatten(0, 1)).view(np.uint8))
 
     def summary(self) -> dict[str, Any]:
         return dict(sha256=self.digest.hexdigest())

@@ -1,6 +1,5 @@
 """Encode a folder of images into a latent cache, alone or as one of several processes."""
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -11,21 +10,16 @@ import torch
 from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import MMLogger
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from usp_mm.files import explain_full_disk, locked
 from usp_mm.functional.precision import tf32
 from usp_mm.vaes import LatentCodec
 
 from ..rank0 import decide_on_rank0, run_on_rank0
-from .crops import CroppedImages, stack_or_error
-from .manifest import LOCK, SAMPLES
+from .manifest import LOCK
+from .pipeline import Job, StageTimes, fill_shards
 from .plan import CacheSpec, TokenEncoder, finish, prepare
-from .shards import Shard, all_shards, token_shards
-
-#: A shard, and what turns images [N, K, 3, H, W] into what it holds of them, [N, V, …].
-Job = tuple[Shard, Callable[[Tensor], Tensor]]
+from .shards import all_shards, token_shards
 
 
 def write_cache(
@@ -44,7 +38,8 @@ def write_cache(
     Under an initialised process group every process calls this; shard i is written by rank
     i modulo the number of processes, and rank 0 writes the manifest when all shards are whole. The
     bytes do not depend on the number of processes, the batch size or interruptions. (Float32
-    convolutions on a CPU also round by the number of threads, on a GPU by its model.)
+    convolutions on a CPU also round by the number of threads, on a GPU by its model.) Images are decoded, encoded and
+    written at the same time, see `fill_shards`.
 
     Args:
         data_root: one sub-folder a class, or a flat folder of images.
@@ -66,6 +61,8 @@ def write_cache(
         FileNotFoundError: no images.
         OSError: the disk is, or would get, full.
     """
+    if batch_size < 1:
+        raise ValueError(f'batch_size={batch_size} must be a positive number of images')
     out = Path(out)
     rank, world_size = get_dist_info()
     logger = MMLogger.get_current_instance()
@@ -84,12 +81,14 @@ def write_cache(
             views = dict(flip=plan['flip'], encode_batch_size=plan['encode_batch_size'])
             jobs: list[Job] = [(shard, partial(encode_views, codec, **views)) for shard in mine]
             if teacher is not None:
-                jobs += [(shard, partial(teacher_views, teacher.to(device), device, **views)) for shard in my_tokens]
-            _write_shards(jobs, plan, data_root, batch_size, num_workers, show=rank == 0)
+                jobs += [(shard, partial(teacher_views, teacher.to(device), **views)) for shard in my_tokens]
+            times = fill_shards(jobs, plan, data_root, batch_size, num_workers, device, show=rank == 0)
         barrier()
         run_on_rank0(lambda: finish(out, plan))
     if rank == 0:
         logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples in {len(shards)} shards")
+        if jobs:
+            logger.info(_told(times))
     barrier()
     return plan
 
@@ -109,42 +108,12 @@ def _begin(
     return prepare(data_root, out, codec, spec, teacher, lock, with_label)
 
 
-def _write_shards(jobs: list[Job], plan: dict[str, Any], data_root: str, batch_size: int, num_workers: int, show: bool) -> None:
-    """Fill shards; those of the same images, latents and tokens, together, so that images are decoded once."""
-    if not jobs:
-        return
-    together: dict[int, list[Job]] = {}
-    for shard, encode in jobs:
-        together.setdefault(shard.start, []).append((shard, encode))
-    groups = [(job[0][0].start, job[0][0].count, job) for job in together.values()]
-    folder = jobs[0][0].path.parent
-    paths = (folder / SAMPLES).read_text().split('\n')[:-1]
-    loader = DataLoader(
-        CroppedImages(data_root, paths, plan['image_size'], plan['crop'], plan['crops']),
-        batch_sampler=[
-            range(start, min(start + batch_size, first + count))
-            for first, count, _ in groups
-            for start in range(first, first + count, batch_size)
-        ],
-        num_workers=num_workers,
-        collate_fn=stack_or_error,
-    )
-    batches = iter(loader)
-    with tqdm(total=sum(count for _, count, _ in groups), unit='img', disable=not show, desc='encoding') as progress:
-        for start, count, group in groups:
-            with ExitStack() as files:
-                writers = [(shard, encode, files.enter_context(shard.writer())) for shard, encode in group]
-                for _ in range(math.ceil(count / batch_size)):
-                    images = next(batches)
-                    if isinstance(images, ValueError):
-                        raise images
-                    names = paths[start : start + len(images)]
-                    for shard, encode, writer in writers:
-                        views = encode(images)
-                        check_storable(views, shard, names, plan)
-                        writer.write(views)
-                    start += len(images)
-                    progress.update(len(images))
+def _told(times: StageTimes) -> str:
+    busy = {what: 100 * seconds / times.total for what, seconds in (('encoder', times.encode), ('writing', times.write))}
+    idle = times.total > 60 and max(busy.values()) < 90  # in less, starting the processes counts
+    hint = ': more workers keep it busier, where there are cores for them' if idle else ''
+    rate = f'{times.images / times.total:,.1f} images/s in {times.total:,.1f} s'
+    return f'{rate}, writing {busy["writing"]:.0f} % of the time and the encoder busy {busy["encoder"]:.0f} %{hint}'
 
 
 def encode_views(codec: LatentCodec, images: Tensor, flip: bool, encode_batch_size: int) -> Tensor:
@@ -152,21 +121,19 @@ def encode_views(codec: LatentCodec, images: Tensor, flip: bool, encode_batch_si
 
     Args:
         codec: the VAE.
-        images: uint8[N, K, 3, H, W].
+        images: uint8[N, K, 3, H, W] on the VAE's device.
         flip: whether to encode the mirror images.
         encode_batch_size: of every call of the VAE.
 
     Returns:
-        float32[N, V, 2C, h, w] on the CPU.
+        float32[N, V, 2C, h, w], there too.
     """
-    return _views(lambda chunk: codec.encode((chunk.float() - 127.5) / 127.5), images.to(codec.device), flip, encode_batch_size)
+    return _views(lambda chunk: codec.encode((chunk.float() - 127.5) / 127.5), images, flip, encode_batch_size)
 
 
-def teacher_views(
-    teacher: TokenEncoder, device: torch.device | str, images: Tensor, flip: bool, encode_batch_size: int
-) -> Tensor:
-    """A teacher's tokens of the views of `encode_views`: uint8[N, K, 3, H, W] -> float32[N, V, L, E] on the CPU."""
-    return _views(teacher.tokens, images.to(device), flip, encode_batch_size)
+def teacher_views(teacher: TokenEncoder, images: Tensor, flip: bool, encode_batch_size: int) -> Tensor:
+    """A teacher's tokens of the views of `encode_views`: uint8[N, K, 3, H, W] -> float32[N, V, L, E]."""
+    return _views(teacher.tokens, images, flip, encode_batch_size)
 
 
 def _views(encode: Callable[[Tensor], Tensor], images: Tensor, flip: bool, batch_size: int) -> Tensor:
@@ -174,29 +141,10 @@ def _views(encode: Callable[[Tensor], Tensor], images: Tensor, flip: bool, batch
     for crop in images.unbind(1):
         for view in [crop, crop.flip(-1)] if flip else [crop]:
             views.append(torch.cat([_encode_filled(encode, chunk, batch_size) for chunk in view.split(batch_size)]))
-    return torch.stack(views, dim=1).cpu()
+    return torch.stack(views, dim=1)
 
 
 def _encode_filled(encode: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
     """What `encode` makes of at most `batch_size` images, from a call with exactly as many."""
     filling = images[-1:].expand(batch_size - len(images), -1, -1, -1)
     return encode(torch.cat([images, filling]))[: len(images)]
-
-
-def check_storable(values: Tensor, shard: Shard, paths: list[str], plan: dict[str, Any]) -> None:
-    bad = shard.storage.unstorable(values.flatten(0, 1)).view(len(paths), -1).any(1)
-    if not bad.any():
-        return
-    first = int(bad.int().argmax())
-    what, by, dtype = ('latent', 'VAE', plan['encode_dtype'])
-    if shard.kind == 'teacher':
-        what, by, dtype = 'teacher token', 'teacher', plan['teacher']['dtype']
-    if not values[first].isfinite().all():
-        raise ValueError(
-            f"the {what} of image '{paths[first]}' is not finite: check the image and the {by}'s weights, "
-            f'or encode in a wider dtype than {dtype}'
-        )
-    raise ValueError(
-        f"the {what} of image '{paths[first]}' reaches {values[first].abs().max():.4g}, "
-        f'beyond the range of dtype {plan["dtype"]}: write the cache in bfloat16 or float32, into another folder'
-    )
