@@ -75,7 +75,7 @@ def _seed_of(indices: Sequence[EpochIndex]) -> int:
     seeds = sorted({index.seed for index in indices})
     if len(seeds) > 1:
         raise ValueError(
-            f'the samples of a batch carry {len(seeds)} seeds, {seeds[0]} and {seeds[1]} among them, and their noise takes one: '
+            f'the samples of a batch carry {len(seeds)} seeds, {seeds[0]} and {seeds[1]} among them; their noise takes one: '
             'draw each batch with one sampler'
         )
     return seeds[0]
