@@ -26,7 +26,10 @@ VAE = dict(load_vae=False)
 SIT = dict(type='SiT', arch=ARCH, img_size=64, num_classes=4)
 MODEL_CONFIGS = {
     'pretraining': dict(type='USP', backbone=dict(BACKBONE, arch=PRETRAINING), data_preprocessor=VAE),
-    'probe': dict(type='USPClassifier', backbone=dict(BACKBONE, arch=ARCH, frozen_stages=2), head=HEAD, data_preprocessor=VAE, neck=dict(type='ClsBatchNormNeck')),
+    'probe': dict(
+        type='USPClassifier', backbone=dict(BACKBONE, arch=ARCH, frozen_stages=2), neck=dict(type='ClsBatchNormNeck'),
+        head=HEAD, data_preprocessor=VAE,
+    ),
     'fine-tuning': dict(
         type='USPClassifier', backbone=dict(BACKBONE, arch=ARCH), data_preprocessor=dict(VAE, batch_augments=MIX),
         head=dict(HEAD, loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
@@ -60,9 +63,7 @@ def build_model(kind: str) -> torch.nn.Module:
     return model
 
 
-def build_training(
-    kind: str, work_dir: Path, *, iterations: int = 8, interval: int = 4, batch: int = 4, **kwargs: Any
-) -> Runner:
+def build_training(kind: str, work_dir: Path, *, iterations: int = 8, interval: int = 4, **kwargs: Any) -> Runner:
     """A runner of one of `MODEL_CONFIGS` that logs every `interval` iterations and clips gradients."""
     hooks = Config.fromfile(ROOT / 'configs' / '_base_' / 'default_runtime.py').default_hooks.to_dict()
     hooks['logger']['interval'] = interval
@@ -72,7 +73,7 @@ def build_training(
     hooks |= kwargs.pop('default_hooks', {})
     settings: dict[str, Any] = dict(
         train_dataloader=dict(
-            dataset=Moments(40), batch_size=batch, num_workers=0, sampler=dict(type='EpochInfiniteSampler', shuffle=True),
+            dataset=Moments(40), batch_size=4, num_workers=0, sampler=dict(type='EpochInfiniteSampler', shuffle=True),
             collate_fn=dict(type='default_collate'), pin_memory=True,
         ),
         train_cfg=dict(type='PositionedIterTrainLoop', max_iters=iterations), log_processor=dict(by_epoch=False),

@@ -58,18 +58,11 @@ def scalars(folder: Path) -> list[dict]:
 def test_log_and_checkpoint_are_those_of_mmengines_hook(kind, interval, tmp_path):
     logs, hubs = [], []
     for name in ('RuntimeInfoHook', 'DeferredRuntimeInfoHook'):
-        folder, hooks = tmp_path / name, dict(runtime_info=dict(type=name))
-        build_training(kind, folder, iterations=5, interval=interval, default_hooks=hooks).train()
-        resumed = build_training(
-            kind,
-            folder,
-            iterations=8,
-            interval=interval,
-            default_hooks=hooks,
-            resume=True,
-            load_from=str(folder / 'iter_5.pth'),
-        )
-        resumed.train()
+        folder = tmp_path / name
+        settings = dict(interval=interval, default_hooks=dict(runtime_info=dict(type=name)))
+        build_training(kind, folder, iterations=5, **settings).train()
+        resumed = str(folder / 'iter_5.pth')
+        build_training(kind, folder, iterations=8, resume=True, load_from=resumed, **settings).train()
         logs.append(scalars(folder))
         hubs.append(saved(folder / 'iter_8.pth')['message_hub']['log_scalars'])
     assert logs[0] == logs[1] and len(logs[0]) == 8 // interval
@@ -141,7 +134,7 @@ def test_a_history_takes_what_mmengines_takes_and_tensors():
         assert ours.current() == plain.current()
     for statistic in ('mean', 'max', 'min'):
         assert getattr(ours, statistic)(3) == getattr(plain, statistic)(3)
-    for made in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+    for made in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):  # noqa: S301
         assert type(made) is HistoryBuffer and np.array_equal(made.data, plain.data)
     with pytest.raises(TypeError, match='numbers and tensors of one element, got str'):
         ours.update('0.1')
