@@ -11,6 +11,7 @@ from mmpretrain.structures import DataSample
 from small_training import MIX, Moments, build_model
 
 from usp_mm.datasets import EpochIndex
+from usp_mm.engine.flops import count_flops
 from usp_mm.functional import random
 from usp_mm.models.data_preprocessor import LatentDataPreprocessor
 from usp_mm.models.sample_keys import labels_of, sample_keys
@@ -101,3 +102,8 @@ def test_several_labels_a_sample_are_left_to_mmpretrain():
         sample.set_gt_label([0, 2])
     out = LatentDataPreprocessor(load_vae=False, num_classes=4, batch_augments=MIX)(batch, training=False)
     assert [sample.gt_score.tolist() for sample in out['data_samples']] == [[1, 0, 1, 0]] * 4
+
+
+def test_counting_operations_draws_no_keys(monkeypatch):
+    monkeypatch.setattr('usp_mm.models.usp.sample_keys', None)  # would warn that a training has none
+    assert count_flops(build_model('pretraining').train())['forward'] > 0
