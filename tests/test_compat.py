@@ -299,3 +299,16 @@ def test_apply_twice_changes_nothing():
     assert torch.serialization.get_safe_globals().__len__() == len(before[1])
     assert [name for name in sys.modules if name not in before[0]] == []
     assert sys.modules['mmcv._ext'] is before[0]['mmcv._ext']
+
+
+@pytest.mark.parametrize('accelerator', [True, False])
+def test_memory_is_pinned_where_there_is_something_to_pin_it_for(accelerator, monkeypatch):
+    from mmengine.runner import BaseLoop
+
+    class Loop(BaseLoop):
+        def run(self):
+            """Nothing is run."""
+
+    monkeypatch.setattr(torch.accelerator, 'is_available', lambda: accelerator)
+    loader = torch.utils.data.DataLoader([torch.ones(1)] * 4, batch_size=2, pin_memory=True)
+    assert Loop(None, loader).dataloader.pin_memory is accelerator

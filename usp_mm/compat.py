@@ -44,6 +44,7 @@ def apply() -> None:
     checkpoint_files()
     diffusers_dit_times()
     epochs_without_batches()
+    pinning_without_accelerator()
     index_of_subset()
     index_of_class_balanced()
     register_on_import()
@@ -265,6 +266,23 @@ def check_has_batch(loader: Any, name: str, processes: int) -> None:
         f'{name} has {num} samples, which make no batch of {size} x {processes} process{"es" * (processes > 1)} '
         f'with drop_last=True: set {name}.batch_size to {-(-num // processes)} or less, or {name}.drop_last=False'
     )
+
+
+def pinning_without_accelerator() -> None:
+    """Let a config's `pin_memory=True` stand on a machine where there is nothing to pin memory for.
+
+    Reason: each of torch's loaders warns there that it does not pin.
+    Delete when: torch's `DataLoader` takes the setting in silence, or configs can say "where it helps".
+    """
+    wrapt.register_post_import_hook(_pin_where_it_helps, 'mmengine.runner.base_loop')
+
+
+def _pin_where_it_helps(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper(module, 'BaseLoop.__init__')
+    def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        wrapped(*args, **kwargs)
+        if getattr(instance.dataloader, 'pin_memory', False) and not torch.accelerator.is_available():
+            instance.dataloader.pin_memory = False
 
 
 def index_of_subset() -> None:

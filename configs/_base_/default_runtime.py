@@ -2,6 +2,7 @@ custom_imports = dict(imports=['usp_mm'])
 default_scope = 'mmpretrain'
 
 default_hooks = dict(
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),

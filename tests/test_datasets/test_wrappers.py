@@ -125,8 +125,8 @@ def test_noise_of_training_goes_by_the_number_that_was_drawn(cache: Path) -> Non
     both = ConcatDataset([dataset, dataset])
     samples = [both[EpochIndex(i, 4, 9)]['data_samples'] for i in (3, 53)]
     assert [int(sample.sample_idx) for sample in samples] == [3, 3]
-    numbers, epochs, seed = sample_keys(samples, 2, torch.device('cpu'), training=True)
-    assert (numbers.tolist(), epochs.tolist(), seed) == ([3, 53], [4, 4], 9)
+    keys = sample_keys(samples, 2, torch.device('cpu'), training=True)
+    assert (keys.sample.tolist(), keys.epoch.tolist(), keys.seed) == ([3, 53], [4, 4], 9)
 
 
 def test_training_without_epochs_says_so_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +134,8 @@ def test_training_without_epochs_says_so_once(cache: Path, monkeypatch: pytest.M
     monkeypatch.setattr(MMLogger, 'warning', lambda self, message: warnings.append(message))
     _warn_of_plain_indices.cache_clear()
     sample, cpu = LatentCacheDataset(str(cache), flip=False)[3]['data_samples'], torch.device('cpu')
-    assert sample_keys([sample], 1, cpu, training=False)[0].tolist() == [3] and warnings == []
-    drawn = [int(sample_keys([sample], 1, cpu, training=True)[0]) for _ in range(2)]
+    assert sample_keys([sample], 1, cpu, training=False).sample.tolist() == [3] and warnings == []
+    drawn = [int(sample_keys([sample], 1, cpu, training=True).sample) for _ in range(2)]
     assert drawn[0] != drawn[1] and len(warnings) == 1
     assert "train_dataloader.sampler.type='EpochSampler'" in warnings[0]
 

@@ -192,8 +192,9 @@ class FrozenModel:
             raise ValueError('a probe needs labelled data: use a folder of class folders, or a latent cache of one')
         labels = torch.cat([sample.gt_label for sample in data_samples]).to(latents.device)
         if self.objective is not None:
-            samples, epochs, _ = sample_keys(data_samples, len(latents), latents.device, training=False)
-            latents = noised(self.objective, latents, self.t, samples, 2 * epochs + split, self.seed)  # type: ignore[arg-type]
+            keys = sample_keys(data_samples, len(latents), latents.device, training=False)
+            epochs = 2 * keys.epoch + split
+            latents = noised(self.objective, latents, self.t, keys.sample, epochs, self.seed)  # type: ignore[arg-type]
         t = self.t if self.objective is None else self.objective.network_times(self.t)  # type: ignore[arg-type]
         return block_features(self.network, latents, layers, t, self.pool), labels
 

@@ -11,7 +11,6 @@ from .hooks import (
     BatchNormMeanHook,
     CheckpointMatchHook,
     LatentCacheCheckHook,
-    ReduceLossHook,
     RestorationHook,
     StatelessSeedHook,
 )
@@ -20,6 +19,7 @@ from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
 from .resume import ResumeHook
 from .run_info import RunInfoHook
+from .runtime_info import DeferredRuntimeInfoHook, ReduceLossHook
 from .save_best import SaveBestCheckHook
 from .tf32_hook import TF32Hook
 from .vae_record import VAERecordHook
@@ -33,6 +33,7 @@ __all__ = [
     'CheckpointDataHook',
     'CheckpointMatchHook',
     'ClassCheckHook',
+    'DeferredRuntimeInfoHook',
     'FiniteHook',
     'GeneratorCheckHook',
     'GeneratorEMAHook',

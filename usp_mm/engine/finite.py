@@ -13,6 +13,7 @@ from usp_mm.registry import HOOKS
 from usp_mm.weight_files import first_not_finite
 
 from .hooks import resuming, unwrapped
+from .runtime_info import saves_now
 from .settings import wrappers
 
 #: Losses that are kept at most, where no logger reads them.
@@ -61,11 +62,7 @@ class FiniteHook(Hook):
     ) -> None:
         if (loss := _loss(outputs or {})) is not None:
             self._losses.append(loss)
-        last = self.is_last_train_iter(runner)
-        saves = any(
-            self.every_n_train_iters(runner, hook.interval, hook.save_begin) or (hook.save_last and last)
-            for hook in self._savers
-        )
+        saves = saves_now(self, self._savers, runner)
         if saves or any(self.every_n_inner_iters(batch_idx, hook.interval) for hook in self._later):
             self._check(runner)
         elif len(self._losses) >= _KEPT or any(self.every_n_inner_iters(batch_idx, hook.interval) for hook in self._loggers):

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from usp_mm.models import USP, USPClassifier
+from usp_mm.models.sample_keys import SampleKeys
 from usp_mm.vaes import LatentCodec
 
 #: A batch of one would not pass a BatchNorm in training.
@@ -126,10 +127,10 @@ class _Segmentation(nn.Module):
         return tuple(head(features) for head in (self.model.decode_head, *heads))
 
 
-def _call_of(model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, str]]:
+def _call_of(model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]:
     """The network that is trained, and what to call it with."""
+    indices = torch.zeros(BATCH, dtype=torch.int64, device='meta')
     if hasattr(model, 'denoiser'):
-        indices = torch.zeros(BATCH, dtype=torch.int64, device='meta')
         return model.denoiser, (_latents(model.denoiser), indices, indices), {}
     if hasattr(model, 'decode_head'):
         return _Segmentation(model), (_latents(model.backbone, model.data_preprocessor.size),), {}
@@ -138,7 +139,9 @@ def _call_of(model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...], dict[str,
     if getattr(model.backbone, 'vae_encoder', None) is not None:
         side = model.backbone.geometry.img_size
         return model, (torch.empty(BATCH, 3, side, side, device='meta'),), dict(mode='tensor')
-    return model, (_latents(model.backbone),), dict(mode='loss' if isinstance(model, USP) else 'tensor')
+    if isinstance(model, USP):
+        return model, (_latents(model.backbone),), dict(mode='loss', keys=SampleKeys(indices, indices, seed=0))
+    return model, (_latents(model.backbone),), dict(mode='tensor')
 
 
 def _latents(network: nn.Module, pixels: tuple[int, int] | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmengine.dist import all_reduce_dict, all_reduce_params, get_rank, is_distributed, master_only
+from mmengine.dist import all_reduce_params, get_rank, is_distributed, master_only
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
@@ -14,19 +14,6 @@ from usp_mm.datasets import EpochIndex, LatentCacheDataset, all_datasets
 from usp_mm.datasets.seeding import seed_all
 from usp_mm.models.restoration import restoration_picture
 from usp_mm.registry import HOOKS
-
-
-@HOOKS.register_module()
-class ReduceLossHook(Hook):
-    """Log the mean over processes of every loss, not the first process's share of it."""
-
-    priority = 'HIGHEST'
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
-        if outputs and is_distributed():
-            all_reduce_dict(outputs, op='mean')
 
 
 @HOOKS.register_module()

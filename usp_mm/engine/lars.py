@@ -55,7 +55,7 @@ class MAELARS(Optimizer):
             direction = direction.add(param, alpha=group['weight_decay'])
             param_norm, norm = param.norm(), direction.norm()
             rate = group['trust_coefficient'] * param_norm / norm
-            direction = direction * torch.where((param_norm > 0) & (norm > 0), rate, 1.0)
+            direction = direction * torch.where((param_norm > 0) & (norm > 0), rate, torch.ones_like(rate))
         state = self.state[param]
         if 'momentum_buffer' not in state:
             state['momentum_buffer'] = torch.zeros_like(param)

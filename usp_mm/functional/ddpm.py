@@ -18,7 +18,8 @@ def linear_alpha_bar(num_steps: int = 1000, beta_start: float = 1e-4, beta_end: 
 
 def diffuse(x0: Tensor, alpha_bar: Tensor | float, noise: Tensor) -> Tensor:
     """x_t = √ᾱ·x0 + √(1 - ᾱ)·ε (eq. 4); `alpha_bar` is a number or one per sample, [N]."""
-    alpha_bar = torch.as_tensor(alpha_bar, device=x0.device)
+    if not isinstance(alpha_bar, Tensor):
+        alpha_bar = torch.full((), alpha_bar, device=x0.device)
     alpha_bar = alpha_bar.reshape(-1, *[1] * (x0.ndim - 1))
     return alpha_bar.sqrt().to(x0.dtype) * x0 + (1 - alpha_bar).sqrt().to(x0.dtype) * noise
 

@@ -1,17 +1,19 @@
 """From images, cached moments or cached latents to the latents a model is fed."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmpretrain.models import ClsDataPreprocessor, RandomBatchAugment
+from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from usp_mm.functional import random
 from usp_mm.functional.ddpm import diffuse, linear_alpha_bar
 from usp_mm.registry import MODELS
 from usp_mm.vaes import build_codec
 
-from .sample_keys import sample_keys
+from .sample_keys import SampleKeys, labels_of, sample_keys, to_device
 
 
 def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> float:
@@ -37,7 +39,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
     The VAE is held outside the module tree: no parameter of it reaches a checkpoint, an optimizer,
     an EMA copy or DDP, and `.train()` and `init_weights()` do not touch it. What comes in is told
     apart by its channels: 3, an image in [0, 255]; twice the latent's, posterior moments; the
-    latent's, scaled latents.
+    latent's, scaled latents. Copies to the device are not waited for.
 
     Args:
         vae: a preset of `usp_mm.presets.VAES`. Backbone, decoder and head shapes follow from it.
@@ -85,7 +87,8 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.bgr_to_rgb, self.posterior, self.mix_space = to_rgb, posterior, mix_space
         self.set_noise(noise)
-        self.keep_images = False
+        self._non_blocking = True  # of `cast_data`
+        self.keep_images = self.keep_keys = self.keep_labels = False
         self.codec = build_codec(
             vae, path=vae_path, dtype=vae_dtype, encode_batch_size=encode_batch_size, stats=vae_stats, load_weights=load_vae
         )
@@ -100,34 +103,73 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collated images, moments or latents [N, ., ., .] -> dict(inputs=float32 latents, data_samples).
 
-        A dict of inputs asks a generator for samples: it passes. With `keep_images`, also the batch's images, RGB in
-        [0, 255], and its `teacher_tokens`, if it has them.
+        A dict of inputs asks a generator for samples: it passes. What the model's loss takes beside them is added where the
+        model asks for it: with `keep_images`, the batch's images, RGB in [0, 255], and its `teacher_tokens`, if it has them;
+        in training with `keep_keys`, its `SampleKeys` as `keys`, with `keep_labels`, its classes as `labels`, int64[N]. The
+        labels of such a model's data samples stay where they are, unless `batch_augments` mix them.
         """
-        inputs = self.cast_data(data['inputs'])
-        if isinstance(inputs, dict):
-            return dict(inputs=inputs, data_samples=data.get('data_samples'))
-        if not isinstance(inputs, Tensor):
-            inputs = _stack(inputs)
         data_samples = data.get('data_samples')
-        teacher = self._for_teacher(data, inputs) if self.keep_images else {}
+        if isinstance(data['inputs'], dict):
+            return dict(inputs=self.cast_data(data['inputs']), data_samples=data_samples)
+        inputs = self._cast_whole(data['inputs'])
+        keys = functools.cache(lambda: sample_keys(data_samples, len(inputs), inputs.device, training))
+        beside: dict[str, Any] = self._for_teacher(data, inputs) if self.keep_images else {}
+        if training and self.keep_keys:
+            beside['keys'] = keys()
+        if training and self.keep_labels and (labels := labels_of(data_samples, inputs.device)) is not None:
+            beside['labels'] = labels
+        return {**self._prepared(inputs, data_samples, training, keys), **beside}
+
+    def _prepared(
+        self, inputs: Tensor, data_samples: list | None, training: bool, keys: Callable[[], SampleKeys]
+    ) -> dict[str, Any]:
+        """dict(inputs, data_samples) of latents; of data samples that a head reads, with label and score."""
         if self.mix_space == 'image' and self.batch_augments is not None and training:
             if inputs.shape[1] != 3:
                 raise ValueError(
                     f"mix_space='image' needs images, got {inputs.shape[1]}-channel cached latents: "
                     "use mix_space='latent' or a data set of images"
                 )
-            out = super().forward(dict(inputs=self._normalize(inputs), data_samples=data_samples), training)
-            out['inputs'] = self._latents(out['inputs'], data_samples, training)
+            out = self._with_targets(self._normalize(inputs), data_samples, training)
+            out['inputs'] = self._latents(out['inputs'], training, keys)
         else:
-            latents = self._latents(self._normalize(inputs), data_samples, training)
-            out = super().forward(dict(inputs=latents, data_samples=data_samples), training)
+            out = self._with_targets(self._latents(self._normalize(inputs), training, keys), data_samples, training)
         if self.noise_alpha_bar is not None:
-            out['inputs'] = self._add_noise(out['inputs'], data_samples, training)
-        return {**out, **teacher}
+            noise = keys().normal(tuple(out['inputs'].shape[1:]), 'latent_noise')
+            out['inputs'] = diffuse(out['inputs'], self.noise_alpha_bar, noise)
+        return out
+
+    def _with_targets(self, inputs: Tensor, data_samples: list | None, training: bool) -> dict[str, Any]:
+        """mmpretrain's augmentations, labels and scores, whose copies to the device are one."""
+        if training and self.keep_keys and self.batch_augments is None:
+            return dict(inputs=inputs, data_samples=data_samples)
+        samples = data_samples or []
+        labels = [sample.get('gt_label') for sample in samples if isinstance(sample, DataSample)]
+        if samples and len(labels) == len(samples) and all(label is not None and len(label) == 1 for label in labels):
+            self._place_targets(samples, torch.cat(labels))
+        out: dict[str, Any] = super().forward(dict(inputs=inputs, data_samples=data_samples), training)
+        return out
+
+    def _place_targets(self, samples: Sequence[DataSample], labels: Tensor) -> None:
+        """Put rows of one tensor of labels, and of one of one-hot scores if they are wanted, into the data samples."""
+        num_classes = self.num_classes or samples[0].get('num_classes')
+        on_device = to_device(labels, self.device)
+        for sample, label in zip(samples, on_device.split(1), strict=True):
+            sample.set_field(label, 'gt_label', dtype=Tensor)
+        if not self.to_onehot or num_classes is None or 'gt_score' in samples[0]:
+            return
+        if labels.device.type == 'cpu' and (wrong := [n for n in labels.tolist() if not 0 <= n < num_classes]):
+            raise ValueError(f'label {wrong[0]} is no class: num_classes={num_classes}, counted from 0')
+        classes = torch.arange(num_classes, device=self.device)
+        for sample, score in zip(samples, (on_device[:, None] == classes).long(), strict=True):
+            sample.set_gt_score(score)
+
+    def _cast_whole(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
+        """One tensor on the device, in one copy."""
+        return self.cast_data(inputs if isinstance(inputs, Tensor) else _stack(inputs))
 
     def _for_teacher(self, data: dict, inputs: Tensor) -> dict[str, Tensor]:
-        kept = {key: self.cast_data(data[key]) for key in self.TEACHER_KEYS if key in data}
-        kept = {key: value if isinstance(value, Tensor) else _stack(value) for key, value in kept.items()}
+        kept = {key: self._cast_whole(data[key]) for key in self.TEACHER_KEYS if key in data}
         if inputs.shape[1] == 3:
             kept['images'] = inputs.flip(1) if self.bgr_to_rgb else inputs
         return kept
@@ -141,7 +183,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         return (inputs.float() - self.mean) / self.std
 
     @torch.no_grad()
-    def _latents(self, inputs: Tensor, data_samples: list | None, training: bool) -> Tensor:
+    def _latents(self, inputs: Tensor, training: bool, keys: Callable[[], SampleKeys]) -> Tensor:
         codec = self.codec.to(inputs.device)
         channels = inputs.shape[1]
         if channels == codec.channels and channels != 3:
@@ -159,14 +201,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         posterior = self.posterior or ('mode' if from_image else 'sample')
         if posterior == 'mode' or not training:
             return codec.mode(moments)
-        samples, epochs, seed = sample_keys(data_samples, len(moments), moments.device, training)
-        shape = (codec.channels, *moments.shape[2:])
-        return codec.sample(moments, random.normal(samples, epochs, shape, seed=seed, stream='posterior'))
-
-    def _add_noise(self, latents: Tensor, data_samples: list | None, training: bool) -> Tensor:
-        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, training)
-        noise = random.normal(samples, epochs, tuple(latents.shape[1:]), seed=seed, stream='latent_noise')
-        return diffuse(latents, self.noise_alpha_bar, noise)
+        return codec.sample(moments, keys().normal((codec.channels, *moments.shape[2:]), 'posterior'))
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:

@@ -21,7 +21,7 @@ from usp_mm.registry import MODELS
 from .geometry import share_vae
 from .guidance import Guidance
 from .repa import REPA
-from .sample_keys import sample_keys
+from .sample_keys import SampleKeys, labels_of, sample_keys
 from .sampling_weights import bfloat16_weights
 from .weight_average import WeightAverage
 
@@ -94,6 +94,7 @@ class LatentDiffusionGenerator(BaseModel):
         self.denoiser_ema = None if ema is None else WeightAverage(self.denoiser, **ema)
         self.repa = None if repa is None else self._build_repa(repa)
         self.data_preprocessor.keep_images = repa is not None
+        self.data_preprocessor.keep_keys = self.data_preprocessor.keep_labels = True
         if decode_batch_size is not None and decode_batch_size < 1:
             raise ValueError(f'decode_batch_size={decode_batch_size} must be at least 1')
         self.decode_batch_size, self.sample_dtype, self.tf32 = decode_batch_size, sample_dtype, tf32
@@ -158,7 +159,7 @@ class LatentDiffusionGenerator(BaseModel):
             inputs: 'loss': scaled latents [N, C, h, w]. 'predict': dict(index=int64[N], label=int64[N]) and optionally `seed`,
                 `sample_model`; or mmagic's dict(num_batches=N), with optional `labels`. 'tensor': noisy latents.
             data_samples: 'loss': with `gt_label`.
-            kwargs: 'loss': with `repa`, `images` or `teacher_tokens`, see `REPA.targets`; 'tensor': of the network.
+            kwargs: 'loss': see there; 'tensor': of the network.
             mode: 'loss' -> dict of losses; 'predict' -> list of mmagic DataSample, `fake_img` float[3, H, W], BGR in
                 [0, 255]; 'tensor' -> what the network returns, called with `t` and `y`.
         """
@@ -171,17 +172,28 @@ class LatentDiffusionGenerator(BaseModel):
         raise ValueError(f"mode='{mode}' must be 'loss', 'predict' or 'tensor'")
 
     def loss(
-        self, inputs: Tensor, data_samples: list | None, images: Tensor | None = None, teacher_tokens: Tensor | None = None
+        self,
+        inputs: Tensor,
+        data_samples: list | None,
+        images: Tensor | None = None,
+        teacher_tokens: Tensor | None = None,
+        keys: SampleKeys | None = None,
+        labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Latents [N, C, h, w] with labels -> mean over the batch of the loss and of its parts, 'repa' among them."""
-        samples, epochs, seed = sample_keys(data_samples, len(inputs), inputs.device, self.training)
-        t = self.objective.draw_times(random.uniform(samples, epochs, 1, seed=seed, stream='timestep')[:, 0])
-        noise = random.normal(samples, epochs, tuple(inputs.shape[1:]), seed=seed, stream='noise')
-        if data_samples is None or any('gt_label' not in sample for sample in data_samples):
+        """Latents [N, C, h, w] with labels -> mean over the batch of the loss and of its parts, 'repa' among them.
+
+        Args:
+            images, teacher_tokens: with `repa`, see `REPA.targets`.
+            keys, labels: of the data samples, and made of them unless given.
+        """
+        if keys is None:
+            keys = sample_keys(data_samples, len(inputs), inputs.device, self.training)
+        if labels is None and (labels := labels_of(data_samples, inputs.device)) is None:
             raise ValueError('a generator trains on labelled data: use a folder of class folders, or a latent cache of one')
-        label = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
-        dropped = random.uniform(samples, epochs, 1, seed=seed, stream='label_dropout')[:, 0] < self.denoiser.class_dropout
-        label = torch.where(dropped, self.denoiser.null_label, label)
+        t = self.objective.draw_times(keys.uniform(1, 'timestep')[:, 0])
+        noise = keys.normal(tuple(inputs.shape[1:]), 'noise')
+        dropped = keys.uniform(1, 'label_dropout')[:, 0] < self.denoiser.class_dropout
+        label = labels.masked_fill(dropped, self.denoiser.null_label)
         if self.repa is None:
             parts = self.objective.losses(lambda x_t, t: self.denoiser(x_t, t, label).float(), inputs, t, noise)
         else:

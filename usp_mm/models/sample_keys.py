@@ -1,34 +1,84 @@
-"""Which sample each row of a batch is, for addressable noise."""
+"""Which sample each row of a batch is, for addressable noise, and of which class."""
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from mmengine.logging import MMLogger
 from torch import Tensor
 
 from usp_mm.datasets import EpochIndex
+from usp_mm.functional import random
 
 
-def sample_keys(data_samples: Sequence | None, num: int, device: torch.device, training: bool) -> tuple[Tensor, Tensor, int]:
-    """(int64[num] sample numbers, int64[num] epochs, seed) of a batch.
+@dataclass(frozen=True)
+class SampleKeys:
+    """What the random numbers of a batch depend on.
+
+    sample, epoch: int64[N] each, on the device of the model.
+    seed: of the whole batch.
+    """
+
+    sample: Tensor
+    epoch: Tensor
+    seed: int
+
+    def uniform(self, num: int, stream: str) -> Tensor:
+        """`usp_mm.functional.random.uniform` of these samples: float32[N, num]."""
+        return random.uniform(self.sample, self.epoch, num, seed=self.seed, stream=stream)
+
+    def normal(self, shape: tuple[int, ...], stream: str) -> Tensor:
+        """`usp_mm.functional.random.normal` of these samples: float32[N, *shape]."""
+        return random.normal(self.sample, self.epoch, shape, seed=self.seed, stream=stream)
+
+
+def sample_keys(data_samples: Sequence | None, num: int, device: torch.device, training: bool) -> SampleKeys:
+    """The keys of a batch of `num` samples, in one copy to the device.
 
     They come from each data sample's `sample_idx`, an `EpochIndex` where the sampler is `EpochSampler`.
     Where it is not, training warns and takes fresh numbers from torch's generator, so that a sample's
     draws differ from step to step; evaluation takes the plain index, so that they do not.
+
+    Raises:
+        ValueError: samples of one batch that carry different seeds.
     """
     indices = [sample.get('sample_idx') for sample in data_samples or ()]
     if indices and all(isinstance(index, EpochIndex) for index in indices):
-        epochs = torch.tensor([index.epoch for index in indices], device=device)
-        return torch.tensor([index.sample for index in indices], device=device), epochs, indices[0].seed
+        numbers = torch.tensor([[index.sample for index in indices], [index.epoch for index in indices]])
+        return SampleKeys(*to_device(numbers, device), seed=_seed_of(indices))
     if training:
         _warn_of_plain_indices()
-        samples = torch.randint(2**62, (num,)).to(device)
+        samples = torch.randint(2**62, (num,))
     elif indices and None not in indices:
-        samples = torch.tensor([int(index) for index in indices], device=device)
+        samples = torch.tensor([int(index) for index in indices])
     else:
-        samples = torch.arange(num, device=device)
-    return samples, torch.zeros_like(samples), 0
+        samples = torch.arange(num)
+    return SampleKeys(*to_device(torch.stack([samples, torch.zeros_like(samples)]), device), seed=0)
+
+
+def labels_of(data_samples: Sequence | None, device: torch.device) -> Tensor | None:
+    """The classes of a batch, int64[N], in one copy to the device; None if a sample has none."""
+    if not data_samples or any('gt_label' not in sample for sample in data_samples):
+        return None
+    return to_device(torch.cat([sample.gt_label for sample in data_samples]), device)
+
+
+def to_device(numbers: Tensor, device: torch.device) -> Tensor:
+    """A copy for which a GPU's queue of work need not run empty: of pinned memory, and not waited for."""
+    if device.type == 'cuda' and numbers.device.type == 'cpu':
+        return numbers.pin_memory().to(device, non_blocking=True)
+    return numbers.to(device)
+
+
+def _seed_of(indices: Sequence[EpochIndex]) -> int:
+    seeds = sorted({index.seed for index in indices})
+    if len(seeds) > 1:
+        raise ValueError(
+            f'the samples of a batch carry {len(seeds)} seeds, {seeds[0]} and {seeds[1]} among them; their noise takes one: '
+            'draw each batch with one sampler'
+        )
+    return seeds[0]
 
 
 @functools.cache

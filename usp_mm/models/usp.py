@@ -1,16 +1,17 @@
 """USP pretraining: masked latent modelling (arXiv 2503.06132, section 3.1 and appendix A)."""
 
+from typing import Any
+
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor
 
-from usp_mm.functional import random
 from usp_mm.functional.ddpm import diffuse
 from usp_mm.functional.masking import Mask, mask_from_noise
 from usp_mm.functional.patchify import unpatchify
 from usp_mm.registry import MODELS
 
 from .geometry import share_vae
-from .sample_keys import sample_keys
+from .sample_keys import SampleKeys, sample_keys
 
 
 @MODELS.register_module()
@@ -48,11 +49,22 @@ class USP(BaseSelfSupervisor):
         super().__init__(backbone, neck, head or dict(type='USPHead'), None, None, data_preprocessor, init_cfg)
         self.head.patch_size = self.backbone.geometry.patch_size
         self.mask_ratio, self.noise_alpha_bar = mask_ratio, noise_alpha_bar
+        self.data_preprocessor.keep_keys = True
 
-    def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """Latents [N, C, H, W] -> dict(loss)."""
-        mask = self.draw_mask(inputs, data_samples)
-        pred = self.predict_patches(self._noised(inputs, data_samples), mask)
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor', keys: SampleKeys | None = None
+    ) -> Any:
+        """mmpretrain's modes; `keys` as in `loss`."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples, keys)
+        return super().forward(inputs, data_samples, mode)
+
+    def loss(self, inputs: Tensor, data_samples: list | None, keys: SampleKeys | None = None) -> dict[str, Tensor]:
+        """Latents [N, C, H, W] -> dict(loss). `keys` are of the data samples, and made of them unless given."""
+        if keys is None:
+            keys = self._keys(inputs, data_samples)
+        mask = self._mask(keys)
+        pred = self.predict_patches(self._noised(inputs, keys), mask)
         return dict(loss=self.head.loss(pred, inputs, mask.mask))
 
     def predict_patches(self, latents: Tensor, mask: Mask) -> Tensor:
@@ -61,10 +73,14 @@ class USP(BaseSelfSupervisor):
 
     def draw_mask(self, latents: Tensor, data_samples: list | None) -> Mask:
         """The mask of each sample, a function of (seed, epoch, sample) only."""
-        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, self.training)
+        return self._mask(self._keys(latents, data_samples))
+
+    def _mask(self, keys: SampleKeys) -> Mask:
         rows, cols = self.backbone.geometry.grid
-        noise = random.uniform(samples, epochs, rows * cols, seed=seed, stream='mask')
-        return mask_from_noise(noise, self.mask_ratio)
+        return mask_from_noise(keys.uniform(rows * cols, 'mask'), self.mask_ratio)
+
+    def _keys(self, latents: Tensor, data_samples: list | None) -> SampleKeys:
+        return sample_keys(data_samples, len(latents), latents.device, self.training)
 
     def reconstruct(self, latents: Tensor, data_samples: list | None = None, denormalize: bool = True) -> tuple[Tensor, Tensor]:
         """Predicted latents everywhere [N, C, H, W], and the mask [N, 1, h, w] over tokens (1: hidden).
@@ -79,13 +95,12 @@ class USP(BaseSelfSupervisor):
         grid = self.backbone.geometry.grid
         return unpatchify(pred, self.head.patch_size, grid), mask.mask.reshape(-1, 1, *grid)
 
-    def _noised(self, latents: Tensor, data_samples: list | None) -> Tensor:
+    def _noised(self, latents: Tensor, keys: SampleKeys) -> Tensor:
         if self.noise_alpha_bar is None:
             return latents
         low, high = self.noise_alpha_bar
-        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, self.training)
-        alpha_bar = low + (high - low) * random.uniform(samples, epochs, 1, seed=seed, stream='noise_level')
-        noise = random.normal(samples, epochs, tuple(latents.shape[1:]), seed=seed, stream='latent_noise')
+        alpha_bar = low + (high - low) * keys.uniform(1, 'noise_level')
+        noise = keys.normal(tuple(latents.shape[1:]), 'latent_noise')
         return diffuse(latents, alpha_bar[:, 0], noise)
 
 

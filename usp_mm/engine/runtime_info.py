@@ -1,0 +1,102 @@
+"""MMEngine's message hub, written without waiting for the device."""
+
+from functools import partial
+from typing import Any
+
+from mmengine.dist import all_reduce_dict, is_distributed
+from mmengine.hooks import CheckpointHook, Hook, LoggerHook, RuntimeInfoHook
+from mmengine.logging import MessageHub
+from mmengine.runner import Runner
+from torch.nn.utils import clip_grad_norm_
+
+from usp_mm.registry import HOOKS
+
+from .scalar_history import KEPT, defer, keep, reduce_histories
+from .settings import wrappers
+
+
+@HOOKS.register_module()
+class DeferredRuntimeInfoHook(RuntimeInfoHook):
+    """MMEngine's RuntimeInfoHook, in whose place it stands, that leaves losses and gradient norms on the device.
+
+    MMEngine's reads each of them at each iteration, for which a GPU finishes all its work. Here they are read when the
+    message hub is: where LoggerHook logs, and in checkpoints. Values and windows are the same.
+
+    With `ReduceLossHook` the processes of a distributed run meet for the means where the numbers are read: at the iterations
+    that log or save, every 1000, before a validation and at the end of an epoch. Who reads the message hub elsewhere gets this
+    process's own losses, which the log says once.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        self._reduces = is_distributed() and any(isinstance(hook, ReduceLossHook) for hook in runner.hooks)
+        self._loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self._savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
+        for wrapper in wrappers(runner).values():
+            if getattr(wrapper, 'clip_func', None) is clip_grad_norm_:
+                wrapper.clip_func = partial(_clip, wrapper.message_hub, f'train/{wrapper.grad_name}')
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        hub = runner.message_hub
+        for name, value in (outputs or {}).items():
+            keep(hub, f'train/{name}', value, own=self._reduces)
+        for name in hub.log_scalars:
+            if name.startswith('train/'):
+                defer(hub, name)  # rates and times, to which MMEngine's own history adds a number by copying all
+        if self._reduces and self._is_read(runner, batch_idx):
+            reduce_histories(hub)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._reduce(runner)
+
+    def before_val(self, runner: Runner) -> None:
+        self._reduce(runner)
+        super().before_val(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        self._reduce(runner)
+        super().after_train(runner)
+
+    def _reduce(self, runner: Runner) -> None:
+        if getattr(self, '_reduces', False):
+            reduce_histories(runner.message_hub)
+
+    def _is_read(self, runner: Runner, batch_idx: int) -> bool:
+        """Whether something that all processes know of reads the message hub after this iteration."""
+        logs = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        logs = logs or any(self.every_n_inner_iters(batch_idx, hook.interval) for hook in self._loggers)
+        return logs or saves_now(self, self._savers, runner) or self.every_n_train_iters(runner, KEPT)
+
+
+@HOOKS.register_module()
+class ReduceLossHook(Hook):
+    """Log the mean over processes of every loss, not the first process's share of it.
+
+    With DeferredRuntimeInfoHook the processes meet where losses are read; with MMEngine's own hook in each iteration.
+    """
+
+    priority = 'HIGHEST'
+
+    def before_train(self, runner: Runner) -> None:
+        self._deferred = any(isinstance(hook, DeferredRuntimeInfoHook) for hook in runner.hooks)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        if outputs and not self._deferred and is_distributed():
+            all_reduce_dict(outputs, op='mean')
+
+
+def saves_now(hook: Hook, savers: list[CheckpointHook], runner: Runner) -> bool:
+    """Whether one of these hooks, which count iterations, saves a checkpoint after this iteration."""
+    last = hook.is_last_train_iter(runner)
+    return any(
+        hook.every_n_train_iters(runner, saver.interval, saver.save_begin) or (saver.save_last and last) for saver in savers
+    )
+
+
+def _clip(hub: MessageHub, name: str, parameters: Any, **kwargs: Any) -> None:
+    """`clip_grad_norm_` that keeps the norm; MMEngine, which would wait for it, is given none."""
+    keep(hub, name, clip_grad_norm_(parameters, **kwargs))

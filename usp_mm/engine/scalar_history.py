@@ -1,0 +1,131 @@
+"""Logged numbers that stay on the device until somebody reads them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce
+from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
+from torch import Tensor
+
+#: Numbers of a history that are kept unread at most.
+KEPT = 1000
+
+
+class ScalarHistory(HistoryBuffer):
+    """MMEngine's `HistoryBuffer` that takes one-element tensors too, and reads them, all at once, when it is read itself.
+
+    It is copied, pickled and saved as a `HistoryBuffer`.
+
+    Attributes:
+        own: whether tensors are of this process alone until `reduce_histories` was called.
+    """
+
+    def __init__(self, history: HistoryBuffer | None = None) -> None:
+        self._pending: list[tuple[Any, int]] = []
+        self.own, self._told = False, False
+        super().__init__()
+        if history is not None:
+            self._logs, self._counts = history.data
+            self.max_length = history.max_length
+
+    # MMEngine's statistics read these two
+
+    @property
+    def _log_history(self) -> np.ndarray:
+        self.read()
+        return self._logs
+
+    @_log_history.setter
+    def _log_history(self, values: np.ndarray) -> None:
+        self._logs = values
+
+    @property
+    def _count_history(self) -> np.ndarray:
+        self.read()
+        return self._counts
+
+    @_count_history.setter
+    def _count_history(self, values: np.ndarray) -> None:
+        self._counts = values
+
+    def update(self, log_val: Any, count: int = 1) -> None:
+        """A number, or a tensor of one element, of which a copy is kept."""
+        if isinstance(log_val, Tensor):
+            log_val = log_val.detach().reshape(()).clone()
+        elif isinstance(log_val, np.ndarray | np.number):
+            log_val = log_val.item()
+        elif not isinstance(log_val, int | float):
+            raise TypeError(f'a history takes numbers and tensors of one element, got {type(log_val).__name__}')
+        self._pending.append((log_val, count))
+        if len(self._pending) >= KEPT and not self.own:
+            self.read()
+
+    def current(self) -> Any:
+        """The latest number; of numbers that are no tensors without reading the others."""
+        if self._pending and not isinstance(self._pending[-1][0], Tensor):
+            return self._pending[-1][0]
+        return super().current()
+
+    def unread(self) -> list[Tensor]:
+        """The tensors that were not read yet."""
+        return [value for value, _ in self._pending if isinstance(value, Tensor)]
+
+    def read(self, values: list[float] | None = None) -> None:
+        """Wait for the device and take the tensors' numbers, or those given in their place."""
+        if not self._pending:
+            return
+        tensors = self.unread()
+        if values is None:
+            if tensors and self.own:
+                self._warn()
+            values = torch.stack(tensors).tolist() if tensors else []
+        numbers = iter(values)
+        logs = [next(numbers) if isinstance(value, Tensor) else value for value, _ in self._pending]
+        counts = [count for _, count in self._pending]
+        self._pending.clear()
+        first = len(self._logs) == 0
+        self._logs = np.array(logs) if first else np.append(self._logs, logs)
+        self._counts = np.array(counts) if first else np.append(self._counts, counts)
+        self._logs, self._counts = self._logs[-self.max_length :], self._counts[-self.max_length :]
+
+    def _warn(self) -> None:
+        if not self._told:
+            self._told = True
+            MMLogger.get_current_instance().warning(
+                'a loss was read between the iterations that log or save: it is of this process alone, not the mean of all'
+            )
+
+    def __reduce__(self) -> Any:
+        return HistoryBuffer, (self._log_history, self._count_history, self.max_length)
+
+
+def keep(hub: MessageHub, name: str, value: Any, own: bool = False) -> None:
+    """`hub.update_scalar`, without waiting for the device; `own` as in `ScalarHistory`."""
+    if name not in hub.log_scalars:
+        hub.update_scalar(name, 0.0)  # which also enters it among what a resumed run goes on with
+        hub.log_scalars[name] = ScalarHistory()
+    defer(hub, name)
+    history = hub.log_scalars[name]
+    history.own = own
+    history.update(value)
+
+
+def defer(hub: MessageHub, name: str) -> None:
+    """Let a history of a message hub be a `ScalarHistory`."""
+    history = hub.log_scalars[name]
+    if not isinstance(history, ScalarHistory):
+        hub.log_scalars[name] = ScalarHistory(history)
+
+
+def reduce_histories(hub: MessageHub) -> None:
+    """Read what was kept of each process alone as the mean of all processes, which all of them call together."""
+    histories = [history for history in hub.log_scalars.values() if isinstance(history, ScalarHistory) and history.own]
+    histories = [history for history in histories if history.unread()]
+    if not histories:
+        return
+    tensors = [torch.stack(history.unread()) for history in histories]
+    means = torch.cat(tensors)
+    all_reduce(means, op='mean')
+    for history, values in zip(histories, means.split([len(x) for x in tensors]), strict=True):
+        history.read(values.tolist())
