@@ -18,6 +18,7 @@ from .hooks import (
 from .lars import MAELARS
 from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
+from .param_groups import MergeParamGroupsHook
 from .resume import ResumeHook
 from .run_info import RunInfoHook
 from .save_best import SaveBestCheckHook
@@ -37,6 +38,7 @@ __all__ = [
     'GeneratorCheckHook',
     'GeneratorEMAHook',
     'LatentCacheCheckHook',
+    'MergeParamGroupsHook',
     'PositionedIterTrainLoop',
     'ReduceLossHook',
     'RestorationHook',
