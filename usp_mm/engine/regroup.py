@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from .hooks import unwrapped
 from .hyper_parameters import hyper_parameter_changes, hyper_parameter_names, optimizer_state
@@ -42,6 +43,16 @@ def layouts(runner: Runner, wrapper: OptimWrapper, saved: dict[str, Any]) -> Lay
         based = 'base_param_settings' in saved or wrapper.base_param_settings is None
         return Layouts(named, current) if same and based else None
     return Layouts(constructed, current) if sizes == list(map(len, constructed)) else None
+
+
+def only_in_one(wrapper: OptimWrapper, model: nn.Module, saved: dict[str, Any]) -> str:
+    """A parameter that only a saved state that names its parameters has, and one that it lacks, in words."""
+    theirs = {name for group in saved['param_groups'] for name in group.get('param_names') or ()}
+    ours = set(chain(*layout_of(wrapper, model)))
+    if not theirs:
+        return ''
+    alone = (('the checkpoint', sorted(theirs - ours)), ('this run', sorted(ours - theirs)))
+    return ''.join(f'; only {who} has {names[0]}' for who, names in alone if names)
 
 
 def changed_options(runner: Runner, wrapper: OptimWrapper, saved: dict[str, Any], layouts: Layouts, name: str) -> list[str]:
@@ -94,6 +105,6 @@ def _check_one_state(states: list[dict[str, Any]]) -> None:
         other = next((value for value in others if value != first), first)
         if other is not first:
             raise ValueError(
-                f"the optimizer's {key} is {first} in one of the checkpoint's parameter groups and {other} in another, which this "
-                'run merges: leave its groups as they are with default_hooks.merge_param_groups.enable=False'
+                f"the optimizer's {key} is {first} in one of the checkpoint's parameter groups and {other} in another, which "
+                'this run merges: leave its groups as they are with default_hooks.merge_param_groups.enable=False'
             )

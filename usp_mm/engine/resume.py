@@ -10,10 +10,10 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from usp_mm.registry import HOOKS
 
-from .hooks import resuming
+from .hooks import resuming, unwrapped
 from .hyper_parameters import hyper_parameter_names, optimizer_state
 from .loops import SEEN
-from .regroup import Layouts, changed_options, layouts, regroup
+from .regroup import Layouts, changed_options, layouts, only_in_one, regroup
 from .schedule import advance, needs_score
 from .settings import (
     batch_size,
@@ -156,7 +156,8 @@ def _take_groups(runner: Runner, checkpoint: dict) -> list[str]:
             ours = [len(group['params']) for group in wrapper.optimizer.param_groups]
             raise ValueError(
                 f'the checkpoint has {len(theirs)} parameter groups of {sum(theirs)} parameters, the optimizer has '
-                f"{len(ours)} of {sum(ours)}: use the checkpoint's optim_wrapper.paramwise_cfg and frozen parts, or {_FIX}"
+                f'{len(ours)} of {sum(ours)}{only_in_one(wrapper, unwrapped(runner), saved)}: '
+                f"use the checkpoint's optim_wrapper.paramwise_cfg and frozen parts, or {_FIX}"
             )
         found[name] = both
         lines += changed_options(runner, wrapper, saved, both, name)
