@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, PARAM_SCHEDULERS
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor  # noqa: F401  (registers it)
-from small_world import load_leaf
+from small_world import load_leaf, train_quickly
 from toy_runs import HOOKS, log_of, run, saved
 
 from usp_mm.apis.complexity import build_meta
@@ -95,6 +95,15 @@ def test_the_groups_of_every_stage(path, before, after):
     order = {name: i for i, name in enumerate(name for names in layout for name in names)}
     places = [[order[name] for name in names] for names in merged]
     assert places == sorted(places) and all(part == sorted(part) for part in places)
+
+
+def test_a_trained_vae_keeps_the_official_group(small_world, tmp_path):
+    cfg = small_world.shrink(load_leaf('configs/vit/vit-base_usp-pre_train-vae_8xb128-amp-coslr-100e_in1k.py'), img_size=64)
+    del cfg.default_hooks['run_info']
+    groups = train_quickly(cfg, tmp_path).optim_wrapper.optimizer.param_groups
+    found = [group for group in groups if any('vae_encoder' in name for name in group['param_names'])]
+    assert [(group['lr_scale'], group['initial_lr'], group['weight_decay']) for group in found] == [(1.0, 4e-3, 0.05)]
+    assert len(groups) == 8
 
 
 def trace(recorder, runner):

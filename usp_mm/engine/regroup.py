@@ -78,7 +78,8 @@ def regroup(runner: Runner, wrapper: OptimWrapper, checkpoint: dict[str, Any], l
         return
     saved = of_optimizer(checkpoint['optimizer'], name)
     names = hyper_parameter_names(wrapper.optimizer, runner.cfg.get('optim_wrapper'))
-    old, groups, firsts = saved['param_groups'], [], []
+    old, firsts = saved['param_groups'], []
+    groups: list[dict[str, Any]] = []
     numbers = chain.from_iterable(group['params'] for group in old)
     indices = dict(zip(chain(*layouts.saved), numbers, strict=True))
     for place, ours in enumerate(wrapper.optimizer.param_groups):
