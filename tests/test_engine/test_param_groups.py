@@ -193,6 +193,19 @@ def test_groups_that_this_config_merges_otherwise(changed, lines, hooks, tmp_pat
     assert len(told) == 2 and told[0].split(' ')[0] == lines[0].split(' ')[0]
 
 
+@pytest.mark.parametrize('before', [None, True])
+def test_fused_switched_by_a_resumed_run(before, tmp_path):
+    cfg = dict(**FOUR, wrapper=FLAT, hooks=MERGED)
+    after = None if before else True
+    whole, _ = run(tmp_path / 'whole', **cfg, optimizer={**ADAMW, 'fused': before})
+    start = dict(resume=True, load_from=str(tmp_path / 'whole' / 'epoch_1.pth'))
+    resumed, recorder = run(tmp_path / 'on', **cfg, optimizer={**ADAMW, 'fused': after}, **start)
+    assert re.findall(r'resume: (.*)', log_of(tmp_path / 'on'))[:-1] == [f'fused {before} -> {after}']
+    assert {group['fused'] for groups in recorder.groups.values() for group in groups} == {after}
+    for ours, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_parameters_that_the_checkpoint_does_not_name_are_refused(tmp_path):
     cfg = dict(**FOUR, optimizer=ADAMW, wrapper=FLAT, hooks=MERGED)
     run(tmp_path / 'first', **cfg)
