@@ -57,6 +57,7 @@ def test_builds_small_steps_and_validates(path, small_world, tmp_path):
     assert {name.split('.')[0] for name in saved} == {'backbone', 'neck', 'decode_head', 'auxiliary_head'}
     assert not any('codec' in name or 'vae' in name for name in saved)
     if 'layerdecay065' in path.stem:
-        groups = {g['param_name']: g['lr_scale'] for g in runner.optim_wrapper.optimizer.param_groups if 'param_name' in g}
-        assert groups['backbone.blocks.0.norm1.bias'] == pytest.approx(0.65**4)
-        assert groups['decode_head.conv_seg.bias'] == 1
+        groups = runner.optim_wrapper.optimizer.param_groups
+        scales = {name: group['lr_scale'] for group in groups for name in group['param_names']}
+        assert scales['backbone.blocks.0.norm1.bias'] == pytest.approx(0.65**4)
+        assert scales['decode_head.conv_seg.bias'] == 1 and len(groups) == 12

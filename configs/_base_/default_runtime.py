@@ -14,6 +14,7 @@ default_hooks = dict(
     latent_cache=dict(type='LatentCacheCheckHook'),
     class_check=dict(type='ClassCheckHook', allow_unseen_classes=False),
     checkpoint_match=dict(type='CheckpointMatchHook'),
+    merge_param_groups=dict(type='MergeParamGroupsHook', enable=True),
     resume=dict(type='ResumeHook'),
     accumulation=dict(type='AccumulationHook'),
     checkpoint_data=dict(type='CheckpointDataHook'),

@@ -17,6 +17,7 @@ from .hooks import (
 from .lars import MAELARS
 from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
+from .param_groups import MergeParamGroupsHook
 from .resume import ResumeHook
 from .run_info import RunInfoHook
 from .runtime_info import DeferredRuntimeInfoHook, ReduceLossHook
@@ -38,6 +39,7 @@ __all__ = [
     'GeneratorCheckHook',
     'GeneratorEMAHook',
     'LatentCacheCheckHook',
+    'MergeParamGroupsHook',
     'PositionedIterTrainLoop',
     'ReduceLossHook',
     'RestorationHook',

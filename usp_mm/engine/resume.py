@@ -10,9 +10,10 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from usp_mm.registry import HOOKS
 
-from .hooks import resuming
-from .hyper_parameters import hyper_parameter_changes, hyper_parameter_names, optimizer_state
+from .hooks import resuming, unwrapped
+from .hyper_parameters import hyper_parameter_names, optimizer_state
 from .loops import SEEN
+from .regroup import Layouts, changed_options, layouts, only_in_one, regroup
 from .schedule import advance, needs_score
 from .settings import (
     batch_size,
@@ -46,8 +47,8 @@ class ResumeHook(Hook):
     config's. If batch size, processes, accumulation, length, hyper-parameters or schedules differ from the checkpoint's, one
     line of the log names each, and all hyper-parameters are what an uninterrupted run of this config has at the same
     progress: epochs, or samples seen in a loop over iterations. What an optimizer itself keeps in its groups, such as counts
-    of steps, is the checkpoint's. If nothing differs, nothing is touched. The seed is the checkpoint's, for the training data
-    as for all else.
+    of steps, is the checkpoint's. If nothing differs, nothing is touched; how `MergeParamGroupsHook` merges groups is no
+    difference. The seed is the checkpoint's, for the training data as for all else.
 
     The settings are kept in checkpoints as `meta['training_settings']`.
 
@@ -82,8 +83,8 @@ class ResumeHook(Hook):
         assert new is not None, 'a Runner calls before_run before it resumes'
         _check_whole(checkpoint)
         old = _saved_settings(runner, checkpoint, new)
-        _check_same_kind(runner, checkpoint, old, new)
-        lines = [*changes(old, new), *_hyper_parameter_lines(runner, checkpoint)]
+        _check_same_kind(old, new)
+        lines = [*changes(old, new), *_take_groups(runner, checkpoint)]
         saved = Position(checkpoint['meta']['epoch'], checkpoint['meta']['iter'])
         position = _position(checkpoint, old, new)
         for line in lines:
@@ -134,31 +135,34 @@ def _saved_settings(runner: Runner, checkpoint: dict, new: dict[str, Any]) -> di
     return old
 
 
-def _check_same_kind(runner: Runner, checkpoint: dict, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _check_same_kind(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Refuse what no schedule can put right."""
     kinds = ['iterations' if settings['max_epochs'] is None else 'epochs' for settings in (old, new)]
     if kinds[0] != kinds[1]:
         raise ValueError(f'the checkpoint is of a run over {kinds[0]}, train_cfg counts {kinds[1]}: {_FIX}')
     if old['optimizers'] != new['optimizers']:
         raise ValueError(f"the checkpoint's optimizer is {old['optimizers']}, the config's is {new['optimizers']}: {_FIX}")
-    for name, wrapper in wrappers(runner).items():
-        theirs = [len(group['params']) for group in of_optimizer(checkpoint['optimizer'], name)['param_groups']]
-        ours = [len(group['params']) for group in wrapper.optimizer.param_groups]
-        if theirs != ours:
-            raise ValueError(
-                f'the checkpoint has {len(theirs)} parameter groups of {sum(theirs)} parameters, the optimizer has '
-                f"{len(ours)} of {sum(ours)}: use the checkpoint's optim_wrapper.paramwise_cfg and frozen parts, or {_FIX}"
-            )
 
 
-def _hyper_parameter_lines(runner: Runner, checkpoint: dict) -> list[str]:
+def _take_groups(runner: Runner, checkpoint: dict) -> list[str]:
+    """Put the optimizer's state into this run's parameter groups; a line for each hyper-parameter that differs."""
+    found: dict[str, Layouts] = {}
     lines = []
     for name, wrapper in wrappers(runner).items():
-        state = of_optimizer(checkpoint['optimizer'], name)
-        base = state.get('base_param_settings')
-        theirs = [*state['param_groups'], *([base] if base is not None else [])]
-        names = hyper_parameter_names(wrapper.optimizer, runner.cfg.get('optim_wrapper'))
-        lines += hyper_parameter_changes(theirs, wrapper.param_groups[: len(theirs)], names, f'{name}.' if name else '')
+        saved = of_optimizer(checkpoint['optimizer'], name)
+        both = layouts(runner, wrapper, saved)
+        if both is None:
+            theirs = [len(group['params']) for group in saved['param_groups']]
+            ours = [len(group['params']) for group in wrapper.optimizer.param_groups]
+            raise ValueError(
+                f'the checkpoint has {len(theirs)} parameter groups of {sum(theirs)} parameters, the optimizer has '
+                f'{len(ours)} of {sum(ours)}{only_in_one(wrapper, unwrapped(runner), saved)}: '
+                f"use the checkpoint's optim_wrapper.paramwise_cfg and frozen parts, or {_FIX}"
+            )
+        found[name] = both
+        lines += changed_options(runner, wrapper, saved, both, name)
+    for name, wrapper in wrappers(runner).items():
+        regroup(runner, wrapper, checkpoint, found[name], name)
     return lines
 
 

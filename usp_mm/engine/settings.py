@@ -141,11 +141,18 @@ def _schedule_changes(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
         return [f'param_scheduler {types[0]} -> {types[1]}']
     lines = []
     for place, ours in new.items():
-        pairs = {key: (old[place].get(key), ours.get(key)) for key in sorted({*old[place], *ours})}
+        pairs = {
+            key: (_distinct(key, old[place].get(key)), _distinct(key, ours.get(key))) for key in sorted({*old[place], *ours})
+        }
         told = [f'{key} {_told(before)} -> {_told(after)}' for key, (before, after) in pairs.items() if before != after]
         if told:
             lines.append(f'{place} ({ours["type"]}): {", ".join(told)}')
     return lines
+
+
+def _distinct(key: str, value: Any) -> Any:
+    """A setting of a scheduler, without repetitions if it is a list of a value a parameter group."""
+    return list(dict.fromkeys(value)) if key == 'min_values' and isinstance(value, list) else value
 
 
 def _told(value: Any) -> str:

@@ -1,0 +1,177 @@
+"""Equal parameter groups of an optimizer, merged into one."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from usp_mm.registry import HOOKS
+
+from .hooks import unwrapped
+from .hyper_parameters import base_values
+from .settings import schedulers_of, wrappers
+
+#: The names of the parameters of each group.
+Layout = list[list[str]]
+#: What tells the parameters of groups apart; the rest of a group are options.
+LABELS = ('params', 'param_name', 'param_names')
+#: Attributes of MMEngine's schedulers that are lists of a value a group.
+_PER_GROUP = ('base_values', '_last_value', 'min_values')
+
+
+@HOOKS.register_module()
+class MergeParamGroupsHook(Hook):
+    """Merge the parameter groups that are equal in every option, before the first iteration of a Runner's training.
+
+    With `paramwise_cfg`, the constructors of MMEngine and mmpretrain make a group of every parameter, and an optimizer's step
+    takes the host several times as long. Whichever constructor made them, of one optimizer or several: every parameter keeps
+    its options, groups stand in the order of their first parameters, parameters in the order that they had. A merged group
+    lists the names of its parameters under `param_names`, as torch's groups of named parameters do. An optimizer that works
+    something out for each group by itself does that for a merged one.
+
+    The log has a line a group in place of MMEngine's line a parameter.
+
+    Args:
+        enable: False leaves groups and log as MMEngine makes them.
+
+    Attributes:
+        constructed: the names in the groups that the constructor of an optimizer wrapper made.
+    """
+
+    priority = 'HIGH'  # before hooks that look at groups
+
+    def __init__(self, enable: bool = True) -> None:
+        self.enable = enable
+        self.constructed: WeakKeyDictionary[OptimWrapper, Layout] = WeakKeyDictionary()
+        if enable:
+            MMLogger.get_current_instance().addFilter(_not_of_one_parameter)  # a Runner builds hooks before optimizers
+
+    def before_run(self, runner: Runner) -> None:
+        runner.logger.removeFilter(_not_of_one_parameter)
+        if not self.enable or not isinstance(runner._train_loop, BaseLoop):
+            return
+        for name, wrapper in wrappers(runner).items():
+            if wrapper not in self.constructed:
+                self.constructed[wrapper] = layout_of(wrapper, unwrapped(runner))
+                self._merge(runner, name, wrapper)
+        _tell_frozen(runner)
+
+    def _merge(self, runner: Runner, name: str, wrapper: OptimWrapper) -> None:
+        groups, place = wrapper.optimizer.param_groups, f'optim_wrapper.{name}' if name else 'optim_wrapper'
+        before = len(groups)
+        if before == 1:
+            return
+        reason = _not_to_merge(runner, wrapper.optimizer)
+        if not reason:
+            merge_equal_groups(wrapper, schedulers_of(runner, name), self.constructed[wrapper])
+        result = f'not merged: {reason}' if reason else f'merged into {len(groups)}, equal in every option'
+        runner.logger.info(f'{place}: {before} parameter groups, {result}')
+        for i, group in enumerate(groups):
+            runner.logger.info(f'{place}: group {i}: {len(group["params"])} parameters, {_told(group)}')
+
+
+def layout_of(wrapper: OptimWrapper, model: nn.Module) -> Layout:
+    """The names in each group of an optimizer; of parameters that are not the model's, their numbers."""
+    known = {id(param): name for name, param in model.named_parameters()}
+    layout: Layout = []
+    for group in wrapper.optimizer.param_groups:
+        start = sum(map(len, layout))
+        names = [known.get(id(param), f'#{i}') for i, param in enumerate(group['params'], start)]
+        layout.append(list(group.get('param_names', names)))
+    return layout
+
+
+def merge_equal_groups(wrapper: OptimWrapper, schedulers: list[_ParamScheduler], layout: Layout) -> None:
+    """Merge the groups of an optimizer that has taken no step, in place, with what its schedulers keep of each group.
+
+    Args:
+        layout: the names in the groups.
+    """
+    groups = wrapper.optimizer.param_groups
+    kept = [vars(scheduler)[key] for scheduler in schedulers for key in _PER_GROUP if key in vars(scheduler)]
+    options = [(_options(group), [values[i] for values in kept]) for i, group in enumerate(groups)]
+    merged: list[list[int]] = []
+    for i, option in enumerate(options):
+        same = next((members for members in merged if _equal(options[members[0]], option)), None)
+        merged.append([i]) if same is None else same.append(i)
+    count = len(groups)
+    if len(merged) == count:
+        return
+    whole = []
+    for members in merged:
+        first = groups[members[0]]
+        first['params'] = [param for i in members for param in groups[i]['params']]
+        first.pop('param_name', None)
+        first['param_names'] = [name for i in members for name in layout[i]]
+        whole.append(first)
+    groups[:] = whole  # in place: an optimizer around another one may share the list
+    for scheduler in schedulers:
+        pick_groups(vars(scheduler), [members[0] for members in merged], count)
+
+
+def pick_groups(scheduler: dict[str, Any], places: list[int], count: int, base: bool = True) -> None:
+    """Leave, of what a scheduler or its saved state keeps of each of `count` groups, what is of those at `places`.
+
+    Args:
+        base: whether what MMEngine's wrapper keeps after them, of the config's own values, stays too.
+    """
+    for key in _PER_GROUP:
+        values = scheduler.get(key)
+        if values is not None and len(values) in (count, count + 1):
+            scheduler[key] = [*(values[place] for place in places), *(values[count:] if base else ())]
+
+
+def _told(group: dict[str, Any]) -> str:
+    """Learning rate and weight decay, before any schedule."""
+    base = base_values(group)
+    return ', '.join(f'{key}={base[key]:.4g}' for key in ('lr', 'weight_decay') if isinstance(base.get(key), int | float))
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key not in LABELS}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Equality of options, in which tensors are equal if they are the same."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return one is other
+    return bool(one == other)
+
+
+def _not_to_merge(runner: Runner, optimizer: Optimizer) -> str:
+    """Why the groups of an optimizer stay as they are; empty if they need not."""
+    if not isinstance(runner, Runner):
+        return f'{type(runner).__name__} may have handed them on'
+    inner = [value for value in vars(optimizer).values() if isinstance(value, Optimizer)]
+    if any(one.param_groups is not optimizer.param_groups for one in inner):
+        return f'the {type(inner[0]).__name__} inside {type(optimizer).__name__} has groups of its own'
+    return ''
+
+
+def _tell_frozen(runner: Runner) -> None:
+    trained = {id(param) for wrapper in wrappers(runner).values() for param in _params(wrapper)}
+    params = list(unwrapped(runner).parameters())
+    left_out = sum(not param.requires_grad and id(param) not in trained for param in params)
+    if left_out:
+        runner.logger.info(f'{left_out} of the {len(params)} parameters are in no optimizer: requires_grad=False')
+
+
+def _params(wrapper: OptimWrapper) -> Iterable[Tensor]:
+    return (param for group in wrapper.optimizer.param_groups for param in group['params'])
+
+
+def _not_of_one_parameter(record: logging.LogRecord) -> bool:
+    """A filter of MMEngine's lines of one parameter each."""
+    message = record.getMessage()
+    return not (message.startswith('paramwise_options -- ') or message.endswith('is skipped since its requires_grad=False'))
