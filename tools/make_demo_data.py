@@ -7,17 +7,16 @@ python tools/make_demo_data.py data/crops --kind crops
 import argparse
 
 from usp_mm.cli import run_command
-from usp_mm.datasets.demo import DemoData, make_demo_data
-from usp_mm.datasets.demo_crops import DemoCrops, make_demo_crops
+from usp_mm.options import DemoCrops, DemoData
 
-KINDS = {'digits': (DemoData, make_demo_data), 'crops': (DemoCrops, make_demo_crops)}
+KINDS = {'digits': DemoData, 'crops': DemoCrops}
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', help='folder to make')
     parser.add_argument('--kind', choices=list(KINDS), default='digits', help='default: %(default)s')
-    numbers = {kind: vars(config()) for kind, (config, _) in KINDS.items()}
+    numbers = {kind: vars(config()) for kind, config in KINDS.items()}
     for name in dict.fromkeys(name for defaults in numbers.values() for name in defaults):
         known = ', '.join(f'{kind}: {defaults[name]}' for kind, defaults in numbers.items() if name in defaults)
         parser.add_argument(f'--{name.replace("_", "-")}', type=int, default=argparse.SUPPRESS, help=f'default for {known}')
@@ -29,8 +28,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    out, (config, make) = args.pop('out'), KINDS[args.pop('kind')]
-    written = make(out, config(**args))
+    from usp_mm.datasets.demo import make_demo_data
+    from usp_mm.datasets.demo_crops import make_demo_crops
+
+    out, kind = args.pop('out'), args.pop('kind')
+    written = dict(digits=make_demo_data, crops=make_demo_crops)[kind](out, KINDS[kind](**args))
     print(f'{out}: written' if written else f'{out}: already there')
 
 

@@ -1,7 +1,7 @@
 """Every patch of an upstream library, each with its reason and the condition for deleting it.
 
 `apply()` runs on `import usp_mm`. A patch does nothing where upstream works, and none of them imports the library it
-patches: torchvision, mmcv, mmpretrain, mmseg, mmagic and diffusers are still imported only by those who use them.
+patches: it waits for it, so that torch, MMEngine and all that stands on them are imported only by those who use them.
 """
 
 import argparse
@@ -11,23 +11,19 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import numpy as np
-import torch
 import wrapt
-from mmengine.logging import HistoryBuffer, MMLogger
 
-from usp_mm.registry import add_locations
-from usp_mm.weight_files import SAFE, is_weights, read_checkpoint, state_of_module, weights_in
+from usp_mm.locations import add_locations
 
-#: The projects whose registries learn this package's types.
-PROJECTS = ('mmpretrain', 'mmseg', 'mmagic')
+#: Those whose registries learn this package's types.
+PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic')
 #: Types of numpy's arrays and scalars that a checkpoint may hold.
 NUMPY_DTYPES = ('bool', 'int32', 'int64', 'float32', 'float64')
 
@@ -50,15 +46,18 @@ def apply() -> None:
 
 
 def torchvision_schemas() -> None:
-    """Declare torchvision's `nms` and `qnms` operators if its C library doesn't load.
+    """Declare torchvision's `nms` and `qnms` operators if its C library has not loaded.
 
     Reason: a CPU build of torch with the registry's CUDA build of torchvision fails at `import torchvision`
     ("operator torchvision::nms does not exist"), for two operators that nothing here calls.
     Delete when: torchvision registers no fake implementation of an operator that it failed to load.
     """
-    folders = _folders('torchvision')
-    if 'torchvision' in sys.modules or not folders or _torchvision_library_loads(Path(folders[0])):
-        return
+    wrapt.register_post_import_hook(_declare_operators, 'torchvision.extension')
+
+
+def _declare_operators(module: ModuleType) -> None:
+    import torch
+
     for schema in (
         'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
         'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
@@ -89,8 +88,12 @@ def numpy_bool8() -> None:
     Reason: `mmagic.utils.trans_utils` names it, numpy 2.0 removed it.
     Delete when: mmagic no longer names it.
     """
-    if not hasattr(np, 'bool8'):
-        np.bool8 = np.bool_  # type: ignore[attr-defined]
+    wrapt.register_post_import_hook(_add_bool8, 'numpy')
+
+
+def _add_bool8(module: Any) -> None:
+    if not hasattr(module, 'bool8'):
+        module.bool8 = module.bool_
 
 
 def diffusers_unet() -> None:
@@ -123,12 +126,20 @@ def checkpoint_globals() -> None:
     numpy's private names are allowed under both of the paths that numpy 1 and 2 write.
     Delete when: MMEngine declares its own.
     """
+    wrapt.register_post_import_hook(_add_safe_globals, 'torch')
+
+
+def _add_safe_globals(module: Any) -> None:
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+
     reconstruct: Any = np.zeros(0).__reduce__()[0]
     scalar: Any = np.float64(0).__reduce__()[0]
     private = [(f, f'numpy.{core}.multiarray.{f.__name__}') for f in (reconstruct, scalar) for core in ('core', '_core')]
     dtypes = [type(np.dtype(name)) for name in NUMPY_DTYPES]
     guarded = [(history_buffer_method, 'builtins.getattr')]
-    torch.serialization.add_safe_globals([HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, *dtypes, *private, *guarded])
+    known = [HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, *dtypes, *private, *guarded]
+    module.serialization.add_safe_globals(known)
 
 
 def history_buffer_method(owner: Any, name: str) -> FunctionType:
@@ -137,6 +148,8 @@ def history_buffer_method(owner: Any, name: str) -> FunctionType:
     Raises:
         pickle.UnpicklingError: If anything else is asked for.
     """
+    from mmengine.logging import HistoryBuffer
+
     method = vars(HistoryBuffer).get(name) if owner is HistoryBuffer and not name.startswith('_') else None
     if not isinstance(method, FunctionType):
         raise UnpicklingError(f'attribute {name!r} of {owner!r}: only methods of HistoryBuffer are allowed in a checkpoint')
@@ -165,6 +178,8 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     A `state_dict` that is empty, or holds more than tensors (a layer's `_extra_state`), is handed on as such.
     The configs that it holds are left out: MMEngine's `resume` would execute one, its inferencers without a config another.
     """
+    from usp_mm.weight_files import SAFE, is_weights, read_checkpoint, state_of_module, weights_in
+
     path = Path(filename).expanduser()
     content = read_checkpoint(path, map_location)
     if path.suffix == SAFE or is_weights(content):
@@ -184,6 +199,8 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 def load_from_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> dict[str, Any]:
     """A checkpoint from an address, kept where `torch.hub` keeps its own, and read as a local one."""
+    import torch
+
     folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
     file = folder / Path(unquote(urlparse(url).path)).name
     if not file.is_file():
@@ -225,6 +242,8 @@ def _correct_dit_times(module: ModuleType) -> None:
 
 @functools.cache
 def _say_once(message: str) -> None:
+    from mmengine.logging import MMLogger
+
     MMLogger.get_current_instance().info(message)
 
 
@@ -311,12 +330,11 @@ def _carried(index: Any, inner: Any) -> Any:
 
 
 def register_on_import() -> None:
-    """Make MMEngine's registries, and each project's as soon as it is imported, find this package's types.
+    """Make MMEngine's registries, and each project's, find this package's types as soon as they are imported.
 
     Reason: a registry asked for a name imports its own locations but not its parents'.
     Delete when: MMEngine's `Registry.get` also imports the locations of the parents that it searches.
     """
-    add_locations()
     for project in PROJECTS:
         wrapt.register_post_import_hook(add_locations, f'{project}.registry')
 
@@ -338,18 +356,6 @@ def _exists(module: str) -> bool:
         if spec is None:
             return False
         folders = list(spec.submodule_search_locations or [])
-    return True
-
-
-def _torchvision_library_loads(folder: Path) -> bool:
-    """Whether torch can load torchvision's C library."""
-    library = next((folder / f'_C{suffix}' for suffix in EXTENSION_SUFFIXES if (folder / f'_C{suffix}').exists()), None)
-    if library is None:
-        return False
-    try:
-        torch.ops.load_library(str(library))
-    except OSError:
-        return False
     return True
 
 

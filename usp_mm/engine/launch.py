@@ -3,16 +3,16 @@
 import logging
 import os
 import re
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .build_errors import explain_arguments
-from .cfg_action import CfgOptionsAction
 from .config_check import check_config, merge_cfg_options
 from .config_check.check import find_runner, misspelt_variables
 
@@ -20,26 +20,6 @@ from .config_check.check import find_runner, misspelt_variables
 CHECKS = ('CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheCheckHook', 'ResumeHook')
 #: Files of CheckpointHook, also with a `filename_tmpl` of its own; those of `save_best` aside.
 _NUMBERED = re.compile(r'(?!best_).*?(\d+)\.pth')
-
-
-def add_config_arguments(parser: ArgumentParser) -> None:
-    """--cfg-options, with MMEngine's meaning; see `CfgOptionsAction`."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptionsAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='settings to override; how values are written: docs/command-line.md',
-    )
-
-
-def add_run_arguments(parser: ArgumentParser) -> None:
-    """--work-dir, --cfg-options, --launcher, with MMEngine's meanings."""
-    add_config_arguments(parser)
-    parser.add_argument('--work-dir', help='where logs, checkpoints and pictures go (default: work_dirs/CONFIG-NAME)')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
 
 
 def load_config(args: Namespace, initialises: bool = True) -> Config:
@@ -176,6 +156,15 @@ def build_runner(cfg: Config) -> Runner:
     prepare_cpu(cfg)
     with explain_arguments(cfg):
         return find_runner(cfg).from_cfg(cfg)
+
+
+class KeepMetrics(Hook):
+    """The metrics of a test, which mmagic's loop doesn't return."""
+
+    metrics: dict | None = None
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self.metrics = metrics
 
 
 def missing_checks(cfg: Config) -> str | None:
