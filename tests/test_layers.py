@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
     'threads', 'version', 'processor', 'locations', 'lazy', 'processes', 'presets', 'options', 'files', 'images',
-    'weight_files', 'cfg_values', 'arguments', 'outputs', 'cli', 'torchrun', 'functional', 'registry', 'compat', 'vaes', 'layers',
-    'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
+    'weight_files', 'cfg_values', 'arguments', 'outputs', 'cli', 'torchrun', 'functional', 'registry', 'compat', 'vaes',
+    'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
