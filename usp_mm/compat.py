@@ -12,15 +12,13 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import wrapt
 
-from usp_mm.locations import add_locations
+from usp_mm.locations import LOCATIONS, add_locations
 
 #: Those whose registries learn this package's types.
 PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic')
@@ -43,6 +41,8 @@ def apply() -> None:
     index_of_subset()
     index_of_class_balanced()
     register_on_import()
+    own_types_first()
+    configs_formatted_once()
 
 
 def torchvision_schemas() -> None:
@@ -168,45 +168,10 @@ def checkpoint_files() -> None:
 
 
 def _read_as_data(module: ModuleType) -> None:
+    from usp_mm.weight_files import load_from_local, load_from_url
+
     module.CheckpointLoader.register_scheme('', load_from_local, force=True)
     module.load_url = load_from_url  # type: ignore[attr-defined]
-
-
-def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """A local checkpoint as MMEngine passes it on: weights under `state_dict` as `weights_in` has them; alone, with no `meta`.
-
-    A `state_dict` that is empty, or holds more than tensors (a layer's `_extra_state`), is handed on as such.
-    The configs that it holds are left out: MMEngine's `resume` would execute one, its inferencers without a config another.
-    """
-    from usp_mm.weight_files import SAFE, is_weights, read_checkpoint, state_of_module, weights_in
-
-    path = Path(filename).expanduser()
-    content = read_checkpoint(path, map_location)
-    if path.suffix == SAFE or is_weights(content):
-        return dict(state_dict=weights_in(content, path), meta={})
-    state = content.get('state_dict')
-    if isinstance(state, dict) and all(isinstance(name, str) for name in state) and not is_weights(state):
-        content['state_dict'] = state_of_module(state, path)
-    else:
-        content['state_dict'] = weights_in(content, path)
-    hub = content.get('message_hub')
-    for holder in (content.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
-        if isinstance(holder, dict):
-            holder.pop('config', None)
-            holder.pop('cfg', None)
-    return content
-
-
-def load_from_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> dict[str, Any]:
-    """A checkpoint from an address, kept where `torch.hub` keeps its own, and read as a local one."""
-    import torch
-
-    folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
-    file = folder / Path(unquote(urlparse(url).path)).name
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), progress=progress)
-    return load_from_local(str(file), map_location)
 
 
 #: 'off' leaves the DiT of diffusers as it is.
@@ -337,6 +302,56 @@ def register_on_import() -> None:
     """
     for project in PROJECTS:
         wrapt.register_post_import_hook(add_locations, f'{project}.registry')
+
+
+def own_types_first() -> None:
+    """Let a project's registry find this package's types without importing all of the project.
+
+    Reason: it imports its own locations before it looks anywhere, and `mmagic.models` takes longer to import than a generator
+    takes to build, of which it has no part. No project has a type of the same name.
+    Delete when: MMEngine's `Registry.get` imports a registry's locations one after the other until it finds the type.
+    """
+    wrapt.register_post_import_hook(_look_here_first, 'mmengine.registry.registry')
+
+
+def _look_here_first(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper(module, 'Registry.get')
+    def get(wrapped: Callable[..., Any], instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        key = args[0] if args else kwargs['key']
+        unscoped = isinstance(key, str) and '.' not in key and instance.parent is not None
+        return (_own_type(instance, key) if unscoped and not instance._imported else None) or wrapped(*args, **kwargs)
+
+
+def _own_type(registry: Any, key: str) -> Any:
+    for location in registry._locations:
+        if location in LOCATIONS.values():
+            importlib.import_module(location)
+    while registry.parent is not None and key not in registry._module_dict:
+        registry = registry.parent
+    found = registry._module_dict.get(key)
+    return found if getattr(found, '__module__', '').startswith('usp_mm.') else None
+
+
+def configs_formatted_once() -> None:
+    """Let MMEngine format the text of a config once in a process.
+
+    Reason: a run formats the same text six times, in which yapf takes longer than a step of a small model.
+    Delete when: `Config.pretty_text` is kept until the config changes.
+    """
+    wrapt.register_post_import_hook(_keep_formatted, 'mmengine.config.config')
+
+
+def _keep_formatted(module: Any) -> None:
+    original, kept = module.FormatCode, {}
+
+    def format_code(text: str, **options: Any) -> Any:
+        key = f'{options} {text}'
+        if key not in kept:
+            kept.clear()
+            kept[key] = original(text, **options)
+        return kept[key]
+
+    module.FormatCode = format_code
 
 
 def _folders(package: str) -> list[str]:
