@@ -8,12 +8,14 @@ import sys
 import textwrap
 from pathlib import Path
 from pickle import UnpicklingError
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MMLogger
-from mmengine.registry import Registry
+from mmengine.registry import MODELS, Registry
 
 from usp_mm import compat
 
@@ -29,14 +31,23 @@ def test_projects_import_and_their_registries_find_our_types():
     out = run_script("""
         import sys
         import usp_mm
-        heavy = ('torch', 'numpy', 'mmengine', 'torchvision', 'diffusers', 'transformers', 'mmcv', 'mmpretrain', 'mmseg', 'mmagic')
-        assert not [name for name in heavy if name in sys.modules]
+        heavy = {'torch', 'numpy', 'mmengine', 'torchvision', 'diffusers', 'transformers', 'mmcv', 'mmpretrain', 'mmseg', 'mmagic'}
+        assert not heavy & sys.modules.keys()
 
         import mmseg.models, mmagic.models, mmagic.evaluation, mmpretrain.models
         import mmseg.registry, mmagic.registry, mmpretrain.registry
         from usp_mm.models import USPViT
         for project in (mmpretrain, mmseg, mmagic):
             assert project.registry.MODELS.get('USPViT') is USPViT, project
+        import usp_mm.datasets, usp_mm.engine, usp_mm.evaluation, mmengine.registry
+        from usp_mm.locations import LOCATIONS
+        for kind in LOCATIONS:
+            types = getattr(mmengine.registry, kind)._module_dict
+            ours = {name for name, found in types.items() if found.__module__.startswith('usp_mm.')}
+            assert ours, kind
+            for project in (mmpretrain, mmseg, mmagic):
+                theirs = getattr(project.registry, kind, None)
+                assert theirs is None or not ours & theirs._module_dict.keys(), (kind, project)
 
         from importlib.machinery import PathFinder
         import mmcv.ops
@@ -198,6 +209,28 @@ def test_registries_are_told_at_once_or_on_import(tmp_path, monkeypatch):
 
     compat.register_on_import()
     assert present.HOOKS._locations == ['usp_mm.engine']
+
+
+def test_own_types_are_found_before_a_project_is_imported(tmp_path, monkeypatch):
+    (tmp_path / 'project_c.py').write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    models = Registry('model', parent=MODELS, scope='project_c', locations=['project_c', 'usp_mm.models'])
+    try:
+        assert models.get('USPViT').__module__ == 'usp_mm.models.usp_vit'
+        for theirs in ('Unknown', 'project_c.USPViT', 'BaseDataPreprocessor'):
+            with pytest.raises(RuntimeError, match='imported'):
+                models.get(theirs)
+    finally:
+        MODELS._children.pop('project_c')
+
+
+def test_a_config_is_formatted_once(monkeypatch):
+    calls = []
+    module = SimpleNamespace(FormatCode=lambda text, **options: calls.append(text) or (text.upper(), True))
+    compat._keep_formatted(module)
+    found = [module.FormatCode(text, style_config=dict(a=1)) for text in ('x', 'x', 'y', 'x')]
+    assert [text for text, _ in found] == ['X', 'X', 'Y', 'X'] and calls == ['x', 'y', 'x']
+    assert Config(dict(a=1)).pretty_text == 'a = 1\n'
 
 
 def test_runner_resumes_from_its_own_checkpoint(tmp_path):

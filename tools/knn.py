@@ -41,7 +41,7 @@ def main() -> None:
     from usp_mm.apis.probe_arguments import load_probe, probe_facts
     from usp_mm.engine.launch import load_config
 
-    cfg = load_config(args, initialises=False)
+    cfg = load_config(args, initialises=False, evaluates=False)
     settings = copy.deepcopy(cfg.model.to_dict())
     model, train, val = load_probe(cfg, args, pool=args.pool)
     layer = model.depth if args.layer is None else args.layer

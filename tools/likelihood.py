@@ -47,7 +47,7 @@ def main() -> None:
     from usp_mm.engine.launch import load_config
     from usp_mm.models import ODESampler
 
-    cfg = load_config(args, initialises=False)
+    cfg = load_config(args, initialises=False, evaluates=False)
     MMLogger.get_instance('likelihood')
     settings = LikelihoodSettings(args.num, args.probes, args.batch_size, args.seed)
     sampler = ODESampler(args.method, args.steps)

@@ -73,7 +73,7 @@ def main() -> None:
     from usp_mm.apis.probe_report import write_report
     from usp_mm.engine.launch import load_config
 
-    cfg = load_config(args, initialises=False)
+    cfg = load_config(args, initialises=False, evaluates=False)
     settings = ProbeSettings(
         args.epochs, args.batch_size, args.optimizer, args.lr, args.warmup_epochs, args.seed, args.keep_features
     )

@@ -145,7 +145,7 @@ def main() -> None:
     from usp_mm.apis.sampling import requested_classes
     from usp_mm.engine.launch import load_config
 
-    cfg = load_config(args, initialises=False)
+    cfg = load_config(args, initialises=False, evaluates=False)
     apply_flags(cfg, args)
     rank = join_processes()
     MMLogger.get_instance('sample')

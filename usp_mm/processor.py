@@ -3,6 +3,7 @@
 import platform
 from pathlib import Path
 
+_FILE = Path('/proc/cpuinfo')
 #: Instructions of x86 and Arm that multiply bfloat16 numbers, as /proc/cpuinfo names them.
 _BFLOAT16 = ('avx512_bf16', 'amx_bf16', 'bf16')
 
@@ -18,6 +19,6 @@ def bfloat16_instructions() -> tuple[str, ...] | None:
     return None if flags is None else tuple(name for name in _BFLOAT16 if name in flags.split())
 
 
-def _entry(key: str, file: Path = Path('/proc/cpuinfo')) -> str | None:
-    lines = file.read_text().splitlines() if file.is_file() else []
+def _entry(key: str) -> str | None:
+    lines = _FILE.read_text().splitlines() if _FILE.is_file() else []
     return next((text.strip() for name, _, text in (line.partition(':') for line in lines) if name.strip() == key), None)

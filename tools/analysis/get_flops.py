@@ -80,7 +80,7 @@ def main() -> None:
     from usp_mm.apis.complexity import complexity, gpu_hours
     from usp_mm.engine.launch import load_config
 
-    cost = complexity(load_config(args, initialises=False))
+    cost = complexity(load_config(args, initialises=False, evaluates=False))
     hours = None if cost['total'] is None else gpu_hours(cost['total'], args.peak * 1e12, args.utilisation)
     table = Table('part', title=f'{args.config}, {cost["model"]}', caption='a multiply-add is 2 FLOPs')
     for name in ('parameters', 'trained', 'FLOPs, forward', 'FLOPs, training image'):

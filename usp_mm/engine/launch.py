@@ -22,11 +22,12 @@ CHECKS = ('CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheChe
 _NUMBERED = re.compile(r'(?!best_).*?(\d+)\.pth')
 
 
-def load_config(args: Namespace, initialises: bool = True) -> Config:
+def load_config(args: Namespace, initialises: bool = True, evaluates: bool = True) -> Config:
     """The config of the command line, checked.
 
     Args:
         initialises: whether weights will be initialised, so that `init_cfg` has to name its checkpoint.
+        evaluates: whether evaluators will be built, so that they have to be right.
 
     Raises:
         FileNotFoundError: no such config.
@@ -36,7 +37,7 @@ def load_config(args: Namespace, initialises: bool = True) -> Config:
         raise FileNotFoundError(f"no config at '{args.config}': give a file under configs/")
     cfg = Config.fromfile(args.config)
     merge_cfg_options(cfg, args.cfg_options)
-    check_config(cfg, initialises)
+    check_config(cfg, initialises, evaluates)
     for name in misspelt_variables(cfg):
         print_log(f'nothing reads the variable {name} of {args.config}', 'current', logging.WARNING)
     return cfg
