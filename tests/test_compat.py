@@ -31,7 +31,8 @@ def test_projects_import_and_their_registries_find_our_types():
     out = run_script("""
         import sys
         import usp_mm
-        heavy = {'torch', 'numpy', 'mmengine', 'torchvision', 'diffusers', 'transformers', 'mmcv', 'mmpretrain', 'mmseg', 'mmagic'}
+        heavy = {'torch', 'numpy', 'torchvision', 'diffusers', 'transformers', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg',
+                 'mmagic'}
         assert not heavy & sys.modules.keys()
 
         import mmseg.models, mmagic.models, mmagic.evaluation, mmpretrain.models

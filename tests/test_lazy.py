@@ -14,4 +14,4 @@ def test_every_public_name_is_there_and_no_module_has_it(name):
         assert vars(package)[public] is found and type(found).__name__ != 'module'
     assert not set(package.__all__) & {module.name for module in pkgutil.iter_modules(package.__path__)}
     with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'absent'"):
-        package.absent
+        _ = package.absent
