@@ -107,7 +107,8 @@ args = Namespace(config='configs/sit/sit-tiny-p2_1xb64-2k_digits.py', cfg_option
 cfg = load_config(args, initialises=False, evaluates=False)
 with DefaultScope.overwrite_default_scope(cfg.default_scope):
     model = MODELS.build(dict(cfg.model, data_preprocessor=dict(vae='tiny', vae_path='{vae}')))
-print('after a', type(model).__name__, [name for name in ('mmagic', 'mmagic.models', 'mmagic.evaluation', 'mmseg') if name in sys.modules])
+projects = ('mmagic', 'mmagic.models', 'mmagic.evaluation', 'mmseg')
+print('after a', type(model).__name__, [name for name in projects if name in sys.modules])
 """
     script = script.replace('{vae}', str(small_world.tiny_vae_folder))
     options = [f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}', 'train_dataloader.batch_size=4']
