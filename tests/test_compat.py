@@ -8,12 +8,14 @@ import sys
 import textwrap
 from pathlib import Path
 from pickle import UnpicklingError
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MMLogger
-from mmengine.registry import Registry
+from mmengine.registry import MODELS, Registry
 
 from usp_mm import compat
 
@@ -29,14 +31,24 @@ def test_projects_import_and_their_registries_find_our_types():
     out = run_script("""
         import sys
         import usp_mm
-        heavy = ('torchvision', 'diffusers', 'transformers', 'mmcv', 'mmpretrain', 'mmseg', 'mmagic')
-        assert not [name for name in heavy if name in sys.modules]
+        heavy = {'torch', 'numpy', 'torchvision', 'diffusers', 'transformers', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg',
+                 'mmagic'}
+        assert not heavy & sys.modules.keys()
 
         import mmseg.models, mmagic.models, mmagic.evaluation, mmpretrain.models
         import mmseg.registry, mmagic.registry, mmpretrain.registry
         from usp_mm.models import USPViT
         for project in (mmpretrain, mmseg, mmagic):
             assert project.registry.MODELS.get('USPViT') is USPViT, project
+        import usp_mm.datasets, usp_mm.engine, usp_mm.evaluation, mmengine.registry
+        from usp_mm.locations import LOCATIONS
+        for kind in LOCATIONS:
+            types = getattr(mmengine.registry, kind)._module_dict
+            ours = {name for name, found in types.items() if found.__module__.startswith('usp_mm.')}
+            assert ours, kind
+            for project in (mmpretrain, mmseg, mmagic):
+                theirs = getattr(project.registry, kind, None)
+                assert theirs is None or not ours & theirs._module_dict.keys(), (kind, project)
 
         from importlib.machinery import PathFinder
         import mmcv.ops
@@ -60,8 +72,8 @@ def test_projects_import_and_their_registries_find_our_types():
     assert 'mmcv==2.1.0' in out
 
 
-def test_modules_that_exist_are_left_alone_and_a_broken_torchvision_gets_its_schemas(tmp_path):
-    for name in ('mmcv/_ext.py', 'diffusers/models/unet_2d_condition.py', 'albumentations/core.py', 'torchvision/_C.so'):
+def test_modules_that_exist_are_left_alone(tmp_path):
+    for name in ('mmcv/_ext.py', 'diffusers/models/unet_2d_condition.py', 'albumentations/core.py'):
         file = tmp_path / name
         file.parent.mkdir(parents=True)
         file.write_text('real = True')
@@ -74,28 +86,43 @@ def test_modules_that_exist_are_left_alone_and_a_broken_torchvision_gets_its_sch
         import mmcv._ext, diffusers.models.unet_2d_condition
         assert mmcv._ext.real and diffusers.models.unet_2d_condition.real
         assert 'mmagic.datasets.transforms.albu_function' not in sys.modules
-
-        import torch
-        assert 'Tensor dets' in str(torch.ops.torchvision.nms.default._schema)
-        assert 'Tensor dets' in str(torch.ops.torchvision.qnms.default._schema)
         """,
         tmp_path,
     )
 
 
-@pytest.mark.parametrize('state', ['imported', 'loads', 'absent'])
-def test_torchvision_schemas_are_not_declared_where_torchvision_works_or_is_absent(state, monkeypatch):
+def test_torchvision_without_its_library_imports():
+    run_script("""
+        import usp_mm, torch
+
+        def load_library(path):
+            raise OSError(path)
+
+        torch.ops.load_library = load_library
+        import torchvision
+        for name in ('nms', 'qnms'):
+            assert 'Tensor dets' in str(getattr(torch.ops.torchvision, name).default._schema)
+    """)
+
+
+def test_operators_that_are_there_are_not_declared(monkeypatch):
+    import torchvision  # noqa: F401
+
     declared = []
     monkeypatch.setattr(torch.library, 'define', lambda *args: declared.append(args))
-    if state == 'imported':
-        monkeypatch.setitem(sys.modules, 'torchvision', sys.modules.get('torchvision', object()))
-        monkeypatch.setattr(compat, '_folders', lambda package: ['/torchvision'])
-    else:
-        monkeypatch.delitem(sys.modules, 'torchvision', raising=False)
-        monkeypatch.setattr(compat, '_folders', lambda package: ['/torchvision'] if state == 'loads' else [])
-        monkeypatch.setattr(compat, '_torchvision_library_loads', lambda folder: state == 'loads')
     compat.torchvision_schemas()
     assert declared == []
+
+
+def test_whichever_is_imported_first_checkpoints_can_be_read_and_types_be_found():
+    for first in ('import torch, mmengine.registry', 'import usp_mm.registry'):
+        run_script(f"""
+            {first}
+            import usp_mm
+            import mmengine.registry, torch
+            assert mmengine.registry.MODELS._locations == ['usp_mm.models']
+            assert 'HistoryBuffer' in [getattr(one, '__name__', '') for one in torch.serialization.get_safe_globals()]
+        """)
 
 
 def test_albumentations_placeholder_names_the_fix(monkeypatch):
@@ -183,6 +210,28 @@ def test_registries_are_told_at_once_or_on_import(tmp_path, monkeypatch):
 
     compat.register_on_import()
     assert present.HOOKS._locations == ['usp_mm.engine']
+
+
+def test_own_types_are_found_before_a_project_is_imported(tmp_path, monkeypatch):
+    (tmp_path / 'project_c.py').write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    models = Registry('model', parent=MODELS, scope='project_c', locations=['project_c', 'usp_mm.models'])
+    try:
+        assert models.get('USPViT').__module__ == 'usp_mm.models.usp_vit'
+        for theirs in ('Unknown', 'project_c.USPViT', 'BaseDataPreprocessor'):
+            with pytest.raises(RuntimeError, match='imported'):
+                models.get(theirs)
+    finally:
+        MODELS._children.pop('project_c')
+
+
+def test_a_config_is_formatted_once(monkeypatch):
+    calls = []
+    module = SimpleNamespace(FormatCode=lambda text, **options: calls.append(text) or (text.upper(), True))
+    compat._keep_formatted(module)
+    found = [module.FormatCode(text, style_config=dict(a=1)) for text in ('x', 'x', 'y', 'x')]
+    assert [text for text, _ in found] == ['X', 'X', 'Y', 'X'] and calls == ['x', 'y', 'x']
+    assert Config(dict(a=1)).pretty_text == 'a = 1\n'
 
 
 def test_runner_resumes_from_its_own_checkpoint(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'threads', 'version', 'processes', 'presets', 'files', 'images', 'weight_files', 'cfg_values', 'outputs', 'cli', 'torchrun',
-    'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine',
-    'checkpoints', 'apis',
+    'threads', 'version', 'processor', 'locations', 'lazy', 'processes', 'presets', 'options', 'files', 'images',
+    'weight_files', 'cfg_values', 'arguments', 'outputs', 'cli', 'torchrun', 'functional', 'registry', 'compat', 'vaes',
+    'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
@@ -18,6 +18,11 @@ PURE = {
     'vaes': ('mmengine.logging',),
     'layers': (),
     'presets': (),
+    'options': (),
+    'processor': (),
+    'arguments': (),
+    'locations': (),
+    'lazy': (),
     'files': (),
     'weight_files': ('mmengine.logging',),
     'cfg_values': (),

@@ -75,7 +75,7 @@ for name in {[*names]}:
 
 def test_the_library_reads_it_in_a_tool_that_imports_torch():
     env = {key: value for key, value in os.environ.items() if key not in (*SHORT, 'OMP_WAIT_POLICY')}
-    script = "import os, runpy; runpy.run_path('tools/cache_latents.py'); print(os.environ['KMP_BLOCKTIME'])"
+    script = "import os, runpy; runpy.run_path('tools/cache_latents.py'); import torch; print(os.environ['KMP_BLOCKTIME'])"
     done = run_tool('-c', script, env={**env, 'OMP_DISPLAY_ENV': 'VERBOSE', 'PYTHONPATH': str(ROOT)})
     assert done.stdout == '1\n', done.stderr
     if 'GOMP_SPINCOUNT' in done.stderr:  # printed by GNU's library as it is loaded

@@ -16,7 +16,6 @@ import importlib
 import json
 import os
 import pkgutil
-import platform
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +25,7 @@ import benchmarks
 
 from usp_mm.cli import run_command
 from usp_mm.outputs import check_file
+from usp_mm.processor import bfloat16_instructions, processor_name
 
 
 def load_benchmarks() -> dict[str, ModuleType]:
@@ -38,13 +38,14 @@ def hardware() -> dict[str, str | int]:
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return dict(cpu=_cpu_name(), cores=len(os.sched_getaffinity(0)), gpu=', '.join(gpus) or 'none', torch=torch.__version__)
-
-
-def _cpu_name() -> str:
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), platform.machine())
+    instructions = bfloat16_instructions()
+    return dict(
+        cpu=processor_name(),
+        cores=len(os.sched_getaffinity(0)),
+        bfloat16='unknown' if instructions is None else ', '.join(instructions) or 'none',
+        gpu=', '.join(gpus) or 'none',
+        torch=torch.__version__,
+    )
 
 
 def show(name: str, result: dict) -> None:
@@ -85,15 +86,19 @@ def _number(value: float) -> str:
     return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.3g}'
 
 
-def main() -> int:
-    available = load_benchmarks()
+def parse_args(available: dict[str, ModuleType]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='benchmark', required=True)
     for name, module in available.items():
         command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
         command.add_argument('--json', type=Path, metavar='FILE', help='write the result there too')
         module.add_arguments(command)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    available = load_benchmarks()
+    args = parse_args(available)
     check_file(args.json, '--json')
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key != 'json'}
     result = dict(hardware=hardware(), arguments=arguments, **available[args.benchmark].run(args))

@@ -13,29 +13,19 @@ tokens to a cache that has none: the latents stay as they are, and can be read m
 with `moments` and `moments_flip`, as the official code caches them, without encoding; --images checks some of them.
 """
 
-import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
-
-# isort: split
-
 import argparse
 import math
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-
-import torch
-from mmengine.logging import MMLogger
+from typing import TYPE_CHECKING, Any
 
 from usp_mm.cli import run_command
-from usp_mm.datasets.folder import LAYOUTS
-from usp_mm.datasets.latent_cache.importer import import_cache
-from usp_mm.datasets.latent_cache.plan import CacheSpec, TokenEncoder, images_a_call
-from usp_mm.datasets.latent_cache.storage import STORAGES, STORES
-from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
-from usp_mm.datasets.latent_cache.writer import write_cache
+from usp_mm.options import LAYOUTS, STORAGES, STORES
 from usp_mm.presets import VAES
-from usp_mm.vaes import build_codec
+
+if TYPE_CHECKING:
+    from usp_mm.datasets.latent_cache.plan import TokenEncoder
 
 ENCODE_DTYPES = {'float32': 'float32', 'tf32': 'float32', 'bfloat16': 'bfloat16', 'float16': 'float16'}
 
@@ -116,6 +106,8 @@ def add_import(commands: Any) -> None:
 
 def join_processes() -> None:
     """Meet torchrun's other processes, only to wait for each other."""
+    import torch
+
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))
 
@@ -125,6 +117,9 @@ def import_(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"folder '{args.source}' does not exist: give the folder that holds the .npz files")
     if args.check < 1:
         raise ValueError(f'--check {args.check} must be 1 or more; without --images nothing is encoded')
+    from usp_mm.datasets.latent_cache.importer import import_cache
+    from usp_mm.vaes import build_codec
+
     join_processes()
     codec = build_codec(args.vae, path=args.vae_path)
     stored = dict(dtype=args.dtype, store=args.store, shard_size=args.shard_size)
@@ -133,6 +128,16 @@ def import_(args: argparse.Namespace) -> int:
 
 
 def write(args: argparse.Namespace) -> int:
+    if not Path(args.data).is_dir() and '://' not in args.data:
+        raise FileNotFoundError(f"image folder '{args.data}' does not exist: give the folder that holds the class folders")
+    if args.teacher_path and not args.teacher:
+        raise ValueError(f"--teacher-path '{args.teacher_path}' without --teacher: name the encoder whose weights these are")
+    import torch
+
+    from usp_mm.datasets.latent_cache.plan import CacheSpec, images_a_call
+    from usp_mm.datasets.latent_cache.writer import write_cache
+    from usp_mm.vaes import build_codec
+
     join_processes()
     gpu = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     device = args.device or (gpu if torch.cuda.is_available() else 'cpu')
@@ -152,17 +157,13 @@ def write(args: argparse.Namespace) -> int:
         shard_size=args.shard_size,
     )
     batch_size = calls * math.ceil(64 / calls) if args.batch_size is None else args.batch_size
-    if not Path(args.data).is_dir() and '://' not in args.data:
-        raise FileNotFoundError(f"image folder '{args.data}' does not exist: give the folder that holds the class folders")
-    if args.teacher_path and not args.teacher:
-        raise ValueError(f"--teacher-path '{args.teacher_path}' without --teacher: name the encoder whose weights these are")
     codec = build_codec(args.vae, path=args.vae_path, dtype=ENCODE_DTYPES[args.encode_dtype])
     teacher = load_teacher(args) if args.teacher else None
     write_cache(args.data, args.out, codec, spec, batch_size, args.workers, device, teacher, LAYOUTS.get(args.layout))
     return 0
 
 
-def load_teacher(args: argparse.Namespace) -> TokenEncoder:
+def load_teacher(args: argparse.Namespace) -> 'TokenEncoder':
     """The teacher of --teacher, in the arithmetic of --encode-dtype unless its config says another."""
     from mmengine.config import Config
 
@@ -183,6 +184,8 @@ def load_teacher(args: argparse.Namespace) -> TokenEncoder:
 
 
 def verify(args: argparse.Namespace) -> int:
+    from usp_mm.datasets.latent_cache.verify import verify_cache
+
     bad = verify_cache(args.out, delete_bad=args.delete_bad)
     for name, problem in bad.items():
         print(f'BAD {name}: {problem}')
@@ -199,6 +202,8 @@ def info(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from usp_mm.datasets.latent_cache.verify import describe_cache
+
     table = Table('field', 'value', title=str(args.out))
     for key, value in describe_cache(args.out).items():
         table.add_row(key, f'{value:,}' if type(value) is int else str(value))
@@ -208,6 +213,8 @@ def info(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse_args()
+    from mmengine.logging import MMLogger
+
     MMLogger.get_instance('cache_latents')
     return dict(write=write, verify=verify, info=info, **{'import': import_})[args.command](args)
 

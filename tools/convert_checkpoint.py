@@ -13,16 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.checkpoints.kinds import KINDS, TARGETS
 from usp_mm.cli import run_command
 
 
 def parse_args() -> argparse.Namespace:
-    from usp_mm.checkpoints import KINDS, TARGETS
-
     kinds = '\n'.join(f'  {name:13}{kind.told}' for name, kind in KINDS.items())
     targets = '\n'.join(f'  {name:13}{told}' for name, told in TARGETS.items())
     parser = argparse.ArgumentParser(
@@ -45,9 +40,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    args = vars(parse_args())
+    from rich.console import Console
+    from rich.table import Table
+
     from usp_mm.checkpoints import convert
 
-    args = vars(parse_args())
     report = convert(args.pop('source'), out := args.pop('out'), args.pop('to'), **args)
     table = Table('what', 'old name', 'new name', 'tensors')
     for what, old, new, count in report.rows():

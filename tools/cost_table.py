@@ -12,12 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
-from usp_mm.apis.cost import run_cost, total_cost
-from usp_mm.apis.run_log import read_run
 from usp_mm.cli import run_command
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
@@ -37,6 +31,9 @@ def parse_args() -> argparse.Namespace:
 
 def cost_of(word: str) -> dict[str, Any]:
     """Cost of DIR or DIR@STEP."""
+    from usp_mm.apis.cost import run_cost
+    from usp_mm.apis.run_log import read_run
+
     folder, _, step = word.rpartition('@')
     if Path(word).is_dir() or not step.isdigit():
         return run_cost(read_run(word))
@@ -54,6 +51,9 @@ def show(rows: list[dict[str, Any]], markdown: bool) -> None:
     if markdown:
         print('\n'.join(f'| {" | ".join(line)} |' for line in [COLUMNS, ['---'] * len(COLUMNS), *cells]))
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title='training cost')
     for i, key in enumerate(COLUMNS):
         table.add_column(key, justify='left' if i < 4 else 'right', overflow='fold')
@@ -65,6 +65,8 @@ def show(rows: list[dict[str, Any]], markdown: bool) -> None:
 def main() -> None:
     args = parse_args()
     check_file(args.json, '--json')
+    from usp_mm.apis.cost import total_cost
+
     costs = [cost_of(word) for word in args.runs]
     total = total_cost(costs)
     show([*costs, total], args.markdown)

@@ -11,24 +11,14 @@ Samples and reference are an .npz with uint8 images [N, H, W, 3] as arr_0, or a 
 ADM's statistics. How the samples were drawn is taken from `<samples>.json`, which tools/sample.py writes.
 """
 
-import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
-
-# isort: split
-
 import argparse
 import os
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
-from mmengine.dist import get_dist_info
-from mmengine.logging import MMLogger
-from tqdm import tqdm
-
 from usp_mm.cli import run_command
-from usp_mm.datasets.folder import LAYOUTS
 from usp_mm.files import read_json, write_json
+from usp_mm.options import LAYOUTS
 from usp_mm.outputs import check_counts, check_file
 
 
@@ -90,6 +80,8 @@ def chosen_extractor(args: argparse.Namespace) -> dict | None:
     if args.extractor:
         if not Path(args.extractor).is_file():
             raise FileNotFoundError(f"no config at '{args.extractor}': give a file that sets `extractor`")
+        from mmengine.config import Config
+
         cfg = Config.fromfile(args.extractor)
         if 'extractor' not in cfg:
             raise ValueError(f"'{args.extractor}' sets no `extractor`: expected a dict with its type and arguments")
@@ -106,11 +98,16 @@ def count_samples(args: argparse.Namespace, there: int) -> int:
 
 def main() -> None:
     args = parse_args()
-    MMLogger.get_instance('evaluate')
-    from usp_mm.evaluation.images import open_images
-
     check_file(args.json, '--json', make_folder=False)
     check_counts(args, 'batch_size', 'num_ref', 'image_size', 'classifier_size')
+    import torch
+    from mmengine.dist import get_dist_info
+    from mmengine.logging import MMLogger
+    from tqdm import tqdm
+
+    from usp_mm.evaluation.images import open_images
+
+    MMLogger.get_instance('evaluate')
     source = open_images(args.samples, num_workers=args.workers, with_label=LAYOUTS.get(args.layout))
     num = count_samples(args, source.num)
     metric = build_metric(args)

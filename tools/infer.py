@@ -14,15 +14,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.arguments import add_config_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.launch import add_config_arguments
 from usp_mm.files import write_json, write_whole
-from usp_mm.images import find_images
 from usp_mm.outputs import check_counts, check_folder
 
 KINDS = dict(classify='the best classes of each image', embed='the features of each image', segment='the class of every pixel')
@@ -48,6 +42,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def show(results: list[dict], heading: str, file: str, best: Callable[[dict], str], num: int = 50) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table('image', heading)
     for one in results[:num]:
         table.add_row(one['path'], best(one))
@@ -75,6 +72,8 @@ def classify(args: argparse.Namespace, paths: list[Path]) -> str:
 
 
 def embed(args: argparse.Namespace, paths: list[Path]) -> str:
+    import numpy as np
+
     from usp_mm.apis.inference import inferencer
     from usp_mm.apis.predictions import embed_images
 
@@ -109,9 +108,10 @@ def main() -> None:
     args = parse_args()
     check_counts(args, 'batch_size', 'top', 'draw')
     check_folder(args.out, '--out')
-    paths = find_images(args.images)
     from usp_mm.apis.inference import check_images
+    from usp_mm.images import find_images
 
+    paths = find_images(args.images)
     check_images(paths)
     print(dict(classify=classify, embed=embed, segment=segment)[args.command](args, paths))
 

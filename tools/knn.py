@@ -15,19 +15,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.arguments import add_probe_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.launch import load_config
 from usp_mm.files import write_json
 from usp_mm.outputs import check_counts, check_folder
 
 
 def parse_args() -> argparse.Namespace:
-    from usp_mm.apis.probe_arguments import add_probe_arguments
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_probe_arguments(parser)
     parser.add_argument('--k', type=int, nargs='+', default=[10, 20, 100, 200], help='neighbours (default 10 20 100 200)')
@@ -43,10 +37,11 @@ def main() -> None:
     check_counts(args, 'batch_size')
     folder = args.work_dir or Path('work_dirs') / Path(args.config).stem / 'knn'
     check_folder(folder, '--work-dir')
-    cfg = load_config(args, initialises=False)
     from usp_mm.apis.knn import check_knn, feature_key, kept_features, knn_probe
     from usp_mm.apis.probe_arguments import load_probe, probe_facts
+    from usp_mm.engine.launch import load_config
 
+    cfg = load_config(args, initialises=False, evaluates=False)
     settings = copy.deepcopy(cfg.model.to_dict())
     model, train, val = load_probe(cfg, args, pool=args.pool)
     layer = model.depth if args.layer is None else args.layer
@@ -65,6 +60,9 @@ def main() -> None:
 
 def show(report: dict[str, Any]) -> None:
     """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table('k', 'top-1 %', 'top-5 %', title=f'k-NN of {report["network"]}, {report["num_val"]} samples')
     for row in report['results']:
         table.add_row(str(row['k']), f'{row["top1"]:.2f}', '' if row['top5'] is None else f'{row["top5"]:.2f}')

@@ -10,11 +10,8 @@ latents: it compares generators on the same VAE, not with likelihoods of pixels.
 import argparse
 from pathlib import Path
 
-from mmengine.logging import MMLogger
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.arguments import add_config_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.launch import add_config_arguments, load_config
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
 
@@ -42,13 +39,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_file(args.out, '--out', ('.json',), make_folder=False)
-    cfg = load_config(args, initialises=False)
-    MMLogger.get_instance('likelihood')
+    from mmengine.logging import MMLogger
+
     from usp_mm.apis import load_generator
     from usp_mm.apis.likelihood import LikelihoodSettings, check_flow, measure_likelihood
     from usp_mm.apis.probe_data import open_data
+    from usp_mm.engine.launch import load_config
     from usp_mm.models import ODESampler
 
+    cfg = load_config(args, initialises=False, evaluates=False)
+    MMLogger.get_instance('likelihood')
     settings = LikelihoodSettings(args.num, args.probes, args.batch_size, args.seed)
     sampler = ODESampler(args.method, args.steps)
     data = open_data(cfg, args.data, training=False)

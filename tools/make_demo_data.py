@@ -8,22 +8,16 @@ python tools/make_demo_data.py data/emoji --kind emoji
 import argparse
 
 from usp_mm.cli import run_command
-from usp_mm.datasets.demo import DemoData, make_demo_data
-from usp_mm.datasets.demo_crops import DemoCrops, make_demo_crops
-from usp_mm.datasets.demo_emoji import DemoEmoji, make_demo_emoji
+from usp_mm.options import DemoCrops, DemoData, DemoEmoji
 
-KINDS = {
-    'digits': (DemoData, make_demo_data),
-    'crops': (DemoCrops, make_demo_crops),
-    'emoji': (DemoEmoji, make_demo_emoji),
-}
+KINDS = {'digits': DemoData, 'crops': DemoCrops, 'emoji': DemoEmoji}
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', help='folder to make')
     parser.add_argument('--kind', choices=list(KINDS), default='digits', help='default: %(default)s')
-    numbers = {kind: vars(config()) for kind, (config, _) in KINDS.items()}
+    numbers = {kind: vars(config()) for kind, config in KINDS.items()}
     for name in dict.fromkeys(name for defaults in numbers.values() for name in defaults):
         known = {kind: defaults[name] for kind, defaults in numbers.items() if name in defaults}
         switch = any(isinstance(value, bool) for value in known.values())
@@ -38,8 +32,13 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    out, (config, make) = args.pop('out'), KINDS[args.pop('kind')]
-    written = make(out, config(**args))
+    from usp_mm.datasets.demo import make_demo_data
+    from usp_mm.datasets.demo_crops import make_demo_crops
+    from usp_mm.datasets.demo_emoji import make_demo_emoji
+
+    out, kind = args.pop('out'), args.pop('kind')
+    make = {DemoData: make_demo_data, DemoCrops: make_demo_crops, DemoEmoji: make_demo_emoji}[KINDS[kind]]
+    written = make(out, KINDS[kind](**args))
     print(f'{out}: written' if written else f'{out}: already there')
 
 

@@ -10,11 +10,6 @@ Operations are counted of configs that have changed since docs/complexity.json w
 import argparse
 from pathlib import Path
 
-from model_zoo.completeness import check_completeness
-from model_zoo.entries import read_zoo
-from model_zoo.pages import generate
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +25,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from model_zoo.completeness import check_completeness
+    from model_zoo.entries import read_zoo
+    from model_zoo.pages import generate
+
     stale, zoo = [], read_zoo(args.root)
     check_completeness(zoo)
     for path, text in generate(zoo, args.recount).items():

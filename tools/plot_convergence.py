@@ -10,19 +10,17 @@ import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
-from usp_mm.apis.convergence import Curve, SpeedUp, curve, draw_curves, lower_is_better, speed_up
-from usp_mm.apis.run_log import RunLog, read_run
 from usp_mm.cli import run_command
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
 
+if TYPE_CHECKING:
+    from usp_mm.apis.convergence import Curve, SpeedUp
+    from usp_mm.apis.run_log import RunLog
+
 METRICS = ('ADM/FID', 'Feature/FD')
-console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,12 +42,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_arms(words: list[str], labels: list[str] | None) -> dict[str, list[RunLog]]:
+def read_arms(words: list[str], labels: list[str] | None) -> 'dict[str, list[RunLog]]':
     """The runs of each label.
 
     Raises:
         ValueError: not one label for each RUN, or one twice.
     """
+    from usp_mm.apis.run_log import read_run
+
     if labels is not None and len(labels) != len(words):
         raise ValueError(f'--labels has {len(labels)} names for {len(words)} RUNs: give one for each')
     arms: dict[str, list[RunLog]] = {}
@@ -87,7 +87,7 @@ def existing_folders(words: str) -> list[str] | None:
     return None
 
 
-def default_metric(runs: list[RunLog]) -> str:
+def default_metric(runs: 'list[RunLog]') -> str:
     for name in METRICS:
         if all(name in run.metrics for run in runs):
             return name
@@ -95,7 +95,11 @@ def default_metric(runs: list[RunLog]) -> str:
     raise ValueError(f'not all runs have one of {", ".join(METRICS)}: choose a --metric of {known}')
 
 
-def show(curves: list[Curve], speed_ups: list[SpeedUp], metric: str, lower: bool, hours: str) -> None:
+def show(curves: 'list[Curve]', speed_ups: 'list[SpeedUp]', metric: str, lower: bool, hours: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table('run', 'runs', 'points', f'best {metric}', 'at step', 'last', 'steps', hours, title=metric)
     for one in curves:
         best = one.best(lower)
@@ -119,7 +123,7 @@ def show(curves: list[Curve], speed_ups: list[SpeedUp], metric: str, lower: bool
     console.print(table)
 
 
-def measured(one: Curve, i: int) -> str:
+def measured(one: 'Curve', i: int) -> str:
     return f'{one.values[i]:.4g}' + (f' ± {one.deviation[i]:.2g}' if one.runs > 1 else '')
 
 
@@ -127,6 +131,8 @@ def main() -> None:
     args = parse_args()
     check_file(args.out, '--out')
     check_file(args.json, '--json')
+    from usp_mm.apis.convergence import curve, draw_curves, lower_is_better, speed_up
+
     arms = read_arms(args.runs, args.labels)
     runs = [run for arm in arms.values() for run in arm]
     metric = args.metric or default_metric(runs)

@@ -15,18 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.arguments import add_probe_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.launch import load_config
 from usp_mm.outputs import check_folder
 
 
 def parse_args() -> argparse.Namespace:
-    from usp_mm.apis.probe_arguments import add_probe_arguments
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_probe_arguments(parser)
     parser.add_argument('--layers', nargs='+', default=['all'], metavar='K', help="blocks from 1, or 'all' (default)")
@@ -74,11 +68,12 @@ def main() -> None:
     args = parse_args()
     folder = args.work_dir or Path('work_dirs') / Path(args.config).stem / 'probe_layers'
     check_folder(folder, '--work-dir')
-    cfg = load_config(args, initialises=False)
     from usp_mm.apis.probe_arguments import load_probe, probe_facts
     from usp_mm.apis.probe_layers import ProbeSettings, check_probe, probe_layers
     from usp_mm.apis.probe_report import write_report
+    from usp_mm.engine.launch import load_config
 
+    cfg = load_config(args, initialises=False, evaluates=False)
     settings = ProbeSettings(
         args.epochs, args.batch_size, args.optimizer, args.lr, args.warmup_epochs, args.seed, args.keep_features
     )
@@ -93,6 +88,9 @@ def main() -> None:
 
 def show(report: dict[str, Any]) -> None:
     """Print the table; the best layer has a star."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table('layer', 'top-1 %', 'top-5 %', title=f'linear probe of {report["network"]}, {report["num_val"]} samples')
     for row in report['layers']:
         star = ' *' if row == report['best'] else ''

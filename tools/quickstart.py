@@ -6,10 +6,6 @@ Every stage is a command that works on ImageNet too; it is printed before it run
 at the end, `summary.json`, the pictures and TensorBoard logs in the work folder.
 """
 
-import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
-
-# isort: split
-
 import argparse
 import importlib
 import json
@@ -17,9 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
 from quickstart_parts.stages import Stages, console
-from rich.table import Table
 
 from usp_mm.cli import run_command
 from usp_mm.files import write_json
@@ -72,7 +66,10 @@ def check_inputs(parts: list[str], work_dir: Path, seeds: int) -> None:
 
 def report(stages: Stages, results: dict[str, dict], seeds: int) -> None:
     """Print the table and write summary.json, which keeps what parts of earlier calls wrote."""
-    from usp_mm.engine.run_info import device_name  # imports mmpretrain
+    import torch
+    from rich.table import Table
+
+    from usp_mm.engine.run_info import device_name
 
     table = Table(title=f'USP on handwritten digits ({seeds} seed{"s" * (seeds > 1)})', show_header=False)
     table.add_column()

@@ -3,20 +3,11 @@
 python tools/reconstruct.py CONFIG CHECKPOINT --images data/imagenet/val/n01440764 --out restoration.png
 """
 
-import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
-
-# isort: split
-
 import argparse
 from pathlib import Path
 
-from mmengine.visualization import Visualizer
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
+from usp_mm.arguments import add_config_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.launch import add_config_arguments, load_config
-from usp_mm.images import find_images
 from usp_mm.outputs import check_counts, check_file, check_folder
 
 #: What PIL writes of an RGB picture of any size.
@@ -53,13 +44,18 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
     check_counts(args, 'num')
     check_file(args.out, '--out', sorted(suffix for suffix, name in Image.registered_extensions().items() if name in PICTURES))
     check_folder(args.tensorboard, '--tensorboard')
+    from usp_mm.apis import load_algorithm, restore_images
+    from usp_mm.engine.launch import load_config
+    from usp_mm.images import find_images
+
     images = find_images(args.images, args.num)
     cfg = load_config(args, initialises=False)
-    from usp_mm.apis import load_algorithm, restore_images
-
     denormalize = args.prediction == 'denormalized'
     picture = restore_images(load_algorithm(cfg, args.checkpoint), images, args.composite, args.seed, denormalize)
     title = f'original, masked, restored ({PREDICTIONS[args.prediction]}), VAE alone'
@@ -68,6 +64,8 @@ def main() -> None:
     notes.add_text('Title', title)
     Image.fromarray(picture).save(args.out, pnginfo=notes)
     if args.tensorboard:
+        from mmengine.visualization import Visualizer
+
         visualizer = Visualizer(vis_backends=[dict(type='TensorboardVisBackend')], save_dir=args.tensorboard)
         visualizer.add_image('restoration', picture)
         visualizer.close()

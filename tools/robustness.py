@@ -8,17 +8,15 @@ Writes robustness.json and robustness.png. The noise of image i is the same in e
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from rich.console import Console
-from rich.table import Table
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.arguments import add_run_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config
-from usp_mm.engine.noise import add_image_noise, add_latent_noise
 from usp_mm.files import write_json
 from usp_mm.outputs import check_folder
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 TIMESTEPS = (50, 100, 200, 300, 400, 500)
 
@@ -37,8 +35,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_levels(cfg: Config, severities: list[int], timesteps: list[int]) -> None:
+def check_levels(cfg: 'Config', severities: list[int], timesteps: list[int]) -> None:
     """ValueError for a level that there is not, or noise that the config can't carry."""
+    from mmengine.config import Config
+
+    from usp_mm.engine.noise import add_image_noise, add_latent_noise
+
     for severity in severities:
         add_image_noise(Config(cfg.to_dict()), severity)
     for timestep in timesteps:
@@ -46,6 +48,9 @@ def check_levels(cfg: Config, severities: list[int], timesteps: list[int]) -> No
 
 
 def show(results: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     metrics = list(results['clean'])
     table = Table('noise', 'level', *metrics)
     table.add_row('none', '', *(f'{results["clean"][name]:.2f}' for name in metrics))
@@ -61,6 +66,9 @@ def main() -> None:
     check_folder(args.out, '--out')
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
+    from usp_mm.apis.robustness import draw_curves, measure
+    from usp_mm.engine.launch import build_runner, load_run_config
+
     cfg = load_run_config(args, initialises=False)
     severities = args.severities if args.noise in ('image', 'both') else []
     timesteps = args.timesteps if args.noise in ('latent', 'both') else []
@@ -68,8 +76,6 @@ def main() -> None:
         raise ValueError(f'--noise {args.noise} has no level: name --severities or --timesteps')
     check_levels(cfg, severities, timesteps)
     cfg.load_from = args.checkpoint
-    from usp_mm.apis.robustness import draw_curves, measure
-
     runner = build_runner(cfg)
     results = measure(runner, severities, timesteps)
     if runner.rank:

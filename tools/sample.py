@@ -11,22 +11,20 @@ On a CPU --num takes one thread a process, so that the bytes are the same on any
 (Without the lone `--`, torchrun takes --num for an abbreviation of its own --numa-binding.)
 """
 
-import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
-
-# isort: split
-
 import argparse
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from mmengine.config import Config
-from mmengine.logging import MMLogger
-
+from usp_mm.arguments import add_config_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.launch import add_config_arguments, load_config
 from usp_mm.outputs import check_counts, check_file
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from usp_mm.models import LatentDiffusionGenerator
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,8 +82,6 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises:
         ValueError, FileNotFoundError: an argument is missing or invalid, or a folder does not exist.
     """
-    from usp_mm.apis.pictures import check_picture_path
-
     pictures = [path for path in (args.grid, args.trajectory) if path]
     if not pictures and args.out is None and args.num is None:
         raise ValueError('nothing to do: give --classes with --grid or --trajectory, or --num with --out')
@@ -102,10 +98,12 @@ def check_arguments(args: argparse.Namespace) -> None:
     check_file(args.grid, '--grid', ('.png',), make_folder=False)
     check_file(args.trajectory, '--trajectory', ('.gif', '.mp4'), make_folder=False)
     if args.trajectory:
+        from usp_mm.apis.pictures import check_picture_path
+
         check_picture_path(args.trajectory, ('.gif', '.mp4'))  # and what writes it is installed
 
 
-def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
+def apply_flags(cfg: 'Config', args: argparse.Namespace) -> None:
     """Flags that stand for settings of the config.
 
     Raises:
@@ -129,6 +127,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 def join_processes() -> int:
     """Take a GPU and meet torchrun's other processes, only to wait for each other; returns this one's number."""
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
@@ -139,13 +139,16 @@ def join_processes() -> int:
 def main() -> None:
     args = parse_args()
     check_arguments(args)
-    cfg = load_config(args, initialises=False)
+    from mmengine.logging import MMLogger
+
+    from usp_mm.apis import load_generator, write_samples
+    from usp_mm.apis.sampling import requested_classes
+    from usp_mm.engine.launch import load_config
+
+    cfg = load_config(args, initialises=False, evaluates=False)
     apply_flags(cfg, args)
     rank = join_processes()
     MMLogger.get_instance('sample')
-    from usp_mm.apis import load_generator, write_samples
-    from usp_mm.apis.sampling import requested_classes
-
     model = load_generator(cfg, args.checkpoint, args.device, sample_model=args.sample_model)
     draw = dict(seed=args.seed, batch_size=args.batch_size)
     requests = requested_classes(model, args.classes, args.per_class) if args.classes else []
@@ -159,7 +162,7 @@ def main() -> None:
             print(f'{args.out}: {args.num} samples, described in {args.out}.json')
 
 
-def draw_pictures(model: torch.nn.Module, args: argparse.Namespace, draw: dict) -> None:
+def draw_pictures(model: 'LatentDiffusionGenerator', args: argparse.Namespace, draw: dict) -> None:
     """Write --grid and --trajectory."""
     from usp_mm.apis import sample_classes, sample_trajectory
     from usp_mm.apis.pictures import draw_grid, write_animation, write_picture

@@ -3,23 +3,16 @@
 A classifier under noise, one level (tools/robustness.py runs them all): `--image-noise 3`, `--latent-noise 400`.
 """
 
-import usp_mm  # noqa: F401  (before torch: how threads wait, and upstream patches)
-
-# isort: split
-
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mmengine
-from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
-
+from usp_mm.arguments import add_run_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.build_errors import explain_arguments
-from usp_mm.engine.launch import add_run_arguments, build_runner, load_run_config
-from usp_mm.engine.noise import add_image_noise, add_latent_noise
 from usp_mm.outputs import check_file
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 #: What mmengine.dump writes.
 METRIC_FILES = ('.json', '.yaml', '.yml', '.pkl')
@@ -38,16 +31,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class KeepMetrics(Hook):
-    """The metrics of a test, which mmagic's loop doesn't return."""
-
-    metrics: dict | None = None
-
-    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        self.metrics = metrics
-
-
-def augment(cfg: Config) -> None:
+def augment(cfg: 'Config') -> None:
     """Test on every view of `tta_pipeline`, merged by `tta_model`, as mmseg's own tools/test.py does.
 
     Raises:
@@ -64,6 +48,12 @@ def main() -> None:
     check_file(args.out, '--out', METRIC_FILES)
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
+    import mmengine
+
+    from usp_mm.engine.build_errors import explain_arguments
+    from usp_mm.engine.launch import KeepMetrics, build_runner, load_run_config
+    from usp_mm.engine.noise import add_image_noise, add_latent_noise
+
     cfg = load_run_config(args, initialises=False)
     if cfg.get('test_cfg') is None or not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise ValueError(f"'{args.config}' has no test: set test_dataloader, test_cfg and test_evaluator")

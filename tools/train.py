@@ -1,22 +1,13 @@
 """Train a config: `python tools/train.py configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py`."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+from usp_mm.arguments import add_run_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.amp import train_in_bfloat16
-from usp_mm.engine.build_errors import explain_arguments
-from usp_mm.engine.launch import (
-    add_run_arguments,
-    build_runner,
-    choose_start,
-    follow_config_resume,
-    load_run_config,
-    missing_checks,
-)
-from usp_mm.engine.lr_scaling import scale_learning_rates
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,8 +23,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def apply_flags(cfg: Config, args: argparse.Namespace) -> list[str]:
+def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
     """Write the flags into the config; returns what the run's log has to say of it."""
+    from usp_mm.engine.amp import train_in_bfloat16
+    from usp_mm.engine.launch import choose_start, follow_config_resume, missing_checks
+    from usp_mm.engine.lr_scaling import scale_learning_rates
+
     told = [choose_start(cfg, args.resume) if args.resume else follow_config_resume(cfg)]
     if args.amp:
         train_in_bfloat16(cfg)
@@ -49,11 +44,17 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     args = parse_args()
+    from usp_mm.engine.amp import slow_bfloat16
+    from usp_mm.engine.build_errors import explain_arguments
+    from usp_mm.engine.launch import build_runner, load_run_config
+
     cfg = load_run_config(args)
     told = apply_flags(cfg, args)
     runner = build_runner(cfg)
     for line in told:
         runner.logger.info(line)
+    if args.amp and (line := slow_bfloat16()):
+        runner.logger.warning(line)
     with explain_arguments(cfg):
         runner.train()
 

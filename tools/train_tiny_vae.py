@@ -5,9 +5,8 @@ python tools/train_tiny_vae.py data/demo/imagenet/train work_dirs/tiny_vae
 
 import argparse
 
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli import run_command
-from usp_mm.vaes.tiny import TinyVAETraining, train_tiny_vae
+from usp_mm.options import TinyVAETraining
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,6 +20,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
+    from usp_mm.vaes.tiny import train_tiny_vae
+
     report = train_tiny_vae(args.pop('data'), args.pop('out'), TinyVAETraining(**args))
     print(f'PSNR {report.psnr:.2f} dB, scaling factor {report.scaling_factor:.4f}, {report.seconds:.0f} s')
 

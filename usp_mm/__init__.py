@@ -1,8 +1,8 @@
 """USP (arXiv 2503.06132) for OpenMMLab: one masked-latent pretraining for understanding and generation.
 
 Importing it makes mmpretrain, mmseg and mmagic work on current torch, numpy and diffusers (`usp_mm.compat`), lets
-their registries find this package's types by bare name (`usp_mm.registry`), and, before torch is imported, makes waiting
-threads sleep soon (`usp_mm.threads`).
+their registries find this package's types by bare name (`usp_mm.locations`), and, before torch is imported, makes waiting
+threads sleep soon (`usp_mm.threads`). It imports none of them: what it changes, it changes when somebody imports it.
 """
 
 from usp_mm.threads import wait_briefly

@@ -6,8 +6,6 @@ import sys
 import threading
 from collections.abc import Callable
 
-import torch
-
 from usp_mm.processes import end_with_parent, how_it_ended, tell_launcher
 
 
@@ -16,7 +14,8 @@ def run_command(main: Callable[[], int | None]) -> None:
 
     A user's mistake (ValueError, OSError, ImportError, SystemExit with a text) ends in one line and exit code 1, not in a
     traceback, unless USP_TRACEBACK is set; Ctrl-C ends in 'interrupted' and exit code 130. Under `usp_mm.torchrun` the
-    launcher shows the line, once for all processes, and under torchrun its report does.
+    launcher shows the line, once for all processes, and under torchrun its report does. A tool imports what is slow to import
+    in its `main()`, after its arguments are parsed, so that all this holds there too.
     """
     end_with_parent()
     code: int | str | None
@@ -39,9 +38,10 @@ def run_command(main: Callable[[], int | None]) -> None:
         line, code = code, 1
     if line and not tell_launcher(line):
         sys.stderr.write(f'{line}\n')
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    distributed = getattr(sys.modules.get('torch'), 'distributed', None)
+    if distributed and distributed.is_available() and distributed.is_initialized():
         if line is None:  # not after an error: it would wait for the other processes
-            torch.distributed.destroy_process_group()
+            distributed.destroy_process_group()
         _leave(code or 0)
     sys.exit(code)
 

@@ -1,7 +1,7 @@
 """Every patch of an upstream library, each with its reason and the condition for deleting it.
 
 `apply()` runs on `import usp_mm`. A patch does nothing where upstream works, and none of them imports the library it
-patches: torchvision, mmcv, mmpretrain, mmseg, mmagic and diffusers are still imported only by those who use them.
+patches: it waits for it, so that torch, MMEngine and all that stands on them are imported only by those who use them.
 """
 
 import argparse
@@ -11,23 +11,17 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
-from pathlib import Path
+from importlib.machinery import ModuleSpec, PathFinder
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType
 from typing import Any
-from urllib.parse import unquote, urlparse
 
-import numpy as np
-import torch
 import wrapt
-from mmengine.logging import HistoryBuffer, MMLogger
 
-from usp_mm.registry import add_locations
-from usp_mm.weight_files import SAFE, is_weights, read_checkpoint, state_of_module, weights_in
+from usp_mm.locations import LOCATIONS, add_locations
 
-#: The projects whose registries learn this package's types.
-PROJECTS = ('mmpretrain', 'mmseg', 'mmagic')
+#: Those whose registries learn this package's types.
+PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic')
 #: Types of numpy's arrays and scalars that a checkpoint may hold.
 NUMPY_DTYPES = ('bool', 'int32', 'int64', 'float32', 'float64')
 
@@ -48,18 +42,23 @@ def apply() -> None:
     index_of_subset()
     index_of_class_balanced()
     register_on_import()
+    own_types_first()
+    configs_formatted_once()
 
 
 def torchvision_schemas() -> None:
-    """Declare torchvision's `nms` and `qnms` operators if its C library doesn't load.
+    """Declare torchvision's `nms` and `qnms` operators if its C library has not loaded.
 
     Reason: a CPU build of torch with the registry's CUDA build of torchvision fails at `import torchvision`
     ("operator torchvision::nms does not exist"), for two operators that nothing here calls.
     Delete when: torchvision registers no fake implementation of an operator that it failed to load.
     """
-    folders = _folders('torchvision')
-    if 'torchvision' in sys.modules or not folders or _torchvision_library_loads(Path(folders[0])):
-        return
+    wrapt.register_post_import_hook(_declare_operators, 'torchvision.extension')
+
+
+def _declare_operators(module: ModuleType) -> None:
+    import torch
+
     for schema in (
         'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
         'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
@@ -90,8 +89,12 @@ def numpy_bool8() -> None:
     Reason: `mmagic.utils.trans_utils` names it, numpy 2.0 removed it.
     Delete when: mmagic no longer names it.
     """
-    if not hasattr(np, 'bool8'):
-        np.bool8 = np.bool_  # type: ignore[attr-defined]
+    wrapt.register_post_import_hook(_add_bool8, 'numpy')
+
+
+def _add_bool8(module: Any) -> None:
+    if not hasattr(module, 'bool8'):
+        module.bool8 = module.bool_
 
 
 def diffusers_unet() -> None:
@@ -124,12 +127,20 @@ def checkpoint_globals() -> None:
     numpy's private names are allowed under both of the paths that numpy 1 and 2 write.
     Delete when: MMEngine declares its own.
     """
+    wrapt.register_post_import_hook(_add_safe_globals, 'torch')
+
+
+def _add_safe_globals(module: Any) -> None:
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+
     reconstruct: Any = np.zeros(0).__reduce__()[0]
     scalar: Any = np.float64(0).__reduce__()[0]
     private = [(f, f'numpy.{core}.multiarray.{f.__name__}') for f in (reconstruct, scalar) for core in ('core', '_core')]
     dtypes = [type(np.dtype(name)) for name in NUMPY_DTYPES]
     guarded = [(history_buffer_method, 'builtins.getattr')]
-    torch.serialization.add_safe_globals([HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, *dtypes, *private, *guarded])
+    known = [HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, *dtypes, *private, *guarded]
+    module.serialization.add_safe_globals(known)
 
 
 def history_buffer_method(owner: Any, name: str) -> FunctionType:
@@ -138,6 +149,8 @@ def history_buffer_method(owner: Any, name: str) -> FunctionType:
     Raises:
         pickle.UnpicklingError: If anything else is asked for.
     """
+    from mmengine.logging import HistoryBuffer
+
     method = vars(HistoryBuffer).get(name) if owner is HistoryBuffer and not name.startswith('_') else None
     if not isinstance(method, FunctionType):
         raise UnpicklingError(f'attribute {name!r} of {owner!r}: only methods of HistoryBuffer are allowed in a checkpoint')
@@ -156,41 +169,10 @@ def checkpoint_files() -> None:
 
 
 def _read_as_data(module: ModuleType) -> None:
+    from usp_mm.weight_files import load_from_local, load_from_url
+
     module.CheckpointLoader.register_scheme('', load_from_local, force=True)
     module.load_url = load_from_url  # type: ignore[attr-defined]
-
-
-def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """A local checkpoint as MMEngine passes it on: weights under `state_dict` as `weights_in` has them; alone, with no `meta`.
-
-    A `state_dict` that is empty, or holds more than tensors (a layer's `_extra_state`), is handed on as such.
-    The configs that it holds are left out: MMEngine's `resume` would execute one, its inferencers without a config another.
-    """
-    path = Path(filename).expanduser()
-    content = read_checkpoint(path, map_location)
-    if path.suffix == SAFE or is_weights(content):
-        return dict(state_dict=weights_in(content, path), meta={})
-    state = content.get('state_dict')
-    if isinstance(state, dict) and all(isinstance(name, str) for name in state) and not is_weights(state):
-        content['state_dict'] = state_of_module(state, path)
-    else:
-        content['state_dict'] = weights_in(content, path)
-    hub = content.get('message_hub')
-    for holder in (content.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
-        if isinstance(holder, dict):
-            holder.pop('config', None)
-            holder.pop('cfg', None)
-    return content
-
-
-def load_from_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> dict[str, Any]:
-    """A checkpoint from an address, kept where `torch.hub` keeps its own, and read as a local one."""
-    folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
-    file = folder / Path(unquote(urlparse(url).path)).name
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), progress=progress)
-    return load_from_local(str(file), map_location)
 
 
 #: 'off' leaves the DiT of diffusers as it is.
@@ -226,6 +208,8 @@ def _correct_dit_times(module: ModuleType) -> None:
 
 @functools.cache
 def _say_once(message: str) -> None:
+    from mmengine.logging import MMLogger
+
     MMLogger.get_current_instance().info(message)
 
 
@@ -280,6 +264,8 @@ def pinning_without_accelerator() -> None:
 def _pin_where_it_helps(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, 'BaseLoop.__init__')
     def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        import torch
+
         wrapped(*args, **kwargs)
         if getattr(instance.dataloader, 'pin_memory', False) and not torch.accelerator.is_available():
             instance.dataloader.pin_memory = False
@@ -329,14 +315,63 @@ def _carried(index: Any, inner: Any) -> Any:
 
 
 def register_on_import() -> None:
-    """Make MMEngine's registries, and each project's as soon as it is imported, find this package's types.
+    """Make MMEngine's registries, and each project's, find this package's types as soon as they are imported.
 
     Reason: a registry asked for a name imports its own locations but not its parents'.
     Delete when: MMEngine's `Registry.get` also imports the locations of the parents that it searches.
     """
-    add_locations()
     for project in PROJECTS:
         wrapt.register_post_import_hook(add_locations, f'{project}.registry')
+
+
+def own_types_first() -> None:
+    """Let a project's registry find this package's types without importing all of the project.
+
+    Reason: it imports its own locations before it looks anywhere, and `mmagic.models` takes longer to import than a generator
+    takes to build, of which it has no part. No project has a type of the same name.
+    Delete when: MMEngine's `Registry.get` imports a registry's locations one after the other until it finds the type.
+    """
+    wrapt.register_post_import_hook(_look_here_first, 'mmengine.registry.registry')
+
+
+def _look_here_first(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper(module, 'Registry.get')
+    def get(wrapped: Callable[..., Any], instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        key = args[0] if args else kwargs['key']
+        unscoped = isinstance(key, str) and '.' not in key and instance.parent is not None
+        return (_own_type(instance, key) if unscoped and not instance._imported else None) or wrapped(*args, **kwargs)
+
+
+def _own_type(registry: Any, key: str) -> Any:
+    for location in registry._locations:
+        if location in LOCATIONS.values():
+            importlib.import_module(location)
+    while registry.parent is not None and key not in registry._module_dict:
+        registry = registry.parent
+    found = registry._module_dict.get(key)
+    return found if getattr(found, '__module__', '').startswith('usp_mm.') else None
+
+
+def configs_formatted_once() -> None:
+    """Let MMEngine format the text of a config once in a process.
+
+    Reason: a run formats the same text six times, in which yapf takes longer than a step of a small model.
+    Delete when: `Config.pretty_text` is kept until the config changes.
+    """
+    wrapt.register_post_import_hook(_keep_formatted, 'mmengine.config.config')
+
+
+def _keep_formatted(module: Any) -> None:
+    original, kept = module.FormatCode, {}
+
+    def format_code(text: str, **options: Any) -> Any:
+        key = f'{options} {text}'
+        if key not in kept:
+            kept.clear()
+            kept[key] = original(text, **options)
+        return kept[key]
+
+    module.FormatCode = format_code
 
 
 def _folders(package: str) -> list[str]:
@@ -356,18 +391,6 @@ def _exists(module: str) -> bool:
         if spec is None:
             return False
         folders = list(spec.submodule_search_locations or [])
-    return True
-
-
-def _torchvision_library_loads(folder: Path) -> bool:
-    """Whether torch can load torchvision's C library."""
-    library = next((folder / f'_C{suffix}' for suffix in EXTENSION_SUFFIXES if (folder / f'_C{suffix}').exists()), None)
-    if library is None:
-        return False
-    try:
-        torch.ops.load_library(str(library))
-    except OSError:
-        return False
     return True
 
 

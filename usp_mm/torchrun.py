@@ -10,12 +10,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-
-from torch.distributed import run
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from typing import TYPE_CHECKING
 
 from usp_mm.processes import PARENT, SIGNALLED, Stopped, how_it_ended, told
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 #: Seconds that processes get to end after a signal, before they are killed.
 _PATIENCE = 10
@@ -33,32 +33,43 @@ def launch(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: torchrun's; by default the command line's.
     """
-    args = run.parse_args(arguments)
-    _prepare(args)
     try:
-        run.run(args)
-    except ChildFailedError as error:
-        line, code = _explain(error.failures)
-    except SignalException as error:
-        line, code = how_it_ended(Stopped(error.sigval))
+        line, code = _run(arguments)
     except KeyboardInterrupt as error:  # before the first process
         line, code = how_it_ended(error)
     except (ValueError, OSError) as error:  # an option's value, a port that is taken
         if os.environ.get('USP_TRACEBACK'):
             raise
         line, code = f'error: {error}  (USP_TRACEBACK=1 shows where)', 1
-    else:
-        return 0
     if line:
         sys.stderr.write(f'{line}\n')
     return code
 
 
+def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
+    """The line to show, if there is one, and the exit code."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    args = run.parse_args(arguments)
+    _prepare(args)
+    try:
+        run.run(args)
+    except ChildFailedError as error:
+        return _explain(error.failures)
+    except SignalException as error:
+        return how_it_ended(Stopped(error.sigval))
+    return None, 0
+
+
 def _prepare(args: object) -> None:
     """What the processes inherit, and what the agent logs."""
+    from torch.distributed.run import determine_local_world_size
+
     os.environ[PARENT] = str(os.getpid())
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(_PATIENCE))
-    if run.determine_local_world_size(args.nproc_per_node) > 1:  # type: ignore[attr-defined]
+    if determine_local_world_size(args.nproc_per_node) > 1:  # type: ignore[attr-defined]
         os.environ.setdefault('OMP_NUM_THREADS', '1')  # as torchrun does with a warning
     handled = getattr(args, 'signals_to_handle', None)
     if handled and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: a closed terminal ends nothing
@@ -69,7 +80,7 @@ def _prepare(args: object) -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _explain(failures: dict[int, ProcessFailure]) -> tuple[str | None, int]:
+def _explain(failures: 'dict[int, ProcessFailure]') -> tuple[str | None, int]:
     """The line to show, and the exit code, of the process that the others failed with."""
     rank = min(failures, key=lambda rank: _order(failures[rank]))
     reason, code = told(failures[rank].error_file_data), failures[rank].exitcode
@@ -80,7 +91,7 @@ def _explain(failures: dict[int, ProcessFailure]) -> tuple[str | None, int]:
     return None if code == _USAGE else f'error: process {rank} ended with exit code {code}', code
 
 
-def _order(failure: ProcessFailure) -> tuple[int, float]:
+def _order(failure: 'ProcessFailure') -> tuple[int, float]:
     """Causes before consequences: an exception may be of a connection that closed, SIGTERM is the agent's."""
     reason = told(failure.error_file_data)
     if reason:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import torch
 from mmengine.logging import MMLogger
@@ -234,3 +235,36 @@ def _told(error: Exception, text: str) -> str:
     """The part of a long message that says something."""
     text = text.split('WeightsUnpickler error:')[-1].split('Please file an issue')[0].strip()
     return type(error).__name__ if isinstance(error, KeyError) or not text else text[:160]
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """A local checkpoint as MMEngine passes it on: weights under `state_dict` as `weights_in` has them; alone, with no `meta`.
+
+    A `state_dict` that is empty, or holds more than tensors (a layer's `_extra_state`), is handed on as such.
+    The configs that it holds are left out: MMEngine's `resume` would execute one, its inferencers without a config another.
+    """
+    path = Path(filename).expanduser()
+    content = read_checkpoint(path, map_location)
+    if path.suffix == SAFE or is_weights(content):
+        return dict(state_dict=weights_in(content, path), meta={})
+    state = content.get('state_dict')
+    if isinstance(state, dict) and all(isinstance(name, str) for name in state) and not is_weights(state):
+        content['state_dict'] = state_of_module(state, path)
+    else:
+        content['state_dict'] = weights_in(content, path)
+    hub = content.get('message_hub')
+    for holder in (content.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
+        if isinstance(holder, dict):
+            holder.pop('config', None)
+            holder.pop('cfg', None)
+    return content
+
+
+def load_from_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> dict[str, Any]:
+    """A checkpoint from an address, kept where `torch.hub` keeps its own, and read as a local one."""
+    folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
+    file = folder / Path(unquote(urlparse(url).path)).name
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), progress=progress)
+    return load_from_local(str(file), map_location)

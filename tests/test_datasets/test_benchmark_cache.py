@@ -27,7 +27,7 @@ def test_cache_takes_at_most_half_the_bytes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'result.json').read_text())
     assert set(result) == {'hardware', 'arguments', 'rows', 'data'}
-    assert set(result['hardware']) == {'cpu', 'cores', 'gpu', 'torch'}
+    assert set(result['hardware']) == {'cpu', 'cores', 'bfloat16', 'gpu', 'torch'}
     rows = {row['format']: row for row in result['rows']}
     assert list(rows) == ['npz', 'cache, float16', 'cache, float16-full', 'cache, bfloat16', 'cache, float32']
     for size in ('bytes/image', 'allocated bytes/image'):

@@ -56,6 +56,18 @@ def test_what_is_refused():
         train_in_bfloat16(Config(dict(model=dict(type='USP'))))
 
 
+@pytest.mark.parametrize(
+    ('instructions', 'gpu', 'slow'),
+    [((), False, True), ((), True, False), (('avx512_bf16',), False, False), (None, False, False)],
+)
+def test_a_processor_without_instructions_for_it_is_told(instructions, gpu, slow, monkeypatch):
+    monkeypatch.setattr(amp, 'bfloat16_instructions', lambda: instructions)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
+    line = amp.slow_bfloat16()
+    assert (line is not None) == slow
+    assert not slow or line.startswith('--amp: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16)')
+
+
 def test_a_generator_samples_likewise():
     cfg = config()
     cfg.model.denoiser = dict(type='SiT')

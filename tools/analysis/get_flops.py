@@ -12,14 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
-from usp_mm.apis.complexity import H100_BF16, UTILISATION, complexity, gpu_hours
+from usp_mm.arguments import add_config_arguments
 from usp_mm.cli import run_command
-from usp_mm.engine.launch import add_config_arguments, load_config
 from usp_mm.files import write_json
+from usp_mm.options import H100_BF16, UTILISATION
 from usp_mm.outputs import check_file
 
 
@@ -78,7 +74,13 @@ def main() -> None:
     check_file(args.json, '--json')
     if not (args.peak > 0 and 0 < args.utilisation <= 1):
         raise ValueError(f'--peak {args.peak} must be positive, and --utilisation {args.utilisation} in (0, 1]')
-    cost = complexity(load_config(args, initialises=False))
+    from rich.console import Console
+    from rich.table import Table
+
+    from usp_mm.apis.complexity import complexity, gpu_hours
+    from usp_mm.engine.launch import load_config
+
+    cost = complexity(load_config(args, initialises=False, evaluates=False))
     hours = None if cost['total'] is None else gpu_hours(cost['total'], args.peak * 1e12, args.utilisation)
     table = Table('part', title=f'{args.config}, {cost["model"]}', caption='a multiply-add is 2 FLOPs')
     for name in ('parameters', 'trained', 'FLOPs, forward', 'FLOPs, training image'):

@@ -8,8 +8,6 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.table import Table
-
 from . import pretrain, probe
 from .stages import Stages, console, last_checkpoint, latent_options, option, vae_options
 
@@ -84,6 +82,8 @@ def compare(stages: Stages, args: argparse.Namespace, model: str, judge: str) ->
 
 
 def show_curves(curves: list[dict], title: str) -> None:
+    from rich.table import Table
+
     table = Table('steps', *(curve['label'] for curve in curves), title=title)
     for i, step in enumerate(curves[0]['steps']):
         deviations = (f' ± {curve["deviation"][i]:.2f}' if curve['runs'] > 1 else '' for curve in curves)

@@ -3,9 +3,6 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from . import pretrain, probe
 from .stages import Stages, last_checkpoint, mean_of, option, scalars
 
@@ -27,6 +24,9 @@ def run(stages: Stages, args: argparse.Namespace) -> dict:
 
 def draw_overlays(folder: Path, out: Path) -> None:
     """Eight scenes of the last validation, each with its true labels and the predicted ones beside it."""
+    import numpy as np
+    from PIL import Image
+
     from usp_mm.apis.pictures import draw_grid, write_picture
 
     newest = max(folder.glob('*/vis_data/vis_image'))

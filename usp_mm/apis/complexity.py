@@ -15,14 +15,12 @@ from usp_mm.engine.flops import count_codec, count_flops, count_forward
 from usp_mm.models.guidance import Guidance
 from usp_mm.models.repa import REPA, Teacher
 from usp_mm.models.repa.networks import timm_shape
+from usp_mm.options import H100_BF16, UTILISATION
 from usp_mm.presets import TEACHERS
 from usp_mm.vaes.blank import blank_codec
 
 #: Images of ImageNet-1k's training split.
 IMAGENET = 1_281_167
-#: Of an H100 (SXM), dense bfloat16 with float32 accumulation, in operations a second (NVIDIA's data sheet).
-H100_BF16 = 989.4e12
-UTILISATION = 0.4
 #: Where the configs have it, and caches of it.
 _IMAGENET_FOLDERS = (('data', 'imagenet'), ('data', 'imagenet_latents'))
 

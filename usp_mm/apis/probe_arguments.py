@@ -1,37 +1,16 @@
 """What `tools/probe_layers.py` and `tools/knn.py` share."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from usp_mm.engine.launch import add_config_arguments
 from usp_mm.files import sha256
 
 from .features import FrozenModel, load_frozen
 from .probe_data import ProbeData, is_cache, open_data
-
-
-def add_probe_arguments(parser: ArgumentParser) -> None:
-    """Model, data and where to write."""
-    parser.add_argument('config', help='of pretraining, classification or generation')
-    parser.add_argument('checkpoint', help='its checkpoint, or official weights of an encoder')
-    parser.add_argument('--data', type=Path, metavar='ROOT', help='in place of --train ROOT/train --val ROOT/val')
-    parser.add_argument('--train', type=Path, metavar='DIR', help='a folder of class folders with images, or a latent cache')
-    parser.add_argument('--val', type=Path, metavar='DIR', help='likewise, of the samples that are classified')
-    parser.add_argument(
-        '--t', type=float, help='time of a DiT, 0 (clean) … 999, or of a SiT, 0 (noise) … 1 (clean) (default: clean)'
-    )
-    parser.add_argument(
-        '--weights', choices=['ema', 'orig'], help='of a DiT or SiT: averaged (default) or raw, as the official probe'
-    )
-    parser.add_argument('--seed', type=int, default=0, help='of all that is random, such as the noise of --t (default 0)')
-    parser.add_argument('--workers', type=int, default=0, help='processes that load data (default 0: this one)')
-    parser.add_argument('--device', help='default: the GPU, else the CPU')
-    parser.add_argument('--work-dir', type=Path, metavar='DIR', help='where to write (default: below work_dirs/CONFIG-NAME)')
-    add_config_arguments(parser)
 
 
 def split_folders(args: Namespace) -> tuple[Path, Path]:

@@ -69,7 +69,7 @@ def load_generator(
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
     cfg = _generator_config(config, cfg_options or {}, sample_model)
-    check_config(cfg, initialises=False)
+    check_config(cfg, initialises=False, evaluates=False)
     weights = read_weights(checkpoint)
     if cfg.model.get('sample_model', 'ema') == 'orig':
         cfg.model.ema = None
@@ -285,7 +285,7 @@ def _generator_config(config: str | Path | Config, cfg_options: dict[str, Any], 
         cfg = copy.deepcopy(config)
         merge_cfg_options(cfg, cfg_options)
     else:
-        cfg = load_config(Namespace(config=config, cfg_options=cfg_options), initialises=False)
+        cfg = load_config(Namespace(config=config, cfg_options=cfg_options), initialises=False, evaluates=False)
     if 'denoiser' not in cfg.model:
         raise ValueError(f"sampling needs the config of a generator, this one has model.type '{cfg.model.type}'")
     if sample_model is not None:

@@ -1,9 +1,19 @@
 """Converters between this package's checkpoints and those of other projects."""
 
-from .convert import convert
-from .entries import ConversionReport
-from .kinds import KINDS
-from .official import from_official, to_official
-from .targets import TARGETS
+from typing import TYPE_CHECKING
+
+from usp_mm.lazy import imported_on_use
+
+from .kinds import KINDS, TARGETS
+
+if TYPE_CHECKING:
+    from .conversion import convert
+    from .entries import ConversionReport
+    from .official import from_official, to_official
 
 __all__ = ['KINDS', 'TARGETS', 'ConversionReport', 'convert', 'from_official', 'to_official']
+
+__getattr__ = imported_on_use(
+    __name__,
+    {'conversion': ['convert'], 'entries': ['ConversionReport'], 'official': ['from_official', 'to_official']},
+)

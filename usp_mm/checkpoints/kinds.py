@@ -1,4 +1,4 @@
-"""What kinds of checkpoints there are, and which of them a file is."""
+"""What kinds of checkpoints there are, which of them a file is, and what they are converted to."""
 
 import re
 from argparse import Namespace
@@ -58,6 +58,14 @@ KINDS = {
     'vavae':        Kind('vae',      _VAE,                           'VA-VAE, 32 latent channels'),
 }
 # fmt: on
+#: Formats that are written -> what they are.
+TARGETS = {
+    'usp_mm': 'what this package loads strictly',
+    'official': 'the names of official USP, MAE, DiT, SiT, REPA and LightningDiT code',
+    'timm': "timm's VisionTransformer",
+    'diffusers': "a folder of diffusers' DiTPipeline",
+    'safetensors': 'one set of weights under the official names',
+}
 #: Names by which LightningDiT differs from DiT.
 LIGHTNING = ('feat_rope.', 'final_layer.norm_final.')
 LIGHTNING_PARTS = re.compile(r'blocks\.\d+\.(?:attn\.[qk]_norm|mlp\.w12|mlp\.w3)\.')

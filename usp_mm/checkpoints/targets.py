@@ -8,17 +8,10 @@ from .check import check_network
 from .diffusers_dit import to_diffusers
 from .entries import Checkpoint, Entries, Entry, renamed, shapes_of
 from .fold import fold_norms, has_norms
-from .kinds import LIGHTNING
+from .kinds import LIGHTNING, TARGETS
 from .official import from_official
 from .sources import PREFIXES, PROJECTOR, STEPS, family_of
 
-TARGETS = {
-    'usp_mm': 'what this package loads strictly',
-    'official': 'the names of official USP, MAE, DiT, SiT, REPA and LightningDiT code',
-    'timm': "timm's VisionTransformer",
-    'diffusers': "a folder of diffusers' DiTPipeline",
-    'safetensors': 'one set of weights under the official names',
-}
 _FAMILIES = {'encoder': 'an encoder', 'denoiser': 'a generator', 'vae': 'an autoencoder'}
 _FLOW = ('sit', 'usp-sit', 'repa', 'lightningdit')
 _ABOUT_DIFFUSERS = (

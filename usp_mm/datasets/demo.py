@@ -6,7 +6,7 @@ pixels with 16 grey levels. What is written depends on the arguments alone, byte
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from usp_mm.files import write_folder
+from usp_mm.options import DemoData
 
 MANIFEST = 'demo.json'
 #: Label in a scene's annotation, ADE20K's way: 0 belongs to no class (`reduce_zero_label`), the others count from 1.
 SCENE_CLASSES = (*(str(digit) for digit in range(10)), 'canvas')
-
-
-@dataclass(frozen=True)
-class DemoData:
-    """How much to make.
-
-    Attributes:
-        train_digits, val_digits: images of the ImageNet layout, of 1,797 together at most, drawn evenly from all classes.
-        train_scenes, val_scenes: images of the ADE20K layout; scenes of a split show digits of that split only.
-        digit_size, scene_size: sides in pixels.
-        seed: of the split and the scenes.
-    """
-
-    train_digits: int = 1500
-    val_digits: int = 297
-    train_scenes: int = 400
-    val_scenes: int = 100
-    digit_size: int = 64
-    scene_size: int = 128
-    seed: int = 0
 
 
 def make_demo_data(out: str | Path, config: DemoData = DemoData()) -> bool:

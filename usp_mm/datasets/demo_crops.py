@@ -6,7 +6,7 @@ these files alone, byte for byte.
 
 import importlib.util
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from usp_mm.files import sha256, write_folder
+from usp_mm.options import DemoCrops
 
 from .demo import MANIFEST, check_identical, digest
 
@@ -36,22 +37,6 @@ DISTRIBUTIONS = {'skimage': 'scikit-image', 'sklearn': 'scikit-learn'}
 HELD_OUT = 0.3
 #: A crop's side lies between 1 and this many times the side that it is written at.
 MAX_ZOOM = 2.0
-
-
-@dataclass(frozen=True)
-class DemoCrops:
-    """How much to make.
-
-    Attributes:
-        train_crops, val_crops: crops of each photograph.
-        crop_size: side in pixels, from 16 to 128.
-        seed: of places and sizes.
-    """
-
-    train_crops: int = 400
-    val_crops: int = 80
-    crop_size: int = 64
-    seed: int = 0
 
 
 def make_demo_crops(out: str | Path, config: DemoCrops = DemoCrops()) -> bool:

@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,24 +19,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from usp_mm.files import write_folder
+from usp_mm.options import DemoEmoji
 
 from .demo import MANIFEST, check_identical, digest
 from .emoji_classes import EMOJI_CLASSES, SKIN_TONES, emoji_class, is_held_out
 
 LICENCE_URL = 'https://creativecommons.org/licenses/by-sa/4.0/'
-
-
-@dataclass(frozen=True)
-class DemoEmoji:
-    """What to make.
-
-    Attributes:
-        emoji_size: side in pixels, from 16 to 256.
-        skin_tones: also the variants of people and hands in five skin tones, which are as many pictures again as all others.
-    """
-
-    emoji_size: int = 64
-    skin_tones: bool = False
 
 
 class Emoji(NamedTuple):

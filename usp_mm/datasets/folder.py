@@ -11,9 +11,6 @@ from usp_mm.registry import DATASETS
 
 from .class_names import check_renaming
 
-#: How a tool's user chooses how a folder is read -> `with_label`.
-LAYOUTS = {'classes': True, 'flat': False}
-
 
 class FolderScan(NamedTuple):
     """The images of a folder in order; `labels` and `classes` are None for a folder that is read without classes."""

@@ -3,16 +3,16 @@
 import logging
 import os
 import re
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .build_errors import explain_arguments
-from .cfg_action import CfgOptionsAction
 from .config_check import check_config, merge_cfg_options
 from .config_check.check import find_runner, misspelt_variables
 
@@ -22,31 +22,12 @@ CHECKS = ('CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheChe
 _NUMBERED = re.compile(r'(?!best_).*?(\d+)\.pth')
 
 
-def add_config_arguments(parser: ArgumentParser) -> None:
-    """--cfg-options, with MMEngine's meaning; see `CfgOptionsAction`."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptionsAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='settings to override; how values are written: docs/command-line.md',
-    )
-
-
-def add_run_arguments(parser: ArgumentParser) -> None:
-    """--work-dir, --cfg-options, --launcher, with MMEngine's meanings."""
-    add_config_arguments(parser)
-    parser.add_argument('--work-dir', help='where logs, checkpoints and pictures go (default: work_dirs/CONFIG-NAME)')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
-
-
-def load_config(args: Namespace, initialises: bool = True) -> Config:
+def load_config(args: Namespace, initialises: bool = True, evaluates: bool = True) -> Config:
     """The config of the command line, checked.
 
     Args:
         initialises: whether weights will be initialised, so that `init_cfg` has to name its checkpoint.
+        evaluates: whether evaluators will be built, so that they have to be right.
 
     Raises:
         FileNotFoundError: no such config.
@@ -56,7 +37,7 @@ def load_config(args: Namespace, initialises: bool = True) -> Config:
         raise FileNotFoundError(f"no config at '{args.config}': give a file under configs/")
     cfg = Config.fromfile(args.config)
     merge_cfg_options(cfg, args.cfg_options)
-    check_config(cfg, initialises)
+    check_config(cfg, initialises, evaluates)
     for name in misspelt_variables(cfg):
         print_log(f'nothing reads the variable {name} of {args.config}', 'current', logging.WARNING)
     return cfg
@@ -176,6 +157,15 @@ def build_runner(cfg: Config) -> Runner:
     prepare_cpu(cfg)
     with explain_arguments(cfg):
         return find_runner(cfg).from_cfg(cfg)
+
+
+class KeepMetrics(Hook):
+    """The metrics of a test, which mmagic's loop doesn't return."""
+
+    metrics: dict | None = None
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self.metrics = metrics
 
 
 def missing_checks(cfg: Config) -> str | None:

@@ -19,29 +19,9 @@ from tqdm import tqdm
 
 from usp_mm.files import write_folder
 from usp_mm.images import images_below, load_image
+from usp_mm.options import TinyVAETraining
 
 WIDTHS = (8, 16, 32, 64)
-
-
-@dataclass(frozen=True)
-class TinyVAETraining:
-    """How to train.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: images a step.
-        lr: peak learning rate of AdamW, warmed up and annealed to zero in one cycle.
-        kl_weight: of the mean KL divergence per latent number, against the mean squared error per pixel of [-1, 1].
-        size: side of the random crops in pixels, a multiple of 8; smaller images are enlarged.
-        seed: of weights, data order, crops, flips and posterior noise.
-    """
-
-    steps: int = 400
-    batch_size: int = 16
-    lr: float = 4e-3
-    kl_weight: float = 1e-4
-    size: int = 64
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class CacheSpec:
     Args:
         image_size: side of the crops, pixels.
         store: 'moments' (mean and log-variance) or 'mean'.
-        dtype: a key of `STORAGES`.
+        dtype: a key of `usp_mm.options.STORAGES`.
         encode_dtype: 'float32', 'tf32', 'bfloat16' or 'float16', the arithmetic of the VAE.
         encode_batch_size: images a call of the VAE, always filled up to it: a convolution rounds by the batch it is in.
         flip: whether to store the encoding of the mirrored image too.

@@ -6,20 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from usp_mm.options import STORAGES, STORES
 from usp_mm.presets import lookup
 
 #: Bounds that a diagonal Gaussian posterior clamps its log-variance to (diffusers, MAR): nothing beyond them matters.
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
-
-#: What `dtype` stores, in bits a number: the mean and the log-variance.
-STORAGES: dict[str, dict[str, str]] = {
-    'float16': dict(mean='float16', logvar='uint8'),  # smallest: 24 bits a latent number
-    'float16-full': dict(mean='float16', logvar='float16'),
-    'bfloat16': dict(mean='bfloat16', logvar='bfloat16'),
-    'float32': dict(mean='float32', logvar='float32'),  # exact
-}
-#: Part of a latent that a cache holds.
-STORES = ('moments', 'mean')
 
 _NUMPY = {'float16': np.dtype('<f2'), 'bfloat16': np.dtype('<i2'), 'float32': np.dtype('<f4'), 'uint8': np.dtype('u1')}
 
@@ -35,7 +26,7 @@ class MomentStorage:
     by far more than that fraction of a standard deviation.
 
     Args:
-        dtype: a key of `STORAGES`.
+        dtype: a key of `usp_mm.options.STORAGES`.
         store: 'moments' or 'mean'.
         channels: C, of the latent.
         latent_size: h = w.

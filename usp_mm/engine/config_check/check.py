@@ -18,14 +18,17 @@ from .schedule import check_schedule
 
 #: Those of MMEngine's that keep whole checkpoints.
 STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 
 
-def check_config(cfg: Config, initialises: bool = True) -> None:
+def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) -> None:
     """Compare every part of a config with what takes it: a class's signature, or the keys that MMEngine's code reads.
 
     Args:
         initialises: whether `init_cfg` has to name its checkpoint.
+        evaluates: False where no evaluator will be built: those of the config are not looked at then, since mmagic's takes
+            seconds to import.
 
     Raises:
         ValueError: a type, a key or a kind of value that is not taken, with its place and the nearest name; a setting that
@@ -39,7 +42,7 @@ def check_config(cfg: Config, initialises: bool = True) -> None:
         for key, value in cfg.items():
             if isinstance(value, str | int | float):
                 check_value(key, key, value, Runner.build_logger if key == 'log_level' else runner)
-            if key in TOP:
+            if key in TOP and (evaluates or key not in EVALUATORS):
                 judge(key, value, TOP[key])
     _check_strategy(cfg)
     check_schedule(cfg)

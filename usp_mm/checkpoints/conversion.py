@@ -11,8 +11,9 @@ from usp_mm.vaes.record import told_vae
 from usp_mm.weight_files import SAFE
 
 from .entries import Checkpoint, ConversionReport
+from .kinds import TARGETS
 from .sources import family_of, read
-from .targets import TARGETS, Output, translate
+from .targets import Output, translate
 from .write import check_out, write_file, write_pipeline
 
 SETS = ('ema', 'model')

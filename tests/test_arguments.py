@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 
 import pytest
 
-from usp_mm.engine.launch import add_config_arguments
+from usp_mm.arguments import add_config_arguments
 
 
 def parse(*words):

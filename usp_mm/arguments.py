@@ -1,0 +1,70 @@
+"""Options that several tools have. Importing them imports no more than `argparse`."""
+
+from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from usp_mm.cfg_values import parse_value
+
+
+class CfgOptionsAction(Action):
+    """Values as in `usp_mm.cfg_values`; what is no KEY=VALUE ends argparse in one line."""
+
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        namespace: Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        options = dict(getattr(namespace, self.dest, None) or {})
+        for word in values or ():
+            key, equals, text = word.partition('=')
+            if not equals or not all(key.split('.')):
+                parser.error(f"{option_string}: '{word}' is no key=value (a value with spaces is quoted for the shell)")
+            try:
+                options[key] = parse_value(text)
+            except ValueError as error:
+                parser.error(f'{option_string} {key}: {error}')
+        setattr(namespace, self.dest, options)
+
+
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """--cfg-options, with MMEngine's meaning; see `CfgOptionsAction`."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptionsAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='settings to override; how values are written: docs/command-line.md',
+    )
+
+
+def add_run_arguments(parser: ArgumentParser) -> None:
+    """--work-dir, --cfg-options, --launcher, with MMEngine's meanings."""
+    add_config_arguments(parser)
+    parser.add_argument('--work-dir', help='where logs, checkpoints and pictures go (default: work_dirs/CONFIG-NAME)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
+
+
+def add_probe_arguments(parser: ArgumentParser) -> None:
+    """Of tools/probe_layers.py and tools/knn.py: model, data and where to write."""
+    parser.add_argument('config', help='of pretraining, classification or generation')
+    parser.add_argument('checkpoint', help='its checkpoint, or official weights of an encoder')
+    parser.add_argument('--data', type=Path, metavar='ROOT', help='in place of --train ROOT/train --val ROOT/val')
+    parser.add_argument('--train', type=Path, metavar='DIR', help='a folder of class folders with images, or a latent cache')
+    parser.add_argument('--val', type=Path, metavar='DIR', help='likewise, of the samples that are classified')
+    parser.add_argument(
+        '--t', type=float, help='time of a DiT, 0 (clean) … 999, or of a SiT, 0 (noise) … 1 (clean) (default: clean)'
+    )
+    parser.add_argument(
+        '--weights', choices=['ema', 'orig'], help='of a DiT or SiT: averaged (default) or raw, as the official probe'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of all that is random, such as the noise of --t (default 0)')
+    parser.add_argument('--workers', type=int, default=0, help='processes that load data (default 0: this one)')
+    parser.add_argument('--device', help='default: the GPU, else the CPU')
+    parser.add_argument('--work-dir', type=Path, metavar='DIR', help='where to write (default: below work_dirs/CONFIG-NAME)')
+    add_config_arguments(parser)

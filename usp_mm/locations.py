@@ -1,0 +1,33 @@
+"""How every OpenMMLab project finds this package's types.
+
+Nothing heavy is imported until a registry is first asked for a type (`locations` is MMEngine's own mechanism for that).
+"""
+
+from types import ModuleType
+
+#: The module that registers this package's types, for each kind of registry.
+LOCATIONS = {
+    'MODELS': 'usp_mm.models',
+    'DATASETS': 'usp_mm.datasets',
+    'DATA_SAMPLERS': 'usp_mm.datasets',
+    'TRANSFORMS': 'usp_mm.datasets',
+    'HOOKS': 'usp_mm.engine',
+    'LOOPS': 'usp_mm.engine',
+    'METRICS': 'usp_mm.evaluation',
+    'OPTIMIZERS': 'usp_mm.engine',
+    'OPTIM_WRAPPERS': 'usp_mm.engine',
+}
+#: More of them for the registries of one project, whose import they need.
+PROJECT_LOCATIONS = {
+    'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS'), 'usp_mm.segmentation'),
+}
+
+
+def add_locations(module: ModuleType) -> None:
+    """Let the registries of `module` (`mmengine.registry` or a project's) import ours on first use."""
+    for name, location in [*LOCATIONS.items(), *PROJECT_LOCATIONS.get(module.__name__, {}).items()]:
+        registry = getattr(module, name, None)
+        if registry is not None and location not in registry._locations:
+            # a new list: MMEngine's registries without locations share one default list
+            registry._locations = [*registry._locations, location]
+            registry._imported = False
