@@ -11,6 +11,7 @@ from mmpretrain.structures import DataSample
 
 from usp_mm.datasets.epoch_index import EpochIndex
 from usp_mm.functional.patchify import patchify
+from usp_mm.models.sample_keys import sample_keys
 
 ARCH = dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
 
@@ -63,10 +64,10 @@ def test_loss_of_a_batch_is_the_mean_of_its_halves():
 def test_noised_input_keeps_the_clean_target():
     x, samples = latents(), samples_of(range(4))
     plain, noised = build(), build(noise_alpha_bar=(0.5, 1.0))
-    mask = plain.draw_mask(x, samples)
-    expected = noised.head.loss(noised.predict_patches(noised._noised(x, samples), mask), x, mask.mask)
+    mask, keys = plain.draw_mask(x, samples), sample_keys(samples, 4, x.device, True)
+    expected = noised.head.loss(noised.predict_patches(noised._noised(x, *keys), mask), x, mask.mask)
     torch.testing.assert_close(noised.loss(x, samples)['loss'], expected)
-    assert 0.05 < (noised._noised(x, samples) - x).std() < 1.0
+    assert 0.05 < (noised._noised(x, *keys) - x).std() < 1.0
     assert torch.equal(build(noise_alpha_bar=(1.0, 1.0)).loss(x, samples)['loss'], plain.loss(x, samples)['loss'])
 
 

@@ -57,7 +57,7 @@ def test_rows_of_a_gpu_and_of_a_cpu(generate):
         rows = [(row['task'], row['arch'], row['mode']) for row in generate.plan(args, gpu)]
         assert rows == expected
     model = generate.config('DiT', 'xl', 'ours bf16 compiled checkpointed').model
-    assert (model.denoiser.arch, model.denoiser.with_cp, model.compile_denoiser) == ('xl', True, True)
+    assert (model.denoiser.arch, model.denoiser.with_cp, model.compile) == ('xl', True, 'blocks')
 
 
 def test_the_clock_waits_for_single_calls_only_while_it_times_them(lib, monkeypatch):

@@ -93,7 +93,7 @@ def measure(args: argparse.Namespace, task: str, network: str, arch: str, mode: 
     cfg = config(network, arch, mode)
     loops = dict(train=(plain_training, training), sample=(plain_sampling, sampling))[task]
     measured = loops[mode != 'plain fp32'](cfg, args, mode)
-    flops = count_flops(MODELS.build({**cfg.model, 'ema': None, 'sample_model': 'orig', 'compile_denoiser': False}))
+    flops = count_flops(MODELS.build({**cfg.model, 'ema': None, 'sample_model': 'orig', 'compile': False}))
     per_image = flops['train'] if task == 'train' else args.sample_steps * flops['forward']
     images = 1000 * args.batch_size / (measured['ms/step'] * (1 if task == 'train' else args.sample_steps))
     return {
@@ -111,7 +111,7 @@ def config(network: str, arch: str, mode: str) -> Any:
     cfg = Config.fromfile(CONFIGS[network])
     cfg.model.denoiser.update(arch=arch, with_cp='checkpointed' in mode)
     cfg.model.data_preprocessor.load_vae = False
-    cfg.model.compile_denoiser = 'compiled' in mode
+    cfg.model.compile = 'blocks' if 'compiled' in mode else False
     if 'bf16' in mode:
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
     return cfg

@@ -17,6 +17,7 @@ from usp_mm.functional import precision, random
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
+from .compiling import Compiling, arguments, compile_denoiser_as
 from .geometry import share_vae
 from .guidance import Guidance
 from .repa import REPA
@@ -50,7 +51,9 @@ class LatentDiffusionGenerator(BaseModel):
         decode_batch_size: images per VAE call in sampling; by default 16 on a GPU, and 1 on a CPU, where an image's pixels
             then don't depend on the others'.
         repa: arguments of `REPA`, but for the denoiser's: training aligns the denoiser's tokens with a frozen encoder's.
-        compile_denoiser: True, or arguments of torch.compile, to compile the network in place.
+        compile: False, 'blocks', 'loss', or a dict of arguments of torch.compile with `region`, see `Compiling`: of the
+            denoiser and of its average.
+        compile_denoiser: the older name; True is 'blocks'.
         init_cfg: mmengine's.
 
     Raises:
@@ -62,7 +65,8 @@ class LatentDiffusionGenerator(BaseModel):
         'guidance': Guidance,
         'ema': partial(WeightAverage, _GIVEN),
         'repa': partial(REPA, _GIVEN, _GIVEN, _GIVEN),
-        'compile_denoiser': torch.compile,
+        'compile': arguments,
+        'compile_denoiser': arguments,
     }
 
     def __init__(
@@ -78,6 +82,7 @@ class LatentDiffusionGenerator(BaseModel):
         tf32: bool = True,
         decode_batch_size: int | None = None,
         repa: dict | None = None,
+        compile: str | bool | dict = False,
         compile_denoiser: bool | dict = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -96,8 +101,9 @@ class LatentDiffusionGenerator(BaseModel):
         self._check_parts()
         self.sample_model = self.check_sample_model(sample_model)
         self._sync_ema()
-        if compile_denoiser:
-            self._compile({} if compile_denoiser is True else compile_denoiser)
+        self.compiling = Compiling(compile_denoiser_as(compile_denoiser, compile))
+        average = [] if self.denoiser_ema is None else self.denoiser_ema.module.blocks
+        self.compiling.compile_blocks(self.denoiser.blocks, average)
 
     def _build_repa(self, repa: dict) -> REPA:
         denoiser = self.denoiser
@@ -122,11 +128,6 @@ class LatentDiffusionGenerator(BaseModel):
         if name == 'ema' and self.denoiser_ema is None:
             raise ValueError("sample_model='ema', but the generator was built with ema=None: use sample_model='orig'")
         return name
-
-    def _compile(self, options: dict) -> None:
-        self.denoiser.compile(**options)
-        if self.denoiser_ema is not None:
-            self.denoiser_ema.module.compile(**options)
 
     def init_weights(self) -> None:
         """Initialise the denoiser, from pretrained weights if its `init_cfg` says so, then start the average from it."""
@@ -168,18 +169,23 @@ class LatentDiffusionGenerator(BaseModel):
         self, inputs: Tensor, data_samples: list | None, images: Tensor | None = None, teacher_tokens: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Latents [N, C, h, w] with labels -> mean over the batch of the loss and of its parts, 'repa' among them."""
-        samples, epochs, seed = sample_keys(data_samples, len(inputs), inputs.device, self.training)
-        t = self.objective.draw_times(random.uniform(samples, epochs, 1, seed=seed, stream='timestep')[:, 0])
-        noise = random.normal(samples, epochs, tuple(inputs.shape[1:]), seed=seed, stream='noise')
+        keys = sample_keys(data_samples, len(inputs), inputs.device, self.training)
         if data_samples is None or any('gt_label' not in sample for sample in data_samples):
             raise ValueError('a generator trains on labelled data: use a folder of class folders, or a latent cache of one')
         label = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
+        targets = None if self.repa is None else self.repa.targets(images, teacher_tokens)
+        return self.compiling.loss(LatentDiffusionGenerator._losses)(self, inputs, *keys, label, targets)
+
+    def _losses(
+        self, inputs: Tensor, samples: Tensor, epochs: Tensor, seed: int, label: Tensor, targets: Tensor | None
+    ) -> dict[str, Tensor]:
+        t = self.objective.draw_times(random.uniform(samples, epochs, 1, seed=seed, stream='timestep')[:, 0])
+        noise = random.normal(samples, epochs, tuple(inputs.shape[1:]), seed=seed, stream='noise')
         dropped = random.uniform(samples, epochs, 1, seed=seed, stream='label_dropout')[:, 0] < self.denoiser.class_dropout
         label = torch.where(dropped, self.denoiser.null_label, label)
-        if self.repa is None:
+        if self.repa is None or targets is None:
             parts = self.objective.losses(lambda x_t, t: self.denoiser(x_t, t, label).float(), inputs, t, noise)
         else:
-            targets = self.repa.targets(images, teacher_tokens)
             parts = self._aligned_losses(self.repa, inputs, t, label, noise, targets)
         return {name: value.mean() for name, value in parts.items()}
 

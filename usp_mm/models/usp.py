@@ -9,6 +9,7 @@ from usp_mm.functional.masking import Mask, mask_from_noise
 from usp_mm.functional.patchify import unpatchify
 from usp_mm.registry import MODELS
 
+from .compiling import Compiling, arguments
 from .geometry import share_vae
 from .sample_keys import sample_keys
 
@@ -25,8 +26,13 @@ class USP(BaseSelfSupervisor):
         mask_ratio: share of hidden tokens, in (0, 1).
         noise_alpha_bar: None, or the range (low, high) of ᾱ, drawn uniformly per sample, to which the
             encoder's input is diffused; the target stays clean (appendix A; official: 0.5, 1.0).
+        compile: False, 'blocks', 'loss', or a dict of arguments of torch.compile with `region`, see `Compiling`.
+        tf32: whether float32 may round to TF32 on a GPU, see TF32Hook.
         init_cfg: mmengine's.
     """
+
+    #: What takes the arguments that are dicts.
+    ARGUMENTS_OF = {'compile': arguments}
 
     def __init__(
         self,
@@ -36,6 +42,8 @@ class USP(BaseSelfSupervisor):
         data_preprocessor: dict | None = None,
         mask_ratio: float = 0.75,
         noise_alpha_bar: tuple[float, float] | None = None,
+        compile: str | bool | dict = False,
+        tf32: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         if not 0 < mask_ratio < 1:
@@ -47,13 +55,19 @@ class USP(BaseSelfSupervisor):
         neck = {'type': 'USPDecoder', **_shape_of(backbone), **(neck or {})}
         super().__init__(backbone, neck, head or dict(type='USPHead'), None, None, data_preprocessor, init_cfg)
         self.head.patch_size = self.backbone.geometry.patch_size
-        self.mask_ratio, self.noise_alpha_bar = mask_ratio, noise_alpha_bar
+        self.mask_ratio, self.noise_alpha_bar, self.tf32 = mask_ratio, noise_alpha_bar, tf32
+        self.compiling = Compiling(compile)
+        self.compiling.compile_blocks(self.backbone.blocks, self.neck.decoder_blocks)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
         """Latents [N, C, H, W] -> dict(loss)."""
-        mask = self.draw_mask(inputs, data_samples)
-        pred = self.predict_patches(self._noised(inputs, data_samples), mask)
-        return dict(loss=self.head.loss(pred, inputs, mask.mask))
+        keys = sample_keys(data_samples, len(inputs), inputs.device, self.training)
+        return dict(loss=self.compiling.loss(USP._loss)(self, inputs, *keys))
+
+    def _loss(self, latents: Tensor, samples: Tensor, epochs: Tensor, seed: int) -> Tensor:
+        mask = self._mask(samples, epochs, seed)
+        pred = self.predict_patches(self._noised(latents, samples, epochs, seed), mask)
+        return self.head.loss(pred, latents, mask.mask)
 
     def predict_patches(self, latents: Tensor, mask: Mask) -> Tensor:
         """Latents and a mask over their tokens -> predicted patches [N, L, P·P·C], as the head normalises them."""
@@ -61,7 +75,9 @@ class USP(BaseSelfSupervisor):
 
     def draw_mask(self, latents: Tensor, data_samples: list | None) -> Mask:
         """The mask of each sample, a function of (seed, epoch, sample) only."""
-        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, self.training)
+        return self._mask(*sample_keys(data_samples, len(latents), latents.device, self.training))
+
+    def _mask(self, samples: Tensor, epochs: Tensor, seed: int) -> Mask:
         rows, cols = self.backbone.geometry.grid
         noise = random.uniform(samples, epochs, rows * cols, seed=seed, stream='mask')
         return mask_from_noise(noise, self.mask_ratio)
@@ -79,11 +95,10 @@ class USP(BaseSelfSupervisor):
         grid = self.backbone.geometry.grid
         return unpatchify(pred, self.head.patch_size, grid), mask.mask.reshape(-1, 1, *grid)
 
-    def _noised(self, latents: Tensor, data_samples: list | None) -> Tensor:
+    def _noised(self, latents: Tensor, samples: Tensor, epochs: Tensor, seed: int) -> Tensor:
         if self.noise_alpha_bar is None:
             return latents
         low, high = self.noise_alpha_bar
-        samples, epochs, seed = sample_keys(data_samples, len(latents), latents.device, self.training)
         alpha_bar = low + (high - low) * random.uniform(samples, epochs, 1, seed=seed, stream='noise_level')
         noise = random.normal(samples, epochs, tuple(latents.shape[1:]), seed=seed, stream='latent_noise')
         return diffuse(latents, alpha_bar[:, 0], noise)
