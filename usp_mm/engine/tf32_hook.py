@@ -1,4 +1,4 @@
-"""TF32 while a model trains, validates and is tested on a GPU, as the official scripts of DiT, SiT and USP's generators set it."""
+"""TF32 on a GPU while a model trains, validates and is tested, as in the official scripts of DiT, SiT and USP's generators."""
 
 from contextlib import ExitStack
 

@@ -103,13 +103,12 @@ def _allow_graphs() -> None:
     config.recompile_limit = max(config.recompile_limit, MAX_GRAPHS)
 
 
-@functools.cache
 def _watch() -> None:
     """From now on say once each, in the run's log, what runs without being compiled."""
     from torch._dynamo.callback import on_compile_end
 
-    logging.getLogger('torch._dynamo.convert_frame').addHandler(_LimitHandler(logging.WARNING))
-    on_compile_end(lambda *_: _tell_of_graph_breaks())
+    logging.getLogger('torch._dynamo.convert_frame').addHandler(_HANDLER)
+    on_compile_end(lambda *_: _tell_of_graph_breaks())  # again for each model: torch.compiler.reset() forgets it
 
 
 class _LimitHandler(logging.Handler):
@@ -123,6 +122,9 @@ class _LimitHandler(logging.Handler):
                 f'it would need another, first because of: {reason.strip().splitlines()[0]}. Let nothing but the batch size '
                 'change between calls, raise that limit, or leave out model.compile'
             )
+
+
+_HANDLER = _LimitHandler(logging.WARNING)
 
 
 def _tell_of_graph_breaks() -> None:
