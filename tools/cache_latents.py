@@ -65,6 +65,7 @@ def parse_args() -> argparse.Namespace:
     write.add_argument(
         '--encode-dtype', default='float32', choices=ENCODE_DTYPES, help='arithmetic of VAE and teacher (default: %(default)s)'
     )
+    write.add_argument('--fast', action='store_true', help='--encode-dtype bfloat16')
     write.add_argument(
         '--teacher',
         metavar='NAME',
@@ -130,6 +131,8 @@ def import_(args: argparse.Namespace) -> int:
 
 
 def write(args: argparse.Namespace) -> int:
+    if args.fast:
+        encode_fast(args)
     join_processes()
     spec = CacheSpec(
         image_size=args.img_size,
@@ -153,6 +156,22 @@ def write(args: argparse.Namespace) -> int:
     teacher = load_teacher(args) if args.teacher else None
     write_cache(args.data, args.out, codec, spec, args.batch_size, args.workers, device, teacher, LAYOUTS.get(args.layout))
     return 0
+
+
+def encode_fast(args: argparse.Namespace) -> None:
+    """What --fast means for a cache.
+
+    Raises:
+        ValueError: --encode-dtype says something else.
+    """
+    from usp_mm.engine.fast import slow_bfloat16
+
+    if args.encode_dtype not in ('float32', 'bfloat16'):
+        raise ValueError(f'--fast encodes in bfloat16, --encode-dtype says {args.encode_dtype}: leave one of them out')
+    args.encode_dtype = 'bfloat16'
+    for line in ('--fast: --encode-dtype bfloat16', slow_bfloat16()):
+        if line:
+            MMLogger.get_current_instance().info(line)
 
 
 def load_teacher(args: argparse.Namespace) -> TokenEncoder:

@@ -318,6 +318,7 @@ class LatentDiffusionGenerator(BaseModel):
             sample_model=self.check_sample_model(sample_model),
             sample_dtype=self.sample_dtype,
             tf32=self.tf32,
+            **({'compile': self.compiling.region} if self.compiling.region else {}),
         )
 
 
