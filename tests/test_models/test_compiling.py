@@ -108,6 +108,7 @@ def test_all_that_there_is_stays_within_the_limit():
     assert graphs() == 13 < dynamo.recompile_limit == compiling.MAX_GRAPHS
 
 
+@pytest.mark.slow
 def test_the_loss_region_has_graphs_of_its_own():
     everything(build('DiT', compile=dict(EAGER, region='loss')), [True])
     assert graphs() == 9 + 1  # the loss: 5, the blocks while sampling: 5
