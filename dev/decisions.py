@@ -92,7 +92,7 @@ _MODELS = _of(
     ('respacing: β from the kept ᾱ', 'samplers/ancestral.py', 'schedule(objective.alpha_bar[timesteps])', 'schedule(objective.alpha_bar)', GENERATOR),
     ('DDIM: without noise, on every s-th step from 0', 'samplers/ddim.py', 'steps_offset=0', 'steps_offset=1', GENERATOR),
     ('loss: masked patches only', 'usp_head.py', 'return (error * mask).sum() / mask.sum()', 'return error.mean()', PRETRAIN),
-    ('noised input: the target stays clean', 'usp.py', 'mask)\n        return dict(loss=self.head.loss(pred, inputs,', 'mask)\n        inputs = self._noised(inputs, keys)\n        return dict(loss=self.head.loss(pred, inputs,', 'tests/test_models/test_usp.py'),
+    ('noised input: the target stays clean', 'usp.py', 'mask)\n        return self.head.loss(pred, latents,', 'mask)\n        latents = self._noised(latents, keys)\n        return self.head.loss(pred, latents,', 'tests/test_models/test_usp.py'),
     ('mask ratio: 0.75', 'usp.py', 'mask_ratio: float = 0.75', 'mask_ratio: float = 0.6', SETTINGS),
     ('the decoder sees the class token', 'usp_decoder.py', 'x = torch.cat([x[:, :1], tokens], dim=1)', 'x = torch.cat([torch.zeros_like(x[:, :1]), tokens], dim=1)', PRETRAIN),
     ('pooling: patch tokens, without the class token', 'usp_vit.py', 'self.fc_norm(x[:, 1:].mean(dim=1))', 'self.fc_norm(x.mean(dim=1))', CLASSIFY),

@@ -38,22 +38,19 @@ def model_config(
 
 
 def set_mode(cfg: Any, mode: str) -> None:
-    """Edit a config as the mode says; one that pretrains is compiled by `build_model` instead."""
+    """Edit a config as the mode says."""
     low = 'bf16' in mode
     cfg.optim_wrapper.type = 'AutocastOptimWrapper' if low else 'OptimWrapper'
     if 'denoiser' in cfg.model:
         cfg.model.denoiser.with_cp = 'checkpointed' in mode
         cfg.model.sample_dtype = 'bfloat16' if low else 'float32'
-        cfg.model.compile_denoiser = 'compiled' in mode
+    cfg.model.compile = 'blocks' if 'compiled' in mode else False
 
 
-def build_model(cfg: Any, device: str, mode: str = '') -> Any:
+def build_model(cfg: Any, device: str) -> Any:
     """The config's model on the device, with its first weights."""
     model = make_model(cfg, device).to(device)
     model.init_weights()
-    if 'compiled' in mode and 'neck' in cfg.model:
-        for block in (*model.backbone.blocks, *model.neck.decoder_blocks):
-            block.compile()
     return model
 
 

@@ -56,6 +56,7 @@ def parse_args() -> argparse.Namespace:
     write.add_argument(
         '--encode-dtype', default='float32', choices=ENCODE_DTYPES, help='arithmetic of VAE and teacher (default: %(default)s)'
     )
+    write.add_argument('--fast', action='store_true', help='--encode-dtype bfloat16')
     write.add_argument(
         '--teacher',
         metavar='NAME',
@@ -138,6 +139,8 @@ def write(args: argparse.Namespace) -> int:
     from usp_mm.datasets.latent_cache.writer import write_cache
     from usp_mm.vaes import build_codec
 
+    if args.fast:
+        encode_fast(args)
     join_processes()
     gpu = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     device = args.device or (gpu if torch.cuda.is_available() else 'cpu')
@@ -161,6 +164,24 @@ def write(args: argparse.Namespace) -> int:
     teacher = load_teacher(args) if args.teacher else None
     write_cache(args.data, args.out, codec, spec, batch_size, args.workers, device, teacher, LAYOUTS.get(args.layout))
     return 0
+
+
+def encode_fast(args: argparse.Namespace) -> None:
+    """What --fast means for a cache.
+
+    Raises:
+        ValueError: --encode-dtype says something else.
+    """
+    from mmengine.logging import MMLogger
+
+    from usp_mm.engine.amp import slow_bfloat16
+
+    if args.encode_dtype not in ('float32', 'bfloat16'):
+        raise ValueError(f'--fast encodes in bfloat16, --encode-dtype says {args.encode_dtype}: leave one of them out')
+    args.encode_dtype = 'bfloat16'
+    for line in ('--fast: --encode-dtype bfloat16', slow_bfloat16('--fast')):
+        if line:
+            MMLogger.get_current_instance().info(line)
 
 
 def load_teacher(args: argparse.Namespace) -> 'TokenEncoder':

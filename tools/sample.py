@@ -53,6 +53,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=16, help='samples at a time of each process (default 16)')
     parser.add_argument('--device', help="default: this process's GPU, else the CPU")
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast of the network')
+    parser.add_argument(
+        '--fast', action='store_true', help='bfloat16, the VAE too, and compiled blocks: other bits, same results'
+    )
     parser.add_argument('--sample-model', choices=['ema', 'orig'], help="which weights (default: the config's, ema)")
     parser.add_argument('--steps', type=int, metavar='K', help='of the sampler')
     guidance = parser.add_argument_group("guidance in place of the config's")
@@ -103,8 +106,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         check_picture_path(args.trajectory, ('.gif', '.mp4'))  # and what writes it is installed
 
 
-def apply_flags(cfg: 'Config', args: argparse.Namespace) -> None:
-    """Flags that stand for settings of the config.
+def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
+    """Flags that stand for settings of the config; returns what the log has to say of them.
 
     Raises:
         ValueError: --steps for a sampler that has none.
@@ -112,7 +115,12 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> None:
     from usp_mm.registry import MODELS
 
     if 'denoiser' not in cfg.model:
-        return  # load_generator says what is wrong
+        return []  # load_generator says what is wrong
+    told = []
+    if args.fast:
+        from usp_mm.engine.fast import make_fast
+
+        told = make_fast(cfg, 'sample')
     if args.amp:
         cfg.model.sample_dtype = 'bfloat16'
     if args.steps is not None:
@@ -123,6 +131,7 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> None:
     given = {key: f'guidance_{key}' for key in ('scale', 'channels', 'interval') if hasattr(args, f'guidance_{key}')}
     if given:
         cfg.model.guidance = {**(cfg.model.get('guidance') or {}), **{k: getattr(args, name) for k, name in given.items()}}
+    return told
 
 
 def join_processes() -> int:
@@ -146,9 +155,11 @@ def main() -> None:
     from usp_mm.engine.launch import load_config
 
     cfg = load_config(args, initialises=False, evaluates=False)
-    apply_flags(cfg, args)
+    told = apply_flags(cfg, args)
     rank = join_processes()
-    MMLogger.get_instance('sample')
+    logger = MMLogger.get_instance('sample')
+    for line in told:
+        logger.info(line)
     model = load_generator(cfg, args.checkpoint, args.device, sample_model=args.sample_model)
     draw = dict(seed=args.seed, batch_size=args.batch_size)
     requests = requested_classes(model, args.classes, args.per_class) if args.classes else []

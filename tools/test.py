@@ -23,6 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--amp', action='store_true', help='autocast during the test')
+    parser.add_argument('--fast', action='store_true', help='autocast and compiled blocks: other bits, same results')
     parser.add_argument('--tta', action='store_true', help='several scales and mirrored, as `tta_pipeline` of the config says')
     parser.add_argument('--out', help='write the metrics to this file, .json, .yaml or .pkl')
     parser.add_argument('--image-noise', type=int, metavar='SEVERITY', help="ImageNet-C's Gaussian noise, severity 1 to 5")
@@ -51,6 +52,7 @@ def main() -> None:
     import mmengine
 
     from usp_mm.engine.build_errors import explain_arguments
+    from usp_mm.engine.fast import make_fast
     from usp_mm.engine.launch import KeepMetrics, build_runner, load_run_config
     from usp_mm.engine.noise import add_image_noise, add_latent_noise
 
@@ -62,6 +64,7 @@ def main() -> None:
         add_image_noise(cfg, args.image_noise)
     if args.latent_noise is not None:
         add_latent_noise(cfg, args.latent_noise)
+    told = make_fast(cfg, 'test') if args.fast else []
     if args.amp and 'denoiser' in cfg.model:
         cfg.model.sample_dtype = 'bfloat16'
     elif args.amp:
@@ -71,6 +74,8 @@ def main() -> None:
     kept = KeepMetrics()
     with explain_arguments(cfg):
         runner = build_runner(cfg)
+        for line in told:
+            runner.logger.info(line)
         runner.register_hook(kept)
         runner.test()
     if args.out and runner.rank == 0:

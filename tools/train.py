@@ -17,6 +17,9 @@ def parse_args() -> argparse.Namespace:
         '--resume', nargs='?', const='auto', help='continue from a checkpoint, by default the latest of --work-dir'
     )
     parser.add_argument('--amp', action='store_true', help="bfloat16 autocast, also in place of a config's loss scaling")
+    parser.add_argument(
+        '--fast', action='store_true', help='bfloat16, compiled blocks, fused optimizer: other bits, same results'
+    )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
     parser.add_argument('--no-validate', action='store_true', help='skip validation during training')
     add_run_arguments(parser)
@@ -32,6 +35,10 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
     told = [choose_start(cfg, args.resume) if args.resume else follow_config_resume(cfg)]
     if args.amp:
         train_in_bfloat16(cfg)
+    if args.fast:
+        from usp_mm.engine.fast import make_fast
+
+        told += make_fast(cfg)
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise ValueError(f'--auto-scale-lr: {args.config} does not say which batch its learning rate is for')

@@ -22,6 +22,7 @@ default_hooks = dict(
     vae_record=dict(type='VAERecordHook'),
     save_best=dict(type='SaveBestCheckHook'),
     run_info=dict(type='RunInfoHook'),
+    tf32=dict(type='TF32Hook'),
 )
 
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])

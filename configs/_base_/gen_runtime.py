@@ -5,7 +5,6 @@ default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=10_000),
     ema=dict(type='GeneratorEMAHook'),
-    tf32=dict(type='TF32Hook'),
     generator_check=dict(type='GeneratorCheckHook'),
     visualization=dict(
         _delete_=True,

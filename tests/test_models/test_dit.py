@@ -4,6 +4,8 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
+from usp_mm.layers.modulation import conditioning
+
 SMALL = dict(embed_dims=32, depth=3, num_heads=2)
 
 
@@ -96,3 +98,12 @@ def test_bad_input():
         build()(*batch(size=16))
     with pytest.raises(ValueError, match=r'return_hidden=.*4 is not a block from 1 to 3'):
         build()(*batch(), return_hidden=[4])
+
+
+@pytest.mark.parametrize(('device', 'grad', 'rows'), [('cpu', False, 16), ('cpu', True, 3), ('meta', False, 3)])
+def test_rows_are_filled_up_on_a_cpu_alone(device, grad, rows):
+    """For bits that don't depend on the batch; elsewhere the conditioning is computed of the batch as it is."""
+    seen = []
+    with torch.set_grad_enabled(grad):
+        out = conditioning(lambda c: seen.append(len(c)) or c, torch.ones(3, 8, device=device))
+    assert seen == [rows] and out.shape == (3, 8)

@@ -180,7 +180,7 @@ def test_bad_input(build):
 
 
 def test_a_compiled_network_gives_the_same_numbers_and_names(build):
-    plain, compiled = build(), build(compile_denoiser=dict(backend='eager', fullgraph=True))
+    plain, compiled = build(), build(compile=dict(backend='eager', fullgraph=True))
     torch.testing.assert_close(compiled.loss(**training_batch())['loss'], plain.loss(**training_batch())['loss'])
     assert torch.equal(compiled.sample([1, 2], [3, 4]), plain.sample([1, 2], [3, 4]))
     assert list(compiled.state_dict()) == list(plain.state_dict())

@@ -138,7 +138,7 @@ def test_operations_of_a_step(mode, forward, backward, gpu):
     for depth in (2, 3):
         counts = dit_operations({**TINY_ARCH, 'depth': depth}, mode)
         expected = {name: a + b * depth for name, (a, b) in dict(forward=forward, backward=backward).items()}
-        assert counts == dict(latents=147, noise=413, **expected)
+        assert counts == dict(latents=147, noise=411, **expected)
 
 
 def test_operations_that_launch_nothing_are_not_counted(gpu):
@@ -155,12 +155,13 @@ def test_what_a_mode_changes_in_a_config(gpu):
     from benchmark_models import model_config
 
     model = model_config('DiT', 'xl', 'ours bf16 compiled checkpointed').model
-    assert (model.denoiser.arch, model.denoiser.with_cp, model.compile_denoiser) == ('xl', True, True)
+    assert (model.denoiser.arch, model.denoiser.with_cp, model.compile) == ('xl', True, 'blocks')
     for mode, wrapper, dtype in (('bf16', 'AutocastOptimWrapper', 'bfloat16'), ('plain fp32', 'OptimWrapper', 'float32')):
         cfg = model_config('SiT', 'tiny', mode, 64, 10)
-        assert (cfg.optim_wrapper.type, cfg.model.sample_dtype, cfg.model.compile_denoiser) == (wrapper, dtype, False)
+        assert (cfg.optim_wrapper.type, cfg.model.sample_dtype, cfg.model.compile) == (wrapper, dtype, False)
         assert (cfg.model.denoiser.img_size, cfg.model.denoiser.num_classes) == (64, 10)
     assert model_config('MAE', 'tiny', 'fp32', 64).model.backbone.img_size == 64
+    assert model_config('MAE', 'tiny', 'bf16 compiled').model.compile == 'blocks'
 
 
 def test_only_what_a_module_moves_is_made_on_the_device(gpu):

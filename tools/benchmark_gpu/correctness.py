@@ -43,7 +43,7 @@ def _random_numbers(report: Report, scale: Scale) -> None:
 def _build(name: str, mode: str, device: str, state: dict[str, Tensor] | None = None) -> tuple[Any, Any]:
     """Model and config; with `state` in place of its first weights."""
     cfg = model_config(name, CHECK_ARCH, mode, CHECK_SIZE, None if name == 'MAE' else CHECK_CLASSES)
-    model = build_model(cfg, device, mode)
+    model = build_model(cfg, device)
     if state is not None:
         model.load_state_dict(state)
     return model, cfg

@@ -4,9 +4,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Of a row, in this order; what a row does not have is None.
 COLUMNS = (
@@ -52,7 +53,7 @@ class Report:
             self.wrong.append(name)
         self.send(('check', dict(section=self.section, name=name, error=error, limit=limit, ok=ok)))
 
-    def close(self, name: str, found: Tensor, wanted: Tensor, limit: float) -> None:
+    def close(self, name: str, found: 'Tensor', wanted: 'Tensor', limit: float) -> None:
         """A check of the norm of the difference, relative to that of what is wanted."""
         found, wanted = (x.detach().double().cpu() for x in (found, wanted))
         self.check(name, float((found - wanted).norm() / wanted.norm().clamp_min(1e-12)), limit)

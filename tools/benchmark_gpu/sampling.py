@@ -25,7 +25,7 @@ def run(report: Report, scale: Scale) -> None:
             cfg = model_config('DiT', scale.arch('xl'), mode, scale.img_size, scale.classes)
             cfg.model.guidance = dict(scale=1.5, channels=3)
             flops = 2 * scale.sample_steps * flops_of(cfg)['forward']
-            model = build_model(cfg, scale.device, mode).eval()
+            model = build_model(cfg, scale.device).eval()
             for batch in map(scale.batch, sizes):
                 with report.attempt(what, batch=batch):
                     clean()

@@ -94,7 +94,7 @@ def _ours(report: Report, scale: Scale, name: str, arch: str, plan: dict[str, tu
             clean()
             cfg = model_config(name, scale.arch(arch), mode, *_size(name, scale))
             flops = flops_of(cfg)['train']
-            model = build_model(cfg, scale.device, mode)
+            model = build_model(cfg, scale.device)
             optim = build_optimizer(model, cfg)
             for size in map(scale.batch, sizes):
                 with report.attempt(what, batch=size):

@@ -1,7 +1,8 @@
-"""`--amp` of tools/train.py: bfloat16 autocast, whatever the config trains with."""
+"""`--amp` and `--fast` of tools/train.py: bfloat16 autocast, whatever the config trains with."""
 
 import inspect
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,48 +17,57 @@ AUTOCAST = 'AutocastOptimWrapper'
 _OF_FLOAT16 = set(inspect.signature(AmpOptimWrapper).parameters) - set(inspect.signature(OptimWrapper).parameters)
 
 
-def train_in_bfloat16(cfg: Config) -> None:
+def train_in_bfloat16(cfg: Config, flag: str = '--amp') -> None:
     """Put AutocastOptimWrapper in the place of OptimWrapper, and of AmpOptimWrapper, which the log says.
+
+    Args:
+        flag: the one that asks for it, for messages.
 
     Raises:
         ValueError: a config that trains nothing, or with another wrapper.
     """
-    wrapper = cfg.get('optim_wrapper')
-    if not wrapper:
-        raise ValueError('--amp: the config has no optim_wrapper, so that nothing is trained')
-    several = 'constructor' in wrapper and not {'optimizer', 'type'} & set(wrapper)
-    for place, one in wrapper.items() if several else [('optim_wrapper', wrapper)]:
-        if isinstance(one, dict):
-            _replace(f'optim_wrapper.{place}' if several else place, one)
+    if not cfg.get('optim_wrapper'):
+        raise ValueError(f'{flag}: the config has no optim_wrapper, so that nothing is trained')
+    for place, wrapper in optimizer_wrappers(cfg):
+        _replace(place, wrapper, flag)
     if 'denoiser' in cfg.model:
         cfg.model.sample_dtype = 'bfloat16'
 
 
-def slow_bfloat16() -> str | None:
+def slow_bfloat16(flag: str = '--amp') -> str | None:
     """A line for the log where bfloat16 is slower than float32: without a GPU, on a processor without instructions for it."""
     if torch.cuda.is_available() or bfloat16_instructions() != ():
         return None
     return (
-        '--amp: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), and without them training in bfloat16 is '
-        "slower than in float32 (measured on one: 0.58 times float32's speed); leave out --amp"
+        f'{flag}: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), and without them bfloat16 is slower '
+        f"than float32 (training measured on one: 0.58 times float32's speed); leave out {flag}"
     )
 
 
-def _replace(place: str, wrapper: dict[str, Any]) -> None:
+def optimizer_wrappers(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The config of each optimizer wrapper, with its place."""
+    wrapper = cfg.optim_wrapper
+    several = 'constructor' in wrapper and not {'optimizer', 'type'} & set(wrapper)
+    for place, one in wrapper.items() if several else [('optim_wrapper', wrapper)]:
+        if isinstance(one, dict):
+            yield f'optim_wrapper.{place}' if several else place, one
+
+
+def _replace(place: str, wrapper: dict[str, Any], flag: str) -> None:
     kind = wrapper.get('type', 'OptimWrapper')
     name = kind if isinstance(kind, str) else kind.__name__
     if name == 'AmpOptimWrapper':
         dropped = {key: wrapper.pop(key) for key in sorted(_OF_FLOAT16 & wrapper.keys())}
         told = ', '.join(f'{key}={value!r}' for key, value in dropped.items()) or 'float16'
         print_log(
-            f'--amp: bfloat16 autocast takes the place of {place} AmpOptimWrapper ({told}), as it needs no loss scaling; '
-            'leave out --amp to train as the config says',
+            f'{flag}: bfloat16 autocast takes the place of {place} AmpOptimWrapper ({told}), as it needs no loss scaling; '
+            f'leave out {flag} to train as the config says',
             'current',
             logging.WARNING,
         )
     elif name not in ('OptimWrapper', AUTOCAST):
         raise ValueError(
-            f'--amp: {place}.type is {name}, which is not OptimWrapper or AmpOptimWrapper, and may cast in its own way: leave '
-            f'out --amp, or set {place}.type=OptimWrapper'
+            f'{flag}: {place}.type is {name}, which is not OptimWrapper or AmpOptimWrapper, and may cast in its own way: leave '
+            f'out {flag}, or set {place}.type=OptimWrapper'
         )
     wrapper['type'] = AUTOCAST

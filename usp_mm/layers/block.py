@@ -6,9 +6,10 @@ checkpoints; those of the options (attn.q_norm, attn.k_norm, mlp.w12, mlp.w3) ar
 
 from functools import partial
 
-from timm.layers import AttentionRope, DropPath, Mlp
+from timm.layers import AttentionRope, Mlp
 from torch import Tensor, nn
 
+from .drop_path import DropPath
 from .options import PLAIN, BlockOptions
 from .swiglu import SwiGLU
 
@@ -17,7 +18,7 @@ class TransformerBlock(nn.Module):
     """x + Attention(norm(x)), then x + MLP(norm(x)), on tokens [N, L, dim].
 
     Args:
-        drop_path: probability of dropping a residual branch of a sample in training.
+        drop_path: probability of dropping a residual branch of a sample in training; None, if no block does.
         act_layer: activation of a 'gelu' MLP; encoders use the exact GELU.
         options: kinds of norm, MLP and attention.
         num_prefix_tokens: tokens in front that have no position to rotate by: 1, the class token.
@@ -28,7 +29,7 @@ class TransformerBlock(nn.Module):
         dim: int,
         num_heads: int,
         mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
+        drop_path: float | None = None,
         act_layer: type[nn.Module] | partial = nn.GELU,
         options: BlockOptions = PLAIN,
         num_prefix_tokens: int = 1,
@@ -41,7 +42,7 @@ class TransformerBlock(nn.Module):
         # two thirds of the width: three matrices have the parameters of two
         swiglu = options.mlp == 'swiglu'
         self.mlp = SwiGLU(dim, hidden_dim * 2 // 3) if swiglu else Mlp(dim, hidden_dim, act_layer=act_layer)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = nn.Identity() if drop_path is None else DropPath(drop_path)
 
     def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
         """Tokens [N, L, dim] and, with `options.rope`, what `RotaryPositions` returns for those with a position -> tokens."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from .block import TransformerBlock
 from .options import PLAIN, BlockOptions
 
-#: Matrix products of this many rows or more give the same bits for a row whatever rows stand beside it (measured on CPU).
-ROW_TILE = 16
+#: On a CPU, matrix products of this many rows or more give the same bits for a row whatever rows stand beside it (measured).
+CPU_ROW_TILE = 16
 
 
 def modulate(x_NLD: Tensor, shift_ND: Tensor, scale_ND: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def conditioning(network: Callable[[Tensor], Tensor], c_ND: Tensor) -> Tensor:
     if torch.is_grad_enabled() or c_ND.device.type != 'cpu':
         return network(c_ND)
     num = c_ND.shape[0]
-    return network(nn.functional.pad(c_ND, (0, 0, 0, -num % ROW_TILE)))[:num]
+    return network(nn.functional.pad(c_ND, (0, 0, 0, -num % CPU_ROW_TILE)))[:num]
 
 
 class ModulatedBlock(TransformerBlock):

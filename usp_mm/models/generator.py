@@ -18,6 +18,7 @@ from usp_mm.functional.attention import fast_attention
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
+from .compiling import Compiling, arguments, compile_denoiser_as
 from .geometry import share_vae
 from .guidance import Guidance
 from .repa import REPA
@@ -52,7 +53,9 @@ class LatentDiffusionGenerator(BaseModel):
         decode_batch_size: images per VAE call in sampling; by default 16 on a GPU, and 1 on a CPU, where an image's pixels
             then don't depend on the others'.
         repa: arguments of `REPA`, but for the denoiser's: training aligns the denoiser's tokens with a frozen encoder's.
-        compile_denoiser: True, or arguments of torch.compile, to compile the network in place.
+        compile: False, 'blocks', 'loss', or a dict of arguments of torch.compile with `region`, see `Compiling`: of the
+            denoiser and of its average.
+        compile_denoiser: the older name; True is 'blocks'.
         cuda_graph: sample batches of up to 8 by CUDA graphs of the network on a GPU, but for adaptive ODE methods. The code
             has not run on a GPU yet.
         init_cfg: mmengine's.
@@ -66,7 +69,8 @@ class LatentDiffusionGenerator(BaseModel):
         'guidance': Guidance,
         'ema': partial(WeightAverage, _GIVEN),
         'repa': partial(REPA, _GIVEN, _GIVEN, _GIVEN),
-        'compile_denoiser': torch.compile,
+        'compile': arguments,
+        'compile_denoiser': arguments,
     }
 
     def __init__(
@@ -82,6 +86,7 @@ class LatentDiffusionGenerator(BaseModel):
         tf32: bool = True,
         decode_batch_size: int | None = None,
         repa: dict | None = None,
+        compile: str | bool | dict = False,
         compile_denoiser: bool | dict = False,
         cuda_graph: bool = False,
         init_cfg: dict | None = None,
@@ -103,8 +108,9 @@ class LatentDiffusionGenerator(BaseModel):
         self._check_parts()
         self.sample_model = self.check_sample_model(sample_model)
         self._sync_ema()
-        if compile_denoiser:
-            self._compile({} if compile_denoiser is True else compile_denoiser)
+        self.compiling = Compiling(compile_denoiser_as(compile_denoiser, compile))
+        average = [] if self.denoiser_ema is None else self.denoiser_ema.module.blocks
+        self.compiling.compile_blocks(self.denoiser.blocks, average)
 
     def _build_repa(self, repa: dict) -> REPA:
         denoiser = self.denoiser
@@ -129,11 +135,6 @@ class LatentDiffusionGenerator(BaseModel):
         if name == 'ema' and self.denoiser_ema is None:
             raise ValueError("sample_model='ema', but the generator was built with ema=None: use sample_model='orig'")
         return name
-
-    def _compile(self, options: dict) -> None:
-        self.denoiser.compile(**options)
-        if self.denoiser_ema is not None:
-            self.denoiser_ema.module.compile(**options)
 
     def init_weights(self) -> None:
         """Initialise the denoiser, from pretrained weights if its `init_cfg` says so, then start the average from it."""
@@ -190,14 +191,17 @@ class LatentDiffusionGenerator(BaseModel):
             keys = sample_keys(data_samples, len(inputs), inputs.device, self.training)
         if labels is None and (labels := labels_of(data_samples, inputs.device)) is None:
             raise ValueError('a generator trains on labelled data: use a folder of class folders, or a latent cache of one')
+        targets = None if self.repa is None else self.repa.targets(images, teacher_tokens)
+        return self.compiling.loss(LatentDiffusionGenerator._losses)(self, inputs, keys, labels, targets)
+
+    def _losses(self, inputs: Tensor, keys: SampleKeys, labels: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
         t = self.objective.draw_times(keys.uniform(1, 'timestep')[:, 0])
         noise = keys.normal(tuple(inputs.shape[1:]), 'noise')
         dropped = keys.uniform(1, 'label_dropout')[:, 0] < self.denoiser.class_dropout
         label = labels.masked_fill(dropped, self.denoiser.null_label)
-        if self.repa is None:
+        if self.repa is None or targets is None:
             parts = self.objective.losses(lambda x_t, t: self.denoiser(x_t, t, label).float(), inputs, t, noise)
         else:
-            targets = self.repa.targets(images, teacher_tokens)
             parts = self._aligned_losses(self.repa, inputs, t, label, noise, targets)
         return {name: value.mean() for name, value in parts.items()}
 
@@ -344,6 +348,7 @@ class LatentDiffusionGenerator(BaseModel):
             sample_model=self.check_sample_model(sample_model),
             sample_dtype=self.sample_dtype,
             tf32=self.tf32,
+            **({'compile': self.compiling.region} if self.compiling.region else {}),
         )
 
 

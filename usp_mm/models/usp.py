@@ -10,6 +10,7 @@ from usp_mm.functional.masking import Mask, mask_from_noise
 from usp_mm.functional.patchify import unpatchify
 from usp_mm.registry import MODELS
 
+from .compiling import Compiling, arguments
 from .geometry import share_vae
 from .sample_keys import SampleKeys, sample_keys
 
@@ -26,8 +27,13 @@ class USP(BaseSelfSupervisor):
         mask_ratio: share of hidden tokens, in (0, 1).
         noise_alpha_bar: None, or the range (low, high) of ᾱ, drawn uniformly per sample, to which the
             encoder's input is diffused; the target stays clean (appendix A; official: 0.5, 1.0).
+        compile: False, 'blocks', 'loss', or a dict of arguments of torch.compile with `region`, see `Compiling`.
+        tf32: whether float32 may round to TF32 on a GPU, see TF32Hook.
         init_cfg: mmengine's.
     """
+
+    #: What takes the arguments that are dicts.
+    ARGUMENTS_OF = {'compile': arguments}
 
     def __init__(
         self,
@@ -37,6 +43,8 @@ class USP(BaseSelfSupervisor):
         data_preprocessor: dict | None = None,
         mask_ratio: float = 0.75,
         noise_alpha_bar: tuple[float, float] | None = None,
+        compile: str | bool | dict = False,
+        tf32: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         if not 0 < mask_ratio < 1:
@@ -48,8 +56,10 @@ class USP(BaseSelfSupervisor):
         neck = {'type': 'USPDecoder', **_shape_of(backbone), **(neck or {})}
         super().__init__(backbone, neck, head or dict(type='USPHead'), None, None, data_preprocessor, init_cfg)
         self.head.patch_size = self.backbone.geometry.patch_size
-        self.mask_ratio, self.noise_alpha_bar = mask_ratio, noise_alpha_bar
+        self.mask_ratio, self.noise_alpha_bar, self.tf32 = mask_ratio, noise_alpha_bar, tf32
         self.data_preprocessor.keep_keys = True
+        self.compiling = Compiling(compile)
+        self.compiling.compile_blocks(self.backbone.blocks, self.neck.decoder_blocks)
 
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor', keys: SampleKeys | None = None
@@ -63,9 +73,12 @@ class USP(BaseSelfSupervisor):
         """Latents [N, C, H, W] -> dict(loss). `keys` are of the data samples, and made of them unless given."""
         if keys is None:
             keys = self._keys(inputs, data_samples)
+        return dict(loss=self.compiling.loss(USP._loss)(self, inputs, keys))
+
+    def _loss(self, latents: Tensor, keys: SampleKeys) -> Tensor:
         mask = self._mask(keys)
-        pred = self.predict_patches(self._noised(inputs, keys), mask)
-        return dict(loss=self.head.loss(pred, inputs, mask.mask))
+        pred = self.predict_patches(self._noised(latents, keys), mask)
+        return self.head.loss(pred, latents, mask.mask)
 
     def predict_patches(self, latents: Tensor, mask: Mask) -> Tensor:
         """Latents and a mask over their tokens -> predicted patches [N, L, P·P·C], as the head normalises them."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from usp_mm.registry import MODELS
 
+from .compiling import Compiling, arguments
 from .geometry import resolve_arch, share_vae, vae_into_backbone
 
 
@@ -17,11 +18,12 @@ class USPClassifier(ImageClassifier):
     `neck.input_features` (BatchNorm neck of the linear probe) and `head.in_channels` default to the
     encoder's width. With `backbone.train_vae` the VAE that the data preprocessor names moves into the backbone, and
     the data preprocessor normalises images; its `batch_augments` with `mix_space='latent'` are then applied here, to the
-    latents of the trained VAE.
+    latents of the trained VAE. `compile` is False, 'blocks', or a dict of arguments of torch.compile, see `Compiling`; `tf32`
+    says whether float32 may round to TF32 on a GPU, see TF32Hook.
     """
 
     #: What takes the arguments that are dicts.
-    ARGUMENTS_OF = {'train_cfg': RandomBatchAugment}
+    ARGUMENTS_OF = {'train_cfg': RandomBatchAugment, 'compile': arguments}
 
     def __init__(
         self,
@@ -30,6 +32,8 @@ class USPClassifier(ImageClassifier):
         head: dict | None = None,
         train_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
+        compile: str | bool | dict = False,
+        tf32: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
@@ -43,6 +47,8 @@ class USPClassifier(ImageClassifier):
             head = {'in_channels': width, **head}
             data_preprocessor.setdefault('num_classes', head.get('num_classes'))
         super().__init__(backbone, neck, head, None, train_cfg, data_preprocessor, init_cfg)
+        Compiling(compile, ('blocks',)).compile_blocks(self.backbone.blocks)
+        self.tf32 = tf32
         self.mix_latents = None
         if backbone.get('train_vae') and self.data_preprocessor.mix_space == 'latent':
             # the data preprocessor still makes the one-hot scores

@@ -12,6 +12,15 @@ from usp_mm.registry import MODELS
 from .geometry import latent_geometry, resolve_arch
 
 
+class DecoderBlock(TransformerBlock):
+    """The shared block with code of its own, so that a compiler keeps its shapes apart from the encoder's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [N, L, dim] -> tokens."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
 @MODELS.register_module()
 class USPDecoder(BaseModule):
     """Visible tokens and mask tokens -> a patch for every token.
@@ -35,7 +44,7 @@ class USPDecoder(BaseModule):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dims))
         table = sincos_table(dims, geometry.grid, cls_token=True)[None].float()
         self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
-        self.decoder_blocks = nn.ModuleList(TransformerBlock(dims, row['decoder_heads']) for _ in range(row['decoder_depth']))
+        self.decoder_blocks = nn.ModuleList(DecoderBlock(dims, row['decoder_heads']) for _ in range(row['decoder_depth']))
         self.decoder_norm = LayerNorm(dims)
         self.decoder_pred = nn.Linear(dims, geometry.patch_dim)
 

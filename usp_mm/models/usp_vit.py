@@ -97,7 +97,7 @@ class USPViT(BaseBackbone):
         options, num_heads = block_options(block), self.arch['num_heads']
         self.rope = RotaryPositions(dims // num_heads, geometry.grid) if options.rope else None
         self.blocks = nn.ModuleList(
-            TransformerBlock(dims, num_heads, drop_path=rate, options=options)
+            TransformerBlock(dims, num_heads, drop_path=rate if drop_path_rate else None, options=options)
             for rate in torch.linspace(0, drop_path_rate, self.num_layers, device='cpu').tolist()  # also in a model on meta
         )
         final_norm = out_type != 'avg_featmap' if final_norm is None else final_norm

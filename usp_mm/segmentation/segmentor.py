@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mmseg.models import EncoderDecoder
 
+from usp_mm.models.compiling import Compiling, arguments
 from usp_mm.models.geometry import resolve_arch
 from usp_mm.registry import MODELS
 
@@ -19,9 +20,14 @@ class USPSegmentor(EncoderDecoder):
     Args:
         norm_cfg: of the neck and both heads, unless they set their own.
         auxiliary_head: `num_classes` is the decode head's unless set.
+        compile: False, 'blocks', or a dict of arguments of torch.compile, see `Compiling`: the backbone's blocks.
+        tf32: whether float32 may round to TF32 on a GPU, see TF32Hook.
 
     The other arguments are `EncoderDecoder`'s.
     """
+
+    #: What takes the arguments that are dicts.
+    ARGUMENTS_OF = {'compile': arguments}
 
     def __init__(
         self,
@@ -33,6 +39,8 @@ class USPSegmentor(EncoderDecoder):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
+        compile: str | bool | dict = False,
+        tf32: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         arch = resolve_arch(backbone.get('arch', 'base'))
@@ -46,6 +54,8 @@ class USPSegmentor(EncoderDecoder):
         if auxiliary_head is not None:
             auxiliary_head = {**norm, 'in_channels': width, 'num_classes': decode_head['num_classes'], **auxiliary_head}
         super().__init__(backbone, decode_head, neck, auxiliary_head, train_cfg, test_cfg, data_preprocessor, None, init_cfg)
+        Compiling(compile, ('blocks',)).compile_blocks(self.backbone.blocks)
+        self.tf32 = tf32
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(layer of a parameter, number of layers) for layer-wise decay: the backbone's; neck and heads are the last."""

@@ -1,0 +1,103 @@
+"""`--fast` of the tools: what changes bits but not results, written into the config."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from usp_mm.registry import MODELS
+
+from .amp import optimizer_wrappers, slow_bfloat16, train_in_bfloat16
+from .config_check.signatures import arguments
+
+
+def make_fast(cfg: Config, task: str = 'train') -> list[str]:
+    """Set bfloat16, compiled blocks, a fused optimizer and a frozen VAE in bfloat16, as far as the config has them.
+
+    What the config sets already to other than its default stays. Plain configs keep the official arithmetic.
+
+    Args:
+        task: 'train', 'test' or 'sample'.
+
+    Returns:
+        Lines for the log: what was set, and what was left and why.
+
+    Raises:
+        ValueError: an optimizer wrapper that may cast in its own way, as with `--amp`.
+    """
+    done: list[str] = []
+    left: list[str] = []
+    if task == 'train':
+        train_in_bfloat16(cfg, '--fast')
+        done.append('bfloat16 autocast (AutocastOptimWrapper)')
+        _fuse(cfg, done, left)
+    elif task == 'test' and 'denoiser' not in cfg.model:
+        cfg.test_cfg.fp16 = True
+        done.append('test_cfg.fp16=True (autocast, in float16 on a GPU)')
+    if 'denoiser' in cfg.model:
+        cfg.model.sample_dtype = 'bfloat16'
+        done.append("model.sample_dtype='bfloat16'")
+    _compile(cfg.model, done, left)
+    _cast_vae(cfg.model, done, left)
+    lines = [f'--fast: {", ".join(done)}']
+    lines += [f'--fast leaves {what}' for what in left]
+    return lines + ([slow] if (slow := slow_bfloat16('--fast')) else [])
+
+
+def _is_ours(model: Any) -> bool:
+    kind = model.get('type')
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    return cls is not None and 'compile' in arguments(cls).kinds
+
+
+def _compile(model: Any, done: list[str], left: list[str]) -> None:
+    if not _is_ours(model):
+        left.append(f'{model.get("type")} eager: it is no model of this package, with an argument `compile`')
+    elif chosen := model.get('compile') or model.get('compile_denoiser'):
+        left.append(f'model.compile={chosen!r} as it is')
+    else:
+        model.compile = 'blocks'
+        done.append("model.compile='blocks'")
+
+
+def _fuse(cfg: Config, done: list[str], left: list[str]) -> None:
+    for place, wrapper in optimizer_wrappers(cfg):
+        optimizer = wrapper.get('optimizer')
+        if not isinstance(optimizer, dict):
+            continue
+        kind = optimizer.get('type')
+        cls = getattr(torch.optim, kind, None) if isinstance(kind, str) else kind
+        if not torch.cuda.is_available():
+            left.append(f'{place}.optimizer as it is: fused ones are for GPUs')
+        elif optimizer.get('fused') is not None or optimizer.get('foreach'):
+            left.append(f'{place}.optimizer as it is: it sets fused or foreach')
+        elif cls is None or not str(cls.__module__).startswith('torch.') or 'fused' not in inspect.signature(cls).parameters:
+            left.append(f'{place}.optimizer as it is: {kind} has no fused kernels')
+        else:
+            optimizer['fused'] = True
+            done.append(f'{place}.optimizer.fused=True')
+
+
+def _cast_vae(model: Any, done: list[str], left: list[str]) -> None:
+    for place, key, part in _vaes(model):
+        if model.get('backbone', {}).get('train_vae'):
+            left.append(f'{place}.{key} float32: the VAE is trained')
+        elif chosen := part.get(key):
+            left.append(f'{place}.{key}={chosen!r} as it is')
+        else:
+            part[key] = 'bfloat16'
+            done.append(f"{place}.{key}='bfloat16'")
+
+
+def _vaes(model: Any) -> Iterator[tuple[str, str, Any]]:
+    """Where a model of this package says in which arithmetic its VAE computes."""
+    if not _is_ours(model):
+        return
+    if (codec := model.get('backbone', {}).get('codec')) is not None:
+        yield 'model.backbone.codec', 'dtype', codec
+    elif model.get('type') != 'USPSegmentor':
+        preprocessor = model.setdefault('data_preprocessor', {})
+        if preprocessor.get('vae') != 'pixel':
+            yield 'model.data_preprocessor', 'vae_dtype', preprocessor
