@@ -7,6 +7,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+#: Of tools/, what calls dev/ or makes an environment of the checkout.
+NEEDS_CHECKOUT = ('benchmark.py', 'make_model_zoo.py', 'quickstart.py', 'quickstart.sh', 'env.sh', 'test.sh')
 
 
 class BuildWithMim(build_py):
@@ -17,8 +19,9 @@ class BuildWithMim(build_py):
         if self.editable_mode:
             return
         mim = Path(self.build_lib, 'usp_mm', '.mim')
+        ignore = shutil.ignore_patterns('__pycache__', *NEEDS_CHECKOUT)
         for folder in ('configs', 'tools'):
-            shutil.copytree(ROOT / folder, mim / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copytree(ROOT / folder, mim / folder, dirs_exist_ok=True, ignore=ignore)
         shutil.copy2(ROOT / 'model-index.yml', mim)
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from usp_mm.cli import run_command
+from usp_mm.command import run_command
 from usp_mm.processes import end_with_parent
 
 

@@ -13,8 +13,8 @@ import torch
 import yaml
 from small_world import ROOT, load_leaf, train_quickly
 
-from usp_mm.apis.complexity import build_meta
-from usp_mm.engine.config_check import check_config
+from usp_mm.analysis.complexity import build_meta
+from usp_mm.engine.checks.config import check_config
 from usp_mm.presets import ARCHS
 
 LEAVES = sorted(p.relative_to(ROOT) for p in (ROOT / 'configs').glob('[!_]*/*.py'))

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from small_world import ROOT, train_quickly
 
-from usp_mm.engine.config_check import check_config
+from usp_mm.engine.checks.config import check_config
 from usp_mm.evaluation import ClassifierFeatures
 
 FEATURES = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs' / 'features').glob('*.py'))

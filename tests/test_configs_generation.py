@@ -8,8 +8,8 @@ import torch
 from small_generation import GENERATION, shrink_generation
 from small_world import load_leaf, train_quickly
 
-from usp_mm.apis.complexity import build_meta
-from usp_mm.engine.config_check import check_config
+from usp_mm.analysis.complexity import build_meta
+from usp_mm.engine.checks.config import check_config
 from usp_mm.presets import VAES
 
 NAME = re.compile(

@@ -13,7 +13,7 @@ from small_generation import GENERATION
 from small_world import ROOT, load_leaf
 from timm.data.random_erasing import RandomErasing
 
-from usp_mm.apis.complexity import build_meta
+from usp_mm.analysis.complexity import build_meta
 
 VIT = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs' / 'vit').glob('*in1k*.py'))
 FINETUNE = [path for path in VIT if 'linear' not in path.stem]

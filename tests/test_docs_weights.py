@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import sys
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def parsed(command, monkeypatch):
     if program == 'bash':  # tools/dist_train.sh CONFIG GPUS …
         tool, arguments = 'tools/train.py', [arguments[0], *arguments[2:], '--launcher', 'pytorch']
     monkeypatch.setattr('sys.argv', [tool, *arguments])
-    return runpy.run_path(str(ROOT / tool))['parse_args']()
+    return sys.modules[runpy.run_path(str(ROOT / tool))['main'].__module__].parse_args()
 
 
 @pytest.mark.parametrize('command', [*WEIGHTS, *FIGURES], ids=lambda command: command[:60])

@@ -8,9 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'threads', 'version', 'processor', 'locations', 'lazy', 'processes', 'presets', 'options', 'files', 'images',
-    'weight_files', 'cfg_values', 'arguments', 'outputs', 'cli', 'torchrun', 'functional', 'registry', 'compat', 'vaes',
-    'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'apis',
+    'threads', 'version', 'moved', 'processor', 'locations', 'lazy', 'processes', 'presets', 'options', 'files', 'images',
+    'weight_files', 'cfg_values', 'arguments', 'outputs', 'command', 'torchrun', 'functional', 'registry', 'compat', 'vaes',
+    'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
+    'sampling', 'probing', 'analysis', 'apis', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
@@ -27,10 +28,11 @@ PURE = {
     'weight_files': ('mmengine.logging',),
     'cfg_values': (),
     'outputs': (),
-    'cli': (),
+    'command': (),
     'torchrun': (),
     'processes': (),
     'threads': (),
+    'moved': (),
 }
 
 

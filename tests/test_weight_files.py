@@ -19,13 +19,13 @@ from mmseg.apis import MMSegInferencer
 from safetensors.torch import save_file
 from vae_files import GOLDEN_KL16, Bomb, kl_weights
 
-from usp_mm.apis.features import load_frozen
 from usp_mm.apis.inference import inferencer
 from usp_mm.apis.restoration import load_algorithm
-from usp_mm.apis.sampling import load_generator
 from usp_mm.checkpoints import convert
 from usp_mm.engine import CheckpointMatchHook
 from usp_mm.evaluation.extractors import TimmFeatures
+from usp_mm.probing.features import load_frozen
+from usp_mm.sampling.draw import load_generator
 from usp_mm.vaes import build_codec
 from usp_mm.weight_files import read_checkpoint, read_weights
 

@@ -1,46 +1,7 @@
-"""Write demo data: real handwritten digits in ImageNet's layout and scenes of them in ADE20K's, crops of photographs, or emoji.
+"""`usp demo-data`, as a script: see usp_mm/cli/demo_data.py."""
 
-python tools/make_demo_data.py data/demo
-python tools/make_demo_data.py data/crops --kind crops
-python tools/make_demo_data.py data/emoji --kind emoji
-"""
-
-import argparse
-
-from usp_mm.cli import run_command
-from usp_mm.options import DemoCrops, DemoData, DemoEmoji
-
-KINDS = {'digits': DemoData, 'crops': DemoCrops, 'emoji': DemoEmoji}
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('out', help='folder to make')
-    parser.add_argument('--kind', choices=list(KINDS), default='digits', help='default: %(default)s')
-    numbers = {kind: vars(config()) for kind, config in KINDS.items()}
-    for name in dict.fromkeys(name for defaults in numbers.values() for name in defaults):
-        known = {kind: defaults[name] for kind, defaults in numbers.items() if name in defaults}
-        switch = any(isinstance(value, bool) for value in known.values())
-        kwargs = dict(action=argparse.BooleanOptionalAction) if switch else dict(type=int)
-        text = 'default for ' + ', '.join(f'{kind}: {value}' for kind, value in known.items())
-        parser.add_argument(f'--{name.replace("_", "-")}', default=argparse.SUPPRESS, help=text, **kwargs)
-    args = parser.parse_args()
-    for name in vars(args).keys() - {'out', 'kind'} - numbers[args.kind].keys():
-        parser.error(f'--{name.replace("_", "-")} is not an option of --kind {args.kind}')
-    return args
-
-
-def main() -> None:
-    args = vars(parse_args())
-    from usp_mm.datasets.demo import make_demo_data
-    from usp_mm.datasets.demo_crops import make_demo_crops
-    from usp_mm.datasets.demo_emoji import make_demo_emoji
-
-    out, kind = args.pop('out'), args.pop('kind')
-    make = {DemoData: make_demo_data, DemoCrops: make_demo_crops, DemoEmoji: make_demo_emoji}[KINDS[kind]]
-    written = make(out, KINDS[kind](**args))
-    print(f'{out}: written' if written else f'{out}: already there')
-
+from usp_mm.cli.demo_data import main
+from usp_mm.command import run_command
 
 if __name__ == '__main__':
     run_command(main)

@@ -4,4 +4,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 ensure_env demo
 cd "$ROOT"
-exec "$USP_VENV/bin/python" tools/quickstart.py "$@"
+exec "$USP_VENV/bin/python" dev/quickstart.py "$@"

@@ -2,7 +2,8 @@
 
 Importing it makes mmpretrain, mmseg and mmagic work on current torch, numpy and diffusers (`usp_mm.compat`), lets
 their registries find this package's types by bare name (`usp_mm.locations`), and, before torch is imported, makes waiting
-threads sleep soon (`usp_mm.threads`). It imports none of them: what it changes, it changes when somebody imports it.
+threads sleep soon (`usp_mm.threads`). It imports none of them: what it changes, it changes when somebody imports it. Modules
+that moved are found under their older names (`usp_mm.moved`).
 """
 
 from usp_mm.threads import wait_briefly
@@ -10,8 +11,10 @@ from usp_mm.threads import wait_briefly
 wait_briefly()  # before torch is imported
 
 from usp_mm import compat  # noqa: E402
+from usp_mm.moved import find_moved_modules  # noqa: E402
 from usp_mm.version import __version__  # noqa: E402
 
 __all__ = ['__version__']
 
 compat.apply()
+find_moved_modules()

@@ -11,14 +11,15 @@ def imported_on_use(package: str, names: Mapping[str, Sequence[str]]) -> Callabl
 
     Args:
         package: its `__name__`.
-        names: module in it -> what it defines. A name that is also a module's would mean that module once it is imported.
+        names: module in it, or with a leading dot beside it -> what it defines. A name that is also a module's would mean
+            that module once it is imported.
     """
     module_of = {name: module for module, defined in names.items() for name in defined}
 
     def __getattr__(name: str) -> Any:
         if name not in module_of:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        value = getattr(importlib.import_module(f'{package}.{module_of[name]}'), name)
+        value = getattr(importlib.import_module(f'.{module_of[name]}', package), name)
         setattr(sys.modules[package], name, value)
         return value
 

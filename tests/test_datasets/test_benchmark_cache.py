@@ -40,7 +40,7 @@ def test_cache_takes_at_most_half_the_bytes(tmp_path: Path) -> None:
 
 
 def test_stages_of_writing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    monkeypatch.syspath_prepend(str(ROOT / 'dev'))
     options = ['--num-samples', 9, '--batch-size', 4, '--img-size', 32, '--workers', 1, '--folder', tmp_path]
     words = ['tools/benchmark.py', 'cache', '--encode', 'tiny', *options, '--json', tmp_path / 'result.json']
     monkeypatch.setattr('sys.argv', [str(word) for word in words])

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 
-from usp_mm.cli import run_command
+from usp_mm.command import run_command
 from usp_mm.engine import FiniteHook
 
 

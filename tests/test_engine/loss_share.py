@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from small_training import build_training
 from toy_runs import losses
 
-from usp_mm.cli import run_command
+from usp_mm.command import run_command
 from usp_mm.engine import runtime_info, scalar_history
 
 ITERATIONS = 7

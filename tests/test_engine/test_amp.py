@@ -5,7 +5,7 @@ from mmengine.config import Config
 
 from usp_mm.engine import amp
 from usp_mm.engine.amp import train_in_bfloat16
-from usp_mm.engine.config_check import check_config
+from usp_mm.engine.checks.config import check_config
 
 CONFIG = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from small_world import load_leaf
 
 from usp_mm.engine import amp
-from usp_mm.engine.config_check import check_config
+from usp_mm.engine.checks.config import check_config
 from usp_mm.engine.fast import make_fast
 
 USP = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'

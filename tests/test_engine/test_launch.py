@@ -1,14 +1,13 @@
 """Where a run starts: --resume in folders of every kind."""
 
 import os
-import runpy
 import shutil
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
+from usp_mm.cli.train import apply_flags
 from usp_mm.engine.launch import choose_start, follow_config_resume
 
 
@@ -123,7 +122,6 @@ def test_resume_in_a_config_with_a_file_passes_newer_checkpoints_over_aloud(work
 def test_train_reads_both(flag, work_dir, tmp_path):
     copy = shutil.copytree(work_dir, tmp_path / 'copy')
     cfg = Config(dict(work_dir=str(copy), resume=True, load_from=None, optim_wrapper=dict(optimizer=dict(lr=0.1))))
-    args = Namespace(resume=flag, amp=False, auto_scale_lr=False, no_validate=False)
-    train = runpy.run_path(str(Path(__file__).parents[2] / 'tools' / 'train.py'))
-    assert train['apply_flags'](cfg, args)[0] == f'--resume: the run goes on from {copy}/epoch_10.pth'
+    args = Namespace(resume=flag, amp=False, auto_scale_lr=False, no_validate=False, fast=False)
+    assert apply_flags(cfg, args)[0] == f'--resume: the run goes on from {copy}/epoch_10.pth'
     assert cfg.load_from == str(copy / 'epoch_10.pth')

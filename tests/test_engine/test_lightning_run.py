@@ -8,7 +8,7 @@ from mmengine.config import Config
 from small_generation import shrink_generation
 from small_world import ARCH, ROOT, train_quickly
 
-from usp_mm.apis.sampling import load_generator
+from usp_mm.sampling.draw import load_generator
 
 PRETRAINING = ROOT / 'configs/usp/usp_vit-tiny_lightning_1xb64-coslr-120e_digits.py'
 GENERATOR = ROOT / 'configs/sit/sit-tiny-p2_usp-pre_lightning_1xb64-2k_digits.py'

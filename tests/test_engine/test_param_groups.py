@@ -13,7 +13,7 @@ from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructo
 from small_world import load_leaf, train_quickly
 from toy_runs import HOOKS, log_of, run, saved
 
-from usp_mm.apis.complexity import build_meta
+from usp_mm.analysis.complexity import build_meta
 from usp_mm.engine.param_groups import LABELS, layout_of, merge_equal_groups
 
 MERGED = (*HOOKS, 'MergeParamGroupsHook')

@@ -16,7 +16,7 @@ from small_segmentation import shrink_segmentation
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from usp_mm.apis.run_log import read_run
+from usp_mm.analysis.run_log import read_run
 from usp_mm.datasets import LatentCacheDataset
 from usp_mm.engine.flops import count_flops
 from usp_mm.engine.run_info import _encodes, run_info

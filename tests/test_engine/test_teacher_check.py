@@ -12,7 +12,7 @@ from usp_mm.datasets import LatentCacheDataset
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.writer import write_cache
 from usp_mm.engine import GeneratorCheckHook, GeneratorEMAHook
-from usp_mm.engine.config_check import check_config
+from usp_mm.engine.checks.config import check_config
 from usp_mm.models.repa import build_teacher
 from usp_mm.vaes import build_codec
 

@@ -8,7 +8,7 @@ from small_generation import shrink_generation
 from small_world import load_leaf
 
 import usp_mm.segmentation  # noqa: F401  (registers the segmentor)
-from usp_mm.engine.config_check.signatures import arguments
+from usp_mm.engine.checks.config.signatures import arguments
 from usp_mm.engine.tf32_hook import TF32Hook
 from usp_mm.registry import MODELS
 

@@ -8,7 +8,7 @@ import mmengine
 import pytest
 from mmengine.config import Config
 
-from usp_mm.engine.config_check import check_config
+from usp_mm.engine.checks.config import check_config
 
 SITE = Path(mmengine.__file__).parent.parent
 #: What is refused rightly: types of packages that are not installed, and by project the slips of its own configs.

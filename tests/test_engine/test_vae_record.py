@@ -15,13 +15,13 @@ from small_generation import shrink_generation
 from small_segmentation import shrink_segmentation
 from small_world import load_leaf, train_quickly
 
-from usp_mm.apis.features import load_frozen
 from usp_mm.apis.inference import inferencer
 from usp_mm.apis.restoration import load_algorithm
-from usp_mm.apis.sampling import load_generator
 from usp_mm.apis.segmentation import segmentor
 from usp_mm.checkpoints import convert
 from usp_mm.evaluation.extractors import ClassifierFeatures
+from usp_mm.probing.features import load_frozen
+from usp_mm.sampling.draw import load_generator
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.record import compare_vae, read_record, vae_record
 

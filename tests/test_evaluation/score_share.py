@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from numbered import Recorded, results
 
-from usp_mm.cli import run_command
+from usp_mm.command import run_command
 from usp_mm.evaluation import FeatureMetrics
 
 

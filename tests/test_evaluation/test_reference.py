@@ -1,13 +1,11 @@
-import runpy
-
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
 from numbered import Recorded, images, write_reference
 from PIL import Image
-from small_world import ROOT
 
+from usp_mm.cli import evaluate
 from usp_mm.evaluation import FeatureMetrics, PixelFeatures
 from usp_mm.evaluation.images import FolderImages
 from usp_mm.evaluation.reference import Reference, warn_of_other_classes
@@ -147,14 +145,13 @@ def test_a_folder_that_can_be_read_in_two_ways(two_ways):
 
 
 def test_layouts_of_the_tool(two_ways, monkeypatch):
-    tool = runpy.run_path(str(ROOT / 'tools' / 'evaluate.py'))
     command = ['evaluate.py', 'samples', '--ref', str(two_ways), '--features', 'pixel', '--layout', 'classes']
     monkeypatch.setattr('sys.argv', command)
-    assert tool['parse_args']().layout == 'classes'
+    assert evaluate.parse_args().layout == 'classes'
     with pytest.raises(ValueError, match='can be read in two ways'):
-        tool['build_metric'](tool['parse_args']())
+        evaluate.build_metric(evaluate.parse_args())
     monkeypatch.setattr('sys.argv', [*command, '--ref-layout', 'flat'])
-    assert tool['build_metric'](tool['parse_args']()).reference.images.num == 9
+    assert evaluate.build_metric(evaluate.parse_args()).reference.images.num == 9
 
 
 def test_statistics_of_another_decoding_are_not_taken(two_ways, tmp_path, monkeypatch):

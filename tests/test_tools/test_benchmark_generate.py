@@ -16,7 +16,7 @@ COLUMNS = [
 @pytest.fixture
 def lib(monkeypatch):
     """tools/benchmark_lib.py, with tools/ importable."""
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools'), *sys.path])
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
     import benchmark_lib
 
     return benchmark_lib

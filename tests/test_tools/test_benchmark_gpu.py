@@ -13,7 +13,7 @@ from small_world import ROOT
 @pytest.fixture
 def gpu(monkeypatch):
     """tools/benchmarks/gpu.py, with tools/ importable."""
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools'), *sys.path])
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
     from benchmarks import gpu
 
     return gpu

@@ -8,7 +8,7 @@ from small_world import ROOT
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
+    monkeypatch.syspath_prepend(ROOT / 'dev')
     return importlib.import_module('benchmarks.threads')
 
 

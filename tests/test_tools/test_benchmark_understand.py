@@ -16,7 +16,7 @@ COLUMNS = [
 @pytest.fixture
 def understand(monkeypatch):
     """tools/benchmarks/understand.py, with tools/ importable."""
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools'), *sys.path])
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
     from benchmarks import understand
 
     return understand

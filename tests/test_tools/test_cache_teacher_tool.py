@@ -3,23 +3,21 @@
 import sys
 
 import pytest
-from small_world import ROOT
 from teacher_files import DIM, MODEL
 
+from usp_mm.cli.cache import main
 from usp_mm.datasets.latent_cache import read_manifest
 
 
 @pytest.fixture
 def tool(monkeypatch, small_world):
     """Runs `write` on four images with these options; returns the exit code."""
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools'), *sys.path])
-    import cache_latents
 
     def run(out, *options):
         vae = ['--vae', 'tiny', '--vae-path', str(small_world.tiny_vae_folder), '--img-size', '64', '--workers', '0']
         words = ['cache_latents.py', 'write', str(small_world.images / 'train'), str(out), *vae, *map(str, options)]
         monkeypatch.setattr(sys, 'argv', words)
-        return cache_latents.main()
+        return main()
 
     return run
 

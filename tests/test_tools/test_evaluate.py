@@ -10,6 +10,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from small_world import ROOT, run_tool
 
+from usp_mm.cli.evaluate import main
 from usp_mm.evaluation import PixelFeatures
 from usp_mm.functional.metrics import density_coverage, frechet_distance, mean_covariance, precision_recall, vendi_score
 
@@ -77,12 +78,10 @@ def test_scores_and_report(samples, demo_data, expected, tmp_path):
 def run_main(samples, demo_data, monkeypatch, tmp_path):
     """Call the tool's main() in this process."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    import evaluate
 
     def run_main(*words, given=samples, reference=demo_data / 'imagenet' / 'val'):
         monkeypatch.setattr(sys, 'argv', [*map(str, ('evaluate.py', given, '--ref', reference, *words))])
-        evaluate.main()
+        main()
 
     return run_main
 

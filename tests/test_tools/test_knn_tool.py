@@ -8,9 +8,9 @@ from probe_world import CONFIGS, ProbeWorld
 from safetensors.torch import load_file, save_file
 from small_world import run_tool
 
-from usp_mm.apis.features import block_features, load_frozen
-from usp_mm.apis.knn import check_knn, feature_file, feature_key, kept_features, knn_probe
-from usp_mm.apis.probe_data import open_data
+from usp_mm.probing.data import open_data
+from usp_mm.probing.features import block_features, load_frozen
+from usp_mm.probing.knn_probe import check_knn, feature_file, feature_key, kept_features, knn_probe
 
 
 @pytest.fixture(scope='module')
@@ -92,7 +92,7 @@ def test_features_of_images_are_kept_by_how_they_are_decoded(world, monkeypatch)
     model = load(world, 'usp')
     images, cache = data_of(world, root=world.images), data_of(world)
     before = [key_of(world, model, data) for data in (images, cache)]
-    monkeypatch.setattr('usp_mm.apis.knn.DECODING', 'RGB in another way')
+    monkeypatch.setattr('usp_mm.probing.knn_probe.DECODING', 'RGB in another way')
     assert [key_of(world, model, data) == key for data, key in zip((images, cache), before, strict=True)] == [False, True]
 
 

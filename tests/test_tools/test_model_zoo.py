@@ -12,14 +12,14 @@ import yaml
 from modelindex.load_model_index import load
 from small_world import ROOT, load_leaf
 
-from usp_mm.apis.complexity import gpu_hours
+from usp_mm.analysis.complexity import gpu_hours
 
 TOOL = ROOT / 'tools' / 'make_model_zoo.py'
 
 
 @pytest.fixture(autouse=True)
 def _tools_importable(monkeypatch):
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools'), *sys.path])
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_paths_with_spaces_commas_and_equals_signs(odd, small_world, call):
 
 
 def test_the_quickstart_quotes(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
+    monkeypatch.syspath_prepend(ROOT / 'dev')
     stages = importlib.import_module('quickstart_parts.stages')
     work_dir = tmp_path / ODD
     found = dict(

@@ -2,16 +2,16 @@
 
 import json
 import re
-import runpy
 from argparse import ArgumentParser
 
 import pytest
 from PIL import Image
 from probe_world import CONFIGS, ProbeWorld
-from small_world import ROOT, run_tool
+from small_world import run_tool
 
-from usp_mm.apis.probe_arguments import add_probe_arguments, split_folders
+from usp_mm.cli.probe_layers import chosen_layers
 from usp_mm.files import sha256
+from usp_mm.probing.arguments import add_probe_arguments, split_folders
 
 SHORT = ['--epochs', 2, '--batch-size', 16, '--optimizer', 'adamw']
 
@@ -77,11 +77,10 @@ def test_a_bad_request_ends_in_one_line(world, tmp_path):
     ],
 )
 def test_layers_that_are_not_there(words, message):
-    tool = runpy.run_path(str(ROOT / 'tools' / 'probe_layers.py'))
-    assert tool['chosen_layers'](['all'], 4) == [1, 2, 3, 4]
-    assert tool['chosen_layers'](['3', '2', '3'], 4) == [2, 3]
+    assert chosen_layers(['all'], 4) == [1, 2, 3, 4]
+    assert chosen_layers(['3', '2', '3'], 4) == [2, 3]
     with pytest.raises(ValueError, match=re.escape(message)):
-        tool['chosen_layers'](words, 4)
+        chosen_layers(words, 4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from PIL import Image
 from small_world import run_tool, train_quickly
 
-from usp_mm.engine.noise import add_image_noise, add_latent_noise, evaluate_under_noise
+from usp_mm.analysis.noise import add_image_noise, add_latent_noise, evaluate_under_noise
 
 CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 CACHED = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'

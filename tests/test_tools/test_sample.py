@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -18,8 +17,9 @@ from PIL import Image
 from small_world import ROOT, run_tool
 
 from usp_mm.apis import load_generator, origin_of, sample_classes, sample_trajectory, write_samples
-from usp_mm.apis.sampling import requested_classes
+from usp_mm.cli.sample import main
 from usp_mm.registry import MODELS
+from usp_mm.sampling.draw import requested_classes
 
 CONFIG = 'configs/sit/sit-tiny-p2_1xb64-2k_digits.py'
 NUM = 24
@@ -159,7 +159,6 @@ def test_killed_and_continued_by_two_processes(trained, reference, tmp_path):
 def mistake(trained, *words, checkpoint='iter_1.pth', config=CONFIG, options=()):
     """What the tool, in this process, says is wrong."""
     words = [config, trained[0] / checkpoint, *words, '--cfg-options', *trained[1], *options]
-    main = runpy.run_path(str(ROOT / 'tools' / 'sample.py'))['main']
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', ['sample.py', *map(str, words)])
         patch.chdir(ROOT)

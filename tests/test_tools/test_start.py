@@ -26,7 +26,7 @@ HEAVY = (
 DIGITS = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 CALLS = """
 import contextlib, io, runpy, sys
-sys.path.insert(0, 'tools')
+sys.path.insert(0, 'dev')
 for tool in {tools}:
     for option, code in (('--help', 0), ('--no-such-option', 2)):
         sys.argv, printed = [tool, option], io.StringIO()

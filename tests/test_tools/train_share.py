@@ -7,7 +7,7 @@ import torch
 from mmengine.dist import get_rank
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
-from usp_mm.cli import run_command
+from usp_mm.command import run_command
 from usp_mm.engine.hooks import unwrapped
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 from usp_mm.lazy import imported_on_use
 
 if TYPE_CHECKING:
+    from usp_mm.sampling.draw import load_generator, sample_classes, sample_trajectory
+    from usp_mm.sampling.file import write_samples
+    from usp_mm.sampling.origin import Origin, note_origin, origin_of
+
     from .inference import image_config, inferencer
-    from .origin import Origin, note_origin, origin_of
     from .restoration import load_algorithm, restore_images
-    from .sample_file import write_samples
-    from .sampling import load_generator, sample_classes, sample_trajectory
 
 __all__ = [
     'Origin',
@@ -29,9 +30,9 @@ __getattr__ = imported_on_use(
     __name__,
     {
         'inference': ['image_config', 'inferencer'],
-        'origin': ['Origin', 'note_origin', 'origin_of'],
+        '.sampling.origin': ['Origin', 'note_origin', 'origin_of'],
         'restoration': ['load_algorithm', 'restore_images'],
-        'sample_file': ['write_samples'],
-        'sampling': ['load_generator', 'sample_classes', 'sample_trajectory'],
+        '.sampling.file': ['write_samples'],
+        '.sampling.draw': ['load_generator', 'sample_classes', 'sample_trajectory'],
     },
 )

@@ -14,12 +14,11 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
 from usp_mm.datasets import dataset_configs
-from usp_mm.engine.config_check import check_config, merge_cfg_options
+from usp_mm.engine.checks.config import check_config, merge_cfg_options
 from usp_mm.engine.launch import load_config
+from usp_mm.sampling.draw import class_names, load_strictly
 from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_weights
-
-from .sampling import class_names, load_strictly
 
 
 class _FromFiles:

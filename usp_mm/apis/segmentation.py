@@ -16,14 +16,13 @@ from tqdm import tqdm
 
 from usp_mm.datasets import LoadImage, dataset_configs
 from usp_mm.datasets.class_names import class_name
-from usp_mm.engine.config_check import check_config
+from usp_mm.engine.checks.config import check_config
 from usp_mm.engine.launch import load_config
 from usp_mm.files import write_whole
 from usp_mm.registry import DATASETS
+from usp_mm.sampling.draw import load_strictly, noted_classes
 from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_weights
-
-from .sampling import load_strictly, noted_classes
 
 
 class FileSegmentor(MMSegInferencer):

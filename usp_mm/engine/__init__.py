@@ -2,15 +2,16 @@
 
 from .accumulation import AccumulationHook
 from .checkpoint_data import CheckpointDataHook
-from .class_check import ClassCheckHook
+from .checks.cache import LatentCacheCheckHook
+from .checks.checkpoint import CheckpointMatchHook
+from .checks.classes import ClassCheckHook
+from .checks.generator import GeneratorCheckHook
+from .checks.save_best import SaveBestCheckHook
 from .ema_hook import GeneratorEMAHook
 from .file_backend import AtomicLocalBackend
 from .finite import FiniteHook
-from .generator_check import GeneratorCheckHook
 from .hooks import (
     BatchNormMeanHook,
-    CheckpointMatchHook,
-    LatentCacheCheckHook,
     RestorationHook,
     StatelessSeedHook,
 )
@@ -21,7 +22,6 @@ from .param_groups import MergeParamGroupsHook
 from .resume import ResumeHook
 from .run_info import RunInfoHook
 from .runtime_info import DeferredRuntimeInfoHook, ReduceLossHook
-from .save_best import SaveBestCheckHook
 from .tf32_hook import TF32Hook
 from .vae_record import VAERecordHook
 

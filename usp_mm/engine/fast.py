@@ -10,7 +10,7 @@ from mmengine.config import Config
 from usp_mm.registry import MODELS
 
 from .amp import optimizer_wrappers, slow_bfloat16, train_in_bfloat16
-from .config_check.signatures import arguments
+from .checks.config.signatures import arguments
 
 
 def make_fast(cfg: Config, task: str = 'train') -> list[str]:

@@ -1,16 +1,14 @@
 """Hooks that MMEngine lacks."""
 
-from typing import Any
-
 from mmengine.dist import all_reduce_params, get_rank, is_distributed, master_only
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from usp_mm.datasets import EpochIndex, LatentCacheDataset, all_datasets
+from usp_mm.datasets import EpochIndex
 from usp_mm.datasets.seeding import seed_all
 from usp_mm.models.restoration import restoration_picture
 from usp_mm.registry import HOOKS
@@ -82,93 +80,6 @@ class RestorationHook(Hook):
         indices = [EpochIndex(i * step, seed=runner.seed) for i in range(min(self.num_images, len(dataset)))]
         picture = restoration_picture(model, [dataset[index] for index in indices], self.composite)
         runner.visualizer.add_image('restoration', picture, step=runner.epoch + 1)
-
-
-@HOOKS.register_module()
-class LatentCacheCheckHook(Hook):
-    """Refuse, before the first step, a latent cache of another VAE, size or normalisation than the model's.
-
-    Raises:
-        ValueError: names what differs, both sides.
-    """
-
-    def before_train(self, runner: Runner) -> None:
-        self._check_loop(runner, runner.train_loop)
-
-    def before_val(self, runner: Runner) -> None:
-        self._check_loop(runner, runner.val_loop)
-
-    def before_test(self, runner: Runner) -> None:
-        self._check_loop(runner, runner.test_loop)
-
-    def _check_loop(self, runner: Runner, loop: BaseLoop) -> None:
-        for loader in loaders_of(loop):
-            for dataset in all_datasets(loader.dataset):
-                if isinstance(dataset, LatentCacheDataset):
-                    self._check_cache(runner, dataset)
-
-    def _check_cache(self, runner: Runner, dataset: LatentCacheDataset) -> None:
-        model = unwrapped(runner)
-        preprocessor, found = model.data_preprocessor, dataset.manifest
-        codec, network = preprocessor.codec, model.denoiser if hasattr(model, 'denoiser') else model.backbone
-        expected = {'vae': codec.name, 'image_size': network.geometry.img_size}
-        if codec.network is not None:
-            expected['vae_weight_hash'] = codec.weight_hash
-        for key, value in expected.items():
-            if found[key] != value:
-                raise ValueError(
-                    f"latent cache '{dataset.folder}' was written with {key}={found[key]!r}, the model has {value!r}: "
-                    'write a cache for this model, or name the VAE and size that the cache was written with'
-                )
-        mean, std = preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
-        if {*mean, *std} != {127.5}:
-            raise ValueError(
-                f"latent cache '{dataset.folder}' was written from images normalised by 127.5, the data preprocessor has "
-                f'mean={mean}, std={std}: use a data set of images for another normalisation'
-            )
-
-
-@HOOKS.register_module()
-class CheckpointMatchHook(Hook):
-    """Refuse a checkpoint of another model, which MMEngine would load in part or not at all and go on.
-
-    Testing and `--resume` need every key and shape to match (an encoder's position table may be resized). Training from
-    `load_from` may leave parts out, which are logged, but not everything.
-
-    Raises:
-        ValueError: names what is missing, unexpected or of another shape.
-    """
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        ours, theirs = unwrapped(runner).state_dict(), checkpoint.get('state_dict', checkpoint)
-        problems = {
-            'missing': [name for name in ours if name not in theirs],
-            'unexpected': [name for name in theirs if name not in ours],
-            'of another shape': [
-                f'{name} {_shape(theirs[name])} for {_shape(value)}'
-                for name, value in ours.items()
-                if name in theirs and name != 'backbone.pos_embed' and _shape(theirs[name]) != _shape(value)
-            ],
-        }
-        found = '; '.join(f'{len(names)} {kind} ({", ".join(names[:3])}…)' for kind, names in problems.items() if names)
-        if not found:
-            if resuming(runner) and 'epoch' not in checkpoint.get('meta', {}):
-                raise ValueError('the checkpoint holds weights alone: a run starts from it with load_from, but cannot resume')
-            return
-        in_part = isinstance(runner._train_loop, BaseLoop) and not resuming(runner)
-        if not in_part or len(problems['missing']) + len(problems['of another shape']) == len(ours):
-            fix = 'use the config it was trained with'
-            if len(problems['missing']) == len(ours):
-                fix += ', or convert it if it is of another project (tools/convert_checkpoint.py)'
-            if all(name.startswith('denoiser_ema.') for name in problems['missing']) and not problems['of another shape']:
-                fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='orig' samples without"
-            raise ValueError(f'the checkpoint is of another model than the config: {found}: {fix}')
-        runner.logger.warning(f'the checkpoint fits the model in part: {found}')
-
-
-def _shape(value: Any) -> tuple[int, ...] | str:
-    """Of a tensor; a layer's extra state may be anything, and says its type."""
-    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def resuming(runner: Runner) -> bool:

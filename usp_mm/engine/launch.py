@@ -13,8 +13,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .build_errors import explain_arguments
-from .config_check import check_config, merge_cfg_options
-from .config_check.check import find_runner, misspelt_variables
+from .checks.config import check_config, merge_cfg_options
+from .checks.config.check import find_runner, misspelt_variables
 
 #: Hooks without which a run goes on where this package would refuse it.
 CHECKS = ('CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheCheckHook', 'ResumeHook')

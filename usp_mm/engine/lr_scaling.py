@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .config_check.schedule import schedulers_in
+from .checks.config.schedule import schedulers_in
 
 #: Where each launcher tells its processes how many they are.
 _PROCESSES = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}

@@ -1,0 +1,31 @@
+"""Older names of modules import what they were, and say where it is now."""
+
+import importlib
+import sys
+
+import pytest
+
+from usp_mm.moved import MOVED
+
+
+@pytest.mark.parametrize(('older', 'now'), MOVED.items(), ids=MOVED)
+def test_an_older_name_is_the_module_of_now(older, now):
+    sys.modules.pop(older, None)
+    with pytest.warns(FutureWarning, match=rf'^{older} is now {now}: the older name goes in the next release$'):
+        found = importlib.import_module(older)
+    assert found is importlib.import_module(now) and found.__name__ == found.__spec__.name == now
+
+
+def test_names_and_what_lies_below():
+    for name in [name for name in sys.modules if name.startswith('usp_mm.engine.config_check')]:
+        del sys.modules[name]
+    with pytest.warns(FutureWarning, match='usp_mm.engine.config_check.check is now usp_mm.engine.checks.config.check'):
+        from usp_mm.engine.config_check.check import check_config
+    from usp_mm.engine.checks.config import check_config as now
+
+    assert check_config is now
+
+
+def test_other_names_are_still_not_found():
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'usp_mm.apis.sampler'"):
+        importlib.import_module('usp_mm.apis.sampler')

@@ -1,0 +1,1 @@
+"""What models and runs cost and how they converge, and models under noise."""

@@ -1,0 +1,149 @@
+"""Draw a metric of several runs against steps and GPU-hours, and print how many times faster each converges.
+
+python tools/plot_convergence.py work_dirs/sit-scratch work_dirs/sit-usp --labels scratch USP --metric Feature/FD
+python tools/plot_convergence.py scratch=runs/s0,runs/s1,runs/s2 usp=runs/u0,runs/u1,runs/u2    # mean ± deviation over seeds
+
+Hours are those of training alone, times the number of processes; validation and sampling are not in them.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from usp_mm.files import write_json
+from usp_mm.outputs import check_file
+
+if TYPE_CHECKING:
+    from usp_mm.analysis.convergence import Curve, SpeedUp
+    from usp_mm.analysis.run_log import RunLog
+
+METRICS = ('ADM/FID', 'Feature/FD')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'runs', nargs='+', metavar='RUN', help='work folder, or LABEL=DIR1,DIR2,… of runs that differ in their seed'
+    )
+    parser.add_argument('--labels', nargs='+', help='one for each RUN (default: its own, or its folder)')
+    parser.add_argument('--metric', help=f'as logged (default: the first of {", ".join(METRICS)} that all runs have)')
+    direction = parser.add_mutually_exclusive_group()
+    direction.add_argument('--lower-is-better', action='store_true', dest='lower', default=None, help='default: by its name')
+    direction.add_argument('--higher-is-better', action='store_false', dest='lower', default=None)
+    parser.add_argument('--out', default='convergence.png', help='picture to write (default: %(default)s)')
+    parser.add_argument(
+        '--gpu-hours', action=argparse.BooleanOptionalAction, default=True, help='whether to draw the panel against hours'
+    )
+    parser.add_argument('--log', action='store_true', help='a logarithmic axis for the metric')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write curves and speed-ups there too')
+    return parser.parse_args()
+
+
+def read_arms(words: list[str], labels: list[str] | None) -> 'dict[str, list[RunLog]]':
+    """The runs of each label.
+
+    Raises:
+        ValueError: not one label for each RUN, or one twice.
+    """
+    from usp_mm.analysis.run_log import read_run
+
+    if labels is not None and len(labels) != len(words):
+        raise ValueError(f'--labels has {len(labels)} names for {len(words)} RUNs: give one for each')
+    arms: dict[str, list[RunLog]] = {}
+    for i, word in enumerate(words):
+        label, folders = split(word)
+        label = labels[i] if labels else label
+        if label in arms:
+            raise ValueError(f"two RUNs are called '{label}': tell them apart with --labels")
+        arms[label] = [read_run(folder) for folder in folders]
+    return arms
+
+
+def split(word: str) -> tuple[str, list[str]]:
+    """'LABEL=DIR1,DIR2' -> ('LABEL', ['DIR1', 'DIR2']); the label of bare folders is the first one's name."""
+    if Path(word).is_dir():
+        return Path(word).resolve().name, [word]
+    # a folder's own '=' and commas count as such where that makes folders that are there
+    starts = [i for i, character in enumerate(word) if character == '=']
+    for start in starts:
+        if (folders := existing_folders(word[start + 1 :])) is not None:
+            return word[:start], folders
+    if starts:
+        return word[: starts[0]], word[starts[0] + 1 :].split(',')
+    folders = existing_folders(word) or word.split(',')
+    return Path(folders[0]).resolve().name, folders
+
+
+def existing_folders(words: str) -> list[str] | None:
+    """The folders of 'DIR1,DIR2', None if one is missing."""
+    if Path(words).is_dir():
+        return [words]
+    for i, character in enumerate(words):
+        if character == ',' and Path(words[:i]).is_dir() and (rest := existing_folders(words[i + 1 :])) is not None:
+            return [words[:i], *rest]
+    return None
+
+
+def default_metric(runs: 'list[RunLog]') -> str:
+    for name in METRICS:
+        if all(name in run.metrics for run in runs):
+            return name
+    known = sorted(set.intersection(*(set(run.metrics) for run in runs)))
+    raise ValueError(f'not all runs have one of {", ".join(METRICS)}: choose a --metric of {known}')
+
+
+def show(curves: 'list[Curve]', speed_ups: 'list[SpeedUp]', metric: str, lower: bool, hours: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table('run', 'runs', 'points', f'best {metric}', 'at step', 'last', 'steps', hours, title=metric)
+    for one in curves:
+        best = one.best(lower)
+        table.add_row(
+            one.label, str(one.runs), str(len(one.steps)), measured(one, best), f'{one.steps[best]:,}', measured(one, -1),
+            f'{one.steps[-1]:,}', f'{one.hours[-1]:,.3g}',
+        )  # fmt: skip
+    console.print(table)
+    if not speed_ups:
+        return
+    table = Table(
+        'run', 'to reach the best of', metric, 'its steps', 'steps', 'fewer steps', f'fewer {hours}', title='speed-up'
+    )
+    for one in speed_ups:
+        sign = '≤ ' if one.at_first else ''
+        more = '≥ ' if one.at_first else ''
+        reached = ('not reached', '–', '–')
+        if one.step is not None:
+            reached = (f'{sign}{one.step:,.0f}', f'{more}{one.ratio:.2f} ×', f'{more}{one.hours_ratio:.2f} ×')
+        table.add_row(one.label, one.other, f'{one.value:.4g}', f'{one.other_step:,}', *reached)
+    console.print(table)
+
+
+def measured(one: 'Curve', i: int) -> str:
+    return f'{one.values[i]:.4g}' + (f' ± {one.deviation[i]:.2g}' if one.runs > 1 else '')
+
+
+def main() -> None:
+    args = parse_args()
+    check_file(args.out, '--out')
+    check_file(args.json, '--json')
+    from usp_mm.analysis.convergence import curve, draw_curves, lower_is_better, speed_up
+
+    arms = read_arms(args.runs, args.labels)
+    runs = [run for arm in arms.values() for run in arm]
+    metric = args.metric or default_metric(runs)
+    lower = lower_is_better(metric) if args.lower is None else args.lower
+    curves = [curve(label, arm, metric) for label, arm in arms.items()]
+    speed_ups = [speed_up(one, other, lower) for one in curves for other in curves if one is not other]
+    hours = 'GPU-hours' if all(run.info.get('device') == 'cuda' for run in runs) else 'process-hours'
+    draw_curves(curves, metric, args.out, hours if args.gpu_hours else None, args.log)
+    show(curves, speed_ups, metric, lower, hours)
+    print(f'{args.out}: {metric}, {"lower" if lower else "higher"} is better')
+    if args.json:
+        arrays = [{key: getattr(v, 'tolist', lambda v=v: v)() for key, v in asdict(one).items()} for one in curves]
+        ratios = [dict(asdict(one), ratio=one.ratio, hours_ratio=one.hours_ratio) for one in speed_ups]
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.json, dict(metric=metric, lower_is_better=lower, hours=hours, curves=arrays, speed_ups=ratios))

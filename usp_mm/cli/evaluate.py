@@ -1,0 +1,140 @@
+"""Score samples: FID, sFID, IS, precision and recall as ADM's evaluator does, or other features' distances.
+
+python tools/evaluate.py samples.npz --ref VIRTUAL_imagenet256_labeled.npz
+python tools/evaluate.py samples.npz --ref data/imagenet/train --image-size 256 --workers 8
+python tools/evaluate.py samples/ --ref data/digits/val --features pixel
+python tools/evaluate.py samples/ --ref data/digits/val --classifier CONFIG.py CHECKPOINT
+torchrun --nproc-per-node 8 tools/evaluate.py samples.npz --ref ...      # the same numbers, sooner
+
+Samples and reference are an .npz with uint8 images [N, H, W, 3] as arr_0, or a folder of images; a reference may also hold
+ADM's statistics. How the samples were drawn is taken from `<samples>.json`, which tools/sample.py writes.
+"""
+
+import argparse
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from usp_mm.files import read_json, write_json
+from usp_mm.options import LAYOUTS
+from usp_mm.outputs import check_counts, check_file
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('samples', help='.npz of tools/sample.py, or a folder of images')
+    parser.add_argument('--ref', required=True, help="ADM's reference .npz, an .npz of images, or a folder of images")
+    features = parser.add_mutually_exclusive_group()
+    features.add_argument(
+        '--features', default='adm', choices=['adm', 'pixel'], help="Inception's, or the pixels at 16x16 (default: %(default)s)"
+    )
+    features.add_argument('--classifier', nargs=2, metavar=('CONFIG', 'CKPT'), help='features of a classifier of mmpretrain')
+    features.add_argument('--timm', nargs=2, metavar=('MODEL', 'CKPT'), help='features of a model of timm')
+    features.add_argument('--extractor', metavar='CONFIG.py', help="a config's `extractor`, built from the registry MODELS")
+    parser.add_argument('--inception', metavar='FILE', help="torch-fidelity's weights (default: PyTorch's cache)")
+    parser.add_argument('--classifier-size', type=int, metavar='PX', help="side to resize the classifier's input to")
+    parser.add_argument('--num', type=int, help='score the first NUM samples (default: all)')
+    parser.add_argument(
+        '--num-ref', type=int, default=10000, help='reference images for precision and recall (default: %(default)s)'
+    )
+    parser.add_argument('--image-size', type=int, metavar='PX', help="centre-crop a reference folder's images to this side")
+    for name, what in (('', "the samples'"), ('ref-', "the reference's")):
+        parser.add_argument(
+            f'--{name}layout',
+            choices=LAYOUTS,
+            help=f'of {what} folder, where it can be read in two ways: images of its sub-folders alone, or all',
+        )
+    parser.add_argument('--batch-size', type=int, default=64, help='images at a time (default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=4, help='processes that decode folders (default: %(default)s)')
+    parser.add_argument('--cache-dir', help="of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
+    parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
+    return parser.parse_args()
+
+
+def build_metric(args: argparse.Namespace):
+    """The metric that the options name."""
+    from usp_mm.evaluation import ADMMetrics, FeatureMetrics
+
+    common = dict(num_reference_pr=args.num_ref, cache_dir=args.cache_dir, batch_size=args.batch_size)
+    common.update(image_size=args.image_size, num_workers=args.workers, with_label=LAYOUTS.get(args.ref_layout))
+    extractor = chosen_extractor(args)
+    if args.inception and extractor is not None:
+        raise ValueError('--inception goes with --features adm: leave it out')
+    if args.classifier_size and not args.classifier:
+        raise ValueError('--classifier-size goes with --classifier: leave it out')
+    if extractor is None:
+        return ADMMetrics(args.ref, args.inception, **common)
+    return FeatureMetrics(extractor, args.ref, **common)
+
+
+def chosen_extractor(args: argparse.Namespace) -> dict | None:
+    """Config of the extractor; None for ADM's."""
+    if args.classifier:
+        config, checkpoint = args.classifier
+        return dict(type='ClassifierFeatures', config=config, checkpoint=checkpoint, img_size=args.classifier_size)
+    if args.timm:
+        model, checkpoint = args.timm
+        return dict(type='TimmFeatures', model=model, checkpoint=checkpoint)
+    if args.extractor:
+        if not Path(args.extractor).is_file():
+            raise FileNotFoundError(f"no config at '{args.extractor}': give a file that sets `extractor`")
+        from mmengine.config import Config
+
+        cfg = Config.fromfile(args.extractor)
+        if 'extractor' not in cfg:
+            raise ValueError(f"'{args.extractor}' sets no `extractor`: expected a dict with its type and arguments")
+        return dict(cfg.extractor)
+    return dict(type='PixelFeatures') if args.features == 'pixel' else None
+
+
+def count_samples(args: argparse.Namespace, there: int) -> int:
+    """How many samples to score."""
+    if args.num is not None and not 0 < args.num <= there:
+        raise ValueError(f"--num {args.num}: '{args.samples}' holds {there} samples")
+    return there if args.num is None else args.num
+
+
+def main() -> None:
+    args = parse_args()
+    check_file(args.json, '--json', make_folder=False)
+    check_counts(args, 'batch_size', 'num_ref', 'image_size', 'classifier_size')
+    import torch
+    from mmengine.dist import get_dist_info
+    from mmengine.logging import MMLogger
+    from tqdm import tqdm
+
+    from usp_mm.evaluation.images import open_images
+
+    MMLogger.get_instance('evaluate')
+    source = open_images(args.samples, num_workers=args.workers, with_label=LAYOUTS.get(args.layout))
+    num = count_samples(args, source.num)
+    metric = build_metric(args)
+    told = read_json(Path(f'{Path(args.samples)}.json')) or {}
+    metric.expect(num, {'classes': getattr(source, 'classes', None), **told})
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))
+    rank, world = get_dist_info()
+    with tqdm(desc='samples', total=num, unit='image', disable=rank > 0) as progress:
+        for numbers, images in source.batches(args.batch_size, rank, world, num):
+            metric.add(numbers, images)
+            progress.update(min(len(numbers) * world, num - progress.n))
+    metric.evaluate()
+    if rank == 0:
+        show(metric.report)
+        if args.json:
+            write_json(args.json, metric.report)
+
+
+def show(report: dict) -> None:
+    """The report as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from usp_mm.evaluation.report import rows
+
+    table = Table('', '', show_header=False, title='scores')
+    for name, value in rows(report):
+        table.add_row(name, value)
+    Console(width=None if os.isatty(1) else 200).print(table)

@@ -1,0 +1,95 @@
+"""Parameters and FLOPs of any config, and what its training costs, without weights, data or memory (the meta device).
+
+python tools/analysis/get_flops.py configs/dit/dit-xl-p2_usp-pre_8xb32-400k_in1k-256px.py
+python tools/analysis/get_flops.py CONFIG --cfg-options model.backbone.arch=large --json cost.json
+
+A multiplication and an addition are two FLOPs; matrix products and convolutions count. The VAE, which is not trained, and
+REPA's teacher are listed apart. GPU-hours are those of the training's FLOPs at --utilisation of --peak.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from usp_mm.arguments import add_config_arguments
+from usp_mm.files import write_json
+from usp_mm.options import H100_BF16, UTILISATION
+from usp_mm.outputs import check_file
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    add_config_arguments(parser)
+    parser.add_argument('--peak', type=float, default=H100_BF16 / 1e12, help="the GPU's TFLOP/s (default: %(default)s, H100)")
+    parser.add_argument('--utilisation', type=float, default=UTILISATION, help='share of it (default: %(default)s)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers there too')
+    return parser.parse_args()
+
+
+def number(value: float) -> str:
+    """With a unit: 130.5 M, 19.2 G."""
+    for unit, size in (('E', 1e18), ('P', 1e15), ('T', 1e12), ('G', 1e9), ('M', 1e6), ('k', 1e3)):
+        if value >= size:
+            return f'{value / size:.4g} {unit}'
+    return f'{value:.4g}'
+
+
+def rows(cost: dict[str, Any]) -> list[tuple[str, ...]]:
+    """(part, parameters, of them trained, FLOPs forward, FLOPs of a training image)."""
+    network, vae, teacher = cost['network'], cost['vae'], cost['teacher']
+    lines = [('network', *(number(network[key]) for key in ('parameters', 'trainable', 'forward', 'train')))]
+    if vae:
+        mode = 'trained' if vae['trained'] else 'online' if vae['online'] else 'cached'
+        lines.append(
+            (f'VAE {vae["name"]}, encoder ({mode})', number(vae['parameters']), '', number(vae['encode']), number(vae['train']))
+        )
+        lines.append((f'VAE {vae["name"]}, decoder', '', '', number(vae['decode']), ''))
+    if teacher:
+        mode, projector = 'online' if teacher['online'] else 'cached', teacher['projector']
+        costs = number(teacher['forward']), number(teacher['train'])
+        lines.append((f'teacher {teacher["name"]} ({mode})', number(teacher['parameters']), '', *costs))
+        own = number(projector['parameters'])
+        lines.append(('projector to the teacher', own, own, number(projector['train'] / 3), number(projector['train'])))
+    return lines
+
+
+def totals(cost: dict[str, Any], hours: float | None) -> list[str]:
+    lines = [f'optimizer step of {cost["batch"]:,} images: {number(cost["step"])}FLOP']
+    if hours is not None:
+        lines.append(f'training, {cost["images"]:,} images: {number(cost["total"])}FLOP, {hours:,.3g} GPU-hours')
+    else:
+        lines.append("training: the number of images is known of 'data/imagenet' and its caches alone")
+    if cost['sample']:
+        lines.append(
+            f'a sample, {cost["sample"]["calls"]} network calls and the decoder: {number(cost["sample"]["total"])}FLOP'
+        )
+    return lines
+
+
+def main() -> None:
+    args = parse_args()
+    check_file(args.json, '--json')
+    if not (args.peak > 0 and 0 < args.utilisation <= 1):
+        raise ValueError(f'--peak {args.peak} must be positive, and --utilisation {args.utilisation} in (0, 1]')
+    from rich.console import Console
+    from rich.table import Table
+
+    from usp_mm.analysis.complexity import complexity, gpu_hours
+    from usp_mm.engine.launch import load_config
+
+    cost = complexity(load_config(args, initialises=False, evaluates=False))
+    hours = None if cost['total'] is None else gpu_hours(cost['total'], args.peak * 1e12, args.utilisation)
+    table = Table('part', title=f'{args.config}, {cost["model"]}', caption='a multiply-add is 2 FLOPs')
+    for name in ('parameters', 'trained', 'FLOPs, forward', 'FLOPs, training image'):
+        table.add_column(name, justify='right')
+    for line in rows(cost):
+        table.add_row(*line)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    console.print('\n'.join(totals(cost, hours)), highlight=False)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        assumed = dict(peak=args.peak * 1e12, utilisation=args.utilisation)
+        write_json(args.json, dict(config=args.config, flops_per_multiply_add=2, **cost, gpu_hours=hours, **assumed))

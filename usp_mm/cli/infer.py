@@ -1,0 +1,115 @@
+"""Run a trained classifier or segmentor on images: their classes, their features, or the class of every pixel.
+
+python tools/infer.py classify CONFIG CHECKPOINT data/imagenet/val/n01440764 --out work_dirs/classes
+python tools/infer.py embed CONFIG CHECKPOINT data/imagenet/val --out work_dirs/features
+python tools/infer.py segment CONFIG CHECKPOINT data/ade/ADEChallengeData2016/images/validation --out work_dirs/labels
+
+classify writes predictions.json and predictions.png; embed writes embeddings.npz, float32[N, D] 'embeddings' of the
+backbone and 'paths'; segment writes labels/NAME.png, overlays/NAME.png and segments.json. A classifier's config that
+trains on cached latents runs on images too: the VAE is loaded.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from usp_mm.arguments import add_config_arguments
+from usp_mm.files import write_json, write_whole
+from usp_mm.outputs import check_counts, check_folder
+
+KINDS = dict(classify='the best classes of each image', embed='the features of each image', segment='the class of every pixel')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    for name, told in KINDS.items():
+        command = commands.add_parser(name, help=told, description=told)
+        command.add_argument('config', help="a segmentor's config" if name == 'segment' else "a classifier's config")
+        command.add_argument('checkpoint', help='its checkpoint')
+        command.add_argument('images', nargs='+', help='image files, or folders searched recursively')
+        command.add_argument('--out', type=Path, required=True, help='folder to write to')
+        if name != 'segment':  # images of many sizes
+            command.add_argument('--batch-size', type=int, default=32, help='images at a time (default: %(default)s)')
+        command.add_argument('--device', help='default: the GPU, else the CPU')
+        if name == 'classify':
+            command.add_argument('--top', type=int, default=5, help='classes of each image (default: %(default)s)')
+            command.add_argument('--draw', type=int, default=16, help='images in the picture, at most (default: %(default)s)')
+        add_config_arguments(command)
+    return parser.parse_args()
+
+
+def show(results: list[dict], heading: str, file: str, best: Callable[[dict], str], num: int = 50) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table('image', heading)
+    for one in results[:num]:
+        table.add_row(one['path'], best(one))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    if len(results) > num:
+        print(f'… and {len(results) - num} more in {file}')
+
+
+def classify(args: argparse.Namespace, paths: list[Path]) -> str:
+    from usp_mm.apis.inference import inferencer
+    from usp_mm.apis.predictions import classify_images, draw_predictions, shown
+
+    infer = inferencer(args.config, args.checkpoint, 'classify', args.device, args.cfg_options)
+    args.out.mkdir(parents=True, exist_ok=True)
+    predictions = classify_images(infer, paths, args.top, args.batch_size)
+    draw_predictions(args.out / 'predictions.png', predictions[: args.draw])
+    write_json(args.out / 'predictions.json', dict(about(args), predictions=predictions))
+    show(
+        predictions,
+        'best classes, with scores',
+        'predictions.json',
+        lambda one: ', '.join(f'{shown(best)} {best["score"]:.3f}' for best in one['top']),
+    )
+    return f'{args.out}/predictions.json and predictions.png: {len(paths)} images'
+
+
+def embed(args: argparse.Namespace, paths: list[Path]) -> str:
+    import numpy as np
+
+    from usp_mm.apis.inference import inferencer
+    from usp_mm.apis.predictions import embed_images
+
+    infer = inferencer(args.config, args.checkpoint, 'embed', args.device, args.cfg_options)
+    args.out.mkdir(parents=True, exist_ok=True)
+    embeddings = embed_images(infer, paths, args.batch_size)
+    with write_whole(args.out / 'embeddings.npz') as file:
+        np.savez(file, embeddings=embeddings, paths=np.array([str(path) for path in paths]))
+    return f'{args.out}/embeddings.npz: {embeddings.shape[0]} images, {embeddings.shape[1]} numbers each'
+
+
+def segment(args: argparse.Namespace, paths: list[Path]) -> str:
+    from usp_mm.apis.segmentation import segment_images, segmentor
+
+    infer = segmentor(args.config, args.checkpoint, args.device, args.cfg_options)
+    segments = segment_images(infer, paths, args.out)
+    write_json(args.out / 'segments.json', dict(about(args), segments=segments))
+    show(
+        segments,
+        'largest classes, with shares of pixels',
+        'segments.json',
+        lambda one: ', '.join(f'{best["class"]} {best["share"]:.3f}' for best in one['classes'][:5]),
+    )
+    return f'{args.out}/labels, overlays and segments.json: {len(paths)} images'
+
+
+def about(args: argparse.Namespace) -> dict[str, str]:
+    return dict(config=args.config, checkpoint=args.checkpoint)
+
+
+def main() -> None:
+    args = parse_args()
+    check_counts(args, 'batch_size', 'top', 'draw')
+    check_folder(args.out, '--out')
+    from usp_mm.apis.inference import check_images
+    from usp_mm.images import find_images
+
+    paths = find_images(args.images)
+    check_images(paths)
+    print(dict(classify=classify, embed=embed, segment=segment)[args.command](args, paths))

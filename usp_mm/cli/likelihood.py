@@ -1,0 +1,60 @@
+"""Bits per dimension of the latents of data under a SiT, by the change of variables along its ODE.
+
+python tools/likelihood.py CONFIG CHECKPOINT --data data/imagenet_latents/val --num 1000
+python tools/likelihood.py CONFIG CHECKPOINT --data data/imagenet/val --num 1000 --method rk4 --steps 50 --out likelihood.json
+
+Each sample is scored with its own class and without guidance, on the mode of its posterior. The density is that of the scaled
+latents: it compares generators on the same VAE, not with likelihoods of pixels.
+"""
+
+import argparse
+from pathlib import Path
+
+from usp_mm.arguments import add_config_arguments
+from usp_mm.files import write_json
+from usp_mm.outputs import check_file
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a SiT')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('--data', type=Path, required=True, metavar='DIR', help='class folders with images, or a latent cache')
+    parser.add_argument('--num', type=int, metavar='N', help='samples, spread evenly over the data (default: all)')
+    parser.add_argument('--probes', type=int, default=1, help='random vectors a sample for the divergence (default 1)')
+    parser.add_argument('--method', default='dopri5', help="of the ODE, one of ODESampler's (default: %(default)s)")
+    parser.add_argument(
+        '--steps', type=int, default=50, metavar='K', help='points of the time grid of fixed steps (default 50)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the random vectors (default 0)')
+    parser.add_argument('--batch-size', type=int, default=16, help='samples at a time (default 16)')
+    parser.add_argument('--sample-model', choices=['ema', 'orig'], help="which weights (default: the config's, ema)")
+    parser.add_argument('--device', help='default: the GPU, else the CPU')
+    parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all values to this file')
+    add_config_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    check_file(args.out, '--out', ('.json',), make_folder=False)
+    from mmengine.logging import MMLogger
+
+    from usp_mm.analysis.likelihood import LikelihoodSettings, check_flow, measure_likelihood
+    from usp_mm.apis import load_generator
+    from usp_mm.engine.launch import load_config
+    from usp_mm.models import ODESampler
+    from usp_mm.probing.data import open_data
+
+    cfg = load_config(args, initialises=False, evaluates=False)
+    MMLogger.get_instance('likelihood')
+    settings = LikelihoodSettings(args.num, args.probes, args.batch_size, args.seed)
+    sampler = ODESampler(args.method, args.steps)
+    data = open_data(cfg, args.data, training=False)
+    model = load_generator(cfg, args.checkpoint, args.device, sample_model=args.sample_model)
+    check_flow(model)
+    found = measure_likelihood(model, data, sampler, settings, args.sample_model)
+    if args.out is not None:
+        write_json(args.out, dict(config=args.config, checkpoint=args.checkpoint, data=str(args.data), **found))
+    error = '' if found['standard_error'] is None else f' ± {found["standard_error"]:.4f}'
+    print(f'{found["mean"]:.4f}{error} bits per dimension of {found["num"]} latents of {found["dims"]} numbers')

@@ -1,0 +1,82 @@
+"""Evaluate a checkpoint: `python tools/test.py CONFIG CHECKPOINT`.
+
+A classifier under noise, one level (tools/robustness.py runs them all): `--image-noise 3`, `--latent-noise 400`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from usp_mm.arguments import add_run_arguments
+from usp_mm.outputs import check_file
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+#: What mmengine.dump writes.
+METRIC_FILES = ('.json', '.yaml', '.yml', '.pkl')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--amp', action='store_true', help='autocast during the test')
+    parser.add_argument('--fast', action='store_true', help='autocast and compiled blocks: other bits, same results')
+    parser.add_argument('--tta', action='store_true', help='several scales and mirrored, as `tta_pipeline` of the config says')
+    parser.add_argument('--out', help='write the metrics to this file, .json, .yaml or .pkl')
+    parser.add_argument('--image-noise', type=int, metavar='SEVERITY', help="ImageNet-C's Gaussian noise, severity 1 to 5")
+    parser.add_argument('--latent-noise', type=int, metavar='T', help="diffuse latents by T of DDPM's 1000 steps")
+    add_run_arguments(parser)
+    return parser.parse_args()
+
+
+def augment(cfg: 'Config') -> None:
+    """Test on every view of `tta_pipeline`, merged by `tta_model`, as mmseg's own tools/test.py does.
+
+    Raises:
+        ValueError: a config without them.
+    """
+    if not {'tta_model', 'tta_pipeline'} <= cfg.keys():
+        raise ValueError('--tta: the config has no tta_model and tta_pipeline: of the models here, segmentors have them')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = {**cfg.tta_model, 'module': cfg.model}
+
+
+def main() -> None:
+    args = parse_args()
+    check_file(args.out, '--out', METRIC_FILES)
+    if not Path(args.checkpoint).is_file():
+        raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
+    import mmengine
+
+    from usp_mm.analysis.noise import add_image_noise, add_latent_noise
+    from usp_mm.engine.build_errors import explain_arguments
+    from usp_mm.engine.fast import make_fast
+    from usp_mm.engine.launch import KeepMetrics, build_runner, load_run_config
+
+    cfg = load_run_config(args, initialises=False)
+    if cfg.get('test_cfg') is None or not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
+        raise ValueError(f"'{args.config}' has no test: set test_dataloader, test_cfg and test_evaluator")
+    cfg.load_from = args.checkpoint
+    if args.image_noise is not None:
+        add_image_noise(cfg, args.image_noise)
+    if args.latent_noise is not None:
+        add_latent_noise(cfg, args.latent_noise)
+    told = make_fast(cfg, 'test') if args.fast else []
+    if args.amp and 'denoiser' in cfg.model:
+        cfg.model.sample_dtype = 'bfloat16'
+    elif args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.tta:
+        augment(cfg)
+    kept = KeepMetrics()
+    with explain_arguments(cfg):
+        runner = build_runner(cfg)
+        for line in told:
+            runner.logger.info(line)
+        runner.register_hook(kept)
+        runner.test()
+    if args.out and runner.rank == 0:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        mmengine.dump(kept.metrics, args.out)

@@ -1,0 +1,53 @@
+"""A latent cache of another VAE, size or normalisation than the model's."""
+
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+
+from usp_mm.datasets import LatentCacheDataset, all_datasets
+from usp_mm.registry import HOOKS
+
+from ..hooks import loaders_of, unwrapped
+
+
+@HOOKS.register_module()
+class LatentCacheCheckHook(Hook):
+    """Refuse, before the first step, a latent cache of another VAE, size or normalisation than the model's.
+
+    Raises:
+        ValueError: names what differs, both sides.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        self._check_loop(runner, runner.train_loop)
+
+    def before_val(self, runner: Runner) -> None:
+        self._check_loop(runner, runner.val_loop)
+
+    def before_test(self, runner: Runner) -> None:
+        self._check_loop(runner, runner.test_loop)
+
+    def _check_loop(self, runner: Runner, loop: BaseLoop) -> None:
+        for loader in loaders_of(loop):
+            for dataset in all_datasets(loader.dataset):
+                if isinstance(dataset, LatentCacheDataset):
+                    self._check_cache(runner, dataset)
+
+    def _check_cache(self, runner: Runner, dataset: LatentCacheDataset) -> None:
+        model = unwrapped(runner)
+        preprocessor, found = model.data_preprocessor, dataset.manifest
+        codec, network = preprocessor.codec, model.denoiser if hasattr(model, 'denoiser') else model.backbone
+        expected = {'vae': codec.name, 'image_size': network.geometry.img_size}
+        if codec.network is not None:
+            expected['vae_weight_hash'] = codec.weight_hash
+        for key, value in expected.items():
+            if found[key] != value:
+                raise ValueError(
+                    f"latent cache '{dataset.folder}' was written with {key}={found[key]!r}, the model has {value!r}: "
+                    'write a cache for this model, or name the VAE and size that the cache was written with'
+                )
+        mean, std = preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
+        if {*mean, *std} != {127.5}:
+            raise ValueError(
+                f"latent cache '{dataset.folder}' was written from images normalised by 127.5, the data preprocessor has "
+                f'mean={mean}, std={std}: use a data set of images for another normalisation'
+            )

@@ -1,0 +1,202 @@
+"""The classes of training, validation and test data, of the model and of its checkpoint, compared before any work."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from mmpretrain.datasets import CustomDataset
+from torch import nn
+from torch.utils.data import ConcatDataset, Subset
+
+from usp_mm.datasets import LatentCacheDataset, SampleRequests, all_datasets
+from usp_mm.datasets.class_names import check_classes, class_names
+from usp_mm.registry import HOOKS
+
+from ..hooks import loaders_of, resuming, unwrapped
+
+#: Part of a model that knows its number of classes -> where its weights for each class begin.
+_HEADS = {'denoiser': 'denoiser.y_embedder.', 'head': 'head.', 'decode_head': 'decode_head.conv_seg.'}
+#: The same -> the class of models in which it does; a pretext task's `head.num_classes` counts something else.
+_KINDS = {'denoiser': 'LatentDiffusionGenerator', 'head': 'BaseClassifier', 'decode_head': 'BaseSegmentor'}
+#: Its number of classes, in a config.
+_SETTINGS = {name: f'model.{name}.num_classes' for name in _HEADS}
+_SAME_NAMES = (
+    'give all of them the same classes in the same order, or where only names differ, set `metainfo=dict(classes=[…])` of one'
+)
+
+
+@HOOKS.register_module()
+class ClassCheckHook(Hook):
+    """Refuse data and weights whose label k is not the same class.
+
+    Names and order are compared between training and validation data, and between data and the checkpoint that is tested,
+    resumed or, with the weights that belong to classes, started from; the number is compared with the model's. Data without
+    names (and pretraining, which has no use for classes) is not compared, except that its labels have to be the model's;
+    requests for samples may name fewer.
+
+    Args:
+        allow_unseen_classes: take data that lacks the last classes of the model, or of what it is compared with: they are
+            never trained, or never tested.
+
+    Raises:
+        ValueError: what is missing, extra and moved; another number of classes than the model's, or a label that it does not
+            have; data without labels for a model that needs them, unless a classifier's test scores nothing.
+    """
+
+    def __init__(self, allow_unseen_classes: bool = False) -> None:
+        self.allow_unseen_classes = allow_unseen_classes
+
+    def before_run(self, runner: Runner) -> None:
+        """Let torch's wrappers, which have no `metainfo`, hand on that of the data set below: MMEngine saves it."""
+        for _, dataset in _loaded(runner):
+            names = None if hasattr(dataset, 'metainfo') else class_names(dataset)
+            if names and isinstance(dataset, Subset | ConcatDataset):
+                setattr(dataset, 'metainfo', dict(classes=names))  # noqa: B010  (it is no attribute of theirs)
+
+    def before_train(self, runner: Runner) -> None:
+        (_, training), *others = _loaded(runner)
+        self._check_data(runner, 'training', training)
+        expected = class_names(training)
+        for stage, dataset in others:
+            found = class_names(dataset)
+            if expected and found:
+                meeting = f'training data {_told(training)} and {stage} data {_told(dataset)}'
+                check_classes(self._expected(expected, dataset, found), found, meeting, _SAME_NAMES)
+            self._check_data(runner, stage, dataset)
+
+    def before_val(self, runner: Runner) -> None:
+        if not isinstance(runner._train_loop, BaseLoop):
+            self.before_test(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        for stage, dataset in _loaded(runner):
+            self._check_data(runner, stage, dataset)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = unwrapped(runner)
+        head = _head(model)
+        if head is None:
+            return
+        starts = isinstance(runner._train_loop, BaseLoop) and not resuming(runner)
+        if starts and not _has_weights(model, checkpoint, _HEADS[head]):
+            return
+        noted = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
+        for stage, dataset in _loaded(runner):
+            found = class_names(dataset)
+            if not noted or not found:
+                if not _is_request(dataset):
+                    runner.logger.info(f'classes are not compared: no names in {"the checkpoint" if found else _told(dataset)}')
+                continue
+            fix = (
+                'start from its encoder alone, with init_cfg, or give data of the same classes'
+                if starts
+                else 'use data of the classes that it was trained on, in their order; where only names differ, set '
+                '`metainfo=dict(classes=[…])` of the data set'
+            )
+            expected = self._expected(noted, dataset, found)
+            check_classes(expected, found, f'the checkpoint and {stage} data {_told(dataset)}', fix)
+
+    def _expected(self, names: Sequence[str], dataset: Any, found: Sequence[str]) -> Sequence[str]:
+        """Of these names as many as may be compared with those that were found in a data set."""
+        return names[: len(found)] if self.allow_unseen_classes or _is_request(dataset) else names
+
+    def _check_data(self, runner: Runner, stage: str, dataset: Any) -> None:
+        model = unwrapped(runner)
+        head = _head(model)
+        if head is None or _is_request(dataset):
+            return
+        for part in all_datasets(dataset):
+            if isinstance(part, CustomDataset | LatentCacheDataset) and part.CLASSES is None:
+                _check_unnamed(runner, stage, part, head)
+            _check_member(dataset, part)
+        found, number = class_names(dataset), getattr(model, head).num_classes
+        if not found or len(found) == number:
+            return
+        told = f'{stage} data {_told(dataset)} has {len(found)} classes, {_SETTINGS[head]} is {number}'
+        if len(found) > number or not self.allow_unseen_classes:
+            fewer = ', or default_hooks.class_check.allow_unseen_classes=True to go on without the others'
+            raise ValueError(f'{told}: set {_SETTINGS[head]}={len(found)}{fewer if len(found) < number else ""}')
+        runner.logger.warning(f'{told}: classes {len(found)} to {number - 1} are not in it')
+
+
+def _check_unnamed(runner: Runner, stage: str, part: Any, head: str) -> None:
+    """Data without names of classes: with labels, they have to be the model's; without, only a test may do."""
+    model, told = unwrapped(runner), f'{stage} data {_told(part)}'
+    label = part.get_data_info(0).get('gt_label') if len(part) else None  # decodes nothing
+    if label is None and stage == 'test' and head == 'head':
+        if scores := _scores(runner):
+            raise ValueError(
+                f'{told} has no labels, and metric {scores[0]} needs them: give labelled data, or keep the predictions alone '
+                "with test_evaluator=dict(type='DumpResults', out_file_path='predictions.pkl')"
+            )
+        runner.logger.info(f'{told} has no labels: no metric of mmpretrain is asked to score it')
+    elif label is None:
+        raise ValueError(
+            f'{told} has no classes, and {type(model).__name__} needs them: give a folder with one sub-folder a class, a '
+            'latent cache of one, or an ann_file with labels'
+        )
+    else:
+        number = getattr(model, head).num_classes
+        labels = part.get_gt_labels() if isinstance(label, int) else None  # of several labels a sample, any number
+        if labels is not None and not 0 <= labels.min() <= labels.max() < number:
+            raise ValueError(
+                f'{told} has labels from {labels.min()} to {labels.max()}, {_SETTINGS[head]} is {number}: labels have to be '
+                f'from 0 to {number - 1}, so set {_SETTINGS[head]}, or correct the ann_file'
+            )
+        runner.logger.info(f'{told} has labels without names of classes: names are not compared')
+
+
+def _scores(runner: Runner) -> list[str]:
+    """The metrics of a test that are mmpretrain's or derived from them: all of these read labels."""
+    metrics = getattr(getattr(runner._test_loop, 'evaluator', None), 'metrics', ())
+    kinds = [type(metric) for metric in metrics]
+    return [kind.__name__ for kind in kinds if any(base.__module__.startswith('mmpretrain.') for base in kind.__mro__)]
+
+
+def _check_member(dataset: Any, part: Any) -> None:
+    """Data sets below one wrapper have one list of classes (torch's wrappers don't look)."""
+    expected, found = class_names(dataset), (getattr(part, 'metainfo', None) or {}).get('classes')
+    if part is not dataset and expected and found:
+        meeting = f'data sets in one {type(dataset).__name__}, the first and {_told(part)},'
+        check_classes(expected, found, meeting, _SAME_NAMES)
+
+
+def _loaded(runner: Runner) -> Iterator[tuple[str, Any]]:
+    """('training', 'validation' or 'test', data set) of each loop that has been built."""
+    for name, stage in (('_train_loop', 'training'), ('_val_loop', 'validation'), ('_test_loop', 'test')):
+        loop = getattr(runner, name, None)
+        if isinstance(loop, BaseLoop):
+            for loader in loaders_of(loop):
+                yield stage, loader.dataset
+
+
+def _head(model: nn.Module) -> str | None:
+    """The part of a model that knows how many classes there are."""
+    kinds = {kind.__name__ for kind in type(model).__mro__}  # by name: mmseg may not be installed
+    known = [name for name, kind in _KINDS.items() if kind in kinds]
+    return next((name for name in known if isinstance(getattr(getattr(model, name, None), 'num_classes', None), int)), None)
+
+
+def _has_weights(model: nn.Module, checkpoint: dict, prefix: str) -> bool:
+    """Whether a checkpoint's weights for each class would be loaded."""
+    weights = checkpoint.get('state_dict', checkpoint)
+    ours = {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
+    return any(name in weights and _shape(weights[name]) == _shape(value) for name, value in ours.items())
+
+
+def _shape(value: Any) -> Any:
+    return getattr(value, 'shape', None)  # an extra state may be anything
+
+
+def _is_request(dataset: Any) -> bool:
+    return any(isinstance(part, SampleRequests) for part in all_datasets(dataset))
+
+
+def _told(dataset: Any) -> str:
+    """Where a data set lies, else its type."""
+    for part in all_datasets(dataset):
+        prefix = getattr(part, 'img_prefix', None) or getattr(part, 'data_root', None)
+        if isinstance(prefix, str) and prefix:
+            return f"'{prefix.rstrip('/')}'"
+    return type(dataset).__name__

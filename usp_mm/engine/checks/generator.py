@@ -1,0 +1,119 @@
+"""What can go wrong in hours of a generator's training, found before the first step."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from usp_mm.datasets import LatentCacheDataset, all_datasets
+from usp_mm.registry import HOOKS
+
+from ..ema_hook import GeneratorEMAHook
+from ..hooks import loaders_of, unwrapped
+
+
+@HOOKS.register_module()
+class GeneratorCheckHook(Hook):
+    """Compare a generator with its data, its validation and its pictures.
+
+    Raises:
+        ValueError: more classes in the requests or the pictures than the generator has; an average that nothing updates;
+            validation or pictures with weights that there are not, or without the VAE; a teacher (REPA) whose
+            weights, width or grid of tokens don't fit, or whose tokens were cached of another one; tokens or images beside
+            latents that nothing uses.
+        FileNotFoundError: no weights of the teacher.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        model = unwrapped(runner)
+        if model.denoiser_ema is not None and not any(isinstance(hook, GeneratorEMAHook) for hook in runner.hooks):
+            raise ValueError(
+                "model.ema is set, but nothing updates the average: add dict(type='GeneratorEMAHook') to the hooks"
+            )
+        _check_teacher(model, runner.train_loop.dataloader.dataset)
+        if runner.val_loop is not None:
+            self._check_loop(model, runner.val_loop)
+            self._check_sampling(model, 'validation', [metric.sample_model for metric in _metrics(runner.val_loop)])
+        for kwargs in _pictures(runner):
+            self._check_sampling(model, 'the visualization hook', [kwargs.get('sample_model')])
+            _check_classes(model, 'the visualization hook', 1 + max(map(int, kwargs.get('labels') or [0])))
+
+    def before_test(self, runner: Runner) -> None:
+        self._check_loop(unwrapped(runner), runner.test_loop)
+
+    def _check_loop(self, model: nn.Module, loop: BaseLoop) -> None:
+        for loader in loaders_of(loop):
+            for dataset in all_datasets(loader.dataset):
+                meta = getattr(dataset, 'metainfo', None) or {}
+                _check_classes(model, type(dataset).__name__, meta.get('num_classes') or len(meta.get('classes') or ()))
+
+    def _check_sampling(self, model: nn.Module, who: str, sample_models: list[str | None]) -> None:
+        if model.data_preprocessor.codec.network is None:
+            raise ValueError(
+                f'{who} decodes samples, but the VAE is not loaded: set model.data_preprocessor.load_vae=True, or leave out '
+                'val_evaluator and default_hooks.visualization'
+            )
+        for name in sample_models:
+            model.check_sample_model(name)
+
+
+def _check_classes(model: nn.Module, where: str, found: int) -> None:
+    if found > model.denoiser.num_classes:
+        raise ValueError(
+            f'{where} has {found} classes, the generator {model.denoiser.num_classes}: '
+            'make model.denoiser.num_classes, the requests for samples and the pictures agree'
+        )
+
+
+def _check_teacher(model: Any, dataset: Any) -> None:
+    """Compare the teacher with the tokens of every cache; without any, load it and try it."""
+    caches = [found for found in all_datasets(dataset) if isinstance(found, LatentCacheDataset)]
+    for found in caches or [dataset]:
+        _check_tokens(model, found)
+
+
+def _check_tokens(model: Any, dataset: Any) -> None:
+    repa, cached = model.repa, isinstance(dataset, LatentCacheDataset)
+    if repa is None:
+        if cached and (dataset.teacher is not None or dataset.has_images):
+            raise ValueError(
+                f"train_dataloader.dataset of '{dataset.folder}' reads a teacher's tokens or images, which nothing uses "
+                'without model.repa: set its teacher=None and images=None'
+            )
+        return
+    if not (cached and dataset.teacher is not None):
+        if cached and not dataset.has_images:
+            raise ValueError(
+                f"model.repa needs what teacher '{repa.teacher.name}' sees beside the latents of '{dataset.folder}': set "
+                f"train_dataloader.dataset.teacher='{repa.teacher.name}' for tokens that were cached too "
+                "('tools/cache_latents.py write … --teacher'), or .images to the folder that it was written from"
+            )
+        repa.prepare(model.denoiser.pos_embed.device)
+        return
+    if dataset.has_images:
+        raise ValueError(
+            f"train_dataloader.dataset of '{dataset.folder}' has teacher='{dataset.teacher}' and images: with cached tokens "
+            'the images would be decoded for nothing, set one of the two to None'
+        )
+    found, wanted = dataset.manifest['teacher'], dict(name=repa.teacher.name, dim=repa.teacher.dim, size=repa.teacher.size)
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise ValueError(
+                f"latent cache '{dataset.folder}' holds tokens of a teacher with {key}={found[key]!r}, model.repa.teacher has "
+                f'{value!r}: name the teacher that was cached, or cache this one'
+            )
+    repa.check_grid(tuple(found['grid']))
+
+
+def _metrics(loop: BaseLoop) -> Iterator[object]:
+    for evaluator in getattr(loop, 'evaluators', None) or [loop.evaluator]:
+        yield from (metric for metric in evaluator.metrics or () if hasattr(metric, 'sample_model'))
+
+
+def _pictures(runner: Runner) -> Iterator[dict]:
+    """What mmagic's VisualizationHook asks the generator for."""
+    for hook in runner.hooks:
+        for kwargs in getattr(hook, 'vis_kwargs_list', None) or ():
+            yield kwargs.get('forward_kwargs') or {}

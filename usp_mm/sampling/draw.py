@@ -1,0 +1,352 @@
+"""Load a trained generator and draw pictures of the classes that somebody asks for.
+
+Shape legend: N samples, n pictures of a class, C×h×w latent, H×W pixels.
+"""
+
+import copy
+import time
+import zipfile
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.fileio import list_from_file
+from mmengine.logging import MMLogger
+from torch import Tensor
+from tqdm import tqdm
+
+from usp_mm.datasets import dataset_configs
+from usp_mm.datasets.class_names import check_classes
+from usp_mm.engine.checks.config import check_config, merge_cfg_options
+from usp_mm.engine.launch import load_config
+from usp_mm.models import LatentDiffusionGenerator
+from usp_mm.models.generator import check_samples
+from usp_mm.models.samplers import Sampler
+from usp_mm.models.samplers.base import OnStep
+from usp_mm.registry import MODELS
+from usp_mm.sampling.origin import Origin, note_origin, origin_of
+from usp_mm.vaes.record import check_model_vae, codec_of
+from usp_mm.weight_files import read_checkpoint, read_weights
+
+from .class_request import ClassRequest, parse_classes
+
+_SHOWN = 3
+_ITS_CONFIG = 'give the config it was trained with'
+
+
+def load_generator(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    device: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
+    sample_model: str | None = None,
+) -> LatentDiffusionGenerator:
+    """The generator of a config with a checkpoint's weights, loaded strictly, ready to sample.
+
+    `origin_of` it tells the config, the checkpoint's path, and the names of the classes or None, taken from the checkpoint,
+    else from the config's data set for validation.
+
+    Args:
+        config: a file, or what `Config.fromfile` made of it.
+        checkpoint: of `tools/train.py`.
+        device: by default the GPU, else the CPU.
+        cfg_options: settings to override: {'model.sampler.num_steps': 50}.
+        sample_model: 'ema' or 'orig', the weights that sample; the config's choice if None. With 'orig', averaged weights
+            are left in the file.
+
+    Raises:
+        FileNotFoundError: no such config or checkpoint.
+        ValueError: a config of another stage or with an unknown key, a checkpoint of another model or VAE, or without
+            EMA.
+    """
+    checkpoint = Path(checkpoint)
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
+    cfg = _generator_config(config, cfg_options or {}, sample_model)
+    check_config(cfg, initialises=False, evaluates=False)
+    weights = read_weights(checkpoint)
+    if cfg.model.get('sample_model', 'ema') == 'orig':
+        cfg.model.ema = None
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith('denoiser_ema.')}
+    elif 'denoiser' in (parts := {name.split('.')[0] for name in weights}) and 'denoiser_ema' not in parts:
+        raise ValueError(
+            f"'{checkpoint}' has no averaged (EMA) weights: sample the trained ones with --sample-model orig "
+            "(sample_model='orig')"
+        )
+    if cfg.model.get('repa'):  # teacher and projector are of training alone
+        cfg.model.repa = None
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith('repa.')}
+    model = MODELS.build(cfg.model)
+    load_strictly(model, weights, checkpoint)
+    check_model_vae(checkpoint, codec_of(model), cfg)
+    names = class_names(checkpoint, cfg)
+    _check_trained_classes(names, model.denoiser.num_classes, checkpoint)
+    model = model.to(device or get_device()).eval()
+    note_origin(model, Origin(cfg, checkpoint, names))
+    return model
+
+
+def sample_classes(
+    model: LatentDiffusionGenerator,
+    classes: Sequence[int | str],
+    per_class: int = 4,
+    *,
+    seed: int = 0,
+    batch_size: int = 16,
+    sample_model: str | None = None,
+) -> list[np.ndarray]:
+    """Pictures of classes.
+
+    Picture k of class c depends on (seed, c, k) only: it is sample k·K + c of K classes, the one that label mode 'balanced'
+    has there too. A sampler that chooses its steps for a batch as a whole draws one picture at a time.
+
+    Args:
+        classes: numbers or names, or either with a count: [207, 'golden retriever', '88:2'].
+        per_class: pictures of a class without a count.
+        seed: of the samples.
+        batch_size: samples at a time.
+        sample_model: 'ema' or 'orig'; the model's own if None.
+
+    Returns:
+        For each entry of `classes` uint8[n, H, W, 3], RGB.
+
+    Raises:
+        ValueError: a class that there is not.
+    """
+    requests = requested_classes(model, classes, per_class)
+    return _sample_frames(model, requests, 1, batch_size, seed=seed, sample_model=sample_model)[0]
+
+
+def sample_trajectory(
+    model: LatentDiffusionGenerator,
+    classes: Sequence[int | str],
+    per_class: int = 4,
+    *,
+    num_frames: int = 30,
+    seed: int = 0,
+    batch_size: int = 16,
+    sample_model: str | None = None,
+) -> list[list[np.ndarray]]:
+    """How the pictures of `sample_classes` came about: decoded states at even distances, and at last the pictures.
+
+    Args:
+        num_frames: at most, fewer if the sampler takes fewer steps; other arguments as in `sample_classes`.
+
+    Returns:
+        For each frame what `sample_classes` returns.
+    """
+    if num_frames < 2:
+        raise ValueError(f'num_frames={num_frames} must be 2 or more')
+    requests = requested_classes(model, classes, per_class)
+    return _sample_frames(model, requests, num_frames, batch_size, seed=seed, sample_model=sample_model)
+
+
+def requested_classes(model: LatentDiffusionGenerator, classes: Sequence[int | str], per_class: int) -> list[ClassRequest]:
+    """What `classes` means for this generator; see `parse_classes`."""
+    return parse_classes(classes, model.denoiser.num_classes, origin_of(model).classes, per_class)
+
+
+def sample_images(
+    model: LatentDiffusionGenerator,
+    index: Tensor,
+    label: Tensor,
+    on_step: OnStep | None = None,
+    *,
+    seed: int,
+    sample_model: str | None,
+) -> np.ndarray:
+    """Samples as uint8[N, H, W, 3], RGB.
+
+    Args:
+        index, label: int64[N].
+        on_step: called with (step, latents) after each step.
+        seed, sample_model: as in `sample_classes`.
+
+    Raises:
+        ValueError: a latent that is not finite.
+    """
+    latents = model.sample_latents(index, label, seed=seed, sample_model=sample_model, on_step=on_step)
+    check_samples(latents, index, label)
+    return _pixels(model, latents)
+
+
+class ShownSteps:
+    """Shows a sampler's latest step behind a bar of samples, which a long chain moves seldom: an `on_step` callback.
+
+    Args:
+        bar: of samples.
+        num: steps of a batch.
+    """
+
+    interval = 0.5  # seconds
+
+    def __init__(self, bar: tqdm, num: int) -> None:
+        self.bar, self.num, self.next = bar, num, 0.0
+
+    @classmethod
+    def of(cls, bar: tqdm, sampler: Sampler) -> 'ShownSteps | None':
+        """None for a sampler that chooses its steps: it would keep states for this."""
+        return None if sampler.num_updates is None else cls(bar, sampler.num_updates)
+
+    def __call__(self, step: int, state: Tensor) -> None:
+        """Show it, but not too often."""
+        if time.monotonic() >= self.next:
+            self.bar.set_postfix_str(f'step {step + 1} of {self.num}')
+            self.next = time.monotonic() + self.interval
+
+
+class StateKeeper:
+    """Keeps states of a run of unknown length at even distances, all but the last: an `on_step` callback.
+
+    Args:
+        num: states to keep in the end; up to twice as many are held meanwhile.
+    """
+
+    def __init__(self, num: int) -> None:
+        self.num, self.every, self.states = num, 1, []
+        self.latest: tuple[int, Tensor] | None = None
+
+    def __call__(self, step: int, state: Tensor) -> None:
+        """Note a state; the one before it is now known not to be the last."""
+        if self.latest is not None and self.latest[0] % self.every == 0:
+            self.states.append(self.latest[1].cpu())
+            if len(self.states) == 2 * self.num:
+                self.states = self.states[::2]
+                self.every *= 2
+        self.latest = step, state.clone()
+
+    def chosen(self) -> list[Tensor]:
+        """At most `num` states, from the first on."""
+        picks = np.linspace(0, len(self.states) - 1, min(self.num, len(self.states))).round().astype(int)
+        return [self.states[i] for i in picks]
+
+
+def _sample_frames(
+    model: LatentDiffusionGenerator,
+    requests: list[ClassRequest],
+    num_frames: int,
+    batch_size: int,
+    *,
+    seed: int,
+    sample_model: str | None,
+) -> list[list[np.ndarray]]:
+    """`num_frames` or fewer frames of one array a request; the last frame is the samples."""
+    index, label = _numbers(requests, model.denoiser.num_classes)
+    batches = []
+    batch_size = batch_size if model.sampler.batch_invariant else 1
+    bar = tqdm(total=len(index), desc='sampling', unit='img', leave=False)
+    with bar as progress, model.sampling_weights(sample_model):
+        shown = ShownSteps.of(progress, model.sampler)
+        for numbers, labels in zip(index.split(batch_size), label.split(batch_size), strict=True):
+            keeper = StateKeeper(num_frames - 1) if num_frames > 1 else None
+            watchers = [watcher for watcher in (keeper, shown) if watcher is not None]
+            on_step = _all_of(watchers) if watchers else None
+            images = sample_images(model, numbers, labels, on_step, seed=seed, sample_model=sample_model)
+            batches.append([*(_pixels(model, state) for state in (keeper.chosen() if keeper else ())), images])
+            progress.update(len(numbers))
+    ends = np.cumsum([request.count for request in requests])[:-1]
+    return [np.split(np.concatenate(parts), ends) for parts in zip(*batches, strict=True)]
+
+
+def _all_of(watchers: Sequence[OnStep]) -> OnStep:
+    def on_step(step: int, state: Tensor) -> None:
+        for watcher in watchers:
+            watcher(step, state)
+
+    return on_step
+
+
+def _numbers(requests: list[ClassRequest], num_classes: int) -> tuple[Tensor, Tensor]:
+    """Sample number and class of every picture: int64[N] each. A class that is asked for again goes on counting."""
+    drawn: Counter[int] = Counter()
+    pairs = []
+    for request in requests:
+        for _ in range(request.count):
+            pairs.append((drawn[request.label] * num_classes + request.label, request.label))
+            drawn[request.label] += 1
+    index, label = torch.tensor(pairs, dtype=torch.int64).unbind(1)
+    return index, label
+
+
+def _pixels(model: LatentDiffusionGenerator, latents: Tensor) -> np.ndarray:
+    device = next(model.parameters()).device
+    return model.decode(latents.to(device)).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _generator_config(config: str | Path | Config, cfg_options: dict[str, Any], sample_model: str | None) -> Config:
+    """A copy that samples: with the VAE's weights, which training from cached latents leaves out."""
+    if isinstance(config, Config):
+        cfg = copy.deepcopy(config)
+        merge_cfg_options(cfg, cfg_options)
+    else:
+        cfg = load_config(Namespace(config=config, cfg_options=cfg_options), initialises=False, evaluates=False)
+    if 'denoiser' not in cfg.model:
+        raise ValueError(f"sampling needs the config of a generator, this one has model.type '{cfg.model.type}'")
+    if sample_model is not None:
+        cfg.model.sample_model = sample_model
+    if cfg.model.get('data_preprocessor'):
+        cfg.model.data_preprocessor.load_vae = True
+    return cfg
+
+
+def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> None:
+    """ValueError unless names and shapes are the model's."""
+    expected = model.state_dict()
+    shapes = [
+        f'{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}'
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    problems = dict(
+        missing=sorted(expected.keys() - weights.keys()), unexpected=sorted(weights.keys() - expected.keys()), reshaped=shapes
+    )
+    told = [
+        f'{len(names)} {what} ({", ".join(names[:_SHOWN])}{", …" if len(names) > _SHOWN else ""})'
+        for what, names in problems.items()
+        if names
+    ]
+    if told:
+        raise ValueError(f"'{checkpoint}' does not fit the config: {'; '.join(told)}: {_ITS_CONFIG}")
+    model.load_state_dict(weights, strict=True)
+
+
+def class_names(checkpoint: Path, cfg: Config) -> Sequence[str] | None:
+    """As MMEngine noted them of the training data set, else as the config has them for validation.
+
+    Raises:
+        ValueError: both name them, and label k is not the same class.
+    """
+    noted, configured = noted_classes(checkpoint), None
+    for dataset in dataset_configs((cfg.get('val_dataloader') or {}).get('dataset')):
+        configured = configured or dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(configured, str):  # mmpretrain's: a file with a name a line
+        configured = list_from_file(str(Path(configured).expanduser()))
+    if noted and configured:
+        meeting = f"checkpoint '{checkpoint}' and the config's val_dataloader"
+        check_classes(noted[: len(configured)], configured, meeting, _ITS_CONFIG)
+    return noted or configured
+
+
+def _check_trained_classes(names: Sequence[str] | None, number: int, checkpoint: Path) -> None:
+    """Warn of classes that no image was seen of; ValueError if the checkpoint was trained on more than there are."""
+    if names and len(names) > number:
+        raise ValueError(f"'{checkpoint}' names {len(names)} classes, model.denoiser.num_classes is {number}: {_ITS_CONFIG}")
+    if names and len(names) < number:
+        MMLogger.get_current_instance().warning(
+            f"'{checkpoint}' was trained on {len(names)} classes, model.denoiser.num_classes is {number}: samples of classes "
+            f'{len(names)} to {number - 1} are of classes that it never saw'
+        )
+
+
+def noted_classes(checkpoint: Path) -> Sequence[str] | None:
+    """What MMEngine noted in a checkpoint of the training data set; None in a file of weights alone."""
+    if not zipfile.is_zipfile(checkpoint):
+        return None
+    content = read_checkpoint(checkpoint, mmap=True)  # reads no tensor
+    return ((content.get('meta') or {}).get('dataset_meta') or {}).get('classes') or None

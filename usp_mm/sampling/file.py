@@ -1,0 +1,225 @@
+"""Write thousands of samples to one file, alone or as one of several processes, in one go or in many."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import MMLogger
+from tqdm import tqdm
+
+from usp_mm.datasets import SampleRequests
+from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
+from usp_mm.files import check_free_space, explain_full_disk, locked, read_json, write_json
+from usp_mm.models import LatentDiffusionGenerator
+
+from .background import BackgroundCalls
+from .draw import ShownSteps, sample_images
+from .parts import SampleParts
+from .plan import differences, make_facts, make_plan
+
+PLAN = 'plan.json'
+#: How to make use of more cores.
+ONE_THREAD = (
+    'on a CPU a process samples with one thread, so that the bytes do not depend on the number of cores; '
+    'to use K cores: torchrun --nproc-per-node K -- tools/sample.py …'
+)
+
+
+def write_samples(
+    model: LatentDiffusionGenerator,
+    out: str | Path,
+    num: int,
+    *,
+    label_mode: str = 'random',
+    seed: int = 0,
+    batch_size: int = 32,
+    sample_model: str | None = None,
+) -> dict[str, Any]:
+    """Write samples 0 … num - 1 as ADM's evaluator reads them, or what is missing of them.
+
+    `out` gets arr_0 uint8[N, H, W, 3] (RGB) and arr_1 int64[N] (labels), and `<out>.json` says what they are of. Until all
+    are there, finished ones are kept in `<out>.parts`: the same call continues after a kill, with any number of processes
+    and any batch size. Under an initialised process group every process calls this. The bytes depend neither on
+    interruptions nor, on a CPU, on processes and batch size; there, a process takes one thread, for the number of threads
+    changes roundings: more cores serve more processes.
+
+    Args:
+        model: any generator. `<out>.json` names the checkpoint and config of one from `load_generator`; of another they are
+            None, and `weights_sha256` tells which weights they are.
+        out: an .npz file.
+        num: samples.
+        label_mode: 'random', drawn from (seed, number), or 'balanced', number mod classes.
+        seed: of labels and noise.
+        batch_size: samples at a time. (A sampler that chooses its steps for a batch as a whole gets fixed batches instead.)
+        sample_model: 'ema' or 'orig'; the model's own if None.
+
+    Returns:
+        What is in `<out>.json`.
+
+    Raises:
+        ValueError: an invalid argument, `out` exists or was begun with other settings, another process is writing it, or
+            a sample is not finite.
+        FileNotFoundError: the folder of `out` does not exist.
+        OSError: the disk is, or would get, full.
+    """
+    out = Path(out)
+    if batch_size < 1:
+        raise ValueError(f'batch_size={batch_size} must be at least 1')
+    rank, world_size = get_dist_info()
+    requests = SampleRequests(num, model.denoiser.num_classes, label_mode, seed)
+    parts = SampleParts(_beside(out, '.parts'), num, model.denoiser.geometry.img_size)
+    with ExitStack() as held:
+        facts, missing = decide_on_rank0(lambda: _begin(held, model, out, parts, requests, sample_model))
+        if missing is None:
+            MMLogger.get_current_instance().info(f"'{out}' is complete already: nothing to do")
+            return facts
+        if rank == 0 and facts['checkpoint'] is None:
+            unknown = f"the checkpoint of this generator is unknown: '{out}.json' names its weights by their hash"
+            MMLogger.get_current_instance().info(unknown)
+        if rank == 0 and next(model.parameters()).device.type == 'cpu':
+            MMLogger.get_current_instance().info(ONE_THREAD)
+        held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))
+        held.enter_context(_one_thread())
+        progress = Progress(parts, missing, rank)
+        draw = dict(seed=seed, sample_model=sample_model)
+        with model.sampling_weights(sample_model):
+            _sample_blocks(model, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
+        progress.wait_for_others()
+        run_on_rank0(lambda: _finish(out, parts, requests, facts))
+    barrier()
+    return facts
+
+
+def _begin(
+    held: ExitStack,
+    model: LatentDiffusionGenerator,
+    out: Path,
+    parts: SampleParts,
+    requests: SampleRequests,
+    sample_model: str | None,
+) -> tuple[dict[str, Any], list[int] | None]:
+    """Lock `out` until `held` closes, check all that can be checked, and write the plan.
+
+    Returns:
+        The facts, and the blocks that are missing; None: `out` is complete.
+    """
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"cannot write '{out}': folder '{out.parent}' does not exist, create it first")
+    held.enter_context(locked(_beside(out, '.lock'), f"another process is writing '{out}': wait for it or stop it"))
+    plan = make_plan(model, requests, sample_model)
+    facts = make_facts(model, plan)
+    if out.exists():
+        return _facts_of_finished(out, plan), None
+    begun = read_json(parts.folder / PLAN)
+    if begun is not None and (other := differences(begun, plan)):
+        raise ValueError(
+            f"'{out}' was begun with other settings ({other}): repeat those, choose another file, or delete '{parts.folder}'"
+        )
+    _beside(out, '.tmp').unlink(missing_ok=True)  # of a kill while it was assembled: it may be most of what the disk holds
+    missing = parts.missing()
+    check_free_space(out.parent, parts.missing_bytes())
+    parts.folder.mkdir(exist_ok=True)
+    write_json(parts.folder / PLAN, plan)
+    if begun is not None:
+        done = parts.num - parts.count(missing)
+        MMLogger.get_current_instance().info(f"continuing '{out}': {done} of {parts.num} samples are there")
+    return facts, missing
+
+
+def _facts_of_finished(out: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    facts = read_json(_beside(out, '.json'))
+    if facts is None:
+        raise ValueError(f"'{out}' exists, and no '{out.name}.json' says of what: choose another file, or delete it")
+    if other := differences(facts, plan):
+        raise ValueError(f"'{out}' exists and was made with other settings ({other}): choose another file, or delete it")
+    shutil.rmtree(_beside(out, '.parts'), ignore_errors=True)
+    return facts
+
+
+def _finish(out: Path, parts: SampleParts, requests: SampleRequests, facts: dict[str, Any]) -> None:
+    """Facts first: a file of samples is never without them."""
+    write_json(_beside(out, '.json'), facts)
+    parts.assemble(out, requests.labels.numpy())
+    shutil.rmtree(parts.folder)
+    MMLogger.get_current_instance().info(f"'{out}' is complete: {parts.num} samples")
+
+
+def _sample_blocks(
+    model: LatentDiffusionGenerator,
+    requests: SampleRequests,
+    parts: SampleParts,
+    numbers: list[int],
+    batch_size: int,
+    progress: 'Progress',
+    **draw: Any,
+) -> None:
+    """Draw the samples of blocks `numbers` in full batches, which may begin and end within a block.
+
+    Blocks are written while the next batch is drawn.
+    """
+    index = torch.tensor([i for number in numbers for i in parts.blocks[number]], dtype=torch.int64)
+    sizes = [len(parts.blocks[number]) for number in numbers]
+    batches = index.split(batch_size if model.sampler.batch_invariant else sizes) if numbers else ()
+    waiting = np.empty((0, *parts.shape), np.uint8)
+    left, on_step = list(numbers), ShownSteps.of(progress.bar, model.sampler)
+    with BackgroundCalls() as background:
+        for batch in batches:
+            waiting = np.concatenate([waiting, sample_images(model, batch, requests.labels[batch], on_step, **draw)])
+            while left and len(waiting) >= sizes[-len(left)]:
+                size = sizes[-len(left)]
+                background(parts.write, left.pop(0), waiting[:size])
+                waiting = waiting[size:]
+            progress.show(len(waiting))
+    assert not left and not len(waiting)
+
+
+class Progress:
+    """A bar with the samples of all processes, shown by rank 0, which counts the others' finished blocks now and then."""
+
+    interval = 0.5  # seconds
+
+    def __init__(self, parts: SampleParts, missing: list[int], rank: int) -> None:
+        self.parts = parts
+        self.next = 0.0
+        initial = parts.num - parts.count(missing)
+        self.bar = tqdm(total=parts.num, initial=initial, unit='img', desc='sampling', disable=rank != 0)
+
+    def show(self, waiting: int = 0) -> None:
+        """Bring the bar up to date; `waiting` samples of this process are not in a block yet."""
+        if not self.bar.disable and time.monotonic() >= self.next:
+            done = self.parts.num - self.parts.count(self.parts.missing()) + waiting
+            self.bar.update(done - self.bar.n)
+            self.next = time.monotonic() + self.interval
+
+    def wait_for_others(self) -> None:
+        """Return when every process has come here."""
+        if get_dist_info()[1] > 1:
+            arrival = torch.distributed.barrier(async_op=True)
+            while not arrival.is_completed():
+                self.show()
+                time.sleep(0.1)
+            arrival.wait()
+        self.bar.set_postfix_str('', refresh=False)
+        self.next = 0.0
+        self.show()
+        self.bar.close()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)

@@ -1,0 +1,97 @@
+"""What a file of samples will hold: decided before the first is drawn, and the same on every resume."""
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from usp_mm.datasets import SampleRequests
+from usp_mm.files import sha256
+from usp_mm.models import LatentDiffusionGenerator
+from usp_mm.sampling.origin import origin_of
+from usp_mm.weight_files import weights_hash
+
+FORMAT_VERSION = 1
+_DIGITS = 16
+#: Settings of the denoiser that only its training reads.
+_TRAINING_ONLY = ('init_cfg', 'class_dropout', 'with_cp')
+_LIBRARIES = ('usp-mm', 'torch', 'mmengine', 'diffusers')
+
+
+def make_plan(model: LatentDiffusionGenerator, requests: SampleRequests, sample_model: str | None) -> dict[str, Any]:
+    """Everything that the samples' pixels depend on, as JSON values: not batch size, processes, paths or device.
+
+    Of weights whose checkpoint is unknown it has their own hash in place of the file's, `weights_sha256`.
+
+    Args:
+        model: any generator.
+        requests: the samples' labels.
+        sample_model: 'ema' or 'orig'; the model's own if None.
+    """
+    asked = {key: requests.metainfo[key] for key in ('label_mode', 'seed', 'num_samples', 'num_classes')}
+    codec, origin = model.data_preprocessor.codec, origin_of(model)
+    plan = dict(
+        format_version=FORMAT_VERSION,
+        **asked,
+        labels_sha256=digest(requests.labels),
+        image_size=model.denoiser.geometry.img_size,
+        checkpoint_sha256=None if origin.checkpoint is None else sha256(origin.checkpoint)[:_DIGITS],
+        denoiser=None if origin.config is None else _settings(origin.config),
+        vae=dict(name=codec.name, weight_hash=codec.weight_hash, dtype=str(codec.dtype), scale=_plain(codec.scale)),
+        **model.describe(sample_model),
+    )
+    if origin.checkpoint is None:
+        plan['weights_sha256'] = weights_hash(model.network(sample_model))
+    return json.loads(json.dumps(plan))
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    settings = config.model.to_dict()['denoiser']
+    return {key: value for key, value in settings.items() if key not in _TRAINING_ONLY}
+
+
+def make_facts(model: LatentDiffusionGenerator, plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan, and how it came to be carried out: what a score of these samples has to be reported with.
+
+    `config` and `checkpoint` are None where they are unknown.
+    """
+    device, origin = next(model.parameters()).device, origin_of(model)
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
+    versions = dict(python=platform.python_version(), **{name: version(name) for name in _LIBRARIES})
+    config = Path(origin.config.filename).stem if origin.config is not None and origin.config.filename else None
+    checkpoint = None if origin.checkpoint is None else str(origin.checkpoint)
+    facts = dict(plan, classes=None if origin.classes is None else list(map(str, origin.classes)))
+    return dict(facts, config=config, checkpoint=checkpoint, device=f'{device.type} ({name})', versions=versions)
+
+
+def differences(there: dict[str, Any], now: dict[str, Any]) -> str:
+    """'seed: 0 there, 1 now; …' over the keys of the plan `now`; empty if they agree."""
+    before, after = _flat({key: there.get(key) for key in now}), _flat(now)
+    return '; '.join(
+        f'{key}: {before.get(key)!r} there, {after.get(key)!r} now'
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+    )
+
+
+def digest(labels: Tensor) -> str:
+    """Which labels."""
+    return hashlib.sha256(labels.numpy().astype('<i8').tobytes()).hexdigest()[:_DIGITS]
+
+
+def _flat(node: Any, path: str = '') -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {path: node}
+    parts = [_flat(value, f'{path}.{key}' if path else str(key)) for key, value in node.items()]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.flatten().tolist() if isinstance(value, Tensor | np.ndarray) else value
