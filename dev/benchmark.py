@@ -1,6 +1,6 @@
 """Measure one part of the package: `python tools/benchmark.py cache`.
 
-Every module of `tools/benchmarks` is a sub-command. It defines
+Every module of `dev/benchmarks` is a sub-command. It defines
 
     HELP: str                       one line
     add_arguments(parser)           its options

@@ -1,7 +1,11 @@
 """`dev/benchmark.py`, under its older address."""
 
 import runpy
+import sys
 from pathlib import Path
 
+DEV = Path(__file__).resolve().parent.parent / 'dev'
+
 if __name__ == '__main__':
-    runpy.run_path(str(Path(__file__).resolve().parent.parent / 'dev' / 'benchmark.py'), run_name='__main__')
+    sys.path.insert(0, str(DEV))
+    runpy.run_path(str(DEV / 'benchmark.py'), run_name='__main__')
