@@ -13,7 +13,7 @@ import pytest
 from small_world import ROOT
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from usp_mm import cli, processes, torchrun
+from usp_mm import command, processes, torchrun
 
 TOOL = str(Path(__file__).with_name('launched_tool.py'))
 
@@ -21,7 +21,7 @@ TOOL = str(Path(__file__).with_name('launched_tool.py'))
 @pytest.fixture
 def launched(tmp_path, monkeypatch):
     """As a process that `usp_mm.torchrun` has launched; its error file."""
-    monkeypatch.setattr(cli, 'end_with_parent', lambda: None)
+    monkeypatch.setattr(command, 'end_with_parent', lambda: None)
     for name, value in dict(PARENT=os.getppid(), RESTARTS=0, MOST_RESTARTS=0, ERROR_FILE=tmp_path / 'error.json').items():
         monkeypatch.setenv(getattr(processes, name if name == 'PARENT' else f'_{name}'), str(value))
     return tmp_path / 'error.json'
@@ -29,7 +29,7 @@ def launched(tmp_path, monkeypatch):
 
 def ended(main):
     with pytest.raises(SystemExit) as raised:
-        cli.run_command(main)
+        command.run_command(main)
     return raised.value.code
 
 
@@ -62,13 +62,13 @@ def test_a_launched_tool_leaves_its_line_to_the_launcher(error, code, line, laun
 
 def test_bugs_and_traceback_on_demand_keep_their_tracebacks(launched, monkeypatch):
     with pytest.raises(RuntimeError):
-        cli.run_command(raising(RuntimeError('a bug')))
+        command.run_command(raising(RuntimeError('a bug')))
     reason = json.loads(launched.read_text())['message']
     assert reason['message'] == 'error: RuntimeError: a bug' and not reason['extraInfo']['foreseen']
     assert 'Traceback' in reason['extraInfo']['py_callstack']
     monkeypatch.setenv('USP_TRACEBACK', '1')
     with pytest.raises(ValueError, match='no such thing'):
-        cli.run_command(raising(ValueError('no such thing')))
+        command.run_command(raising(ValueError('no such thing')))
     assert processes.told(json.loads(launched.read_text())).message.startswith('error: no such thing')
 
 

@@ -44,7 +44,8 @@ def test_stages_of_writing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     options = ['--num-samples', 9, '--batch-size', 4, '--img-size', 32, '--workers', 1, '--folder', tmp_path]
     words = ['tools/benchmark.py', 'cache', '--encode', 'tiny', *options, '--json', tmp_path / 'result.json']
     monkeypatch.setattr('sys.argv', [str(word) for word in words])
-    runpy.run_path(str(ROOT / words[0]), run_name='__main__')
+    with pytest.raises(SystemExit, match=r'^0$'):
+        runpy.run_path(str(ROOT / words[0]), run_name='__main__')
     result = json.loads((tmp_path / 'result.json').read_text())
     assert [row['stage'] for row in result['rows']] == ['decode', 'encode', 'write']
     assert result['same bytes'] is True

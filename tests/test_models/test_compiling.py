@@ -70,11 +70,11 @@ def test_a_loss_is_one_graph_with_its_noise(kind, noised):
     x, samples = batch().values()
     if kind == 'USP':
         model = build(kind, noise_alpha_bar=(0.5, 1.0) if noised else None)
-        no_break(USP._loss, model, x, *sample_keys(samples, 4, x.device, True))
+        no_break(USP._loss, model, x, sample_keys(samples, 4, x.device, True))
     else:
         model = build(kind, denoiser=dict(with_cp=noised))
         keys = sample_keys(samples, 4, x.device, True)
-        no_break(LatentDiffusionGenerator._losses, model, x, *keys, torch.arange(4), None)
+        no_break(LatentDiffusionGenerator._losses, model, x, keys, torch.arange(4), None)
 
 
 def everything(model, amps):
@@ -97,15 +97,15 @@ def everything(model, amps):
 
 
 @generators
-def test_a_run_of_one_arithmetic_has_fewer_graphs_than_pytorch_allows(kind):
-    """First batch, many and one with gradients; many and one without, of both weights, whose requires_grad differ."""
+def test_graphs_of_a_run_of_one_arithmetic(kind):
+    """First batch, many and one with gradients; the same without; many and one of both weights that sample, in bfloat16."""
     everything(build(kind, compile=EAGER), [True])
-    assert graphs() == 7 <= 8
+    assert graphs() == 3 + 3 + 2 + 2
 
 
 def test_all_that_there_is_stays_within_the_limit():
     everything(build('SiT', compile=EAGER), [False, True])
-    assert graphs() == 13 < dynamo.recompile_limit == compiling.MAX_GRAPHS
+    assert graphs() == 16 < dynamo.recompile_limit == compiling.MAX_GRAPHS
 
 
 @pytest.mark.slow
@@ -209,9 +209,9 @@ def test_what_runs_eager_is_told_once(told):
 def test_a_graph_break_is_told_once(told, monkeypatch):
     forward = ModulatedBlock.forward
 
-    def broken(self, x, c, rope=None):
+    def broken(self, x, c, rope=None, vectors=None):
         torch._dynamo.graph_break()
-        return forward(self, x, c, rope)
+        return forward(self, x, c, rope, vectors)
 
     monkeypatch.setattr(ModulatedBlock, 'forward', broken)
     step(build('SiT', compile=EAGER))

@@ -186,11 +186,11 @@ def test_a_step_in_bfloat16_casts_no_weight(build):  # noqa: F811
 
 
 def test_only_a_cpu_pads_rows():
-    from usp_mm.layers.modulation import ROW_TILE, conditioning
+    from usp_mm.layers.modulation import CPU_ROW_TILE, conditioning
 
     seen = []
     with torch.no_grad():
         for device in ('cpu', 'meta'):
             conditioning(lambda c: seen.append(len(c)) or c, torch.empty(3, 4, device=device))
     conditioning(lambda c: seen.append(len(c)) or c, torch.empty(3, 4))  # in training
-    assert seen == [ROW_TILE, 3, 3]
+    assert seen == [CPU_ROW_TILE, 3, 3]

@@ -37,7 +37,7 @@ def test_a_run_changes_every_encoder_tensor_and_saves_it(small_world, tmp_path):
     assert not any('decoder' in name or 'post_quant' in name for name in saved['state_dict'])
     optimized = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group['params']}
     assert optimized >= {id(p) for p in runner.model.backbone.vae_encoder.parameters()}
-    groups = {group['param_name']: group for group in runner.optim_wrapper.optimizer.param_groups}
+    groups = {name: group for group in runner.optim_wrapper.optimizer.param_groups for name in group['param_names']}
     found = [(group['lr_scale'], group['weight_decay']) for name, group in groups.items() if 'vae_encoder' in name]
     # official: a group of its own, at the whole rate, all of it decayed
     assert found == [(1.0, 0.05)] * len(expected) and any(before[name].ndim == 1 for name in expected)

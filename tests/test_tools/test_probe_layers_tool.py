@@ -9,9 +9,10 @@ from PIL import Image
 from probe_world import CONFIGS, ProbeWorld
 from small_world import run_tool
 
+from usp_mm.arguments import add_probe_arguments
 from usp_mm.cli.probe_layers import chosen_layers
 from usp_mm.files import sha256
-from usp_mm.probing.arguments import add_probe_arguments, split_folders
+from usp_mm.probing.arguments import split_folders
 
 SHORT = ['--epochs', 2, '--batch-size', 16, '--optimizer', 'adamw']
 

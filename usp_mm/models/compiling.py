@@ -15,9 +15,9 @@ from mmengine.logging import print_log
 from torch import nn
 
 REGIONS = ('blocks', 'loss')
-#: Graphs of one block that a run may need, which PyTorch's default of 8 falls short of: with and without gradients, in float32
-#: and under autocast, for a batch of one and of many, and the first batch's own.
-MAX_GRAPHS = 16
+#: Graphs of one block that a run may need, which PyTorch's default of 8 falls short of: with and without gradients, in float32,
+#: under autocast and with bfloat16 weights, for a batch of one and of many, and the first batch's own.
+MAX_GRAPHS = 32
 
 
 class Compiling:

@@ -143,17 +143,19 @@ class DiT(BaseModule):
     def _modulation(self, c: Tensor, rows: Tensor | None) -> Sequence[Tensor | None]:
         """Vectors of all blocks, [N, 6·D] each, and of the last layer, [N, 2·D]; None each: they compute their own.
 
-        In training they do, so that checkpointing needn't keep them. There, one product for all blocks would need their
+        With gradients they do, so that checkpointing needn't keep them. There, one product for all blocks would need their
         weights in one tensor in every step: a copy of 223 million numbers for arch 'xl', 0.9 GB in float32.
         """
-        if rows is None:
+        if rows is None and torch.is_grad_enabled():
             return [None] * (self.num_layers + 1)
-        last = conditioning(self.final_layer.adaLN_modulation, c).index_select(0, rows)
         if self.stacked_modulation is None:
-            return [*(conditioning(block.adaLN_modulation, c).index_select(0, rows) for block in self.blocks), last]
-        weight, bias = self.stacked_modulation
-        vectors = conditioning(lambda c: F.linear(F.silu(c), weight, bias), c).index_select(0, rows)
-        return [*vectors.chunk(self.num_layers, dim=1), last]
+            networks = [*(block.adaLN_modulation for block in self.blocks), self.final_layer.adaLN_modulation]
+            vectors = [conditioning(network, c) for network in networks]
+        else:
+            weight, bias = self.stacked_modulation
+            blocks = conditioning(lambda c: F.linear(F.silu(c), weight, bias), c)
+            vectors = [*blocks.chunk(self.num_layers, dim=1), conditioning(self.final_layer.adaLN_modulation, c)]
+        return vectors if rows is None else [one.index_select(0, rows) for one in vectors]
 
     def _output(self, out: Tensor) -> Tensor:
         return out
