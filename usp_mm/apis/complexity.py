@@ -17,6 +17,7 @@ from usp_mm.models.repa import REPA, Teacher
 from usp_mm.models.repa.networks import timm_shape
 from usp_mm.presets import TEACHERS
 from usp_mm.vaes.blank import blank_codec
+from usp_mm.vaes.build import OWN_SCALE
 
 #: Images of ImageNet-1k's training split.
 IMAGENET = 1_281_167
@@ -106,8 +107,8 @@ def _network_config(cfg: Config) -> dict[str, Any]:
     model = _without(cfg.model.to_dict(), _FILES)
     images = model['data_preprocessor']
     if 'vae' in images:
-        # the tiny VAE has the same latents, and its scale in a folder
-        vae = 'sd-f8d4' if images['vae'] == 'tiny' else images['vae']
+        # a scale that is in a folder changes no shape
+        vae = blank_codec(images['vae']) if images['vae'] in OWN_SCALE else images['vae']
         model['data_preprocessor'] = dict(type=images['type'], vae=vae, load_vae=False)
     if 'denoiser' in model:
         model = {key: value for key, value in model.items() if key != 'guidance'} | dict(ema=None, sample_model='orig')

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from usp_mm.presets import lookup
-
-#: Bounds that a diagonal Gaussian posterior clamps its log-variance to (diffusers, MAR): nothing beyond them matters.
-LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
+from usp_mm.vaes.base import LOGVAR_MAX, LOGVAR_MIN
 
 #: What `dtype` stores, in bits a number: the mean and the log-variance.
 STORAGES: dict[str, dict[str, str]] = {
