@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from usp_mm.vaes import build_codec
+from usp_mm.vaes.encoder import take_encoder
 from usp_mm.vaes.laptop import LaptopVAETraining, make_laptop_vae, start_from_components, train_laptop_vae
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +90,8 @@ def test_the_latents_have_no_spread(folder: Path) -> None:
     assert (moments[:, 4:] == -30).all()
     noise = torch.randn(2, 4, 8, 12)
     torch.testing.assert_close(codec.sample(moments, noise), codec.mode(moments), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="'laptop' has no encoder to train: name one with weights and a posterior"):
+        take_encoder(codec)
 
 
 def test_training_improves_on_the_components(tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ _LIFT = 1.5
 class LaptopVAETraining(VAETraining):
     """How to train; see `VAETraining`."""
 
-    steps: int = 3000
+    steps: int = 2000
     batch_size: int = 8
-    lr: float = 2e-3
+    lr: float = 3e-3
 
 
 class _Laptop:
