@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from .training import VAEReport, VAETraining, train_vae
@@ -112,7 +112,7 @@ def _principal_components(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return patches.mean(0).float(), components.float(), deviations.float()
 
 
-def _encode_with(encoder: nn.Module, mean: Tensor, analysis: Tensor) -> None:
+def _encode_with(encoder: Any, mean: Tensor, analysis: Tensor) -> None:
     """Every 2 × 2 pixels into channels, the shortcut's unshuffle again, and the components at the end."""
     first, last, width = encoder.conv_in.conv, encoder.conv_out, WIDTHS[1]
     first.weight[:_HALF] = 0
@@ -126,7 +126,7 @@ def _encode_with(encoder: nn.Module, mean: Tensor, analysis: Tensor) -> None:
     last.bias.copy_(-mean @ analysis)
 
 
-def _decode_with(decoder: nn.Module, mean: Tensor, synthesis: Tensor) -> None:
+def _decode_with(decoder: Any, mean: Tensor, synthesis: Tensor) -> None:
     """The components, the shortcut's shuffle, and a last norm, ReLU and shuffle that are the identity on [-1.5, ∞)."""
     first, last, width = decoder.conv_in, decoder.conv_out.conv, WIDTHS[1]
     _zero(first)
@@ -144,7 +144,7 @@ def _decode_with(decoder: nn.Module, mean: Tensor, synthesis: Tensor) -> None:
     last.bias.fill_(-_LIFT)
 
 
-def _zero(convolution: nn.Module) -> None:
+def _zero(convolution: Any) -> None:
     convolution.weight.zero_()
     convolution.bias.zero_()
 
