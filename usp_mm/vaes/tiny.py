@@ -1,7 +1,6 @@
 """A small autoencoder of Stable Diffusion's kind (stride 8, 4 latent channels), trained in a minute on two CPU cores.
 
-For digits and for tests: everything that works on `sd-f8d4` works on its latents. Of colour pictures it makes mush
-(18 dB); see `laptop` for those.
+For digits and for tests: everything that works on `sd-f8d4` works on its latents. For pictures in colour see `laptop`.
 """
 
 from collections.abc import Iterator, Sequence
