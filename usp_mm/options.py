@@ -71,21 +71,42 @@ class DemoEmoji:
 
 
 @dataclass(frozen=True)
-class TinyVAETraining:
-    """How to train the VAE of preset 'tiny'.
+class VAETraining:
+    """How to train an autoencoder.
 
     Attributes:
         steps: optimizer steps.
         batch_size: images a step.
         lr: peak learning rate of AdamW, warmed up and annealed to zero in one cycle.
+        size: side of the random crops in pixels, a multiple of the stride; smaller images are enlarged.
+        seed: of weights, data order, crops, flips and noise.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    size: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TinyVAETraining(VAETraining):
+    """How to train the VAE of preset 'tiny'; see `VAETraining`.
+
+    Attributes:
         kl_weight: of the mean KL divergence per latent number, against the mean squared error per pixel of [-1, 1].
-        size: side of the random crops in pixels, a multiple of 8; smaller images are enlarged.
-        seed: of weights, data order, crops, flips and posterior noise.
     """
 
     steps: int = 400
     batch_size: int = 16
     lr: float = 4e-3
     kl_weight: float = 1e-4
-    size: int = 64
-    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LaptopVAETraining(VAETraining):
+    """How to train the VAE of preset 'laptop'; see `VAETraining`."""
+
+    steps: int = 2000
+    batch_size: int = 8
+    lr: float = 3e-3

@@ -16,6 +16,7 @@ from usp_mm.analysis.complexity import IMAGENET, _sample, build_meta, complexity
 from usp_mm.engine.flops import count_codec, count_flops
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.blank import blank_codec
+from usp_mm.vaes.laptop import make_laptop_vae
 
 TOOL = ROOT / 'tools' / 'analysis' / 'get_flops.py'
 SIT = ROOT / 'configs' / 'sit'
@@ -28,7 +29,7 @@ def parameters(network):
     return sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize('name', ['sd-f8d4', 'kl-f16d16', 'tiny'])
+@pytest.mark.parametrize('name', ['sd-f8d4', 'kl-f16d16', 'tiny', 'laptop'])
 def test_blank_autoencoders_are_the_real_ones(name, small_world, tiny_vae_folder):
     blank = blank_codec(name)
     if name == 'sd-f8d4':  # Stable Diffusion's, as diffusers builds it
@@ -41,6 +42,10 @@ def test_blank_autoencoders_are_the_real_ones(name, small_world, tiny_vae_folder
         return
     if name == 'tiny':
         real = build_codec(name, path=tiny_vae_folder).network
+        assert {k: v.shape for k, v in blank.network.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
+        return
+    if name == 'laptop':
+        real = make_laptop_vae()
         assert {k: v.shape for k, v in blank.network.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
         return
     golden = build_codec(name, path=small_world.kl16_file).network  # of another width, with the same layers
@@ -104,6 +109,15 @@ def test_a_cache_needs_no_encoder_and_epochs_are_of_imagenet():
     assert cfg.model.data_preprocessor.vae_path == 'pretrained/kl16.ckpt'  # the config is as it was
     cfg.train_dataloader.dataset.data_root = 'data/imagenet100_latents/kl-f16d16_224px'
     assert complexity(cfg)['images'] is complexity(cfg)['total'] is None
+
+
+def test_a_vae_whose_scale_is_in_a_folder_needs_none():
+    cfg = Config.fromfile(ROOT / 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py')
+    tiny = complexity(cfg)
+    cfg.model.data_preprocessor.vae = 'laptop'
+    laptop = complexity(cfg)
+    assert (tiny['vae']['name'], laptop['vae']['name']) == ('tiny', 'laptop')
+    assert laptop['network']['forward'] > 3 * tiny['network']['forward']  # four times the tokens
 
 
 def test_a_trained_encoder_is_counted_the_same_in_a_run(small_world):

@@ -4,6 +4,7 @@ import json
 import math
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from usp_mm.models.repa.networks import timm_shape
 from usp_mm.options import H100_BF16, UTILISATION
 from usp_mm.presets import TEACHERS
 from usp_mm.vaes.blank import blank_codec
+from usp_mm.vaes.build import OWN_SCALE
 
 #: Images of ImageNet-1k's training split.
 IMAGENET = 1_281_167
@@ -104,14 +106,21 @@ def _network_config(cfg: Config) -> dict[str, Any]:
     model = _without(cfg.model.to_dict(), _FILES)
     images = model['data_preprocessor']
     if 'vae' in images:
-        # the tiny VAE has the same latents, and its scale in a folder
-        vae = 'sd-f8d4' if images['vae'] == 'tiny' else images['vae']
-        model['data_preprocessor'] = dict(type=images['type'], vae=vae, load_vae=False)
+        folder = dict(vae_path=_scale_folder(images['vae']).name) if images['vae'] in OWN_SCALE else {}
+        model['data_preprocessor'] = dict(type=images['type'], vae=images['vae'], load_vae=False, **folder)
     if 'denoiser' in model:
         model = {key: value for key, value in model.items() if key != 'guidance'} | dict(ema=None, sample_model='orig')
     for key in ('codec', 'train_vae'):
         model.get('backbone', {}).pop(key, None)
     return model
+
+
+@cache
+def _scale_folder(vae: str) -> TemporaryDirectory:
+    """A folder that says the VAE's scale, which changes no shape: it is there until the process ends."""
+    folder = TemporaryDirectory(prefix='usp_mm-')
+    blank_codec(vae).network.save_config(folder.name)
+    return folder
 
 
 def _without(node: Any, keys: tuple[str, ...]) -> Any:

@@ -1,25 +1,39 @@
-"""Train a small autoencoder (VAE preset 'tiny') on folders of images; about a minute on two CPU cores.
+"""Train a small autoencoder (VAE preset 'tiny' or 'laptop') on folders of images, on two CPU cores.
 
-python tools/train_tiny_vae.py data/demo/imagenet/train work_dirs/tiny_vae
+python tools/train_tiny_vae.py data/demo/imagenet/train work_dirs/tiny_vae                              # a minute: digits
+python tools/train_tiny_vae.py data/emoji/imagenet/train work_dirs/laptop_vae --vae laptop              # minutes: colours
 """
 
 import argparse
 
-from usp_mm.options import TinyVAETraining
+from usp_mm.options import LaptopVAETraining, TinyVAETraining
+
+VAES = {'tiny': TinyVAETraining, 'laptop': LaptopVAETraining}
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', nargs='+', help='folders of images, searched recursively')
     parser.add_argument('out', help='folder to write, in diffusers format')
-    for name, default in vars(TinyVAETraining()).items():
-        parser.add_argument(f'--{name.replace("_", "-")}', type=type(default), default=default, help=f'default {default}')
-    return parser.parse_args()
+    parser.add_argument('--vae', choices=list(VAES), default='tiny', help='preset (default: %(default)s)')
+    numbers = {name: vars(config()) for name, config in VAES.items()}
+    for name in dict.fromkeys(name for defaults in numbers.values() for name in defaults):
+        known = {vae: defaults[name] for vae, defaults in numbers.items() if name in defaults}
+        text = 'default for ' + ', '.join(f'{vae}: {value}' for vae, value in known.items())
+        kind = type(next(iter(known.values())))
+        parser.add_argument(f'--{name.replace("_", "-")}', type=kind, default=argparse.SUPPRESS, help=text)
+    args = parser.parse_args()
+    for name in vars(args).keys() - {'data', 'out', 'vae'} - numbers[args.vae].keys():
+        parser.error(f'--{name.replace("_", "-")} is not an option of --vae {args.vae}')
+    return args
 
 
 def main() -> None:
     args = vars(parse_args())
+    from usp_mm.vaes.laptop import train_laptop_vae
     from usp_mm.vaes.tiny import train_tiny_vae
 
-    report = train_tiny_vae(args.pop('data'), args.pop('out'), TinyVAETraining(**args))
+    data, out, vae = args.pop('data'), args.pop('out'), args.pop('vae')
+    train = dict(tiny=train_tiny_vae, laptop=train_laptop_vae)[vae]
+    report = train(data, out, VAES[vae](**args))
     print(f'PSNR {report.psnr:.2f} dB, scaling factor {report.scaling_factor:.4f}, {report.seconds:.0f} s')

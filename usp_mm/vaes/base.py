@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from usp_mm.weight_files import weights_hash
 
+#: Bounds that a diagonal Gaussian posterior clamps its log-variance to (diffusers, MAR): nothing beyond them matters. The lower
+#: one is that of latents without a spread.
+LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
+
 
 class LatentCodec:
     """A frozen autoencoder: images <-> posterior moments -> scaled latents -> images.
@@ -168,7 +172,7 @@ class LatentCodec:
         mean, logvar = self._split(moments)
         if noise.shape != mean.shape:
             raise ValueError(f'noise is {tuple(noise.shape)}, but the posterior is {tuple(mean.shape)}')
-        return self._scaled(mean + (0.5 * logvar.clamp(-30.0, 20.0)).exp() * noise.float())
+        return self._scaled(mean + (0.5 * logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)).exp() * noise.float())
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ import torch
 from .base import LatentCodec
 from .build import codec_spec
 from .kl import KLAutoencoder, KLStructure
-from .sd import DiffusersCodec
+from .laptop import make_laptop_vae
+from .sd import DeterministicCodec, DiffusersCodec
 from .tiny import make_tiny_vae
 
 _F16 = (128, 128, 256, 256, 512)
@@ -34,4 +35,6 @@ def blank_codec(name: str) -> LatentCodec | None:
     with torch.device('meta'):
         if name == 'tiny':
             return DiffusersCodec(make_tiny_vae(), name=name, **shape)
+        if name == 'laptop':
+            return DeterministicCodec(make_laptop_vae(), name=name, **shape)
         return LatentCodec(KLAutoencoder(STRUCTURES[name]), name=name, **shape)

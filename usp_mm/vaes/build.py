@@ -18,8 +18,10 @@ from .pixel import PixelCodec
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 #: What VA-VAE's training checkpoint holds beside the autoencoder: its losses, and the vision model it is aligned with.
 TRAINING_ONLY = ('loss.', 'foundation_model.', 'linear_proj.')
+#: The class that encodes, and diffusers' class that it holds.
+_ARCHITECTURES = {'diffusers': (sd.DiffusersCodec, 'AutoencoderKL'), 'dc': (sd.DeterministicCodec, 'AutoencoderDC')}
 #: Presets whose folder says the scale.
-_OWN_SCALE = ('tiny',)
+OWN_SCALE = ('tiny', 'laptop')
 
 Stats = str | Path | Mapping[str, Any] | None
 
@@ -110,21 +112,26 @@ def _build(
 
 
 def _diffusers(name: str, row: dict[str, Any], path: str | None, load_weights: bool, common: dict[str, Any]) -> LatentCodec:
-    own_scale = name in _OWN_SCALE
+    own_scale = name in OWN_SCALE
     if own_scale and path is None:
-        raise ValueError(f"VAE '{name}' needs a path: make its folder with `python {row['source']} DATA OUT`, pass path=OUT")
+        raise ValueError(f"VAE '{name}' needs a path: make its folder with `python {_made_by(name, row)}`, pass path=OUT")
+    codec, architecture = _ARCHITECTURES[row['codec']]
     if not load_weights and not own_scale:
-        return sd.DiffusersCodec(None, **common)
+        return codec(None, **common)
     obtain = (
-        f'make it with `python {row["source"]} DATA OUT`'
+        f'make it with `python {_made_by(name, row)}`'
         if own_scale
         else f'download it with `hf download {row["source"]} --local-dir DIR` and pass path=DIR'
     )
     path = path or row['source']
-    config, arguments = sd.read_config(path, obtain)
+    config, arguments = sd.read_config(path, obtain, architecture)
     scale, shift = sd.check_config(config, name, row, path, own_scale)
-    network = sd.load_network(path, arguments, obtain) if load_weights else None
-    return sd.DiffusersCodec(network, **{**common, 'scale': scale, 'shift': shift})
+    network = sd.load_network(path, arguments, obtain, architecture) if load_weights else None
+    return codec(network, **{**common, 'scale': scale, 'shift': shift})
+
+
+def _made_by(name: str, row: dict[str, Any]) -> str:
+    return f'{row["source"]} DATA OUT' + ('' if name == 'tiny' else f' --vae {name}')
 
 
 def _kl(name: str, row: dict[str, Any], path: str | None, load_weights: bool, common: dict[str, Any]) -> LatentCodec:
@@ -148,7 +155,7 @@ def _pixel(name: str, row: dict[str, Any], path: str | None, load_weights: bool,
     return PixelCodec(**common)
 
 
-_LOADERS = {'diffusers': _diffusers, 'kl': _kl, 'pixel': _pixel}
+_LOADERS = {'diffusers': _diffusers, 'dc': _diffusers, 'kl': _kl, 'pixel': _pixel}
 
 
 def read_stats(stats: str | Path | Mapping[str, Any]) -> tuple[list[float], list[float]]:

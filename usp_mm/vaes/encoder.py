@@ -30,7 +30,9 @@ def take_encoder(codec: LatentCodec) -> VAEEncoder:
     """
     network = codec.network
     if network is None or getattr(network, 'quant_conv', None) is None:
-        raise ValueError(f"VAE '{codec.name}' has no encoder to train: name one with weights, or leave train_vae=False")
+        raise ValueError(
+            f"VAE '{codec.name}' has no encoder to train: name one with weights and a posterior, or leave train_vae=False"
+        )
     if codec.dtype != torch.float32:
         raise ValueError(f"VAE '{codec.name}' is trained in float32 (under autocast, where that is on), not in {codec.dtype}")
     codec.network = None

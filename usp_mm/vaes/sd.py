@@ -1,4 +1,4 @@
-"""Autoencoders in diffusers' format (`AutoencoderKL`): Stable Diffusion's, and the tiny one of tools/train_tiny_vae.py."""
+"""Autoencoders in diffusers' format: Stable Diffusion's `AutoencoderKL`, `AutoencoderDC`, those of tools/train_tiny_vae.py."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from usp_mm.weight_files import check_finite
 
-from .base import LatentCodec
+from .base import LOGVAR_MIN, LatentCodec
 
 #: Stable Diffusion's, the default of configs written before diffusers knew the key.
 _DEFAULT_SCALE = 0.18215
@@ -29,16 +29,25 @@ class DiffusersCodec(LatentCodec):
         return images
 
 
-def read_config(path: str, obtain: str) -> tuple[dict[str, Any], dict[str, str]]:
+class DeterministicCodec(DiffusersCodec):
+    """A codec whose network is a diffusers `AutoencoderDC`, whose latents have no spread: the log-variance is the lowest."""
+
+    def network_encode(self, images: Tensor) -> Tensor:
+        latents: Tensor = self._loaded().encode(images).latent
+        return torch.cat([latents, torch.full_like(latents, LOGVAR_MIN)], dim=1)
+
+
+def read_config(path: str, obtain: str, architecture: str = 'AutoencoderKL') -> tuple[dict[str, Any], dict[str, str]]:
     """The `config.json` of a folder or hub model, and the arguments that `from_pretrained` finds its weights with.
 
     Args:
         path: a folder with the autoencoder, a folder with a whole pipeline, or a hub id.
         obtain: how to get the weights, for the error.
+        architecture: the class of diffusers that it must be.
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not an `AutoencoderKL`.
+        ValueError: not of that class.
     """
     folder = Path(path)
     if folder.is_file():
@@ -53,8 +62,8 @@ def read_config(path: str, obtain: str) -> tuple[dict[str, Any], dict[str, str]]
         config, arguments = _hub_config(path, obtain), {}
     else:
         raise FileNotFoundError(f'{path} does not exist: {obtain}')
-    if config.get('_class_name') != 'AutoencoderKL':
-        raise ValueError(f"{path} is a diffusers '{config.get('_class_name')}', but the codec reads an 'AutoencoderKL'")
+    if config.get('_class_name') != architecture:
+        raise ValueError(f"{path} is a diffusers '{config.get('_class_name')}', but the codec reads an '{architecture}'")
     return config, arguments
 
 
@@ -88,7 +97,7 @@ def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: s
     shift = float(config.get('shift_factor') or 0.0)
     found = {
         'channels': config.get('latent_channels', 4),
-        'stride': 2 ** (len(config.get('block_out_channels', [64])) - 1),
+        'stride': 2 ** (len(config.get('block_out_channels') or config.get('encoder_block_out_channels', [64])) - 1),
     }
     for key, value in found.items():
         if value != row[key]:
@@ -103,17 +112,17 @@ def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: s
     return scale, shift
 
 
-def load_network(path: str, arguments: dict[str, str], obtain: str) -> torch.nn.Module:
+def load_network(path: str, arguments: dict[str, str], obtain: str, architecture: str = 'AutoencoderKL') -> torch.nn.Module:
     """The autoencoder in float32, every weight of it from the file (safetensors, else a pickle read as data).
 
     Raises:
         FileNotFoundError: no readable weights.
         ValueError: parameters are missing, unexpected, of another shape or not finite.
     """
-    from diffusers import AutoencoderKL
+    import diffusers
 
     try:
-        network, report = AutoencoderKL.from_pretrained(
+        network, report = getattr(diffusers, architecture).from_pretrained(
             path, torch_dtype=torch.float32, low_cpu_mem_usage=False, output_loading_info=True, **arguments
         )
     except OSError as error:

@@ -1,36 +1,45 @@
 """A small autoencoder of Stable Diffusion's kind (stride 8, 4 latent channels), trained in a minute on two CPU cores.
 
-For the demo and for tests: everything that works on `sd-f8d4` works on its latents.
+For digits and for tests: everything that works on `sd-f8d4` works on its latents. For pictures in colour see `laptop`.
 """
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging import MMLogger
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from usp_mm.files import write_folder
-from usp_mm.images import images_below, load_image
 from usp_mm.options import TinyVAETraining
+
+from .training import VAEReport, save_vae, train_vae
+
+__all__ = ['TinyVAETraining', 'make_tiny_vae', 'save_vae', 'train_tiny_vae']
 
 WIDTHS = (8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
-class TinyVAEReport:
-    """What came out: mean PSNR in dB on held-out images, 1 / standard deviation of the latents, and training time."""
+class _Tiny:
+    kl_weight: float
+    name = 'tiny'
+    stride = 2 ** (len(WIDTHS) - 1)
 
-    psnr: float
-    scaling_factor: float
-    seconds: float
+    def make(self, batches: Iterator[Tensor], seed: int) -> Any:
+        return make_tiny_vae(seed)
+
+    def loss(self, vae: Any, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        posterior = vae.encode(images).latent_dist
+        decoded = vae.decode(posterior.sample(generator)).sample
+        error = (decoded - images).square().mean()
+        divergence = posterior.kl().mean() / posterior.mean[0].numel()
+        return error + self.kl_weight * divergence, dict(mse=error, kl=divergence)
+
+    def latents(self, vae: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        posterior = vae.encode(images).latent_dist
+        latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
+        return latents
 
 
 def make_tiny_vae(seed: int = 0, scaling_factor: float = 1.0, widths: Sequence[int] = WIDTHS) -> Any:
@@ -57,129 +66,8 @@ def make_tiny_vae(seed: int = 0, scaling_factor: float = 1.0, widths: Sequence[i
         )
 
 
-def save_vae(vae: Any, out: str | Path) -> None:
-    """Write a diffusers autoencoder's folder, complete or not at all. `out` must be empty or absent (OSError)."""
-    with write_folder(Path(out)) as folder:
-        vae.save_pretrained(folder)
-
-
 def train_tiny_vae(
     data: str | Path | Sequence[str | Path], out: str | Path, config: TinyVAETraining = TinyVAETraining()
-) -> TinyVAEReport:
-    """Train on the images under `data` and write `out`, a folder for the preset 'tiny'.
-
-    The result depends on images, config and number of threads alone.
-
-    Args:
-        data: a folder, or several, searched recursively.
-        out: a folder that doesn't exist or is empty.
-        config: how.
-
-    Raises:
-        FileExistsError: `out` isn't empty.
-        FileNotFoundError: fewer than two images.
-        ValueError: a size that the stride does not divide, or a number of steps or images below 1.
-    """
-    out, start = Path(out), time.monotonic()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f'{out} is not empty: remove it to train again, or choose another folder')
-    if config.size % 8 or config.size < 8:
-        raise ValueError(f'size={config.size} must be a multiple of the stride, 8')
-    for name in ('steps', 'batch_size'):
-        if getattr(config, name) < 1:
-            raise ValueError(f'{name}={getattr(config, name)} must be at least 1')
-    train, held_out = _split(_find_images([data] if isinstance(data, (str, Path)) else data), config.seed)
-    vae = make_tiny_vae(config.seed)
-    _optimize(vae, train, config)
-    vae.eval()
-    vae.register_to_config(scaling_factor=_scaling_factor(vae, train[:256], config))
-    psnr = _psnr(vae, held_out, config)
-    save_vae(vae, out)
-    report = TinyVAEReport(psnr, vae.config.scaling_factor, time.monotonic() - start)
-    MMLogger.get_current_instance().info(
-        f'{out}: PSNR {psnr:.2f} dB on {len(held_out)} held-out images, scaling factor {report.scaling_factor:.4f}, '
-        f'{config.steps} steps in {report.seconds:.0f} s'
-    )
-    return report
-
-
-def _optimize(vae: Any, images: list[Path], config: TinyVAETraining) -> None:
-    generator = torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
-    order = torch.empty(0, dtype=torch.int64)
-    progress = tqdm(range(config.steps), desc='tiny VAE', unit='step')
-    for step in progress:
-        while len(order) < config.batch_size:
-            order = torch.cat([order, torch.randperm(len(images), generator=generator)])
-        chosen, order = order[: config.batch_size], order[config.batch_size :]
-        batch = torch.stack([_crop(images[i], config.size, generator) for i in chosen])
-        posterior = vae.encode(batch).latent_dist
-        decoded = vae.decode(posterior.sample(generator)).sample
-        error = (decoded - batch).square().mean()
-        divergence = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = error + config.kl_weight * divergence
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 20 == 0:
-            progress.set_postfix(mse=f'{error.item():.4f}', kl=f'{divergence.item():.2f}')
-
-
-def _find_images(folders: Sequence[str | Path]) -> list[Path]:
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f'{folder} is not a folder of images')
-    images = [path for folder in folders for path in images_below(folder)]
-    if len(images) < 2:
-        raise FileNotFoundError(f'{", ".join(map(str, folders))}: found {len(images)} images, need 2')
-    return images
-
-
-def _split(images: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
-    """Shuffled training and held-out images: one in ten, 100 at most, is held out."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
-    num = min(100, max(1, len(images) // 10))
-    return [images[i] for i in order[num:]], [images[i] for i in order[:num]]
-
-
-@lru_cache(maxsize=8192)
-def _read(path: Path, size: int) -> Tensor:
-    """uint8[3, H, W], no side below `size`."""
-    image = load_image(path)
-    if min(image.size) < size:
-        factor = size / min(image.size)
-        image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _crop(path: Path, size: int, generator: torch.Generator | None = None) -> Tensor:
-    """float32[3, size, size] in [-1, 1]: random crop and flip, or the centre without a generator."""
-    image = _read(path, size)
-    room = [side - size for side in image.shape[1:]]
-    if generator is None:
-        y, x, flip = room[0] // 2, room[1] // 2, 0
-    else:
-        y, x, flip = (int(torch.randint(n, (), generator=generator)) for n in (room[0] + 1, room[1] + 1, 2))
-    image = image[:, y : y + size, x : x + size]
-    return (image.flip(2) if flip else image).float() / 127.5 - 1
-
-
-@torch.no_grad()
-def _scaling_factor(vae: Any, images: list[Path], config: TinyVAETraining) -> float:
-    generator = torch.Generator().manual_seed(config.seed)
-    batches = torch.stack([_crop(path, config.size) for path in images]).split(config.batch_size)
-    latents = torch.cat([vae.encode(batch).latent_dist.sample(generator) for batch in batches])
-    return round(1 / latents.std().item(), 6)
-
-
-@torch.no_grad()
-def _psnr(vae: Any, images: list[Path], config: TinyVAETraining) -> float:
-    """Mean over images of 10 log10(2² / MSE)."""
-    errors = []
-    for batch in torch.stack([_crop(path, config.size) for path in images]).split(config.batch_size):
-        decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
-        errors.append((decoded - batch).square().mean((1, 2, 3)))
-    return float((10 * torch.log10(4 / torch.cat(errors).clamp(min=1e-10))).mean())
+) -> VAEReport:
+    """`train_vae` for the preset 'tiny'."""
+    return train_vae(_Tiny(config.kl_weight), data, out, config)

@@ -12,9 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from usp_mm.files import write_json, write_whole
+from usp_mm.vaes.base import LOGVAR_MAX, LOGVAR_MIN
 
 from .manifest import load_json, shard_counts, shard_name
-from .storage import LOGVAR_MAX, LOGVAR_MIN, MomentStorage, TokenStorage
+from .storage import MomentStorage, TokenStorage
 
 _SIDECAR_KEYS = dict(file=str, count=int, bytes=int, sha256=str, latent_sum=list, latent_square_sum=list)
 

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from usp_mm.options import STORAGES, STORES
 from usp_mm.presets import lookup
-
-#: Bounds that a diagonal Gaussian posterior clamps its log-variance to (diffusers, MAR): nothing beyond them matters.
-LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
+from usp_mm.vaes.base import LOGVAR_MAX, LOGVAR_MIN
 
 _NUMPY = {'float16': np.dtype('<f2'), 'bfloat16': np.dtype('<i2'), 'float32': np.dtype('<f4'), 'uint8': np.dtype('u1')}
 
