@@ -100,8 +100,8 @@ _MODELS = _of(
     ('another grid: bicubic', 'weight_transfer/init_cfg.py', "pos_interp: str = 'bicubic'", "pos_interp: str = 'bilinear'", TRANSFER),
     ('transfer: the class token goes, not the last patch', 'weight_transfer/denoiser.py', 'resize_pos_embed(table[:, 1:],', 'resize_pos_embed(table[:, :-1],', TRANSFER),
     ('transfer: norms with their scale and shift', 'weight_transfer/denoiser.py', 'parts = _BLOCK_PARTS if load_norms and affine else', 'parts = _BLOCK_PARTS if not load_norms and affine else', TRANSFER),
-    ('posterior: a sample of cached moments', 'data_preprocessor.py', "('mode' if from_image else 'sample')", "('mode' if from_image else 'mode')", PREPROCESSOR),
-    ('posterior: the mean of images', 'data_preprocessor.py', "('mode' if from_image else 'sample')", "('sample' if from_image else 'sample')", PREPROCESSOR),
+    ('posterior: a sample of cached moments', 'data_preprocessor.py', "'moments': 'sample'}", "'moments': 'mode'}", PREPROCESSOR),
+    ('posterior: the mean of images', 'data_preprocessor.py', "{'image': 'mode',", "{'image': 'sample',", PREPROCESSOR),
     ('images: (x - 127.5) / 127.5', 'data_preprocessor.py', 'std: Sequence[float] = (127.5, 127.5, 127.5)', 'std: Sequence[float] = (128.0, 128.0, 128.0)', PREPROCESSOR),
 )
 _OTHERS = _of(

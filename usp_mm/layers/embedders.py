@@ -22,7 +22,9 @@ def sinusoidal_embedding(t_N: Tensor, dim: int, max_period: float = 10000.0) -> 
 class PatchEmbedder(nn.Module):
     """PatchConv: [N, C, h, w] -> tokens [N, L, dim].
 
-    Computed as a matrix product: on CPU a convolution's last bits depend on the batch.
+    Computed as a matrix product on every device, for the sake of the CPU, where a convolution's last bits depend on the
+    batch. The convolution's stride is its kernel, so that both are the same sums; on a CPU the product takes no longer
+    forward, and about two thirds of the time with gradients (measured; not on a GPU).
     """
 
     def __init__(self, channels: int, dim: int, patch_size: int) -> None:
