@@ -164,3 +164,11 @@ def test_image_space_mixing_refuses_cached_latents(build):
     preprocessor = build(num_classes=2, batch_augments=mixup, mix_space='image')
     with pytest.raises(ValueError, match='needs images, got 8-channel'):
         preprocessor(dict(inputs=torch.zeros(1, 8, 4, 4)), training=True)
+
+
+def test_the_vae_encodes_so_many_images_a_call(build, monkeypatch):
+    preprocessor, calls = build(encode_batch_size=2), []
+    encode = preprocessor.codec.network_encode
+    monkeypatch.setattr(preprocessor.codec, 'network_encode', lambda images: calls.append(len(images)) or encode(images))
+    out = preprocessor(batch(num=5))['inputs']
+    assert out.shape == (5, 4, 4, 4) and sum(calls) >= 5 and max(calls) == 2
