@@ -55,7 +55,7 @@ _MATHS = _of(
     ('resizing a table: corners not aligned', 'pos_embed.py', 'align_corners=False', 'align_corners=True', TRANSFER),
     ('flow: t = 1 is data', 'flow.py', 'return Coefficients(t, 1 - t, torch.ones_like(t), -torch.ones_like(t))', 'return Coefficients(1 - t, t, -torch.ones_like(t), torch.ones_like(t))', GENERATOR),
     ('flow: sampling stays 1e-3 from the ends', 'flow.py', "_TRAIN_EPS, _SAMPLE_EPS = {'vp': 1e-5}, 1e-3", "_TRAIN_EPS, _SAMPLE_EPS = {'vp': 1e-5}, 1e-2", GENERATOR),
-    ('flow: VP with β up to 20', 'flow.py', 'beta_max: float = 20.0', 'beta_max: float = 10.0', GENERATOR),
+    ('flow: VP with β up to 20', 'flow.py', 'VP_BETA_MAX = 0.1, 20.0', 'VP_BETA_MAX = 0.1, 10.0', GENERATOR),
     ('cosine term: along channels', 'flow.py', 'torch.cosine_similarity(v, u, dim=1)', 'torch.cosine_similarity(v, u, dim=2)', GENERATOR),
     ('timestep shift below 1: more steps near noise', 'flow.py', 'return shift * t / (1 + (shift - 1) * t)', 'return t / (shift + (1 - shift) * t)', FLOW),
     ('SDE, diffusion sigma: D = σ', 'sde.py', "'sigma': lambda t, c: c.sigma,", "'sigma': lambda t, c: c.sigma.square(),", GENERATOR),
@@ -100,8 +100,8 @@ _MODELS = _of(
     ('another grid: bicubic', 'weight_transfer/init_cfg.py', "pos_interp: str = 'bicubic'", "pos_interp: str = 'bilinear'", TRANSFER),
     ('transfer: the class token goes, not the last patch', 'weight_transfer/denoiser.py', 'resize_pos_embed(table[:, 1:],', 'resize_pos_embed(table[:, :-1],', TRANSFER),
     ('transfer: norms with their scale and shift', 'weight_transfer/denoiser.py', 'parts = _BLOCK_PARTS if load_norms and affine else', 'parts = _BLOCK_PARTS if not load_norms and affine else', TRANSFER),
-    ('posterior: a sample of cached moments', 'data_preprocessor.py', "('mode' if from_image else 'sample')", "('mode' if from_image else 'mode')", PREPROCESSOR),
-    ('posterior: the mean of images', 'data_preprocessor.py', "('mode' if from_image else 'sample')", "('sample' if from_image else 'sample')", PREPROCESSOR),
+    ('posterior: a sample of cached moments', 'data_preprocessor.py', "'moments': 'sample'}", "'moments': 'mode'}", PREPROCESSOR),
+    ('posterior: the mean of images', 'data_preprocessor.py', "{'image': 'mode',", "{'image': 'sample',", PREPROCESSOR),
     ('images: (x - 127.5) / 127.5', 'data_preprocessor.py', 'std: Sequence[float] = (127.5, 127.5, 127.5)', 'std: Sequence[float] = (128.0, 128.0, 128.0)', PREPROCESSOR),
 )
 _OTHERS = _of(

@@ -18,6 +18,7 @@ from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.registry import MODELS, Registry
 
 from usp_mm import compat
+from usp_mm.placeholders import placeholder
 
 
 def run_script(script: str, *paths: Path) -> str:
@@ -135,7 +136,7 @@ def test_albumentations_placeholder_names_the_fix(monkeypatch):
 
 
 def test_placeholders_have_no_private_attributes_of_their_own():
-    compat._placeholder('usp_mm_test_placeholder', lambda name: name)
+    placeholder('usp_mm_test_placeholder', lambda name: name)
     module = sys.modules.pop('usp_mm_test_placeholder')
     assert module.public == 'public'
     assert module.__spec__.loader is None

@@ -36,6 +36,9 @@ def test_flat_folder(tmp_path) -> None:
     scan = scan_image_folder(str(image_folder(tmp_path, {'': 3})))
     assert scan == (['0.png', '1.png', '2.png'], None, None)
     assert len(ImageFolder(str(tmp_path), with_label=False)) == 3
+    (tmp_path / '3.jpg').write_bytes((tmp_path / '0.png').read_bytes())
+    some = ImageFolder(str(tmp_path), with_label=False, extensions=('.jpg',))
+    assert [some.get_data_info(i)['img_path'] for i in range(len(some))] == [f'{tmp_path}/3.jpg']
 
 
 def test_what_does_not_count_leaves_numbers_and_order_alone(tmp_path) -> None:

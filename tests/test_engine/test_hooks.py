@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset as TorchConcatDataset
 from torch.utils.data import Subset
 
 from usp_mm.datasets import LatentCacheDataset
-from usp_mm.engine import CheckpointMatchHook, LatentCacheCheckHook, RestorationHook
+from usp_mm.engine import CheckpointMatchHook, LatentCacheCheckHook, RestorationHook, hooks
 
 
 class Loop(BaseLoop):
@@ -101,3 +101,13 @@ def test_a_generators_checkpoint_of_another_size():
     for kwargs in (dict(), dict(training=True, resume=True)):
         with pytest.raises(ValueError, match=r'denoiser\.pos_embed \(1, 16, 32\) for \(1, 64, 32\)'):
             CheckpointMatchHook().after_load_checkpoint(runner_of(large, **kwargs), dict(state_dict=small.state_dict()))
+
+
+def test_pictures_are_of_evenly_spaced_images(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(hooks, 'restoration_picture', lambda model, samples, composite: (samples, composite))
+    visualizer = SimpleNamespace(add_image=lambda name, picture, step: drawn.append((name, picture, step)))
+    runner = runner_of(torch.nn.Identity(), epoch=4, seed=5, visualizer=visualizer)
+    runner.train_dataloader = SimpleNamespace(dataset=list('abcdefghij'))
+    RestorationHook(num_images=3, composite='visible')._draw(runner)
+    assert drawn == [('restoration', (['a', 'd', 'g'], 'visible'), 5)]

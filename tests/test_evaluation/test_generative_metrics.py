@@ -12,6 +12,7 @@ from numbered import Recorded, results, write_reference
 from torch.utils.data import DataLoader
 
 from usp_mm.evaluation import FeatureMetrics, features_of
+from usp_mm.evaluation.report import write_report
 from usp_mm.functional.metrics import (
     density_coverage,
     inception_score,
@@ -76,6 +77,16 @@ def test_golden_numbers_in_any_batches(build, batch, batch_size):
     real, fake = Recorded().tables[1], Recorded().tables[0]
     assert (scores['Feature/density'], scores['Feature/coverage']) == density_coverage(real, fake)
     assert scores['Feature/vendi'] == pytest.approx(vendi_score(fake))
+
+
+def test_a_prefix_names_metrics_and_report(build, tmp_path):
+    metric = build(prefix='Photos', out_dir=str(tmp_path))
+    metric.process(None, results(list(range(600))))
+    assert {name.split('/')[0] for name in metric.evaluate(600)} == {'Photos'}
+    (told,) = tmp_path.glob('Photos*.json')
+    for iteration, name in ((None, 'Photos.json'), (7, 'Photos_7.json')):
+        file = write_report(metric.report, tmp_path / 'again', 'Photos', iteration)
+        assert file.name == name and file.read_bytes() == told.read_bytes()
 
 
 def test_repeated_samples_count_once(build):

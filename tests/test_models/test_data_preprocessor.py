@@ -54,6 +54,29 @@ def test_cached_moments_are_sampled_in_training_by_address_and_their_mode_taken_
     assert not torch.equal(preprocessor(dict(inputs=moments, data_samples=later), training=True)['inputs'], first)
 
 
+@pytest.mark.parametrize('auto', ['auto', None])
+def test_posterior_left_to_the_kind_of_input_is_the_mode_of_images_and_a_sample_of_moments(build, auto):
+    data, preprocessor = batch(), build(posterior=auto)
+    moments = moments_of(preprocessor, data['inputs'])
+    cached = dict(inputs=moments, data_samples=data['data_samples'])
+    assert torch.equal(
+        preprocessor(copy.deepcopy(cached), training=True)['inputs'], build(posterior='sample')(cached, training=True)['inputs']
+    )
+    ours, mode = (p(copy.deepcopy(data), training=True)['inputs'] for p in (preprocessor, build(posterior='mode')))
+    assert preprocessor.posterior == 'auto' and torch.equal(ours, mode)
+
+
+def test_what_a_model_asks_for_comes_beside_the_latents(build):
+    preprocessor, data = build(), dict(batch(), teacher_tokens=torch.ones(3, 4, 8))
+    assert preprocessor(copy.deepcopy(data), training=True).keys() == {'inputs', 'data_samples'}
+    preprocessor.pass_on(keys=True, labels=True, images=True)
+    out = preprocessor(data, training=True)
+    assert out.keys() == {'inputs', 'data_samples', 'keys', 'labels', 'images', 'teacher_tokens'}
+    assert torch.equal(out['images'], data['inputs'].flip(1)) and out['labels'].tolist() == [0, 1, 0]
+    assert out['keys'].sample.tolist() == [0, 1, 2] and out['keys'].seed == 7
+    assert preprocessor(data).keys() == {'inputs', 'data_samples', 'images', 'teacher_tokens'}
+
+
 def test_cached_latents_pass(build):
     latents = torch.randn(2, 4, 4, 4).half()
     assert torch.equal(build()(dict(inputs=latents), training=True)['inputs'], latents.float())
@@ -141,3 +164,11 @@ def test_image_space_mixing_refuses_cached_latents(build):
     preprocessor = build(num_classes=2, batch_augments=mixup, mix_space='image')
     with pytest.raises(ValueError, match='needs images, got 8-channel'):
         preprocessor(dict(inputs=torch.zeros(1, 8, 4, 4)), training=True)
+
+
+def test_the_vae_encodes_so_many_images_a_call(build, monkeypatch):
+    preprocessor, calls = build(encode_batch_size=2), []
+    encode = preprocessor.codec.network_encode
+    monkeypatch.setattr(preprocessor.codec, 'network_encode', lambda images: calls.append(len(images)) or encode(images))
+    out = preprocessor(batch(num=5))['inputs']
+    assert out.shape == (5, 4, 4, 4) and sum(calls) >= 5 and max(calls) == 2

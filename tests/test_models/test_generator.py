@@ -179,6 +179,13 @@ def test_bad_input(build):
         build(decode_batch_size=0)
 
 
+def test_the_vae_decodes_so_many_images_a_call(build, monkeypatch):
+    model, calls = build(decode_batch_size=2), []
+    decode = model.data_preprocessor.codec.decode
+    monkeypatch.setattr(model.data_preprocessor.codec, 'decode', lambda latents: calls.append(len(latents)) or decode(latents))
+    assert model.decode(torch.zeros(5, 4, 8, 8)).shape == (5, 3, 64, 64) and calls == [2, 2, 1]
+
+
 def test_a_compiled_network_gives_the_same_numbers_and_names(build):
     plain, compiled = build(), build(compile=dict(backend='eager', fullgraph=True))
     torch.testing.assert_close(compiled.loss(**training_batch())['loss'], plain.loss(**training_batch())['loss'])

@@ -128,3 +128,13 @@ def test_layer_depth_follows_the_blocks():
         == model.get_layer_depth('head.fc.weight', 'backbone.')
         == (4, 5)
     )
+
+
+def test_positions_of_another_grid_are_interpolated_as_the_encoder_says():
+    bicubic, bilinear = build(), build(interpolate_mode='bilinear')
+    wide = torch.randn(1, 4, 12, 12, generator=torch.Generator().manual_seed(0))
+    grid = bilinear.pos_embed[:, 1:].reshape(1, 4, 4, 32).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(grid, size=(6, 6), mode='bilinear', align_corners=False)
+    tokens, found = bilinear._embed(wide)
+    torch.testing.assert_close(tokens, bilinear.patch_embed(wide) + resized.flatten(2).transpose(1, 2))
+    assert found == (6, 6) and not torch.allclose(bicubic._embed(wide)[0], tokens)

@@ -264,3 +264,12 @@ def test_an_error_names_file_and_preset(tmp_path):
     message = rf"tiny\.pth' does not fit SiT: the checkpoint has {sizes}"
     with pytest.raises(ValueError, match=message):
         denoiser('SiT', dict(type='USPPretrained', checkpoint=str(tmp_path / 'tiny.pth')))
+
+
+def test_the_encoder_lies_below_a_prefix_of_its_own(pretrained, tmp_path):
+    model, _ = pretrained
+    named = {f'online.{name}': value for name, value in model.backbone.state_dict().items()}
+    torch.save(dict(state_dict=named), tmp_path / 'named.pth')
+    init_cfg = dict(type='USPPretrained', checkpoint=str(tmp_path / 'named.pth'), prefix='online.')
+    assert torch.equal(encoder(None, init_cfg=init_cfg).blocks[1].mlp.fc2.weight, model.backbone.blocks[1].mlp.fc2.weight)
+    assert torch.equal(denoiser(init_cfg=init_cfg).blocks[1].mlp.fc2.weight, model.backbone.blocks[1].mlp.fc2.weight)

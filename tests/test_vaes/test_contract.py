@@ -249,3 +249,12 @@ def test_compiled_calls_are_the_network_s(build: Build, monkeypatch: pytest.Monk
     torch.testing.assert_close(codec.encode(images()), plain.encode(images()), rtol=0, atol=1e-4)
     torch.testing.assert_close(codec.decode(latents), plain.decode(latents), rtol=0, atol=1e-4)
     assert bool(graphs) == (codec.name != 'pixel')
+
+
+def test_channels_tell_what_a_batch_holds(build: Build) -> None:
+    codec = build()
+    kinds = ['image'] * 3 if codec.name == 'pixel' else ['image', 'moments', 'latents']
+    found = [codec.kind_of(torch.zeros(1, num, 4, 4)) for num in (3, codec.moment_channels, codec.channels)]
+    assert found == kinds
+    with pytest.raises(ValueError, match=rf"inputs have 7 channels, but VAE '{codec.name}' takes images \(3\), moments"):
+        codec.kind_of(torch.zeros(1, 7, 4, 4))

@@ -76,7 +76,11 @@ def segmentor(
     return FileSegmentor(cfg, Path(checkpoint), device)
 
 
-def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path, opacity: float = 0.6) -> list[dict]:
+#: Of the colours over an image.
+_OPACITY = 0.6
+
+
+def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path) -> list[dict]:
     """Label every pixel of each image.
 
     Writes `out`/labels/NAME.png, the labels as numbers at the image's size, and `out`/overlays/NAME.png, the same as colours
@@ -94,7 +98,7 @@ def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path, opaci
         (out / folder).mkdir(parents=True, exist_ok=True)
     results = []
     for path in tqdm(paths, desc='segmenting', unit='img', leave=False):
-        found = infer(str(path), return_vis=True, opacity=opacity)
+        found = infer(str(path), return_vis=True, opacity=_OPACITY)
         files = {kind: out / kind / f'{path.stem}.png' for kind in ('labels', 'overlays')}
         labels = np.asarray(found['predictions']).astype(np.uint8 if len(classes) <= 256 else np.uint16)
         for kind, pixels in (('labels', labels), ('overlays', found['visualization'])):

@@ -1,6 +1,6 @@
 """From any kind of checkpoint to any other, every tensor accounted for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,8 @@ def convert(
         OSError: the disk is full.
     """
     source, out = Path(source), Path(out)
-    lookup(TARGETS, to, 'target')
-    if weights is not None:
-        lookup(dict.fromkeys(SETS), weights, 'set of weights')
-    if not source.exists():
-        raise FileNotFoundError(f"'{source}' does not exist")
     for_diffusers = dict(num_heads=num_heads, num_classes=num_classes, vae=vae)
-    if to != 'diffusers' and (given := [name for name, value in for_diffusers.items() if value is not None]):
-        raise ValueError(f'{", ".join(given)}: of the target diffusers alone, leave out for {to}')
+    _check(source, to, weights, for_diffusers)
     check_out(out, source, to, force)
 
     checkpoint = read(source, from_, drop)
@@ -78,19 +72,32 @@ def convert(
         output = translate(checkpoint, to, weights, fold_norms)
     except ValueError as error:
         raise ValueError(f"'{source}' to {to}: {error}") from error
-    if to == 'diffusers' and vae is None:
-        checkpoint.notes.append(f"no VAE in it: DiTPipeline.from_pretrained('{out}', vae=AutoencoderKL.from_pretrained(…))")
-    if to == 'usp_mm' and out.suffix == SAFE and 'dataset_meta' in checkpoint.facts:
-        checkpoint.notes.append('a safetensors file holds no class names: write a .pth to keep them')
-    if 'vae' in checkpoint.facts and (to != 'usp_mm' or out.suffix == SAFE):
-        checkpoint.notes.append(f'it does not say that it was trained with VAE {told_vae(checkpoint.facts["vae"])}')
+    checkpoint.notes.extend(_what_is_left_out(checkpoint, out, to, vae))
     report = _report(checkpoint, to, output, names)
     _write(out, checkpoint, to, output, None if vae is None else Path(vae))
-    logger = MMLogger.get_current_instance()
-    logger.info(f"'{out}': {report}")
-    for note in report.notes:
-        logger.info(note)
+    for line in (f"'{out}': {report}", *report.notes):
+        MMLogger.get_current_instance().info(line)
     return report
+
+
+def _check(source: Path, to: str, weights: str | None, for_diffusers: dict[str, Any]) -> None:
+    lookup(TARGETS, to, 'target')
+    if weights is not None:
+        lookup(dict.fromkeys(SETS), weights, 'set of weights')
+    if not source.exists():
+        raise FileNotFoundError(f"'{source}' does not exist")
+    if to != 'diffusers' and (given := [name for name, value in for_diffusers.items() if value is not None]):
+        raise ValueError(f'{", ".join(given)}: of the target diffusers alone, leave out for {to}')
+
+
+def _what_is_left_out(checkpoint: Checkpoint, out: Path, to: str, vae: str | Path | None) -> Iterator[str]:
+    """Of facts that `out` could hold, or says nowhere."""
+    if to == 'diffusers' and vae is None:
+        yield f"no VAE in it: DiTPipeline.from_pretrained('{out}', vae=AutoencoderKL.from_pretrained(…))"
+    if to == 'usp_mm' and out.suffix == SAFE and 'dataset_meta' in checkpoint.facts:
+        yield 'a safetensors file holds no class names: write a .pth to keep them'
+    if 'vae' in checkpoint.facts and (to != 'usp_mm' or out.suffix == SAFE):
+        yield f'it does not say that it was trained with VAE {told_vae(checkpoint.facts["vae"])}'
 
 
 def _report(checkpoint: Checkpoint, to: str, output: Output, names: set[str]) -> ConversionReport:

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from usp_mm.datasets.rank0 import decide_on_rank0
+from usp_mm.mmagic_samples import from_mmagic
 
 from .collect import NumberedFeatures
 from .extractors import extract
@@ -118,21 +119,12 @@ class GenerativeMetric(BaseMetric):
 
         Args:
             data_batch: not used.
-            data_samples: with `fake_img`, [3, H, W] in BGR, values in [0, 255], and `sample_idx`.
+            data_samples: dicts of what `usp_mm.mmagic_samples.to_mmagic` makes.
 
         Raises:
             ValueError: a result without them.
         """
-        for name in ('fake_img', 'sample_idx'):
-            if any(name not in sample for sample in data_samples):
-                raise ValueError(
-                    f"generated samples lack '{name}' (they have {sorted(data_samples[0])}): "
-                    'this metric takes what LatentDiffusionGenerator gives'
-                )
-        images = torch.stack([sample['fake_img'] for sample in data_samples]).flip(1)
-        if images.is_floating_point():
-            images = images.round().clamp(0, 255).to(torch.uint8)
-        self.add([int(sample['sample_idx']) for sample in data_samples], images)
+        self.add(*from_mmagic(data_samples))
 
     def add(self, numbers: Sequence[int], images: Tensor) -> None:
         """Take in samples: their numbers, and uint8 images [N, 3, H, W] in RGB.
@@ -180,7 +172,7 @@ class GenerativeMetric(BaseMetric):
         self.report = build_report(metrics, num, sampling, self.reference, neighbours, self.extractor.identity)
         MMLogger.get_current_instance().info(summary(self.report))
         if self.out_dir is not None:
-            write_report(self.report, self.out_dir, self.prefix)
+            write_report(self.report, self.out_dir, self.prefix, _iteration())
         return metrics
 
     def _obtain_statistics(self) -> None:
@@ -208,6 +200,12 @@ class GenerativeMetric(BaseMetric):
             f'samples are {"x".join(map(str, images.shape[-2:]))}, images of reference {self.reference.name} '
             f'{"x".join(map(str, size))}: the extractor resizes both, and the difference counts as one between the images'
         )
+
+
+def _iteration() -> int | None:
+    """Of the training that this evaluation is a part of; MMEngine tells a metric by its message hub alone."""
+    step = MessageHub.get_current_instance().get_info('iter')
+    return None if step is None else int(step)
 
 
 class _Requests:

@@ -12,7 +12,6 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from tqdm import tqdm
 
 from usp_mm.files import sha256
 from usp_mm.registry import MODELS
@@ -156,19 +155,10 @@ def extract(extractor: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return features
 
 
-def features_of(
-    images: Tensor, extractor: nn.Module, batch_size: int = 64, progress: bool = False, device: str | torch.device | None = None
-) -> dict[str, Tensor]:
-    """Features of images in memory, by name, float32 [N, D] on the CPU.
-
-    Args:
-        images: uint8 [N, 3, H, W], RGB.
-        device: to move the extractor to; where it is if None.
-    """
-    if device is None:
-        device = next((x.device for x in (*extractor.parameters(), *extractor.buffers())), torch.device('cpu'))
-    extractor = extractor.to(device)
+def features_of(images: Tensor, extractor: nn.Module, batch_size: int = 64) -> dict[str, Tensor]:
+    """Features of images in memory, uint8 [N, 3, H, W], RGB, by name: float32 [N, D] on the CPU."""
+    device = next((x.device for x in (*extractor.parameters(), *extractor.buffers())), torch.device('cpu'))
     parts: list[dict[str, Tensor]] = []
-    for batch in tqdm(images.split(batch_size), desc='features', unit='batch', leave=False, disable=not progress):
+    for batch in images.split(batch_size):
         parts.append({key: value.cpu() for key, value in extract(extractor, batch.to(device)).items()})
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import MessageHub
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -89,10 +88,9 @@ def _text(value: Any) -> str:
     return f'{value:g}' if isinstance(value, float) else str(value)
 
 
-def write_report(report: Mapping[str, Any], folder: str | Path, name: str) -> Path:
-    """`<folder>/<name>_<iteration>.json` in training, `<folder>/<name>.json` otherwise."""
-    step = MessageHub.get_current_instance().get_info('iter')
-    file = Path(folder) / f'{name}.json' if step is None else Path(folder) / f'{name}_{int(step)}.json'
+def write_report(report: Mapping[str, Any], folder: str | Path, name: str, iteration: int | None = None) -> Path:
+    """`<folder>/<name>_<iteration>.json` of an evaluation in training, `<folder>/<name>.json` of another."""
+    file = Path(folder) / (f'{name}.json' if iteration is None else f'{name}_{iteration}.json')
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, report)
     return file

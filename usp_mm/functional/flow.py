@@ -43,8 +43,13 @@ def gvp(t: Tensor) -> Coefficients:
     return Coefficients(sin, cos, math.pi / 2 * cos, -math.pi / 2 * sin)
 
 
-def vp(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Coefficients:
+#: β of `vp` at its ends.
+VP_BETA_MIN, VP_BETA_MAX = 0.1, 20.0
+
+
+def vp(t: Tensor) -> Coefficients:
     """Variance preserving: DDPM's schedule in continuous time (arXiv 2011.13456, appendix C), run towards data."""
+    beta_min, beta_max = VP_BETA_MIN, VP_BETA_MAX
     log_alpha = -0.25 * (1 - t).square() * (beta_max - beta_min) - 0.5 * (1 - t) * beta_min
     d_log_alpha = 0.5 * (1 - t) * (beta_max - beta_min) + 0.5 * beta_min
     alpha, sigma = log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()

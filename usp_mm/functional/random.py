@@ -16,6 +16,7 @@ from torch import Tensor
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
+_ROUNDS = 10
 
 #: One stream a use, so that no two uses see the same numbers.
 # fmt: off
@@ -27,13 +28,11 @@ STREAMS = {name: i for i, name in enumerate((
 # fmt: on
 
 
-def philox4x32(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int], rounds: int = 10
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four 32-bit words (held in int64) for each 4×32-bit counter (int64 tensors that broadcast)."""
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
     k0, k1 = key
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         product0, product1 = c0 * _MULTIPLIER[0], c2 * _MULTIPLIER[1]  # wrap modulo 2^64, as wanted
         high0, low0 = (product0 >> 32) & _LOW, product0 & _LOW
         high1, low1 = (product1 >> 32) & _LOW, product1 & _LOW

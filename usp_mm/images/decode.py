@@ -63,8 +63,13 @@ class Decoded(NamedTuple):
     scaled: bool
 
 
-def load_image(path: str | Path, backend_args: dict | None = None) -> Image.Image:
-    """The RGB image in a file; see `decode_image`.
+def load_image(path: str | Path) -> Image.Image:
+    """The RGB image in a file; see `load_decoded`."""
+    return load_decoded(path).image
+
+
+def load_decoded(path: str | Path, backend_args: dict | None = None) -> Decoded:
+    """The RGB image in a file, with what was done to the pixels; see `decode_image`.
 
     Args:
         path: of any mmengine file backend.
@@ -74,11 +79,6 @@ def load_image(path: str | Path, backend_args: dict | None = None) -> Image.Imag
         FileNotFoundError: there is no such file.
         ValueError: it can't be read or decoded.
     """
-    return load_decoded(path, backend_args).image
-
-
-def load_decoded(path: str | Path, backend_args: dict | None = None) -> Decoded:
-    """As `load_image`, with what was done to the pixels."""
     try:
         content = fileio.get(str(path), backend_args=backend_args)
     except FileNotFoundError:

@@ -241,13 +241,14 @@ def _ending(path: str) -> str:
     return path[dot:].lower() if dot >= 0 else ''
 
 
-def _some(names: Sequence[str], num: int = 3) -> str:
-    shortened = ', '.join(f"'{shown(name)}'" for name in sorted(names)[:num])
-    return shortened if len(names) <= num else f'{shortened}, …'
+def _some(names: Sequence[str]) -> str:
+    """The first three."""
+    shortened = ', '.join(f"'{shown(name)}'" for name in sorted(names)[:3])
+    return shortened if len(names) <= 3 else f'{shortened}, …'
 
 
-def _counts(endings: Counter[str], num: int = 6) -> str:
-    """The most frequent endings, with their numbers."""
-    frequent = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:num]
+def _counts(endings: Counter[str]) -> str:
+    """The six most frequent endings, with their numbers."""
+    frequent = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:6]
     parts = [f'{shown(ending) or "no ending"} {count}' for ending, count in frequent]
-    return ', '.join(parts + ['…'] * (len(endings) > num))
+    return ', '.join(parts + ['…'] * (len(endings) > 6))

@@ -10,11 +10,14 @@ from usp_mm.functional.patchify import patchify
 
 from .modulation import conditioning
 
+#: Longest wavelength of the time, in 2π.
+MAX_PERIOD = 10000.0
 
-def sinusoidal_embedding(t_N: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
-    """float32[N, dim]: cosines, then sines, of t at wavelengths from 2π to `max_period`·2π; `dim` is even."""
+
+def sinusoidal_embedding(t_N: Tensor, dim: int) -> Tensor:
+    """float32[N, dim]: cosines, then sines, of t at wavelengths from 2π to `MAX_PERIOD`·2π; `dim` is even."""
     half = dim // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t_N.device) / half)
+    frequencies = torch.exp(-math.log(MAX_PERIOD) * torch.arange(half, dtype=torch.float32, device=t_N.device) / half)
     angles = t_N[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -22,7 +25,9 @@ def sinusoidal_embedding(t_N: Tensor, dim: int, max_period: float = 10000.0) -> 
 class PatchEmbedder(nn.Module):
     """PatchConv: [N, C, h, w] -> tokens [N, L, dim].
 
-    Computed as a matrix product: on CPU a convolution's last bits depend on the batch.
+    Computed as a matrix product on every device, for the sake of the CPU, where a convolution's last bits depend on the
+    batch. The convolution's stride is its kernel, so that both are the same sums; on a CPU the product takes no longer
+    forward, and about two thirds of the time with gradients (measured; not on a GPU).
     """
 
     def __init__(self, channels: int, dim: int, patch_size: int) -> None:

@@ -26,7 +26,7 @@ def modulate(x_NLD: Tensor, shift_ND: Tensor, scale_ND: Tensor) -> Tensor:
 def conditioning(network: Callable[[Tensor], Tensor], c_ND: Tensor) -> Tensor:
     """`network(c)`; on a CPU, outside training, a sample's row doesn't depend on the rows beside it, bit for bit.
 
-    Other devices promise no such thing, so that nothing is padded there.
+    For that, rows are padded to a multiple of `CPU_ROW_TILE` there. Other devices promise no such thing, and nothing is padded.
     """
     if torch.is_grad_enabled() or c_ND.device.type != 'cpu':
         return network(c_ND)

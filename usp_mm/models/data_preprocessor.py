@@ -12,8 +12,12 @@ from torch import Tensor
 from usp_mm.functional.ddpm import diffuse, linear_alpha_bar
 from usp_mm.registry import MODELS
 from usp_mm.vaes import build_codec
+from usp_mm.vaes.base import InputKind
 
 from .sample_keys import SampleKeys, labels_of, sample_keys, to_device
+
+#: What `posterior='auto'` takes in training.
+AUTO_POSTERIOR: dict[InputKind, str] = {'image': 'mode', 'moments': 'sample'}
 
 
 def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> float:
@@ -37,9 +41,9 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
     """Encode images with a frozen VAE; labels, one-hot scores and mixup/cutmix are mmpretrain's.
 
     The VAE is held outside the module tree: no parameter of it reaches a checkpoint, an optimizer,
-    an EMA copy or DDP, and `.train()` and `init_weights()` do not touch it. What comes in is told
-    apart by its channels: 3, an image in [0, 255]; twice the latent's, posterior moments; the
-    latent's, scaled latents. Copies to the device are not waited for.
+    an EMA copy or DDP, and `.train()` and `init_weights()` do not touch it. What comes in, images in
+    [0, 255], posterior moments or scaled latents, is told apart by its channels, see
+    `LatentCodec.kind_of`. Copies to the device are not waited for.
 
     Args:
         vae: a preset of `usp_mm.presets.VAES`. Backbone, decoder and head shapes follow from it.
@@ -48,7 +52,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         vae_stats: per-channel latent statistics, for presets that need them: a cache's manifest.
         load_vae: False to train from a cache without the VAE's weights; encoding and decoding then fail.
         encode_batch_size: images per VAE call; the whole batch if None.
-        posterior: what training takes of the posterior, 'sample' or 'mode'; by default a sample of
+        posterior: what training takes of the posterior, 'sample', 'mode' or 'auto' (also None): a sample of
             cached moments (the paper) and the mode of images (the official online path).
             Evaluation takes the mode. A sample's noise depends on (seed, epoch, sample).
         mean, std: of the image normalisation, in [0, 255], before the VAE (Table 11 ablates them).
@@ -71,7 +75,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         vae_stats: str | None = None,
         load_vae: bool = True,
         encode_batch_size: int | None = None,
-        posterior: str | None = None,
+        posterior: str | None = 'auto',
         mean: Sequence[float] = (127.5, 127.5, 127.5),
         std: Sequence[float] = (127.5, 127.5, 127.5),
         to_rgb: bool = True,
@@ -81,14 +85,14 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         noise: dict | None = None,
     ) -> None:
         super().__init__(num_classes=num_classes, batch_augments=batch_augments)
-        _check_choice('posterior', posterior, ('mode', 'sample', None))
+        _check_choice('posterior', posterior, ('auto', 'mode', 'sample', None))
         _check_choice('mix_space', mix_space, ('latent', 'image'))
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
-        self.bgr_to_rgb, self.posterior, self.mix_space = to_rgb, posterior, mix_space
+        self.bgr_to_rgb, self.posterior, self.mix_space = to_rgb, posterior or 'auto', mix_space
         self.set_noise(noise)
         self._non_blocking = True  # of `cast_data`
-        self.keep_images = self.keep_keys = self.keep_labels = False
+        self.pass_on()
         self.codec = build_codec(
             vae, path=vae_path, dtype=vae_dtype, encode_batch_size=encode_batch_size, stats=vae_stats, load_weights=load_vae
         )
@@ -100,23 +104,32 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         """From now on diffuse latents to this level, as the argument `noise` does."""
         self.noise_alpha_bar = None if noise is None else _alpha_bar(**noise)
 
+    def pass_on(self, *, keys: bool = False, labels: bool = False, images: bool = False) -> None:
+        """Say what `forward` returns beside latents and data samples; a model asks for what its loss takes.
+
+        Args:
+            keys: in training, the batch's `SampleKeys`, as `keys`.
+            labels: in training, its classes, as `labels`, int64[N].
+            images: its images, RGB in [0, 255], and its `teacher_tokens`, if it has them.
+        """
+        self._keys_too, self._labels_too, self._images_too = keys, labels, images
+
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collated images, moments or latents [N, ., ., .] -> dict(inputs=float32 latents, data_samples).
 
         A dict of inputs asks a generator for samples: it passes. What the model's loss takes beside them is added where the
-        model asks for it: with `keep_images`, the batch's images, RGB in [0, 255], and its `teacher_tokens`, if it has them;
-        in training with `keep_keys`, its `SampleKeys` as `keys`, with `keep_labels`, its classes as `labels`, int64[N]. The
-        labels of such a model's data samples stay where they are, unless `batch_augments` mix them.
+        model asks for it, see `pass_on`. The labels in the data samples of a model that asks for keys stay where they are,
+        unless `batch_augments` mix them.
         """
         data_samples = data.get('data_samples')
         if isinstance(data['inputs'], dict):
             return dict(inputs=self.cast_data(data['inputs']), data_samples=data_samples)
         inputs = self._cast_whole(data['inputs'])
         keys = functools.cache(lambda: sample_keys(data_samples, len(inputs), inputs.device, training))
-        beside: dict[str, Any] = self._for_teacher(data, inputs) if self.keep_images else {}
-        if training and self.keep_keys:
+        beside: dict[str, Any] = self._for_teacher(data, inputs) if self._images_too else {}
+        if training and self._keys_too:
             beside['keys'] = keys()
-        if training and self.keep_labels and (labels := labels_of(data_samples, inputs.device)) is not None:
+        if training and self._labels_too and (labels := labels_of(data_samples, inputs.device)) is not None:
             beside['labels'] = labels
         return {**self._prepared(inputs, data_samples, training, keys), **beside}
 
@@ -125,15 +138,15 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
     ) -> dict[str, Any]:
         """dict(inputs, data_samples) of latents; of data samples that a head reads, with label and score."""
         if self.mix_space == 'image' and self.batch_augments is not None and training:
-            if inputs.shape[1] != 3:
+            if self.codec.kind_of(inputs) != 'image':
                 raise ValueError(
                     f"mix_space='image' needs images, got {inputs.shape[1]}-channel cached latents: "
                     "use mix_space='latent' or a data set of images"
                 )
-            out = self._with_targets(self._normalize(inputs), data_samples, training)
+            out = self._with_targets(self.normalize(inputs), data_samples, training)
             out['inputs'] = self._latents(out['inputs'], training, keys)
         else:
-            out = self._with_targets(self._latents(self._normalize(inputs), training, keys), data_samples, training)
+            out = self._with_targets(self._latents(self.normalize(inputs), training, keys), data_samples, training)
         if self.noise_alpha_bar is not None:
             noise = keys().normal(tuple(out['inputs'].shape[1:]), 'latent_noise')
             out['inputs'] = diffuse(out['inputs'], self.noise_alpha_bar, noise)
@@ -141,7 +154,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
 
     def _with_targets(self, inputs: Tensor, data_samples: list | None, training: bool) -> dict[str, Any]:
         """mmpretrain's augmentations, labels and scores, whose copies to the device are one."""
-        if training and self.keep_keys and self.batch_augments is None:
+        if training and self._keys_too and self.batch_augments is None:
             return dict(inputs=inputs, data_samples=data_samples)
         samples = data_samples or []
         labels = [sample.get('gt_label') for sample in samples if isinstance(sample, DataSample)]
@@ -170,13 +183,13 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
 
     def _for_teacher(self, data: dict, inputs: Tensor) -> dict[str, Tensor]:
         kept = {key: self._cast_whole(data[key]) for key in self.TEACHER_KEYS if key in data}
-        if inputs.shape[1] == 3:
+        if self.codec.kind_of(inputs) == 'image':
             kept['images'] = inputs.flip(1) if self.bgr_to_rgb else inputs
         return kept
 
-    def _normalize(self, inputs: Tensor) -> Tensor:
-        """Images [0, 255] -> the VAE's range; moments and latents pass."""
-        if inputs.shape[1] != 3:
+    def normalize(self, inputs: Tensor) -> Tensor:
+        """Images [0, 255] -> the VAE's range, RGB; moments and latents pass."""
+        if self.codec.kind_of(inputs) != 'image':
             return inputs
         if self.bgr_to_rgb:
             inputs = inputs.flip(1)
@@ -185,20 +198,11 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
     @torch.no_grad()
     def _latents(self, inputs: Tensor, training: bool, keys: Callable[[], SampleKeys]) -> Tensor:
         codec = self.codec.to(inputs.device)
-        channels = inputs.shape[1]
-        if channels == codec.channels and channels != 3:
+        kind = codec.kind_of(inputs)
+        if kind == 'latents':
             return inputs.float()
-        from_image = channels == 3
-        if from_image:
-            moments = codec.encode(inputs)
-        elif channels == codec.moment_channels:
-            moments = inputs.float()
-        else:
-            raise ValueError(
-                f"inputs have {channels} channels, but VAE '{codec.name}' takes images (3), moments "
-                f'({2 * codec.channels}) or latents ({codec.channels}): name the VAE the cache was written with'
-            )
-        posterior = self.posterior or ('mode' if from_image else 'sample')
+        moments = codec.encode(inputs) if kind == 'image' else inputs.float()
+        posterior = AUTO_POSTERIOR[kind] if self.posterior == 'auto' else self.posterior
         if posterior == 'mode' or not training:
             return codec.mode(moments)
         return codec.sample(moments, keys().normal((codec.channels, *moments.shape[2:]), 'posterior'))

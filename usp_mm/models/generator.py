@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from usp_mm.datasets import random_labels
 from usp_mm.functional import precision, random
 from usp_mm.functional.attention import fast_attention
+from usp_mm.mmagic_samples import to_mmagic
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
@@ -98,8 +99,7 @@ class LatentDiffusionGenerator(BaseModel):
         self.guidance = Guidance(**(guidance or {}))
         self.denoiser_ema = None if ema is None else WeightAverage(self.denoiser, **ema)
         self.repa = None if repa is None else self._build_repa(repa)
-        self.data_preprocessor.keep_images = repa is not None
-        self.data_preprocessor.keep_keys = self.data_preprocessor.keep_labels = True
+        self.data_preprocessor.pass_on(keys=True, labels=True, images=repa is not None)
         if decode_batch_size is not None and decode_batch_size < 1:
             raise ValueError(f'decode_batch_size={decode_batch_size} must be at least 1')
         self.decode_batch_size, self.sample_dtype, self.tf32 = decode_batch_size, sample_dtype, tf32
@@ -208,29 +208,19 @@ class LatentDiffusionGenerator(BaseModel):
     def _aligned_losses(
         self, repa: REPA, x: Tensor, t: Tensor, label: Tensor, noise: Tensor, targets: Tensor
     ) -> dict[str, Tensor]:
-        hidden: dict[int, Tensor] = {}
+        def denoise(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            out, hidden = self.denoiser(x_t, t, label, return_hidden=[repa.depth])
+            return out.float(), hidden[repa.depth]
 
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            out, tokens = self.denoiser(x_t, t, label, return_hidden=[repa.depth])
-            hidden.update(tokens)
-            return out.float()
-
-        parts = self.objective.losses(denoise, x, t, noise)
-        alignment = repa(hidden[repa.depth], targets)
+        parts, tokens = self.objective.losses_and_more(denoise, x, t, noise)
+        alignment = repa(tokens, targets)
         return {**parts, 'loss': parts['loss'] + repa.weight * alignment, 'repa': alignment.detach()}
 
     def predict(self, inputs: dict) -> list:
         """Sample what `inputs` asks for, as mmagic's data samples."""
-        from mmagic.structures import DataSample
-
         index, label, seed = self._request(inputs)
         images = self.sample(index, label, seed=seed, sample_model=inputs.get('sample_model'))
-        results = []
-        for image, i, y in zip(images.flip(1).float(), index.tolist(), label, strict=True):
-            result = DataSample(fake_img=image, metainfo=dict(sample_idx=i))
-            result.set_gt_label(y)
-            results.append(result)
-        return results
+        return to_mmagic(images, index, label)
 
     def _request(self, inputs: dict) -> tuple[Tensor, Tensor, int]:
         device = self.denoiser.pos_embed.device

@@ -58,7 +58,7 @@ def restoration_picture(
 def _original(samples: Sequence[dict], preprocessor: torch.nn.Module, decoded: Tensor) -> Tensor:
     """The images as the VAE saw them; where only latents are stored, their decoding."""
     inputs = torch.stack([sample['inputs'] for sample in samples]).to(decoded.device)
-    return preprocessor._normalize(inputs) if inputs.shape[1] == 3 else decoded
+    return preprocessor.normalize(inputs) if preprocessor.codec.kind_of(inputs) == 'image' else decoded
 
 
 def _tile(columns: list[Tensor], preprocessor: torch.nn.Module) -> np.ndarray:

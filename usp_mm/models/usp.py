@@ -3,11 +3,12 @@
 from typing import Any
 
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
-from torch import Tensor
+from torch import Tensor, nn
 
 from usp_mm.functional.ddpm import diffuse
 from usp_mm.functional.masking import Mask, mask_from_noise
 from usp_mm.functional.patchify import unpatchify
+from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
 
 from .compiling import Compiling, arguments
@@ -54,10 +55,9 @@ class USP(BaseSelfSupervisor):
         data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
         backbone = share_vae(data_preprocessor, backbone)
         neck = {'type': 'USPDecoder', **_shape_of(backbone), **(neck or {})}
-        super().__init__(backbone, neck, head or dict(type='USPHead'), None, None, data_preprocessor, init_cfg)
-        self.head.patch_size = self.backbone.geometry.patch_size
+        super().__init__(backbone, neck, _head_of(backbone, head), None, None, data_preprocessor, init_cfg)
         self.mask_ratio, self.noise_alpha_bar, self.tf32 = mask_ratio, noise_alpha_bar, tf32
-        self.data_preprocessor.keep_keys = True
+        self.data_preprocessor.pass_on(keys=True)
         self.compiling = Compiling(compile)
         self.compiling.compile_blocks(self.backbone.blocks, self.neck.decoder_blocks)
 
@@ -106,7 +106,7 @@ class USP(BaseSelfSupervisor):
         if denormalize:
             pred = self.head.denormalize(pred, latents)
         grid = self.backbone.geometry.grid
-        return unpatchify(pred, self.head.patch_size, grid), mask.mask.reshape(-1, 1, *grid)
+        return unpatchify(pred, self.backbone.geometry.patch_size, grid), mask.mask.reshape(-1, 1, *grid)
 
     def _noised(self, latents: Tensor, keys: SampleKeys) -> Tensor:
         if self.noise_alpha_bar is None:
@@ -119,3 +119,21 @@ class USP(BaseSelfSupervisor):
 
 def _shape_of(backbone: dict) -> dict:
     return {key: backbone[key] for key in ('arch', 'vae', 'img_size', 'patch_size') if key in backbone}
+
+
+def _head_of(backbone: dict, head: Any) -> Any:
+    """The head's config with the patch size that the backbone will have in it (a built module has its own).
+
+    Raises:
+        ValueError: it has another.
+    """
+    patch_size = backbone.get('patch_size') or lookup(VAES, backbone['vae'], 'VAE')['patch_size']
+    if not isinstance(head, nn.Module):
+        head = {'type': 'USPHead', 'patch_size': patch_size, **(head or {})}
+    found = head.patch_size if isinstance(head, nn.Module) else head['patch_size']
+    if found != patch_size:
+        raise ValueError(
+            f"head.patch_size={found}, but the backbone's is {patch_size}: "
+            'set model.backbone.patch_size alone, the head follows it'
+        )
+    return head

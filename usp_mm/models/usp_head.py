@@ -13,15 +13,14 @@ class USPHead(BaseModule):
 
     Args:
         norm_pix: 'patch', targets normalised token by token; 'image', over the whole latent; None, raw (Table 8c).
-
-    `patch_size`, latent pixels per token side, is the backbone's: the algorithm sets it.
+        patch_size: latent pixels per token side; `USP` gives its backbone's.
     """
 
-    def __init__(self, norm_pix: str | None = 'patch', init_cfg: dict | None = None) -> None:
+    def __init__(self, norm_pix: str | None = 'patch', patch_size: int = 2, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if norm_pix not in ('patch', 'image', None):
             raise ValueError(f"norm_pix={norm_pix!r} must be 'patch', 'image' or None")
-        self.norm_pix, self.patch_size = norm_pix, 2
+        self.norm_pix, self.patch_size = norm_pix, patch_size
 
     def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Predicted patches [N, L, P·P·C], latents [N, C, H, W], mask [N, L] (1: hidden) -> scalar."""

@@ -137,7 +137,7 @@ class USPViT(BaseBackbone):
 
     def to_latents(self, x: Tensor) -> Tensor:
         """Images [N, 3, H, W] through `codec`, if there is one, to scaled latents [N, C, h, w]; latents pass."""
-        if self.codec is None or x.shape[1] == self.geometry.channels != 3:
+        if self.codec is None or self.codec.kind_of(x) == 'latents':
             return x
         codec = self.codec.to(x.device)
         return codec.mode(codec.encode(x) if self.vae_encoder is None else self.vae_encoder(x))

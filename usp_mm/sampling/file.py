@@ -79,11 +79,8 @@ def write_samples(
         if missing is None:
             MMLogger.get_current_instance().info(f"'{out}' is complete already: nothing to do")
             return facts
-        if rank == 0 and facts['checkpoint'] is None:
-            unknown = f"the checkpoint of this generator is unknown: '{out}.json' names its weights by their hash"
-            MMLogger.get_current_instance().info(unknown)
-        if rank == 0 and next(model.parameters()).device.type == 'cpu':
-            MMLogger.get_current_instance().info(ONE_THREAD)
+        if rank == 0:
+            _tell(model, out, facts)
         held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))
         held.enter_context(_one_thread())
         progress = Progress(parts, missing, rank)
@@ -130,6 +127,14 @@ def _begin(
         done = parts.num - parts.count(missing)
         MMLogger.get_current_instance().info(f"continuing '{out}': {done} of {parts.num} samples are there")
     return facts, missing
+
+
+def _tell(model: LatentDiffusionGenerator, out: Path, facts: dict[str, Any]) -> None:
+    logger = MMLogger.get_current_instance()
+    if facts['checkpoint'] is None:
+        logger.info(f"the checkpoint of this generator is unknown: '{out}.json' names its weights by their hash")
+    if next(model.parameters()).device.type == 'cpu':
+        logger.info(ONE_THREAD)
 
 
 def _facts_of_finished(out: Path, plan: dict[str, Any]) -> dict[str, Any]:

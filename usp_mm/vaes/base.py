@@ -4,7 +4,7 @@ Shape legend: N images, C latent channels, H×W image, h×w latent (H/stride × 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from usp_mm.weight_files import weights_hash
 #: Bounds that a diagonal Gaussian posterior clamps its log-variance to (diffusers, MAR): nothing beyond them matters. The lower
 #: one is that of latents without a spread.
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
+#: What a batch can hold that becomes latents.
+InputKind = Literal['image', 'moments', 'latents']
 
 
 class LatentCodec:
@@ -84,6 +86,24 @@ class LatentCodec:
     def moment_channels(self) -> int:
         """Channels that `encode` returns: mean and log-variance."""
         return 2 * self.channels
+
+    def kind_of(self, inputs: Tensor) -> InputKind:
+        """What a batch [N, ., ., .] holds, by its channels: 3, images; 2C, moments (of `PixelCodec`, images); C, latents.
+
+        Raises:
+            ValueError: another number of channels.
+        """
+        channels = inputs.shape[1]
+        if channels == self.image_channels:
+            return 'image'
+        if channels == self.moment_channels:
+            return 'moments'
+        if channels == self.channels:
+            return 'latents'
+        raise ValueError(
+            f"inputs have {channels} channels, but VAE '{self.name}' takes images ({self.image_channels}), moments "
+            f'({self.moment_channels}) or latents ({self.channels}): name the VAE the cache was written with'
+        )
 
     @property
     def compiled(self) -> bool:

@@ -26,7 +26,7 @@ from .crops import AS_STORED, CroppedImages, stack_or_error
 from .manifest import LOCK, SAMPLES
 from .pipeline import check_storable
 from .plan import CacheSpec, check_codec, finish, make_plan, settle
-from .shards import all_shards
+from .shards import Shard, all_shards
 from .writer import encode_views
 
 SUFFIX = '.npz'
@@ -91,22 +91,26 @@ def import_cache(
         dataset = NpzMoments(source, names, plan)
         with tqdm(total=sum(shard.count for shard in mine), unit='img', disable=rank > 0, desc='importing') as progress:
             for shard in mine:
-                rows = range(shard.start, shard.start + shard.count)
-                batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-                loader = DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=stack_or_error)
-                with shard.writer() as writer:
-                    for batch, moments in zip(batches, loader, strict=True):
-                        if isinstance(moments, ValueError):
-                            raise moments
-                        check_storable(moments, shard, [names[row] for row in batch], plan)
-                        writer.write(moments)
-                        progress.update(len(batch))
+                _fill(shard, dataset, plan, batch_size, num_workers, progress)
         barrier()
         run_on_rank0(lambda: finish(out, plan))
     if rank == 0:
         logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples of '{source}'")
     barrier()
     return plan
+
+
+def _fill(shard: Shard, dataset: 'NpzMoments', plan: dict[str, Any], batch_size: int, num_workers: int, progress: tqdm) -> None:
+    rows = range(shard.start, shard.start + shard.count)
+    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=stack_or_error)
+    with shard.writer() as writer:
+        for batch, moments in zip(batches, loader, strict=True):
+            if isinstance(moments, ValueError):
+                raise moments
+            check_storable(moments, shard, [str(dataset.names[row]) for row in batch], plan)
+            writer.write(moments)
+            progress.update(len(batch))
 
 
 class NpzMoments(Dataset):

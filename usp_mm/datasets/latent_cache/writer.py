@@ -1,6 +1,6 @@
 """Encode a folder of images into a latent cache, alone or as one of several processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..rank0 import decide_on_rank0, run_on_rank0
 from .manifest import LOCK
 from .pipeline import Job, StageTimes, fill_shards
 from .plan import CacheSpec, TokenEncoder, finish, prepare
-from .shards import all_shards, token_shards
+from .shards import Shard, all_shards, token_shards
 
 
 def write_cache(
@@ -65,30 +65,20 @@ def write_cache(
         raise ValueError(f'batch_size={batch_size} must be a positive number of images')
     out = Path(out)
     rank, world_size = get_dist_info()
-    logger = MMLogger.get_current_instance()
     with ExitStack() as held:
         plan, complete = decide_on_rank0(lambda: _begin(held, data_root, out, codec, spec, teacher, with_label))
         if complete:
-            logger.info(f"latent cache '{out}' is complete already: nothing to do")
+            MMLogger.get_current_instance().info(f"latent cache '{out}' is complete already: nothing to do")
             return plan
         shards, tokens = all_shards(out, plan), token_shards(out, plan)
         mine, my_tokens = ([s for s in kind[rank::world_size] if not s.is_whole()] for kind in (shards, tokens))
-        if rank == 0 and len(shards) < world_size:
-            logger.warning(f'{len(shards)} shards occupy only as many of {world_size} processes: use a smaller shard size')
+        _warn_of_idle(rank, len(shards), world_size)
         held.enter_context(explain_full_disk(out, lambda: sum(s.num_bytes for s in mine + my_tokens if not s.is_whole())))
         with tf32(spec.encode_dtype == 'tf32'):
-            codec.to(device)
-            views = dict(flip=plan['flip'], encode_batch_size=plan['encode_batch_size'])
-            jobs: list[Job] = [(shard, partial(encode_views, codec, **views)) for shard in mine]
-            if teacher is not None:
-                jobs += [(shard, partial(teacher_views, teacher.to(device), **views)) for shard in my_tokens]
+            jobs = _jobs(mine, my_tokens, codec, teacher, plan, device)
             times = fill_shards(jobs, plan, data_root, batch_size, num_workers, device, show=rank == 0)
         barrier()
-        run_on_rank0(lambda: finish(out, plan))
-    if rank == 0:
-        logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples in {len(shards)} shards")
-        if jobs:
-            logger.info(_told(times))
+        run_on_rank0(lambda: _finish(out, plan, len(shards), times))
     barrier()
     return plan
 
@@ -106,6 +96,38 @@ def _begin(
     taken = f"another process is writing latent cache '{out}': wait for it or stop it"
     lock = lambda: held.enter_context(locked(out / LOCK, taken))  # noqa: E731
     return prepare(data_root, out, codec, spec, teacher, lock, with_label)
+
+
+def _warn_of_idle(rank: int, num_shards: int, world_size: int) -> None:
+    if rank == 0 and num_shards < world_size:
+        MMLogger.get_current_instance().warning(
+            f'{num_shards} shards occupy only as many of {world_size} processes: use a smaller shard size'
+        )
+
+
+def _jobs(
+    shards: Sequence[Shard],
+    tokens: Sequence[Shard],
+    codec: LatentCodec,
+    teacher: TokenEncoder | None,
+    plan: dict[str, Any],
+    device: str,
+) -> list[Job]:
+    """Shards of latents and of a teacher's tokens, each with its encoder, which lies on the device."""
+    codec.to(device)
+    views = dict(flip=plan['flip'], encode_batch_size=plan['encode_batch_size'])
+    jobs: list[Job] = [(shard, partial(encode_views, codec, **views)) for shard in shards]
+    if teacher is not None:
+        jobs += [(shard, partial(teacher_views, teacher.to(device), **views)) for shard in tokens]
+    return jobs
+
+
+def _finish(out: Path, plan: dict[str, Any], num_shards: int, times: StageTimes) -> None:
+    finish(out, plan)
+    logger = MMLogger.get_current_instance()
+    logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples in {num_shards} shards")
+    if times.total:  # else there was nothing for this process to fill
+        logger.info(_told(times))
 
 
 def _told(times: StageTimes) -> str:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 #: (x_t [N, C, h, w], t [N]) -> the network's output, [N, C or 2C, h, w].
 Denoise = Callable[[Tensor, Tensor], Tensor]
+#: The same, and with it what else is wanted of that call, which the objective hands on.
+DenoiseMore = Callable[[Tensor, Tensor], tuple[Tensor, Any]]
 #: (x_t, t, further arguments) -> the network's output.
 Network = Callable[..., Tensor]
 
@@ -43,7 +45,6 @@ class Objective(ABC):
         """The network, called with times and answering with signs of this package; most networks know no others."""
         return network
 
-    @abstractmethod
     def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """One call of the network.
 
@@ -56,6 +57,11 @@ class Objective(ABC):
         Returns:
             float32[N] each: 'loss', to be minimised, and its parts.
         """
+        return self.losses_and_more(lambda x_t, t: (denoise(x_t, t), None), x, t, noise)[0]
+
+    @abstractmethod
+    def losses_and_more(self, denoise: DenoiseMore, x: Tensor, t: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Any]:
+        """`losses` of a network that returns more than its output, and that, such as tokens for `REPA`."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

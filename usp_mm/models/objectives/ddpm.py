@@ -8,7 +8,7 @@ from torch import Tensor
 from usp_mm.functional import ddpm
 from usp_mm.registry import MODELS
 
-from .base import Denoise, Objective
+from .base import DenoiseMore, Objective
 
 
 @MODELS.register_module()
@@ -52,16 +52,17 @@ class DDPMObjective(Objective):
         eps, fraction = out.float().chunk(2, dim=1)
         return eps, fraction
 
-    def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def losses_and_more(self, denoise: DenoiseMore, x: Tensor, t: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Any]:
         """'loss' = 'mse' + 'vb' (or 'mse' alone); see `Objective`."""
         alpha_bar, schedule = self._on(x.device)
         x_t = ddpm.diffuse(x, alpha_bar[t], noise)
-        eps, fraction = self.split(denoise(x_t, t))
+        out, more = denoise(x_t, t)
+        eps, fraction = self.split(out)
         mse = (eps - noise).square().flatten(1).mean(1)
         if fraction is None:
-            return dict(loss=mse, mse=mse.detach())
+            return dict(loss=mse, mse=mse.detach()), more
         vb = ddpm.vlb_bits(schedule.per_sample(t, x), t, x, x_t, eps, fraction)
-        return dict(loss=mse + vb, mse=mse.detach(), vb=vb.detach())
+        return dict(loss=mse + vb, mse=mse.detach(), vb=vb.detach()), more
 
     def _on(self, device: torch.device) -> tuple[Tensor, ddpm.Schedule]:
         if device not in self._tables:  # copied once, not in each step

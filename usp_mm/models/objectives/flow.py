@@ -8,7 +8,7 @@ from usp_mm.functional import flow
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
-from .base import Denoise, Network, Objective
+from .base import DenoiseMore, Network, Objective
 
 TIMES = ('uniform', 'logit_normal')
 TIME_CONVENTIONS = ('data_at_1', 'noise_at_1')
@@ -79,14 +79,18 @@ class FlowObjective(Objective):
     def adapted(self, network: Network) -> Network:
         if self.time_convention == 'data_at_1':
             return network
-        sign = -1 if self.prediction == 'velocity' else 1  # noise and score don't depend on the direction of time
-        return lambda x, t, *args, **kwargs: sign * network(x, self.network_times(t), *args, **kwargs)
+        return lambda x, t, *args, **kwargs: self._answer(network(x, self.network_times(t), *args, **kwargs))
 
-    def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def _answer(self, out: Tensor) -> Tensor:
+        """The network's output with signs of this package; noise and score don't depend on the direction of time."""
+        return -out if self.time_convention == 'noise_at_1' and self.prediction == 'velocity' else out
+
+    def losses_and_more(self, denoise: DenoiseMore, x: Tensor, t: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Any]:
         """'loss' = 'flow' + cosine_weight·'cosine' (only where it is weighed); see `Objective`."""
         c = self.coefficients(t.double())
         x_t, u_t = flow.interpolate(c, x, noise)
-        out = self.adapted(denoise)(x_t, t).float()
+        out, more = denoise(x_t, self.network_times(t))
+        out = self._answer(out).float()
         if self.prediction == 'velocity':
             error = out - u_t
         elif self.prediction == 'noise':
@@ -99,7 +103,7 @@ class FlowObjective(Objective):
         if self.cosine_weight:
             cosine = flow.cosine_distance(out, u_t)
             loss, parts['cosine'] = loss + self.cosine_weight * cosine, cosine.detach()
-        return dict(loss=loss, **parts)
+        return dict(loss=loss, **parts), more
 
     def describe(self) -> dict[str, Any]:
         settings = ['path', 'prediction', 'weighting', 'times', 'cosine_weight']

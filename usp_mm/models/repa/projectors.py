@@ -32,10 +32,10 @@ class ConvProjector(nn.Conv2d):
 PROJECTORS = {'mlp': mlp, 'conv': ConvProjector}
 
 
-def spatial_norm(tokens: Tensor, gamma: float, eps: float = 1e-6) -> Tensor:
-    """iREPA's spatial normalisation (arXiv 2512.10794) of a teacher's tokens [N, L, D]: (x - γ·mean) / (std + eps) over L.
+def spatial_norm(tokens: Tensor, gamma: float) -> Tensor:
+    """iREPA's spatial normalisation (arXiv 2512.10794) of a teacher's tokens [N, L, D]: (x - γ·mean) / (std + 1e-6) over L.
 
     It takes away what all places of an image share, of which γ = 1 leaves nothing.
     """
     std, mean = torch.std_mean(tokens, dim=1, keepdim=True)
-    return (tokens - gamma * mean) / (std + eps)
+    return (tokens - gamma * mean) / (std + 1e-6)
