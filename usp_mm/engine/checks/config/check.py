@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mmengine import registry as _registry
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import FlexibleRunner, Runner
 
+from usp_mm.addresses import local_file
 from usp_mm.presets import nearest
 
 from .judge import check_value, find_type, judge, nearest_type
@@ -126,5 +126,5 @@ def _check_checkpoint(path: str, node: dict) -> None:
     checkpoint = node.get('checkpoint')
     if not checkpoint:
         raise ValueError(f'{path}.checkpoint is unset: give it in the config or with --cfg-options {path}.checkpoint=FILE')
-    if not Path(checkpoint).is_file():
+    if not local_file(checkpoint).is_file():
         raise FileNotFoundError(f"{path}.checkpoint: no file at '{checkpoint}'")
