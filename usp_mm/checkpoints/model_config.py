@@ -122,9 +122,7 @@ def _sampler(kind: str) -> dict[str, Any]:
     if kind == 'lightningdit':
         return dict(type='ODESampler', method='euler', num_steps=250)
     if kind in _FLOW:
-        return dict(
-            type='SDESampler', method='euler', num_steps=250, diffusion='sigma', last_step='mean', last_step_size=0.04
-        )
+        return dict(type='SDESampler', method='euler', num_steps=250, diffusion='sigma', last_step='mean', last_step_size=0.04)
     return dict(type='AncestralSampler', num_steps=250)
 
 
