@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlparse
+from urllib.parse import parse_qsl, unquote, urlencode, urlparse
 
 from usp_mm.files import read_json, sha256, write_json
 
 #: With one slash where a `pathlib.Path` was made of an address.
 _ADDRESS = re.compile(r'(https?|hf):/+(.+)', re.DOTALL)
+#: Parts of a query of the hub and of Dropbox.
+_AS_A_FILE = ('download', 'dl', 'raw')
 _SECONDS = 30.0
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 
@@ -154,18 +156,26 @@ def url_file(url: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f'.{name}.lock'):  # other processes wait, and find it
         path = folder / name
-        if (_noted(path) or {'url': url}).get('url') != url:
-            path = path.with_name(f'{path.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{path.suffix}')
+        meant = _meant(url)
+        if (_noted(path) or {'url': meant}).get('url') != meant:
+            path = path.with_name(f'{path.stem}-{hashlib.sha256(meant.encode()).hexdigest()[:8]}{path.suffix}')
         noted = _noted(path)
         if not path.is_file():
             _download(url, path)
-            noted = dict(url=url, sha256=sha256(path))
+            noted = dict(url=meant, sha256=sha256(path))
             write_json(_note(path), noted)
         elif noted is None:
             _info(f"'{path}' was there before, and is taken for '{url}'")
             noted = dict(sha256=sha256(path))
     _log(url, path, noted['sha256'])
     return path
+
+
+def _meant(url: str) -> str:
+    """Without what only asks the server for the file rather than a page about it."""
+    parts = urlparse(url)
+    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key not in _AS_A_FILE]
+    return parts._replace(query=urlencode(query), fragment='').geturl()
 
 
 def _note(path: Path) -> Path:

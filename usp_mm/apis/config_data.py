@@ -60,7 +60,7 @@ def _value(node: ast.expr, where: str | Path) -> Any:
 
 def _code(where: str | Path, node: ast.AST) -> ValueError:
     return ValueError(
-        f"'{where}' line {getattr(node, 'lineno', 1)}: '{ast.unparse(node)[:60]}' is code, and a config that comes with "
+        f"'{where}' line {getattr(node, 'lineno', 1)}: '{ast.unparse(node).splitlines()[0][:60]}' is code, and a config that comes with "
         'weights holds values alone: give a config of your own with config=FILE'
     )
 
