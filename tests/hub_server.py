@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 COMMIT = '0123456789abcdef0123456789abcdef01234567'
+REVISIONS = ('main', 'v1', COMMIT)
 _MODEL = re.compile(r'/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|preupload|commit)/(?P<revision>[^/]+).*)?')
 _FILE = re.compile(r'/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)')
 
@@ -72,6 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.hub.root / found['repo']
         if not folder.is_dir():
             return self._answer(404, {'error': 'no such repository'}, body, {'X-Error-Code': 'RepoNotFound'})
+        if found['revision'] not in (None, *REVISIONS):
+            return self._answer(404, {'error': 'no such revision'}, body, {'X-Error-Code': 'RevisionNotFound'})
         files = sorted(path for path in folder.rglob('*') if path.is_file())
         names = [str(path.relative_to(folder)) for path in files]
         if found['what'] == 'tree':
@@ -83,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(200, {'id': found['repo'], 'sha': COMMIT, 'siblings': siblings}, body)
 
     def _file(self, path: Path, body: bool, revision: str | None = None) -> None:
-        if revision not in (None, 'main', COMMIT, 'v1'):
+        if revision not in (None, *REVISIONS):
             return self._answer(404, {'error': 'no such revision'}, body, {'X-Error-Code': 'RevisionNotFound'})
         if not path.is_file():
             repository = revision is not None and not path.parents[0].is_dir()
@@ -109,11 +112,14 @@ class _Handler(BaseHTTPRequestHandler):
             repo = f'{asked.get("organization")}/{asked["name"]}'
             (self.hub.root / repo).mkdir(parents=True, exist_ok=True)
             return self._answer(200, {'url': f'{self.hub.url}/{repo}'}, True)
+        if path == '/api/validate-yaml':
+            return self._answer(200, {'errors': [], 'warnings': []}, True)
         found = _MODEL.fullmatch(path)
         if found is None:
             return self._answer(404, {}, True)
         if found['what'] == 'preupload':
-            files = [{'path': file['path'], 'uploadMode': 'regular', 'shouldIgnore': False} for file in json.loads(text)['files']]
+            asked = json.loads(text)['files']
+            files = [{'path': file['path'], 'uploadMode': 'regular', 'shouldIgnore': False} for file in asked]
             return self._answer(200, {'files': files}, True)
         for line in map(json.loads, text.splitlines()):
             if line['key'] == 'file':

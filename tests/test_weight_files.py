@@ -3,7 +3,6 @@
 import functools
 import pickle
 import re
-from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 

@@ -59,9 +59,10 @@ def _value(node: ast.expr, where: str | Path) -> Any:
 
 
 def _code(where: str | Path, node: ast.AST) -> ValueError:
+    shown = ast.unparse(node).splitlines()[0][:60]
     return ValueError(
-        f"'{where}' line {getattr(node, 'lineno', 1)}: '{ast.unparse(node).splitlines()[0][:60]}' is code, and a config that comes with "
-        'weights holds values alone: give a config of your own with config=FILE'
+        f"'{where}' line {getattr(node, 'lineno', 1)}: '{shown}' is code, and a config that comes with weights holds values "
+        'alone: give a config of your own with config=FILE'
     )
 
 

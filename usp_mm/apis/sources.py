@@ -222,9 +222,10 @@ def prepare(source: Source, weights: str | None, vae: Any, load_vae: bool, cfg_o
     if 'model' not in source.cfg:
         raise ValueError(f"the config of '{source.where}' has no `model`")
     if cfg_options:
-        cfg = Config(source.cfg)
+        scope = {key: source.cfg[key] for key in ('default_scope',) if key in source.cfg}
+        cfg = Config({key: value for key, value in source.cfg.items() if key not in scope})  # which would import its library
         merge_cfg_options(cfg, dict(cfg_options))
-        source.cfg = dict(cfg.to_dict())
+        source.cfg = {**scope, **cfg.to_dict()}
     model = source.cfg['model'] = _without_training(source.cfg['model'])
     check_types(model, source.where)
     source.weights = {name: x for name, x in source.weights.items() if not name.startswith('repa.')}
