@@ -52,7 +52,7 @@ class Encoder(Pretrained):
     @property
     def network(self) -> USPViT:
         """The encoder itself."""
-        found: USPViT = self.model.backbone  # type: ignore[assignment]
+        found: USPViT = self.model.backbone
         return found
 
     @property

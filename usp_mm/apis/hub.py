@@ -22,6 +22,9 @@ class Pretrained(ModelHubMixin, library_name='usp_mm', repo_url='https://arxiv.o
         source: its config and what is known of it.
     """
 
+    model: Any
+    source: Source
+
     def __new__(cls, *args: Any, **kwargs: Any) -> 'Pretrained':
         """Without the mixin's config.json, for which it would copy all arguments."""
         return object.__new__(cls)
@@ -48,7 +51,7 @@ class Pretrained(ModelHubMixin, library_name='usp_mm', repo_url='https://arxiv.o
         return self.source.classes
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> 'Pretrained':  # type: ignore[override]
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> 'Pretrained':
         """`usp_mm.from_pretrained`, of this kind alone.
 
         Raises:
@@ -61,7 +64,7 @@ class Pretrained(ModelHubMixin, library_name='usp_mm', repo_url='https://arxiv.o
             raise ValueError(f"'{pretrained_model_name_or_path}' is of another kind, {found!r}: use usp_mm.from_pretrained")
         return found
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self,
         save_directory: str | Path,
         *,
@@ -97,7 +100,7 @@ class Pretrained(ModelHubMixin, library_name='usp_mm', repo_url='https://arxiv.o
         )  # fmt: skip
         return self._upload(out, repo_id or out.name, **push_to_hub_kwargs) if push_to_hub else None
 
-    def push_to_hub(  # type: ignore[override]
+    def push_to_hub(
         self,
         repo_id: str,
         *,

@@ -1,5 +1,6 @@
 """A whole config, key by key."""
 
+import importlib.util
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,8 @@ from .schedule import check_schedule
 
 #: Those of MMEngine's that keep whole checkpoints.
 STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy')
+#: Projects that the base install lacks -> the extra of this package that brings them.
+EXTRAS = {'mmagic': 'gen', 'mmseg': 'seg'}
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 
@@ -34,7 +37,9 @@ def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) 
         ValueError: a type, a key or a kind of value that is not taken, with its place and the nearest name; a setting that
             this kind of runner would ignore; an unset checkpoint; training that ends before a scheduler begins.
         FileNotFoundError: a checkpoint that is not there.
+        ImportError: the project whose scope the config is in is not installed.
     """
+    check_installed(cfg.get('default_scope'))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         runner = find_runner(cfg)
         _check_needed(cfg)
@@ -50,6 +55,18 @@ def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) 
         for path, node in _typed_dicts(cfg._cfg_dict, ''):
             if node['type'] == 'USPPretrained':
                 _check_checkpoint(path, node)
+
+
+def check_installed(scope: str | None) -> None:
+    """Without it the registries would fall back to MMEngine's, which lack its loops and data sets."""
+    if scope not in EXTRAS:
+        return
+    try:
+        found = importlib.util.find_spec(scope) is not None
+    except ImportError:
+        found = False
+    if not found:
+        raise ImportError(f"default_scope='{scope}' of the config needs {scope}: pip install 'usp-mm[{EXTRAS[scope]}]'")
 
 
 def find_runner(cfg: Config) -> type[Runner] | type[FlexibleRunner]:
