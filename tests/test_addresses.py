@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_files import cfg_of, save_official
 from hub_server import local_hub
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
+from mmpretrain.registry import MODELS
+from vae_files import Bomb
 
 from usp_mm.addresses import HubFile, hub_address, is_address, local_file
+from usp_mm.checkpoints import convert
+from usp_mm.engine.checks.config import check_config
 from usp_mm.weight_files import read_weights
 
 WEIGHTS = dict(weight=torch.arange(6.0).reshape(2, 3))
@@ -130,6 +136,22 @@ def test_mmengine_loads_from_both(hub):
         assert torch.equal(found['state_dict']['weight'], WEIGHTS['weight'])
 
 
+def test_configs_and_converters_take_addresses(hub, tmp_path):
+    weights = save_official('timm', tmp_path / 'web' / 'owner' / 'name' / 'vit.pth')['model']
+    for address in ('hf://owner/name/vit.pth', f'{hub.url}/files/owner/name/vit.pth'):
+        cfg = Config(dict(model=cfg_of('timm', init_cfg=dict(type='USPPretrained', checkpoint=address))))
+        check_config(cfg)
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        assert torch.equal(model.backbone.cls_token, weights['cls_token'])
+        out = tmp_path / f'{address[:4]}.pth'
+        convert(Path(address), out)
+        assert torch.equal(read_weights(out)['backbone.cls_token'], weights['cls_token'])
+    cfg.model.backbone.init_cfg.checkpoint = 'hf://owner/name/absent.pth'
+    with pytest.raises(FileNotFoundError, match=r"'hf://owner/name/absent.pth': no such file"):
+        check_config(cfg)
+
+
 def test_offline_the_line_names_address_and_place(hub, tmp_path):
     kept = [local_file('hf://owner/name/net.pth'), local_file(f'{hub.url}/files/owner/name/net.pth')]
     hub.stop()
@@ -143,8 +165,6 @@ def test_offline_the_line_names_address_and_place(hub, tmp_path):
 
 
 def test_a_file_from_the_web_is_data(hub, tmp_path):
-    from vae_files import Bomb
-
     torch.save(dict(weight=torch.zeros(1), bomb=Bomb(tmp_path / 'exploded')), tmp_path / 'web' / 'bomb.pth')
     with pytest.raises(ValueError, match='holds more than data'):
         read_weights(f'{hub.url}/files/bomb.pth')

@@ -58,7 +58,7 @@ def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) 
 
 
 def check_installed(scope: str | None) -> None:
-    """Without it the registries would fall back to MMEngine's, which lack its loops and data sets."""
+    """ImportError that names the extra, where the scope's project is missing: MMEngine would warn, and look among its own."""
     if scope not in EXTRAS:
         return
     try:
