@@ -138,13 +138,13 @@ def test_mmengine_loads_from_both(hub):
 
 def test_configs_and_converters_take_addresses(hub, tmp_path):
     weights = save_official('timm', tmp_path / 'web' / 'owner' / 'name' / 'vit.pth')['model']
-    for address in ('hf://owner/name/vit.pth', f'{hub.url}/files/owner/name/vit.pth'):
+    for name, address in dict(hub='hf://owner/name/vit.pth', web=f'{hub.url}/files/owner/name/vit.pth').items():
         cfg = Config(dict(model=cfg_of('timm', init_cfg=dict(type='USPPretrained', checkpoint=address))))
         check_config(cfg)
         model = MODELS.build(cfg.model)
         model.init_weights()
         assert torch.equal(model.backbone.cls_token, weights['cls_token'])
-        out = tmp_path / f'{address[:4]}.pth'
+        out = tmp_path / f'{name}.pth'
         convert(Path(address), out)
         assert torch.equal(read_weights(out)['backbone.cls_token'], weights['cls_token'])
     cfg.model.backbone.init_cfg.checkpoint = 'hf://owner/name/absent.pth'
