@@ -9,12 +9,15 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 from small_world import load_leaf
 
+import usp_mm
+
 LEAVES = dict(
     pretraining='configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py',
     classifier='configs/vit/vit-tiny_usp-pre_1xb64-coslr-10e_digits.py',
     generator='configs/sit/sit-tiny-p2_lightning_1xb64-2k_digits.py',
     diffusion='configs/dit/dit-tiny-p2_1xb64-2k_digits.py',
 )
+KINDS = ('pretraining', 'classifier', 'generator', 'diffusion')
 DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 
 
@@ -52,3 +55,13 @@ def picture(path: Path, seed: int = 0, size: tuple[int, int] = (90, 70)) -> Path
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
     return path
+
+
+def load(path: Path | str, **kwargs):
+    """`usp_mm.from_pretrained` on the CPU."""
+    return usp_mm.from_pretrained(path, device='cpu', **kwargs)
+
+
+def pixels(images) -> np.ndarray:
+    """uint8[N, H, W, 3] of pictures of one size."""
+    return np.stack([np.asarray(image) for image in images])

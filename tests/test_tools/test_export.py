@@ -27,6 +27,7 @@ def export(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_a_config_and_a_checkpoint_become_a_folder(tmp_path, tiny_vae_folder):
     """As a command, once."""
     checkpoint = trained('generator', tiny_vae_folder, tmp_path / 'iter_9.pth')
