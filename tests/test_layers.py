@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
     'threads', 'version', 'moved', 'processor', 'locations', 'placeholders', 'lazy', 'processes', 'presets', 'options',
-    'files', 'images', 'weight_files', 'cfg_values', 'arguments', 'outputs', 'command', 'torchrun', 'functional', 'registry',
-    'compat', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
+    'files', 'addresses', 'images', 'weight_files', 'cfg_values', 'arguments', 'outputs', 'command', 'torchrun', 'functional',
+    'registry', 'compat', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
     'sampling', 'probing', 'analysis', 'apis', 'cli',
 ]  # fmt: skip
 PURE = {
@@ -26,6 +26,7 @@ PURE = {
     'placeholders': (),
     'lazy': (),
     'files': (),
+    'addresses': ('mmengine.logging',),
     'weight_files': ('mmengine.logging',),
     'cfg_values': (),
     'outputs': (),

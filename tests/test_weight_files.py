@@ -3,14 +3,13 @@
 import functools
 import pickle
 import re
-import shutil
-from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 import torch
 from checkpoint_files import ARCH, build, cfg_of, official
+from hub_server import local_hub
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
@@ -189,17 +188,17 @@ def test_what_is_downloaded_is_data_too(tmp_path, monkeypatch):
     """`load_from` and `init_cfg=dict(type='Pretrained')` take addresses."""
     files = tmp_path / 'files'
     files.mkdir()
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda url, to, **_: shutil.copy(files / Path(to).name, to))
-    for path in bombs(files, tmp_path / 'ran'):
-        with pytest.raises(ValueError, match=rf'hub/checkpoints/{path.name} .*which is refused'):
-            CheckpointLoader.load_checkpoint(f'https://example.org/{path.name}', map_location='cpu')
-    assert not (tmp_path / 'ran').exists()
-    save_file(dict(a=torch.ones(2)), files / 'a.safetensors')
-    content = CheckpointLoader.load_checkpoint('https://example.org/a.safetensors?download=true')
-    assert content['state_dict']['a'].tolist() == [1, 1]
-    monkeypatch.delattr(torch.hub, 'download_url_to_file')  # it is there now
-    assert CheckpointLoader.load_checkpoint('https://example.org/a.safetensors')['state_dict'].keys() == {'a'}
+    with local_hub(files, tmp_path, monkeypatch) as server:
+        for path in bombs(files, tmp_path / 'ran'):
+            with pytest.raises(ValueError, match=rf'hub/checkpoints/{path.name} .*which is refused'):
+                CheckpointLoader.load_checkpoint(f'{server.url}/files/{path.name}', map_location='cpu')
+        assert not (tmp_path / 'ran').exists()
+        save_file(dict(a=torch.ones(2)), files / 'a.safetensors')
+        content = CheckpointLoader.load_checkpoint(f'{server.url}/files/a.safetensors?download=true')
+        assert content['state_dict']['a'].tolist() == [1, 1]
+        asked = len(server.asked)
+        assert CheckpointLoader.load_checkpoint(f'{server.url}/files/a.safetensors')['state_dict'].keys() == {'a'}
+        assert len(server.asked) == asked  # it is there now
 
 
 def test_a_checkpoint_of_weights_alone_has_an_empty_meta(tmp_path):

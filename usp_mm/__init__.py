@@ -10,11 +10,19 @@ from usp_mm.threads import wait_briefly
 
 wait_briefly()  # before torch is imported
 
+from typing import TYPE_CHECKING  # noqa: E402
+
 from usp_mm import compat  # noqa: E402
+from usp_mm.lazy import imported_on_use  # noqa: E402
 from usp_mm.moved import find_moved_modules  # noqa: E402
 from usp_mm.version import __version__  # noqa: E402
 
-__all__ = ['__version__']
+if TYPE_CHECKING:
+    from usp_mm.apis.pretrained import from_pretrained
+
+__all__ = ['__version__', 'from_pretrained']
+
+__getattr__ = imported_on_use(__name__, {'apis.pretrained': ['from_pretrained']})
 
 compat.apply()
 find_moved_modules()

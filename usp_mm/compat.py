@@ -168,10 +168,11 @@ def checkpoint_files() -> None:
 
 
 def _read_as_data(module: ModuleType) -> None:
-    from usp_mm.weight_files import load_from_local, load_from_url
+    from usp_mm.weight_files import load_from_address, load_from_local
 
     module.CheckpointLoader.register_scheme('', load_from_local, force=True)
-    module.load_url = load_from_url  # type: ignore[attr-defined]
+    module.CheckpointLoader.register_scheme('hf://', load_from_address, force=True)
+    module.load_url = load_from_address  # type: ignore[attr-defined]
 
 
 #: 'off' leaves the DiT of diffusers as it is.

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import torch
 from mmengine.logging import MMLogger
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from usp_mm.addresses import local_file
 
 SAFE = '.safetensors'
 PICKLES = ('.ckpt', '.pt', '.pth')
@@ -42,14 +43,16 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
     """All that is in a checkpoint: of a `.safetensors` file name -> tensor, on the CPU; of any other, what torch.save wrote.
 
     Args:
+        path: of a file, or an address, see `usp_mm.addresses.local_file`.
         map_location: torch.load's; of no effect on safetensors.
         mmap: leave the tensors in the file until they are used.
 
     Raises:
         FileNotFoundError: no such file.
+        ConnectionError: an address that can't be reached.
         ValueError: a broken file, one that would run code, or one that holds no dict.
     """
-    path = Path(path)
+    path = local_file(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not a file')
     try:
@@ -77,9 +80,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
+        ConnectionError: an address that can't be reached.
         ValueError: another kind of file, a broken one, one that holds more than data, or what `weights_in` refuses.
     """
-    path = Path(path)
+    path = local_file(path)
     if path.suffix not in (SAFE, *PICKLES):
         raise ValueError(f"{path}: weights are read from .safetensors, .ckpt, .pt or .pth files, not from '{path.suffix}'")
     return weights_in(read_checkpoint(path, mmap=True), path)
@@ -260,11 +264,6 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     return content
 
 
-def load_from_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> dict[str, Any]:
-    """A checkpoint from an address, kept where `torch.hub` keeps its own, and read as a local one."""
-    folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
-    file = folder / Path(unquote(urlparse(url).path)).name
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), progress=progress)
-    return load_from_local(str(file), map_location)
+def load_from_address(address: str, map_location: Any = None, **_: Any) -> dict[str, Any]:
+    """A checkpoint from an address, kept where `usp_mm.addresses` keeps files, and read as a local one."""
+    return load_from_local(str(local_file(address)), map_location)

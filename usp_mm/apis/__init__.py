@@ -9,11 +9,17 @@ if TYPE_CHECKING:
     from usp_mm.sampling.file import write_samples
     from usp_mm.sampling.origin import Origin, note_origin, origin_of
 
+    from .encoder import Encoder
+    from .generator import Generator
     from .inference import image_config, inferencer
+    from .pretrained import from_pretrained
     from .restoration import load_algorithm, restore_images
 
 __all__ = [
+    'Encoder',
+    'Generator',
     'Origin',
+    'from_pretrained',
     'image_config',
     'inferencer',
     'load_algorithm',
@@ -29,6 +35,9 @@ __all__ = [
 __getattr__ = imported_on_use(
     __name__,
     {
+        'encoder': ['Encoder'],
+        'generator': ['Generator'],
+        'pretrained': ['from_pretrained'],
         'inference': ['image_config', 'inferencer'],
         '.sampling.origin': ['Origin', 'note_origin', 'origin_of'],
         'restoration': ['load_algorithm', 'restore_images'],

@@ -13,6 +13,7 @@ from mmpretrain.apis import FeatureExtractor, ImageClassificationInferencer, get
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
+from usp_mm.addresses import local_file
 from usp_mm.datasets import dataset_configs
 from usp_mm.engine.checks.config import check_config, merge_cfg_options
 from usp_mm.engine.launch import load_config
@@ -61,7 +62,7 @@ def inferencer(
 
     Args:
         config: a file, or what `Config.fromfile` made of it; its test data may be a latent cache.
-        checkpoint: of `tools/train.py`.
+        checkpoint: of `tools/train.py`; a file or an address.
         kind: 'classify' or 'embed'.
         device: by default the GPU, else the CPU.
         cfg_options: settings to override.
@@ -72,7 +73,8 @@ def inferencer(
     """
     if kind not in KINDS:
         raise ValueError(f"kind='{kind}' must be one of {sorted(KINDS)}")
-    if not Path(checkpoint).is_file():
+    checkpoint = local_file(checkpoint)
+    if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
     if not isinstance(config, Config):
         config = load_config(Namespace(config=config, cfg_options=cfg_options or {}), initialises=False)
@@ -83,9 +85,9 @@ def inferencer(
     check_config(cfg, initialises=False)
     weights = read_weights(checkpoint)
     model = get_model(cfg, pretrained=False)
-    load_strictly(model, weights, Path(checkpoint))
+    load_strictly(model, weights, checkpoint)
     check_model_vae(checkpoint, codec_of(model), cfg)
-    model._dataset_meta = dict(classes=class_names(Path(checkpoint), cfg))
+    model._dataset_meta = dict(classes=class_names(checkpoint, cfg))
     return KINDS[kind](model.to(device or get_device()), pretrained=False)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 
+from usp_mm.addresses import local_file
 from usp_mm.presets import lookup
 from usp_mm.vaes.record import told_vae
 from usp_mm.weight_files import SAFE
@@ -38,7 +39,7 @@ def convert(
     Numbers are not touched, but where norms are folded: converted there and back, a checkpoint is the same bit for bit.
 
     Args:
-        source: a file read as data (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`), or a folder of diffusers.
+        source: a file or address, read as data (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`), or a folder of diffusers.
         out: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file; for diffusers a folder.
         to: a key of `TARGETS`.
         from_: a key of `KINDS`; found out from the names if None.
@@ -60,7 +61,7 @@ def convert(
         ValueError: no data, unknown kinds, names or shapes that are not the kind's, or what the target cannot hold.
         OSError: the disk is full.
     """
-    source, out = Path(source), Path(out)
+    source, out = local_file(source), Path(out)
     for_diffusers = dict(num_heads=num_heads, num_classes=num_classes, vae=vae)
     _check(source, to, weights, for_diffusers)
     check_out(out, source, to, force)

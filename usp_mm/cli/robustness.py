@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from usp_mm.addresses import local_file
 from usp_mm.arguments import add_run_arguments
 from usp_mm.files import write_json
 from usp_mm.outputs import check_folder
@@ -63,7 +64,7 @@ def show(results: dict) -> None:
 def main() -> None:
     args = parse_args()
     check_folder(args.out, '--out')
-    if not Path(args.checkpoint).is_file():
+    if not local_file(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
     from usp_mm.analysis.noise_levels import draw_curves, measure
     from usp_mm.engine.launch import build_runner, load_run_config

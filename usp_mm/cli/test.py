@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from usp_mm.addresses import local_file
 from usp_mm.arguments import add_run_arguments
 from usp_mm.outputs import check_file
 
@@ -46,7 +47,7 @@ def augment(cfg: 'Config') -> None:
 def main() -> None:
     args = parse_args()
     check_file(args.out, '--out', METRIC_FILES)
-    if not Path(args.checkpoint).is_file():
+    if not local_file(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
     import mmengine
 

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from usp_mm.addresses import local_file
 from usp_mm.files import sha256
 
 from .data import ProbeData, is_cache, open_data
@@ -68,7 +69,7 @@ def probe_facts(args: Namespace, model: FrozenModel, train: ProbeData, val: Prob
     return dict(
         config=args.config,
         checkpoint=str(args.checkpoint),
-        checkpoint_sha256=sha256(Path(args.checkpoint)),
+        checkpoint_sha256=sha256(local_file(args.checkpoint)),
         network=type(model.network).__name__,
         depth=model.depth,
         weights=model.weights,

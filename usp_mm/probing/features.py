@@ -71,9 +71,15 @@ def block_features(
         return [hidden[k].float().mean(1) for k in layers]
     if t is not None:
         raise ValueError(f't={t}: an encoder has no time')
+    tokens = block_tokens(model, latents, layers)
+    return [(x[:, 0] if pool == 'cls' else x[:, 1:].mean(1)).float() for x in tokens]
+
+
+def block_tokens(model: USPViT, latents: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """An encoder's tokens after blocks, [N, 1 + L, D] each, the class token first; arguments as in `block_features`."""
     with _raw_outputs(model, sorted(set(layers))):
         hidden = dict(zip(sorted(set(layers)), model(latents), strict=True))
-    return [(hidden[k][:, 0] if pool == 'cls' else hidden[k][:, 1:].mean(1)).float() for k in layers]
+    return [hidden[k] for k in layers]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 from tqdm import tqdm
 
+from usp_mm.addresses import local_file
 from usp_mm.datasets import dataset_configs
 from usp_mm.datasets.class_names import check_classes
 from usp_mm.engine.checks.config import check_config, merge_cfg_options
@@ -54,7 +55,7 @@ def load_generator(
 
     Args:
         config: a file, or what `Config.fromfile` made of it.
-        checkpoint: of `tools/train.py`.
+        checkpoint: of `tools/train.py`; a file or an address.
         device: by default the GPU, else the CPU.
         cfg_options: settings to override: {'model.sampler.num_steps': 50}.
         sample_model: 'ema' or 'orig', the weights that sample; the config's choice if None. With 'orig', averaged weights
@@ -65,7 +66,7 @@ def load_generator(
         ValueError: a config of another stage or with an unknown key, a checkpoint of another model or VAE, or without
             EMA.
     """
-    checkpoint = Path(checkpoint)
+    checkpoint = local_file(checkpoint)
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
     cfg = _generator_config(config, cfg_options or {}, sample_model)
@@ -346,7 +347,7 @@ def _check_trained_classes(names: Sequence[str] | None, number: int, checkpoint:
 
 def noted_classes(checkpoint: Path) -> Sequence[str] | None:
     """What MMEngine noted in a checkpoint of the training data set; None in a file of weights alone."""
-    if not zipfile.is_zipfile(checkpoint):
+    if not zipfile.is_zipfile(local_file(checkpoint)):
         return None
     content = read_checkpoint(checkpoint, mmap=True)  # reads no tensor
     return ((content.get('meta') or {}).get('dataset_meta') or {}).get('classes') or None

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from usp_mm.addresses import local_file
 from usp_mm.presets import VAES, lookup, nearest
 from usp_mm.weight_files import read_weights
 
@@ -139,9 +140,10 @@ def _kl(name: str, row: dict[str, Any], path: str | None, load_weights: bool, co
         return LatentCodec(None, **common)
     if path is None:
         raise ValueError(f"VAE '{name}' needs a path to its weights: download {row['source']} and pass path=FILE")
-    if not Path(path).exists():
+    file = local_file(path)
+    if not file.exists():
         raise FileNotFoundError(f"{path} does not exist: download {row['source']} for VAE '{name}'")
-    weights = {key: x for key, x in read_weights(path).items() if not key.startswith(TRAINING_ONLY)}
+    weights = {key: x for key, x in read_weights(file).items() if not key.startswith(TRAINING_ONLY)}
     network, structure = load_autoencoder(weights, path)
     for key, value in (('channels', structure.latent_channels), ('stride', structure.stride)):
         if value != row[key]:

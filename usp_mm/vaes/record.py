@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from usp_mm.addresses import local_file
 from usp_mm.weight_files import read_checkpoint
 
 from .base import LatentCodec
@@ -112,7 +113,7 @@ def check_model_vae(checkpoint: str | Path, codec: LatentCodec | None, cfg: Any,
 
 def read_record(checkpoint: str | Path) -> dict[str, Any] | None:
     """What a file says, without reading a tensor; None if it says nothing."""
-    if not zipfile.is_zipfile(checkpoint):
+    if not zipfile.is_zipfile(local_file(checkpoint)):
         return None
     return record_in(read_checkpoint(checkpoint, mmap=True))
 

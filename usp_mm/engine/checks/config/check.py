@@ -1,8 +1,8 @@
 """A whole config, key by key."""
 
+import importlib.util
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mmengine import registry as _registry
@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import FlexibleRunner, Runner
 
+from usp_mm.addresses import local_file
 from usp_mm.presets import nearest
 
 from .judge import check_value, find_type, judge, nearest_type
@@ -18,6 +19,8 @@ from .schedule import check_schedule
 
 #: Those of MMEngine's that keep whole checkpoints.
 STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy')
+#: Projects that the base install lacks -> the extra of this package that brings them.
+EXTRAS = {'mmagic': 'gen', 'mmseg': 'seg'}
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 
@@ -34,7 +37,9 @@ def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) 
         ValueError: a type, a key or a kind of value that is not taken, with its place and the nearest name; a setting that
             this kind of runner would ignore; an unset checkpoint; training that ends before a scheduler begins.
         FileNotFoundError: a checkpoint that is not there.
+        ImportError: the project whose scope the config is in is not installed.
     """
+    check_installed(cfg.get('default_scope'))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         runner = find_runner(cfg)
         _check_needed(cfg)
@@ -50,6 +55,18 @@ def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) 
         for path, node in _typed_dicts(cfg._cfg_dict, ''):
             if node['type'] == 'USPPretrained':
                 _check_checkpoint(path, node)
+
+
+def check_installed(scope: str | None) -> None:
+    """ImportError that names the extra, where the scope's project is missing: MMEngine would warn, and look among its own."""
+    if scope not in EXTRAS:
+        return
+    try:
+        found = importlib.util.find_spec(scope) is not None
+    except ImportError:
+        found = False
+    if not found:
+        raise ImportError(f"default_scope='{scope}' of the config needs {scope}: pip install 'usp-mm[{EXTRAS[scope]}]'")
 
 
 def find_runner(cfg: Config) -> type[Runner] | type[FlexibleRunner]:
@@ -126,5 +143,5 @@ def _check_checkpoint(path: str, node: dict) -> None:
     checkpoint = node.get('checkpoint')
     if not checkpoint:
         raise ValueError(f'{path}.checkpoint is unset: give it in the config or with --cfg-options {path}.checkpoint=FILE')
-    if not Path(checkpoint).is_file():
+    if not local_file(checkpoint).is_file():
         raise FileNotFoundError(f"{path}.checkpoint: no file at '{checkpoint}'")

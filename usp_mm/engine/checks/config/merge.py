@@ -9,7 +9,7 @@ from mmengine.utils import import_modules_from_strings
 
 from usp_mm.presets import nearest
 
-from .check import find_runner
+from .check import check_installed, find_runner
 from .rules import PROJECTS, TOP, project_of, runner_keys
 
 #: Hooks that MMEngine registers by itself, and leaves out where the config says None.
@@ -40,6 +40,7 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def _check_top(cfg: Config, options: dict[str, Any]) -> None:
+    check_installed(cfg.get('default_scope'))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         kind = options.get('runner_type', cfg.get('runner_type'))
         runner = find_runner(Config(dict(runner_type=kind)))

@@ -1,0 +1,228 @@
+"""Files by address, `https://…` and `hf://owner/name/file`: fetched once, kept where the libraries keep theirs.
+
+Whole files come from huggingface_hub's cache (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` hold) or lie in torch.hub's folder
+of checkpoints (`TORCH_HOME`). Nothing here reads what is in them. Importing this imports neither torch nor huggingface_hub.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote, urlencode, urlparse
+
+from usp_mm.files import read_json, sha256, write_json
+
+#: With one slash where a `pathlib.Path` was made of an address.
+_ADDRESS = re.compile(r'(https?|hf):/+(.+)', re.DOTALL)
+#: Parts of a query of the hub and of Dropbox.
+_AS_A_FILE = ('download', 'dl', 'raw')
+_SECONDS = 30.0
+_SHA256 = re.compile(r'[0-9a-f]{64}')
+
+
+class HubFile(NamedTuple):
+    """A file in a model repository of the hub; without a `file`, the repository. `revision`: branch, tag or commit."""
+
+    repo: str
+    file: str
+    revision: str | None = None
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether this is an address, and not a path."""
+    return _ADDRESS.fullmatch(str(path)) is not None
+
+
+def local_file(path: str | Path) -> Path:
+    """The file at a path, or the local copy of the one at an address; paths are returned as they are.
+
+    Raises:
+        ValueError: an address that names no file.
+        FileNotFoundError: there is no such file at the address.
+        ConnectionError: the address can't be reached, and there is no copy; says where to put one.
+    """
+    match = _ADDRESS.fullmatch(str(path))
+    if match is None:
+        return Path(path)
+    scheme, rest = match.groups()
+    return hub_file(hub_address(rest)) if scheme == 'hf' else url_file(f'{scheme}://{rest}')
+
+
+def hub_address(text: str, revision: str | None = None) -> HubFile:
+    """'owner/name/folder/file' or 'owner/name@revision/file' -> its parts.
+
+    Raises:
+        ValueError: no owner or no name.
+    """
+    parts = text.removeprefix('hf://').strip('/').split('/')
+    if len(parts) < 2 or not all(parts):
+        raise ValueError(f"'{text}' is no address on the hub: expected owner/name or owner/name/file")
+    name, _, noted = parts[1].partition('@')
+    return HubFile(f'{parts[0]}/{name}', '/'.join(parts[2:]), revision or noted or None)
+
+
+def hub_file(address: HubFile) -> Path:
+    """One file of the hub, in huggingface_hub's cache; a download that was cut goes on where it stopped.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: as `local_file`.
+    """
+    from huggingface_hub import hf_hub_download
+
+    told = f'hf://{address.repo}/{address.file}'
+    if not address.file:
+        raise ValueError(f"'hf://{address.repo}' names no file: add its name, hf://{address.repo}/FILE")
+    with explained(told, f'`hf download {address.repo} {address.file} --local-dir DIR`, and give DIR/{address.file}'):
+        found = Path(hf_hub_download(address.repo, address.file, revision=address.revision))
+    blob = found.resolve().name  # of large files the cache's name is the hash
+    _log(told, found, blob if _SHA256.fullmatch(blob) else sha256(found))
+    return found
+
+
+def hub_folder(address: HubFile, patterns: list[str]) -> Path:
+    """The files of a repository that fit `patterns`, in huggingface_hub's cache.
+
+    Raises:
+        FileNotFoundError, ConnectionError: as `local_file`.
+    """
+    from huggingface_hub import snapshot_download
+
+    told = f'hf://{address.repo}'
+    with explained(told, f'`hf download {address.repo} --local-dir DIR`, and give DIR'):
+        return Path(snapshot_download(address.repo, revision=address.revision, allow_patterns=patterns))
+
+
+def hub_listing(address: HubFile) -> list[str]:
+    """Names of all files of a repository; empty where the hub can't be asked."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return HfApi().list_repo_files(address.repo, revision=address.revision)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+        return []
+
+
+@contextmanager
+def explained(told: str, instead: str) -> Iterator[None]:
+    """What goes wrong on the way to the hub, in one line that names the address and what to do `instead`."""
+    import httpx
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    offline = f'fetch it where there is a network, {instead}'
+    try:
+        yield
+    except HFValidationError as error:
+        raise ValueError(f"'{told}' is no address on the hub: {error}") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
+        reason = type(error.__cause__ or error).__name__
+        raise ConnectionError(f"'{told}' can't be reached ({reason}), and there is no copy of it here: {offline}") from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"'{told}': no such repository, or a private one: check the name, or log in with `hf auth login`"
+        ) from error
+    except (EntryNotFoundError, RevisionNotFoundError) as error:
+        raise FileNotFoundError(f"'{told}': no such file or revision in the repository: check the name") from error
+    except HfHubHTTPError as error:
+        raise ConnectionError(f"'{told}' can't be fetched ({_first_line(error)}): try again, or {offline}") from error
+
+
+def url_file(url: str) -> Path:
+    """A file of the web in torch.hub's folder of checkpoints, under its own name.
+
+    A file of that name that came from another address is left alone: this one gets eight digits of its address before the
+    ending. One that somebody put there is taken.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: as `local_file`.
+    """
+    name = Path(unquote(urlparse(url).path)).name
+    if not name:
+        raise ValueError(f"'{url}' names no file: give the address of one")
+    from filelock import FileLock
+    from torch import hub
+
+    folder = Path(hub.get_dir(), 'checkpoints')
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f'.{name}.lock'):  # other processes wait, and find it
+        path = folder / name
+        meant = _meant(url)
+        if (_noted(path) or {'url': meant}).get('url') != meant:
+            path = path.with_name(f'{path.stem}-{hashlib.sha256(meant.encode()).hexdigest()[:8]}{path.suffix}')
+        noted = _noted(path)
+        if not path.is_file():
+            _download(url, path)
+            noted = dict(url=meant, sha256=sha256(path))
+            write_json(_note(path), noted)
+        elif noted is None:
+            _info(f"'{path}' was there before, and is taken for '{url}'")
+            noted = dict(sha256=sha256(path))
+    _log(url, path, noted['sha256'])
+    return path
+
+
+def _meant(url: str) -> str:
+    """Without what only asks the server for the file rather than a page about it."""
+    parts = urlparse(url)
+    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key not in _AS_A_FILE]
+    return parts._replace(query=urlencode(query), fragment='').geturl()
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f'.{path.name}.json')
+
+
+def _noted(path: Path) -> dict | None:
+    """Where a file came from; None of one that came from elsewhere, or is gone."""
+    return read_json(_note(path)) if path.is_file() else None
+
+
+def _download(url: str, path: Path) -> None:
+    """Through torch.hub, into place when it has the length that the server says."""
+    from urllib.request import Request, urlopen
+
+    from torch import hub
+
+    partial = path.with_name(f'.{path.name}.part')
+    instead = f"fetch it where there is a network, and put it at '{path}'"
+    try:
+        with urlopen(Request(url, headers={'User-Agent': 'torch.hub'}), timeout=_SECONDS) as answer:  # as torch.hub asks
+            length = answer.headers.get('Content-Length')
+        _info(f"downloading '{url}' to '{path}'")
+        hub.download_url_to_file(url, str(partial))
+        if length is not None and partial.stat().st_size != int(length):
+            raise ConnectionError(f'{partial.stat().st_size:,} of {int(length):,} bytes came')
+        partial.replace(path)
+    except OSError as error:  # urllib's are
+        status = getattr(error, 'code', None)
+        if status in (401, 403, 404, 410):
+            raise FileNotFoundError(f"'{url}': the server has no such file for you ({status}): check the address") from error
+        if not isinstance(error, ConnectionError | TimeoutError) and getattr(error, 'reason', None) is None:
+            raise  # of the disk
+        raise ConnectionError(f"'{url}' can't be fetched ({_first_line(error)}): {instead}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _log(told: str, path: Path, digest: str) -> None:
+    _info(f"'{told}' is '{path}', sha256 {digest}")
+
+
+def _info(line: str) -> None:
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_current_instance().info(line)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

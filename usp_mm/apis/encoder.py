@@ -1,0 +1,183 @@
+"""A pretrained encoder: features, restored pictures and classes.
+
+Shape legend: N images, L patch tokens, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+from PIL import Image
+from torch import Tensor, nn
+
+from usp_mm.datasets import EpochIndex
+from usp_mm.datasets.class_names import are_wordnet_ids, class_name
+from usp_mm.functional.masking import mask_from_noise
+from usp_mm.functional.patchify import unpatchify
+from usp_mm.models import USP, USPViT
+from usp_mm.models.sample_keys import sample_keys
+from usp_mm.probing.features import block_tokens, check_layers
+
+from .hub import Pretrained
+from .images_in import Picture, batches, evaluation_crop, square_crop
+
+_POOLS = ('cls', 'mean', None)
+
+
+class Restoration(NamedTuple):
+    """Pictures of one size.
+
+    Attributes:
+        picture: what the model makes of the visible patches.
+        mask: 'L', white where patches were hidden.
+        vae: what the VAE alone makes of the whole latent.
+    """
+
+    picture: Image.Image
+    mask: Image.Image
+    vae: Image.Image
+
+
+class Encoder(Pretrained):
+    """A `USP` or `USPClassifier` for use; `usp_mm.from_pretrained` makes it.
+
+    Images are files, PIL images, arrays uint8[H, W, 3] (RGB) in any size, one or several, which are resized and cropped: a
+    classifier's as its config tests them, others' to a square from the centre. Tensors [N, 3, H, W], uint8 or floats from 0 to
+    1, are taken as they are, and so are scaled latents [N, C, h, w].
+    """
+
+    @property
+    def network(self) -> USPViT:
+        """The encoder itself."""
+        found: USPViT = self.model.backbone
+        return found
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The trained head; None without one."""
+        return None if isinstance(self.model, USP) else getattr(self.model, 'head', None)
+
+    @property
+    def img_size(self) -> int:
+        """Side of the images, in pixels."""
+        return self.network.geometry.img_size
+
+    @cached_property
+    def _crop(self) -> Any:
+        if self.classifier is None:
+            return square_crop(self.img_size)
+        return evaluation_crop(self.source.cfg, self.img_size, self.source.where)
+
+    @torch.no_grad()
+    def encode(
+        self, images: Any, layer: int | Sequence[int] | None = None, pool: str | None = 'mean', batch_size: int = 32
+    ) -> Any:
+        """Features.
+
+        Args:
+            images: see the class.
+            layer: number of blocks passed, 1 … depth, or several; by default all. After the last block the final norm is
+                applied, if the encoder has one.
+            pool: 'mean' over the patch tokens, 'cls', the class token, or None, all tokens, the class token first.
+            batch_size: images at a time.
+
+        Returns:
+            float32[N, D], without a pool float32[N, 1 + L, D], on the CPU; of several layers, a list.
+
+        Raises:
+            ValueError: no such layer or pool, or images of another kind.
+        """
+        if pool not in _POOLS:
+            raise ValueError(f'pool={pool!r} must be one of {_POOLS}')
+        layers = [self.network.num_layers] if layer is None else [layer] if isinstance(layer, int) else list(layer)
+        check_layers(layers, self.network.num_layers)
+        parts = []
+        for latents in self._latents(images, batch_size):
+            tokens = block_tokens(self.network, latents, layers)
+            parts.append([_pooled(x, pool).float().cpu() for x in tokens])
+        found = [torch.cat(one) for one in zip(*parts, strict=True)]
+        return found if isinstance(layer, Sequence) else found[0]
+
+    @torch.no_grad()
+    def classify(self, images: Any, topk: int = 5, batch_size: int = 32) -> list[list[dict[str, Any]]]:
+        """The best classes of each image, as evaluation scores them.
+
+        Returns:
+            For each image dicts of label, class (its name; None where it is not known) and score, best first.
+
+        Raises:
+            ValueError: a model without a head, or images of another kind.
+        """
+        if self.classifier is None:
+            raise ValueError(f'{self!r} has no classifier: encode(images) gives its features')
+        if topk < 1:
+            raise ValueError(f'topk={topk} must be 1 or more')
+        names, found = self._class_names(), []
+        for latents in self._latents(images, batch_size):
+            logits = self.classifier(self.model.extract_feat(latents))
+            for scores in logits.softmax(-1).float().cpu():
+                best = scores.topk(min(topk, len(scores)))
+                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                found.append([{'label': k, 'class': class_name(names, k), 'score': score} for k, score in pairs])
+        return found
+
+    def _class_names(self) -> Sequence[str] | None:
+        names = self.classes
+        imagenet = self.model.head.num_classes == 1000 and (not names or are_wordnet_ids(names))
+        return IMAGENET_CATEGORIES if imagenet else names
+
+    @torch.no_grad()
+    def restore(self, image: Picture, mask_ratio: float | None = None, seed: int = 0) -> Restoration:
+        """Hide patches of a picture and fill them in.
+
+        Args:
+            image: one picture.
+            mask_ratio: share of hidden patches; the model's own, 0.75, by default.
+            seed: of the mask.
+
+        Returns:
+            picture, mask, and what the VAE alone makes of the image.
+
+        Raises:
+            ValueError: a model without a decoder, or a ratio that is none.
+        """
+        model = self.model
+        if not isinstance(model, USP):
+            raise ValueError(f'{self!r} has no decoder: only pretraining checkpoints restore pictures')
+        ratio = model.mask_ratio if mask_ratio is None else mask_ratio
+        if not 0 < ratio < 1:
+            raise ValueError(f'mask_ratio={ratio} must lie between 0 and 1')
+        latents = torch.cat(list(self._latents(image, 1)))
+        if len(latents) > 1:
+            raise ValueError(f'restore takes one picture, got {len(latents)}: call it once for each')
+        rows, columns = grid = self.network.geometry.grid
+        keys = sample_keys([{'sample_idx': EpochIndex(0, 0, seed)}], 1, latents.device, training=False)
+        mask = mask_from_noise(keys.uniform(rows * columns, 'mask'), ratio)
+        patches = model.head.denormalize(model.predict_patches(latents, mask), latents)
+        restored = unpatchify(patches, model.head.patch_size, grid)
+        hidden = mask.mask.reshape(rows, columns).cpu().numpy().astype(np.uint8) * 255
+        size = (self.img_size, self.img_size)
+        return Restoration(self._picture(restored), Image.fromarray(hidden).resize(size, 0), self._picture(latents))
+
+    def _picture(self, latents: Tensor) -> Image.Image:
+        """The VAE's picture of a latent, as restoration pictures show it."""
+        preprocessor = self.model.data_preprocessor
+        decoded = preprocessor.codec.to(latents.device).decode(latents)
+        pixels = (decoded * preprocessor.std + preprocessor.mean).clamp(0, 255).round().to(torch.uint8)
+        return Image.fromarray(pixels[0].permute(1, 2, 0).cpu().numpy())
+
+    def _latents(self, images: Any, batch_size: int) -> Iterator[Tensor]:
+        preprocessor = self.model.data_preprocessor
+        for batch in batches(images, self._crop, batch_size, self.network.geometry.channels):
+            if batch.shape[1] == 3 and preprocessor.bgr_to_rgb:
+                batch = batch.flip(1)
+            yield preprocessor(dict(inputs=batch), training=False)['inputs']
+
+
+def _pooled(tokens: Tensor, pool: str | None) -> Tensor:
+    if pool is None:
+        return tokens
+    return tokens[:, 0] if pool == 'cls' else tokens[:, 1:].mean(1)

@@ -1,0 +1,91 @@
+"""A trained generator: pictures of classes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.config import ConfigDict
+from PIL import Image
+
+from usp_mm.models import LatentDiffusionGenerator
+from usp_mm.models.guidance import Guidance
+from usp_mm.registry import MODELS
+from usp_mm.sampling.draw import sample_classes, sample_trajectory
+
+from .hub import Pretrained
+
+
+class Generator(Pretrained):
+    """A `LatentDiffusionGenerator` for use; `usp_mm.from_pretrained` makes it."""
+
+    model: LatentDiffusionGenerator
+
+    def sample(
+        self,
+        classes: int | str | Sequence[int | str],
+        per_class: int = 1,
+        *,
+        guidance: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        batch_size: int = 16,
+    ) -> list[Image.Image]:
+        """Pictures, in the order of the classes.
+
+        Args:
+            classes: numbers or names, or either with a count, as `usp sample --classes` takes them.
+            per_class: pictures of a class without a count.
+            guidance: scale of classifier-free guidance, 1 is none; the config's by default.
+            steps: of the sampler; the config's by default.
+            seed: picture k of a class depends on it, the class and k alone.
+            batch_size: pictures at a time.
+
+        Raises:
+            ValueError: a class that there is not, or a setting that the model or sampler has not.
+        """
+        draw = dict(seed=seed, batch_size=batch_size)
+        with self._settings(guidance, steps):
+            rows = sample_classes(self.model, _listed(classes), per_class, **draw)  # type: ignore[arg-type]
+        return [Image.fromarray(picture) for row in rows for picture in row]
+
+    def trajectory(
+        self,
+        classes: int | str | Sequence[int | str],
+        per_class: int = 1,
+        *,
+        frames: int = 30,
+        guidance: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        batch_size: int = 16,
+    ) -> list[list[Image.Image]]:
+        """How the pictures of `sample` come about: for each of at most `frames` states, what `sample` returns."""
+        draw = dict(num_frames=frames, seed=seed, batch_size=batch_size)
+        with self._settings(guidance, steps):
+            found = sample_trajectory(self.model, _listed(classes), per_class, **draw)  # type: ignore[arg-type]
+        return [[Image.fromarray(picture) for row in rows for picture in row] for rows in found]
+
+    @contextmanager
+    def _settings(self, guidance: float | None, steps: int | None) -> Iterator[None]:
+        """Meanwhile the model has these in place of its config's."""
+        model = self.model
+        before: tuple[Guidance, Any] = model.guidance, model.sampler
+        scale = before[0].scale if guidance is None else guidance
+        chosen = Guidance(scale, before[0].channels, before[0].interval)
+        if chosen.active and not model.denoiser.class_dropout:
+            raise ValueError(f'guidance={guidance}: the generator was trained without a "no class" label, leave it out')
+        sampler = before[1]
+        if steps is not None:
+            sampler = MODELS.build(ConfigDict({**self.source.cfg['model']['sampler'], 'num_steps': steps}))
+            if 'num_steps' not in sampler.describe():
+                raise ValueError(f'steps={steps}: the sampler chooses its own steps, {sampler.describe()}')
+            sampler.check(model.objective)
+        model.guidance, model.sampler = chosen, sampler
+        try:
+            yield
+        finally:
+            model.guidance, model.sampler = before
+
+
+def _listed(classes: int | str | Sequence[int | str]) -> list[int | str]:
+    return [classes] if isinstance(classes, int | str) else list(classes)

@@ -1,0 +1,92 @@
+"""The README.md of a model folder, as the hub shows it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from usp_mm.presets import VAES
+from usp_mm.vaes.record import told_vae
+
+_TASKS = {
+    'USP': ('image-feature-extraction', 'An encoder and its decoder, pretrained by masked latent modelling (USP)'),
+    'USPClassifier': ('image-classification', 'A ViT on latents of a frozen VAE'),
+    'LatentDiffusionGenerator': ('unconditional-image-generation', 'A class-conditional latent generator'),
+}
+_USES = {
+    'USP': """encoder = usp_mm.from_pretrained('{name}')
+features = encoder.encode(['cat.jpg', 'dog.jpg'], pool='mean')
+picture, mask, vae_only = encoder.restore('cat.jpg', mask_ratio=0.75, seed=0)""",
+    'encoder': """encoder = usp_mm.from_pretrained('{name}')
+features = encoder.encode(['cat.jpg', 'dog.jpg'], pool='mean')""",
+    'USPClassifier': """classifier = usp_mm.from_pretrained('{name}')
+best = classifier.classify(['cat.jpg', 'dog.jpg'], topk=5)
+features = classifier.encode(['cat.jpg', 'dog.jpg'], pool='mean')""",
+    'LatentDiffusionGenerator': """generator = usp_mm.from_pretrained('{name}')
+pictures = generator.sample([0, 1], guidance=4, steps=50, seed=0)""",
+}
+
+
+def model_card(
+    name: str,
+    cfg: Mapping[str, Any],
+    info: Mapping[str, Any],
+    numbers: Mapping[str, Any],
+    picture: str | None = None,
+    license: str | None = None,
+) -> str:
+    """Markdown with the hub's metadata.
+
+    Args:
+        name: id on the hub or name of the folder, in the example.
+        cfg: the config.
+        info: content of `run_info.json`.
+        numbers: what was measured, by name.
+        picture: name of a file in the folder.
+        license: of the weights.
+    """
+    kind = cfg['model']['type']
+    task, told = _TASKS[kind]
+    use = _USES['encoder' if kind == 'USPClassifier' and not cfg['model'].get('head') else kind]
+    data = ModelCardData(license=license, library_name='usp_mm', pipeline_tag=task, tags=['usp', 'arxiv:2503.06132'])
+    parts = [f'---\n{data.to_yaml()}\n---', f'# {name.split("/")[-1]}', f'{told}: {_told_network(cfg["model"])}.']
+    if picture:
+        parts.append(f'![{kind}]({picture})')
+    parts += ['## Use', f'```bash\npip install usp-mm\n```\n\n```python\nimport usp_mm\n\n{use.format(name=name)}\n```']
+    parts += ['## VAE', _told_vae(cfg['model'], info)]
+    if numbers:
+        rows = '\n'.join(f'| {what} | {value} |' for what, value in numbers.items())
+        parts += ['## Numbers', f'| | |\n|---|---|\n{rows}']
+    parts += ['## Origin', _origin(info)]
+    return '\n\n'.join(parts) + '\n'
+
+
+def _told_network(model: Mapping[str, Any]) -> str:
+    part = model.get('denoiser') or model['backbone']
+    size = part.get('arch', 'base')
+    size = size if isinstance(size, str) else ', '.join(f'{key} {value}' for key, value in size.items())
+    classes = part.get('num_classes', 1000) if 'denoiser' in model else (model.get('head') or {}).get('num_classes')
+    told = f'`{part["type"]}`, {size}, images of {part.get("img_size", 256 if "denoiser" in model else 224)} pixels'
+    return told + (f', {classes} classes' if classes else '')
+
+
+def _told_vae(model: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+    name = model['data_preprocessor'].get('vae', 'sd-f8d4')
+    row = VAES[name]
+    if row['codec'] == 'pixel':
+        return 'None: the network sees pixels.'
+    inside = str(model['data_preprocessor'].get('vae_path') or '').startswith('{{')
+    record = f', {told_vae(info["vae"])}' if info.get('vae') else ''
+    where = 'It lies beside the weights' if inside else 'It is not part of this folder'
+    return f'Preset `{name}` ({row["source"]}){record}. {where}, and has a licence of its own: {row["licence"]}.'
+
+
+def _origin(info: Mapping[str, Any]) -> str:
+    rows = {
+        'weights': info.get('weights'), 'iterations': info.get('iter'), 'epoch': info.get('epoch'),
+        'converted from': info.get('converted_from'), 'checkpoint': info.get('checkpoint'),
+        'sha256 of the checkpoint': info.get('checkpoint_sha256'), 'sha256 of model.safetensors': info['weights_sha256'],
+        'parameters': f'{info["parameters"]:,}', 'versions': ', '.join(f'{k} {v}' for k, v in info['versions'].items()),
+    }  # fmt: skip
+    lines = '\n'.join(f'- {what}: {value}' for what, value in rows.items() if value is not None)
+    return f'{lines}\n\nMore is in `run_info.json`. `config.py` holds values alone, and is read without being run.'

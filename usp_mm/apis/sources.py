@@ -1,0 +1,328 @@
+"""A model from a folder, a checkpoint or another project's file: config, weights, and what is known of them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
+from torch import Tensor, nn
+
+from usp_mm.checkpoints.kinds import KINDS, TARGETS
+from usp_mm.checkpoints.model_config import Given, model_config
+from usp_mm.checkpoints.official import from_official
+from usp_mm.checkpoints.sources import family_of, read
+from usp_mm.engine.build_errors import explain_arguments
+from usp_mm.engine.checks.config import merge_cfg_options
+from usp_mm.files import read_json
+from usp_mm.presets import VAES, lookup
+from usp_mm.registry import MODELS
+from usp_mm.sampling.draw import load_strictly
+from usp_mm.vaes.record import codec_of, compare_vae, record_in, vae_record
+from usp_mm.weight_files import SAFE, read_checkpoint, read_weights, weights_in
+
+from .config_data import check_types, parse_config
+
+CONFIG, WEIGHTS, INFO, STATS = 'config.py', 'model.safetensors', 'run_info.json', 'vae_stats.json'
+#: What of a repository is fetched: a model folder, or the transformer of a diffusers pipeline.
+PATTERNS = [CONFIG, WEIGHTS, INFO, STATS, 'vae/*', 'vae.*', 'transformer/*', 'config.json', 'diffusion_pytorch_model*']
+#: MMEngine's name for the folder of a config, within one.
+HERE = '{{ fileDirname }}'
+#: Which weights of a generator -> beginnings of the names that are kept.
+SETS = {'ema': ('denoiser_ema.module.',), 'orig': ('denoiser.',), 'both': ('denoiser.', 'denoiser_ema.')}
+#: Keys of `vae` -> of the data preprocessor.
+_VAE_KEYS = dict(name='vae', path='vae_path', stats='vae_stats', dtype='vae_dtype')
+_HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
+#: Of training or of speed alone.
+_LEFT_OUT = ('init_cfg', 'repa', 'compile', 'compile_denoiser', 'cuda_graph')
+
+
+@dataclass
+class Source:
+    """What a model is built of.
+
+    Attributes:
+        cfg: the config as plain values, or `model` alone.
+        weights: of the whole model.
+        where: how errors call it.
+        file: of the weights.
+        classes: names, from 0.
+        vae: record of the VAE it was trained with.
+        facts: what else `run_info.json` says.
+        chosen: whether the weights are the ones that were asked for already.
+    """
+
+    cfg: dict[str, Any]
+    weights: dict[str, Tensor]
+    where: str
+    file: Path | None = None
+    classes: tuple[str, ...] | None = None
+    vae: Mapping[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    chosen: bool = False
+
+
+def read_folder(folder: Path, config: str | Path | Config | None = None) -> Source:
+    """A model folder, as `usp export` and `save_pretrained` write it.
+
+    Raises:
+        FileNotFoundError: a file of it is missing.
+        ValueError: one that is not what it should be.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"'{folder}' is no model folder, it has no {name}: write one with `usp export`")
+    if config is None:
+        cfg = _placed(parse_config((folder / CONFIG).read_text(), folder / CONFIG), folder)
+    else:
+        cfg = _own_config(config)
+    info = read_json(folder / INFO, 'export the model again') or {}
+    classes = info.get('classes')
+    return Source(
+        cfg, read_weights(folder / WEIGHTS), str(folder), folder / WEIGHTS,
+        tuple(map(str, classes)) if classes else None, info.get('vae'), info,
+    )  # fmt: skip
+
+
+def _placed(node: Any, folder: Path) -> Any:
+    """With the folder in place of MMEngine's word for it."""
+    if isinstance(node, dict):
+        return {key: _placed(value, folder) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(_placed(value, folder) for value in node)
+    return node.replace(HERE, str(folder)) if isinstance(node, str) else node
+
+
+def read_file(path: Path, config: str | Path | Config | None, kind: str | None, given: Given, weights: str | None) -> Source:
+    """A checkpoint of this package, or of another project.
+
+    Args:
+        config: of this package's checkpoint; by default the one in it, or beside it in a model folder.
+        kind: of another project's file, a key of `usp_mm.checkpoints.KINDS`.
+        given: of another project's network, what neither names nor shapes tell.
+        weights: of a generator, 'ema' or 'orig'.
+
+    Raises:
+        ValueError: no config, or no model in the file.
+    """
+    content = read_checkpoint(path, mmap=True)
+    state = weights_in(content, path)
+    if not any(name.startswith(('backbone.', 'denoiser.')) for name in state):
+        if config is not None:
+            raise ValueError(f"'{path}' is of another project, whose config follows from it: leave config out")
+        return read_foreign(path, kind, given, weights)
+    if kind is not None or given != Given(vae=given.vae):
+        raise ValueError(f"'{path}' is a checkpoint of this package, whose config says it: leave kind, arch, num_classes out")
+    meta = content.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    if config is None and path.suffix == SAFE and (path.parent / CONFIG).is_file():
+        return read_folder(path.parent)
+    if config is None and not isinstance(meta.get('cfg'), str):
+        raise ValueError(f"'{path}' holds no config: give config=FILE, the one that it was trained with")
+    cfg = parse_config(meta['cfg'], f'{path}: its config') if config is None else _own_config(config)
+    classes = (meta.get('dataset_meta') or {}).get('classes')
+    facts = {key: meta[key] for key in ('epoch', 'iter', 'experiment_name') if isinstance(meta.get(key), int | str)}
+    facts |= _run_facts(path)
+    return Source(cfg, dict(state), str(path), path, tuple(map(str, classes)) if classes else None, record_in(content), facts)
+
+
+def _own_config(config: str | Path | Config) -> dict[str, Any]:
+    """What somebody has of their own, which may be code."""
+    if isinstance(config, Config):
+        return dict(config.to_dict())
+    if not Path(config).is_file():
+        raise FileNotFoundError(f"no config at '{config}': give a file under configs/")
+    return dict(Config.fromfile(config).to_dict())
+
+
+def _run_facts(path: Path) -> dict[str, Any]:
+    """The latest `run_info.json` of the run that wrote a checkpoint, if it lies in its work folder."""
+    found = sorted(path.parent.glob(f'*/{INFO}'))
+    return {'training': read_json(found[-1])} if found else {}
+
+
+def read_foreign(path: Path, kind: str | None, given: Given, weights: str | None) -> Source:
+    """Another project's file or diffusers' folder, under this package's names, with a config of its shapes.
+
+    Raises:
+        ValueError: a fact that the file does not tell; names the argument that gives it.
+    """
+    found = read(path, kind)
+    noted = found.facts.get('num_heads')
+    if noted is not None and given.arch is None:
+        given = Given(dict(num_heads=noted), given.vae, given.num_classes)
+    family = family_of(found)
+    if weights is not None and family != 'denoiser':
+        raise ValueError(f"weights='{weights}': '{path}' has one set of weights, leave it out")
+    if kind is None and found.kind in ('dit', 'usp-dit') and not _has_args(path):
+        sit = found.kind.replace('dit', 'sit')
+        raise ValueError(
+            f"'{path}': the names in it are those of DiT and of SiT, and nothing else in it tells which: give "
+            f"kind='{found.kind}' or kind='{sit}'"
+        )
+    try:
+        model = model_config(found, given)
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from error
+    facts = dict(converted_from=found.kind, told=KINDS[found.kind].told, notes=list(found.notes))
+    which = _choose(found.sets, weights, path) if family == 'denoiser' else next(iter(found.sets))
+    entries = found.sets[which]
+    if family == 'denoiser':
+        state = {f'denoiser.{name}': entry.value for name, entry in entries.items()}
+        facts['weights'] = {'model': 'orig'}.get(which, which)
+    else:
+        state = {name: entry.value for name, entry in from_official(entries).items()}
+    return Source(
+        dict(model=model, **_evaluation(model)), state, str(path), None if path.is_dir() else path, facts=facts, chosen=True
+    )
+
+
+def _has_args(path: Path) -> bool:
+    """Whether training noted its arguments, of which SiT's have a path_type."""
+    return path.is_file() and read_checkpoint(path, mmap=True).get('args') is not None
+
+
+def _choose(sets: Mapping[str, Any], weights: str | None, path: Path) -> str:
+    if weights == 'both':
+        raise ValueError(f"weights='both' is of this package's checkpoints: convert '{path}' to {TARGETS['usp_mm']} first")
+    if weights is None:
+        return 'ema' if 'ema' in sets else next(iter(sets))
+    name = {'orig': 'model'}.get(weights, weights)
+    if name not in sets or len(sets) == 1:
+        raise ValueError(f"weights='{weights}': '{path}' holds one set of weights: leave weights out")
+    return name
+
+
+def _evaluation(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The crop that classifiers of official code are evaluated with: the shorter side to 8/7 of the crop's, bicubic."""
+    if model['type'] != 'USPClassifier':
+        return {}
+    size = model['backbone']['img_size']
+    resize = dict(type='ResizeEdge', scale=round(size * 8 / 7), edge='short', backend='pillow', interpolation='bicubic')
+    steps = [dict(type='LoadImage'), resize, dict(type='CenterCrop', crop_size=size), dict(type='PackInputs')]
+    return dict(test_dataloader=dict(dataset=dict(type='ImageFolder', data_root='', pipeline=steps)))
+
+
+# ---------------------------------------------------------------------- what is built of it
+
+
+def prepare(source: Source, weights: str | None, vae: Any, load_vae: bool, cfg_options: Mapping[str, Any] | None) -> None:
+    """Set the config's model for inference, and keep the weights that it has then.
+
+    Args:
+        weights: of a generator 'ema', 'orig' or 'both'; the averaged ones by default.
+        vae, load_vae: see `usp_mm.from_pretrained`.
+        cfg_options: settings to override.
+
+    Raises:
+        ValueError: weights that are not there, or a type that is not this package's.
+    """
+    if 'model' not in source.cfg:
+        raise ValueError(f"the config of '{source.where}' has no `model`")
+    if cfg_options:
+        scope = {key: source.cfg[key] for key in ('default_scope',) if key in source.cfg}
+        cfg = Config({key: value for key, value in source.cfg.items() if key not in scope})  # which would import its library
+        merge_cfg_options(cfg, dict(cfg_options))
+        source.cfg = {**scope, **cfg.to_dict()}
+    model = source.cfg['model'] = _without_training(source.cfg['model'])
+    check_types(model, source.where)
+    source.weights = {name: x for name, x in source.weights.items() if not name.startswith('repa.')}
+    if 'denoiser' in model:
+        _select(source, model, None if source.chosen else weights)
+    elif weights is not None:
+        raise ValueError(f"weights='{weights}': '{source.where}' has one set of weights, leave it out")
+    _set_vae(model, vae, load_vae, source.where)
+
+
+def _without_training(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _without_training(value) for key, value in node.items() if key not in _LEFT_OUT}
+    return node
+
+
+def _select(source: Source, model: dict[str, Any], weights: str | None) -> None:
+    """Leave one set of a generator's weights under the network's name, or both."""
+    if weights is not None:
+        lookup(SETS, weights, 'set of weights')
+    averaged = any(name.startswith(SETS['ema']) for name in source.weights)
+    trained = any(name.startswith(SETS['orig']) for name in source.weights)
+    if not averaged:
+        noted = source.facts.get('weights')
+        if weights is not None and weights != (noted or 'orig'):
+            raise ValueError(f"weights='{weights}': '{source.where}' has one set of weights ({noted or 'orig'}), leave it out")
+        if noted is None and weights is None and model.get('ema', True) is not None:
+            raise ValueError(f"'{source.where}' has no averaged (EMA) weights: take the trained ones with weights='orig'")
+        weights = noted or 'orig'
+    weights = weights or 'ema'
+    if weights == 'both':
+        assert trained and averaged
+    else:
+        (prefix,) = SETS[weights if averaged else 'orig']
+        source.weights = {f'denoiser.{name[len(prefix) :]}': x for name, x in source.weights.items() if name.startswith(prefix)}
+        model.update(ema=None, sample_model='orig')
+    source.facts['weights'] = weights
+
+
+def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> None:
+    """Which autoencoder, from where; see `usp_mm.from_pretrained`."""
+    preprocessor = model.setdefault('data_preprocessor', {})
+    for key in ('batch_augments', 'noise', 'load_vae'):
+        preprocessor.pop(key, None)
+    preprocessor['load_vae'] = load_vae
+    given = vae_given(vae)
+    name = given.get('name') or preprocessor.get('vae', 'sd-f8d4')
+    if name != preprocessor.get('vae', 'sd-f8d4'):
+        preprocessor.update(vae_path=None, vae_stats=None)
+    preprocessor.update({_VAE_KEYS[key]: value for key, value in given.items()})
+    path = preprocessor.get('vae_path')
+    row = lookup(VAES, name, 'VAE')
+    if path is None or not load_vae or '://' in str(path) or Path(path).exists():
+        return
+    if 'path' in given or row['codec'] != 'diffusers' or name == 'tiny':
+        raise FileNotFoundError(f"'{where}': its VAE '{name}' is not at '{path}': give the place with vae=…")
+    if not _HUB_ID.fullmatch(str(path)):
+        MMLogger.get_current_instance().info(
+            f"'{where}' has its VAE at '{path}', which is not here: '{row['source']}' is taken; vae=… gives another"
+        )
+        preprocessor['vae_path'] = None
+
+
+def vae_given(vae: Any) -> dict[str, Any]:
+    """The argument `vae` of `usp_mm.from_pretrained` by keys.
+
+    Raises:
+        ValueError: an unknown key or preset.
+    """
+    if vae is None:
+        return {}
+    if not isinstance(vae, Mapping):
+        return dict(name=str(vae)) if str(vae) in VAES else dict(path=str(vae))
+    for key in vae:
+        lookup(_VAE_KEYS, key, 'key of vae')
+    if 'name' in vae:
+        lookup(VAES, vae['name'], 'VAE')
+    return dict(vae)
+
+
+def build(source: Source, allow_other_vae: bool) -> nn.Module:
+    """The model with its weights, in eval mode.
+
+    Raises:
+        ValueError: weights or VAE that are not the config's.
+    """
+    cfg = source.cfg['model']
+    with explain_arguments(Config(dict(model=cfg))):
+        model: nn.Module = MODELS.build(ConfigDict(cfg))
+    load_strictly(model, source.weights, Path(source.where))
+    codec = codec_of(model)
+    if source.vae is None:
+        source.vae = vae_record(codec)
+    elif cfg['data_preprocessor']['load_vae']:
+        line = compare_vae(source.vae, vae_record(codec), source.where, warn=True)
+        if line and not allow_other_vae:
+            raise ValueError(f'{line}: give its own with vae=…, or allow another one with allow_other_vae=True')
+        if line:
+            MMLogger.get_current_instance().warning(line)
+    return model.eval()
