@@ -3,18 +3,18 @@
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from usp_mm.registry import MODELS
 
-from ..objectives import DDPMObjective
+from ..objectives import DDPMObjective, Objective
 from ..objectives.base import Denoise
 from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
 
 @MODELS.register_module()
-class DDIMSampler(Sampler):
+class DDIMSampler(Sampler[DDPMObjective]):
     """Deterministic steps between the training steps 0, s, 2s, …, for s = the objective's steps / `num_steps`, as in DiT.
 
     Args:
@@ -29,8 +29,9 @@ class DDIMSampler(Sampler):
     def __init__(self, num_steps: int = 50) -> None:
         self.num_steps = at_least(num_steps, 2)
 
-    def check(self, objective: DDPMObjective) -> None:
+    def check(self, objective: Objective) -> None:
         super().check(objective)
+        assert isinstance(objective, DDPMObjective)
         if objective.num_steps % self.num_steps:
             raise ValueError(
                 f'num_steps={self.num_steps} of the sampler must divide the {objective.num_steps} of the objective: '
