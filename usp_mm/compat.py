@@ -167,11 +167,11 @@ def checkpoint_files() -> None:
     wrapt.register_post_import_hook(_read_as_data, 'mmengine.runner.checkpoint')
 
 
-def _read_as_data(module: ModuleType) -> None:
+def _read_as_data(module: Any) -> None:
     from usp_mm.weight_files import load_from_local, load_from_url
 
     module.CheckpointLoader.register_scheme('', load_from_local, force=True)
-    module.load_url = load_from_url  # type: ignore[attr-defined]
+    module.load_url = load_from_url
 
 
 #: 'off' leaves the DiT of diffusers as it is.
@@ -361,7 +361,8 @@ def configs_formatted_once() -> None:
 
 
 def _keep_formatted(module: Any) -> None:
-    original, kept = module.FormatCode, {}
+    original = module.FormatCode
+    kept: dict[str, Any] = {}
 
     def format_code(text: str, **options: Any) -> Any:
         key = f'{options} {text}'

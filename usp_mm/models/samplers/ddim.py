@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from usp_mm.registry import MODELS
@@ -42,6 +42,7 @@ class DDIMSampler(Sampler[DDPMObjective]):
     def sample(
         self, denoise: Denoise, z: Tensor, objective: DDPMObjective, step_noise: StepNoise, on_step: OnStep | None = None
     ) -> Tensor:
+        scheduler: Any  # type checkers are told of diffusers' stand-in for missing dependencies
         scheduler = DDIMScheduler(objective.num_steps, clip_sample=False, timestep_spacing='leading', steps_offset=0)
         scheduler.alphas_cumprod = objective.alpha_bar  # the same schedule, in float64
         scheduler.set_timesteps(self.num_steps)
