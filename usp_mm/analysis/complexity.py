@@ -119,7 +119,10 @@ def _network_config(cfg: Config) -> dict[str, Any]:
 def _scale_folder(vae: str) -> TemporaryDirectory:
     """A folder that says the VAE's scale, which changes no shape: it is there until the process ends."""
     folder = TemporaryDirectory(prefix='usp_mm-')
-    blank_codec(vae).network.save_config(folder.name)
+    codec = blank_codec(vae)
+    assert codec is not None
+    network: Any = codec.network  # of diffusers
+    network.save_config(folder.name)
     return folder
 
 
