@@ -160,7 +160,10 @@ def test_ci_runs_what_a_developer_runs():
     lines = (ROOT / '.ci' / 'run').read_text().splitlines()
     assert lines[1:] == ['set -eu', 'bash tools/test.sh']
     hooks = (ROOT / '.pre-commit-config.yaml').read_text()
+    workflow = (ROOT / '.github' / 'workflows' / 'test.yml').read_text()
     commands = re.findall(r'^"\$USP_VENV/bin/(\w+)" (.+)$', (ROOT / 'tools' / 'test.sh').read_text(), re.MULTILINE)
     assert len(commands) == 3
     for tool, arguments in commands:
         assert f'{tool} {arguments}\n' in hooks
+        assert f'{tool} {arguments}\n' in workflow
+    assert ('mypy', 'usp_mm') in commands

@@ -167,12 +167,12 @@ def checkpoint_files() -> None:
     wrapt.register_post_import_hook(_read_as_data, 'mmengine.runner.checkpoint')
 
 
-def _read_as_data(module: ModuleType) -> None:
+def _read_as_data(module: Any) -> None:
     from usp_mm.weight_files import load_from_address, load_from_local
 
     module.CheckpointLoader.register_scheme('', load_from_local, force=True)
     module.CheckpointLoader.register_scheme('hf://', load_from_address, force=True)
-    module.load_url = load_from_address  # type: ignore[attr-defined]
+    module.load_url = load_from_address
 
 
 #: 'off' leaves the DiT of diffusers as it is.
@@ -362,7 +362,8 @@ def configs_formatted_once() -> None:
 
 
 def _keep_formatted(module: Any) -> None:
-    original, kept = module.FormatCode, {}
+    original = module.FormatCode
+    kept: dict[str, Any] = {}
 
     def format_code(text: str, **options: Any) -> Any:
         key = f'{options} {text}'

@@ -36,9 +36,9 @@ def placeholder(name: str, attribute: Callable[[str], Any]) -> None:
             raise AttributeError(f'module {name!r} has no attribute {key!r}')
         return attribute(key)
 
-    module = ModuleType(name, 'Placeholder made by usp_mm.')
+    module: Any = ModuleType(name, 'Placeholder made by usp_mm.')
     module.__spec__ = ModuleSpec(name, loader=None)
-    module.__getattr__ = __getattr__  # type: ignore[method-assign]
+    module.__getattr__ = __getattr__
     sys.modules[name] = module
 
 

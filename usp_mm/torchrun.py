@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from usp_mm.processes import PARENT, SIGNALLED, Stopped, how_it_ended, told
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 #: Seconds that processes get to end after a signal, before they are killed.
@@ -63,19 +65,19 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
     return None, 0
 
 
-def _prepare(args: object) -> None:
+def _prepare(args: 'Namespace') -> None:
     """What the processes inherit, and what the agent logs."""
     from torch.distributed.run import determine_local_world_size
 
     os.environ[PARENT] = str(os.getpid())
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(_PATIENCE))
-    if determine_local_world_size(args.nproc_per_node) > 1:  # type: ignore[attr-defined]
+    if determine_local_world_size(args.nproc_per_node) > 1:
         os.environ.setdefault('OMP_NUM_THREADS', '1')  # as torchrun does with a warning
     handled = getattr(args, 'signals_to_handle', None)
     if handled and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: a closed terminal ends nothing
         names = [name for name in handled.split(',') if name.strip() != 'SIGHUP']
-        args.signals_to_handle = ','.join(names)  # type: ignore[attr-defined]
-    if 'LOGLEVEL' not in os.environ and not args.max_restarts:  # type: ignore[attr-defined]
+        args.signals_to_handle = ','.join(names)
+    if 'LOGLEVEL' not in os.environ and not args.max_restarts:
         for name in _NOISE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 

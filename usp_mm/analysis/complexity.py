@@ -119,7 +119,10 @@ def _network_config(cfg: Config) -> dict[str, Any]:
 def _scale_folder(vae: str) -> TemporaryDirectory:
     """A folder that says the VAE's scale, which changes no shape: it is there until the process ends."""
     folder = TemporaryDirectory(prefix='usp_mm-')
-    blank_codec(vae).network.save_config(folder.name)
+    codec = blank_codec(vae)
+    assert codec is not None
+    network: Any = codec.network  # of diffusers
+    network.save_config(folder.name)
     return folder
 
 
@@ -155,6 +158,7 @@ def _count_vae(name: str, img_size: int) -> dict[str, int] | None:
     codec = blank_codec(name)
     if codec is None:
         return None
+    assert codec.network is not None
     return dict(parameters=sum(p.numel() for p in codec.network.parameters()), **count_codec(codec, img_size))
 
 
@@ -202,7 +206,8 @@ def _teacher_network(teacher: Teacher, spec: Any) -> tuple[nn.Module, Tensor]:
         import timm
 
         model, _, patch = TEACHERS.get(teacher.name) or timm_shape(teacher.name)
-        network = timm.create_model(model, num_classes=0, **({} if patch is None else dict(img_size=teacher.size)))
+        options: dict[str, Any] = {} if patch is None else dict(img_size=teacher.size)
+        network = timm.create_model(model, num_classes=0, **options)
     return network, torch.empty(1, 3, teacher.size, teacher.size)
 
 

@@ -180,8 +180,8 @@ def _join(folder: Path, parts: Sequence[_Part], ends: Sequence[float]) -> RunLog
     metrics: dict[str, dict[int, float]] = defaultdict(dict)
     for part, end in zip(parts, ends, strict=True):
         world, batch = part.info.get('world_size', 1), part.info.get('batch_size') or math.nan
-        times = zip(part.steps, part.training_times(usual_wait), strict=True)
-        rows += [(step, time, world, world * batch) for step, time in times if step <= end]
+        timed = zip(part.steps, part.training_times(usual_wait), strict=True)
+        rows += [(step, time, world, world * batch) for step, time in timed if step <= end]
         for name, values in part.metrics.items():
             metrics[name].update({step: value for step, value in values.items() if step <= end})
     if not all('world_size' in part.info for part in parts):

@@ -2,7 +2,7 @@
 
 import copy
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from usp_mm.weight_files import read_weights
 
 class _FromFiles:
     """An inferencer that decodes files as the test pipeline does (Pillow), and takes arrays as mmpretrain's do (BGR)."""
+
+    #: mmpretrain's, beside which this stands.
+    pipeline: Compose
+    _get_chunk_data: Callable[..., Iterator]
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         return Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
@@ -48,7 +52,7 @@ class FileFeatureExtractor(_FromFiles, FeatureExtractor):
     """mmpretrain's `FeatureExtractor` on images decoded as `tools/test.py` decodes them."""
 
 
-KINDS = {'classify': FileClassifier, 'embed': FileFeatureExtractor}
+KINDS: dict[str, type[FileClassifier | FileFeatureExtractor]] = {'classify': FileClassifier, 'embed': FileFeatureExtractor}
 
 
 def inferencer(

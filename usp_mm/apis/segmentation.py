@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
 from mmseg.datasets.transforms.loading import InferencerLoader
 from PIL import Image
-from torch import nn
 from tqdm import tqdm
 
 from usp_mm.datasets import LoadImage, dataset_configs
@@ -48,7 +47,7 @@ class FileSegmentor(MMSegInferencer):
                 step.from_file = LoadImage()  # decoded as everywhere, not by mmcv
         return pipeline
 
-    def _load_weights_to_model(self, model: nn.Module, checkpoint: dict | None, cfg: Config) -> None:
+    def _load_weights_to_model(self, model: Any, checkpoint: dict | None, cfg: Config) -> None:
         load_strictly(model, read_weights(self.checkpoint), self.checkpoint)
         check_model_vae(self.checkpoint, codec_of(model), cfg)
         *_, dataset = dataset_configs(cfg.test_dataloader.dataset)

@@ -41,7 +41,9 @@ def fold_norms(entries: Entries) -> Entries:
         sources = [entries[name].sources for name in names]
         for norm, (shift, scale) in _PARTS.items():
             affine = [result.pop(f'{block}.{norm}.{kind}') for kind in ('weight', 'bias')]
-            _fold(*(x.view(6, width, *x.shape[1:]) for x in linear), shift, scale, *(x.value.double() for x in affine))
+            weight, bias = (x.view(6, width, *x.shape[1:]) for x in linear)
+            w, b = (x.value.double() for x in affine)
+            _fold(weight, bias, shift, scale, w, b)
             sources = [before + affine[0].sources + affine[1].sources for before in sources]
         for name, value, origin in zip(names, linear, sources, strict=True):
             result[name] = Entry(value.to(entries[name].value.dtype), origin, FOLDED)

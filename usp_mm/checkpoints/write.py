@@ -109,12 +109,14 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
 
     classes = facts.get('dataset_meta', {}).get('classes') or ()
     config = transformer_config(official, facts.get('num_heads'), facts.get('num_classes'), len(classes))
+    network: Any  # type checkers are told of diffusers' stand-ins for missing dependencies
+    scheduler: Any
     with torch.device('meta'):
         network = diffusers.DiTTransformer2DModel(**config)
     _check_fit(entries, network.state_dict())
     autoencoder = None if vae is None else _load_vae(vae, config['in_channels'])
     scheduler = diffusers.DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule='linear', clip_sample=False)
-    index = {
+    index: dict[str, Any] = {
         '_class_name': 'DiTPipeline',
         '_diffusers_version': diffusers.__version__,
         'transformer': ['diffusers', 'DiTTransformer2DModel'],

@@ -112,13 +112,13 @@ def show(curves: 'list[Curve]', speed_ups: 'list[SpeedUp]', metric: str, lower: 
     table = Table(
         'run', 'to reach the best of', metric, 'its steps', 'steps', 'fewer steps', f'fewer {hours}', title='speed-up'
     )
-    for one in speed_ups:
-        sign = '≤ ' if one.at_first else ''
-        more = '≥ ' if one.at_first else ''
+    for found in speed_ups:
+        sign = '≤ ' if found.at_first else ''
+        more = '≥ ' if found.at_first else ''
         reached = ('not reached', '–', '–')
-        if one.step is not None:
-            reached = (f'{sign}{one.step:,.0f}', f'{more}{one.ratio:.2f} ×', f'{more}{one.hours_ratio:.2f} ×')
-        table.add_row(one.label, one.other, f'{one.value:.4g}', f'{one.other_step:,}', *reached)
+        if found.step is not None:
+            reached = (f'{sign}{found.step:,.0f}', f'{more}{found.ratio:.2f} ×', f'{more}{found.hours_ratio:.2f} ×')
+        table.add_row(found.label, found.other, f'{found.value:.4g}', f'{found.other_step:,}', *reached)
     console.print(table)
 
 

@@ -6,6 +6,7 @@ python tools/make_demo_data.py data/emoji --kind emoji
 """
 
 import argparse
+from collections.abc import Callable
 
 from usp_mm.options import DemoCrops, DemoData, DemoEmoji
 
@@ -36,6 +37,7 @@ def main() -> None:
     from usp_mm.datasets.demo_emoji import make_demo_emoji
 
     out, kind = args.pop('out'), args.pop('kind')
-    make = {DemoData: make_demo_data, DemoCrops: make_demo_crops, DemoEmoji: make_demo_emoji}[KINDS[kind]]
-    written = make(out, KINDS[kind](**args))
+    makers: dict[type, Callable[..., bool]]
+    makers = {DemoData: make_demo_data, DemoCrops: make_demo_crops, DemoEmoji: make_demo_emoji}
+    written = makers[KINDS[kind]](out, KINDS[kind](**args))
     print(f'{out}: written' if written else f'{out}: already there')

@@ -14,10 +14,14 @@ import argparse
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from usp_mm.files import read_json, write_json
 from usp_mm.options import LAYOUTS
 from usp_mm.outputs import check_counts, check_file
+
+if TYPE_CHECKING:
+    from usp_mm.evaluation import ADMMetrics, FeatureMetrics
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build_metric(args: argparse.Namespace):
+def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
     """The metric that the options name."""
     from usp_mm.evaluation import ADMMetrics, FeatureMetrics
 
@@ -122,6 +126,7 @@ def main() -> None:
             progress.update(min(len(numbers) * world, num - progress.n))
     metric.evaluate()
     if rank == 0:
+        assert metric.report is not None
         show(metric.report)
         if args.json:
             write_json(args.json, metric.report)

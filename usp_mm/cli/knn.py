@@ -47,10 +47,10 @@ def main() -> None:
     check_knn(model, train, val, layer, args.k, args.temperature)
     facts = probe_facts(args, model, train, val)
     keys = [feature_key(model, data, layer, facts['checkpoint_sha256'], settings) for data in (train, val)]
-    features = [
+    train_features, val_features = (
         kept_features(model, data, layer, folder, key, args.batch_size) for data, key in zip((train, val), keys, strict=True)
-    ]
-    rows = knn_probe(*features, len(train.classes), args.k, args.temperature, str(model.device))
+    )
+    rows = knn_probe(train_features, val_features, len(train.classes), args.k, args.temperature, str(model.device))
     report = dict(facts, layer=layer, temperature=args.temperature, results=rows)
     write_json(folder / 'knn.json', report)
     show(report)

@@ -59,7 +59,7 @@ def main() -> None:
     runner = build_runner(cfg)
     for line in told:
         runner.logger.info(line)
-    if args.amp and (line := slow_bfloat16()):
-        runner.logger.warning(line)
+    if args.amp and (warning := slow_bfloat16()):
+        runner.logger.warning(warning)
     with explain_arguments(cfg):
         runner.train()

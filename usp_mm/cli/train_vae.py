@@ -5,6 +5,7 @@ python tools/train_tiny_vae.py data/emoji/imagenet/train work_dirs/laptop_vae --
 """
 
 import argparse
+from collections.abc import Callable
 
 from usp_mm.options import LaptopVAETraining, TinyVAETraining
 
@@ -32,8 +33,9 @@ def main() -> None:
     args = vars(parse_args())
     from usp_mm.vaes.laptop import train_laptop_vae
     from usp_mm.vaes.tiny import train_tiny_vae
+    from usp_mm.vaes.training import VAEReport
 
     data, out, vae = args.pop('data'), args.pop('out'), args.pop('vae')
-    train = dict(tiny=train_tiny_vae, laptop=train_laptop_vae)[vae]
-    report = train(data, out, VAES[vae](**args))
+    train: dict[str, Callable[..., VAEReport]] = dict(tiny=train_tiny_vae, laptop=train_laptop_vae)
+    report = train[vae](data, out, VAES[vae](**args))
     print(f'PSNR {report.psnr:.2f} dB, scaling factor {report.scaling_factor:.4f}, {report.seconds:.0f} s')

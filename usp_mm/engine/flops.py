@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from usp_mm.models import USP, USPClassifier
+from usp_mm.models.geometry import LatentGeometry
 from usp_mm.models.sample_keys import SampleKeys
 from usp_mm.vaes import LatentCodec
 
@@ -60,6 +61,7 @@ def count_codec(codec: LatentCodec, img_size: int) -> dict[str, int]:
     """
     images = torch.empty(1, 3, img_size, img_size, device='meta')
     latents = torch.empty(1, codec.channels, img_size // codec.stride, img_size // codec.stride, device='meta')
+    assert codec.network is not None
     parameters = list(codec.network.parameters())
     with _counting() as count:
         with torch.no_grad():
@@ -116,7 +118,7 @@ def _plain(network: nn.Module) -> Iterator[None]:
 class _Segmentation(nn.Module):
     """What an mmseg segmentor computes in training: backbone, neck and all heads."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
@@ -127,7 +129,7 @@ class _Segmentation(nn.Module):
         return tuple(head(features) for head in (self.model.decode_head, *heads))
 
 
-def _call_of(model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]:
+def _call_of(model: Any) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]:
     """The network that is trained, and what to call it with."""
     indices = torch.zeros(BATCH, dtype=torch.int64, device='meta')
     if hasattr(model, 'denoiser'):
@@ -144,7 +146,7 @@ def _call_of(model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...], dict[str,
     return model, (_latents(model.backbone),), dict(mode='tensor')
 
 
-def _latents(network: nn.Module, pixels: tuple[int, int] | None = None) -> Tensor:
-    geometry = network.geometry
+def _latents(network: Any, pixels: tuple[int, int] | None = None) -> Tensor:
+    geometry: LatentGeometry = network.geometry
     height, width = pixels or (geometry.img_size, geometry.img_size)
     return torch.empty(BATCH, geometry.channels, height // geometry.stride, width // geometry.stride, device='meta')

@@ -1,5 +1,7 @@
 """Hooks that MMEngine lacks."""
 
+from typing import Any
+
 from mmengine.dist import all_reduce_params, get_rank, is_distributed, master_only
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -92,8 +94,8 @@ def loaders_of(loop: BaseLoop) -> list[DataLoader]:
     return getattr(loop, 'dataloaders', None) or [loop.dataloader]
 
 
-def unwrapped(runner: Runner) -> nn.Module:
-    """The model itself, without the wrappers of DDP and of test-time augmentation."""
+def unwrapped(runner: Runner) -> Any:
+    """The model itself, of the class that the config says, without the wrappers of DDP and of test-time augmentation."""
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module

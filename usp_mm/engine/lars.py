@@ -6,6 +6,7 @@ already multiplied by the learning rate, so warm-up does not distort it.
 """
 
 from collections.abc import Callable, Iterable
+from typing import overload
 
 import torch
 from torch.optim import Optimizer
@@ -37,8 +38,14 @@ class MAELARS(Optimizer):
             raise ValueError(f'lr={lr}, momentum={momentum} and weight_decay={weight_decay} must not be negative')
         super().__init__(params, dict(lr=lr, weight_decay=weight_decay, momentum=momentum, trust_coefficient=trust_coefficient))
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable | None = None) -> torch.Tensor | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -51,6 +58,7 @@ class MAELARS(Optimizer):
 
     def _step_one(self, param: torch.Tensor, group: dict) -> None:
         direction = param.grad
+        assert direction is not None
         if param.ndim > 1:
             direction = direction.add(param, alpha=group['weight_decay'])
             param_norm, norm = param.norm(), direction.norm()

@@ -1,12 +1,15 @@
 """A training loop that MMEngine lacks."""
 
 import logging
+from collections.abc import Sequence
 from itertools import chain, repeat
+from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch import nn
 
 from usp_mm.datasets import EpochInfiniteSampler
 from usp_mm.registry import LOOPS
@@ -25,7 +28,7 @@ class PositionedIterTrainLoop(IterBasedTrainLoop):
         ValueError: the training data come from another sampler than `EpochInfiniteSampler`.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(self.dataloader.sampler, EpochInfiniteSampler):
             raise ValueError(
@@ -38,7 +41,7 @@ class PositionedIterTrainLoop(IterBasedTrainLoop):
         """Samples an iteration, of all processes."""
         return self.dataloader.batch_size * get_world_size()
 
-    def run(self):
+    def run(self) -> nn.Module:
         # counted in samples, so that a run resumed with another batch or number of processes neither repeats nor skips any
         self._seen = self._iter * self.batch
         if self._iter > 0:
@@ -55,7 +58,7 @@ class PositionedIterTrainLoop(IterBasedTrainLoop):
         finally:
             logger.removeFilter(_not_upstreams_advance)
 
-    def run_iter(self, data_batch) -> None:
+    def run_iter(self, data_batch: Sequence[dict]) -> None:
         self._seen += self.batch
         self.runner.message_hub.update_info(SEEN, self._seen)  # kept in checkpoints
         super().run_iter(data_batch)

@@ -63,7 +63,7 @@ class ADMMetrics(GenerativeMetric):
 
     def compute(self, samples: dict[str, Tensor], reference: ReferenceStatistics) -> dict[str, float]:
         values = {
-            name: frechet_distance(*(x.to(self.device) for x in reference.moments[feature]), *mean_covariance(samples[feature]))
+            name: frechet_distance(*reference.moments_on(self.device, feature), *mean_covariance(samples[feature]))
             for name, feature in (('FID', 'pool'), ('sFID', 'spatial'))
         }
         values['IS'] = inception_score(samples['probabilities'])

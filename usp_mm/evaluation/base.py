@@ -1,7 +1,7 @@
 """What the generative metrics share: one pass over the samples, each counted once, and a report with the numbers."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -64,14 +64,15 @@ class GenerativeMetric(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(prefix=prefix)
-        if not isinstance(getattr(extractor, 'identity', None), str):
+        identity = getattr(extractor, 'identity', None)
+        if not isinstance(identity, str):
             raise ValueError(
                 f"{type(extractor).__name__} has no string 'identity': statistics of the reference are kept under it, "
                 'give it one that names architecture and weights'
             )
         if reference.images is not None and reference.images.num < min_samples:
             raise ValueError(f'reference {reference.path} has {reference.images.num} images, at least {min_samples} are needed')
-        self.reference, self.extractor = reference, extractor.eval()
+        self.reference, self.extractor, self._identity = reference, extractor.eval(), identity
         self.features, self.neighbours, self.min_samples = tuple(features), neighbours, min_samples
         self.sample_model, self.cache_dir, self.batch_size, self.out_dir = sample_model, cache_dir, batch_size, out_dir
         self.report: dict[str, Any] | None = None
@@ -106,6 +107,7 @@ class GenerativeMetric(BaseMetric):
         Raises:
             ValueError: too few samples.
         """
+        assert isinstance(dataloader.dataset, Sized)
         self.expect(len(dataloader.dataset), sampling_facts(module, dataloader, self.sample_model))
         self.device = next((x.device for x in module.parameters()), self.device)
         self._obtain_statistics()
@@ -166,10 +168,11 @@ class GenerativeMetric(BaseMetric):
         samples = {name: value.to(self.device) for name, value in samples.items()}
         num = len(next(iter(samples.values())))
         self._check_number(num)
+        assert self._statistics is not None
         metrics = {f'{self.prefix}/{name}': value for name, value in self.compute(samples, self._statistics).items()}
         sampling = {**(self.dataset_meta or {}), **self.sampling}
         neighbours = len(self._statistics.neighbours)
-        self.report = build_report(metrics, num, sampling, self.reference, neighbours, self.extractor.identity)
+        self.report = build_report(metrics, num, sampling, self.reference, neighbours, self._identity)
         MMLogger.get_current_instance().info(summary(self.report))
         if self.out_dir is not None:
             write_report(self.report, self.out_dir, self.prefix, _iteration())

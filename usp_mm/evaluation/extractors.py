@@ -7,6 +7,7 @@ a string `identity`: two extractors of one identity give the same features. Repo
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -48,6 +49,9 @@ class TimmFeatures(nn.Module):
         ValueError: timm knows no such model, or the weights are another's.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: str, checkpoint: str | Path) -> None:
         super().__init__()
         import timm
@@ -55,7 +59,7 @@ class TimmFeatures(nn.Module):
 
         if not timm.is_model(model):
             raise ValueError(f"timm has no model '{model}': see timm.list_models()")
-        network = timm.create_model(model, pretrained=False)
+        network: Any = timm.create_model(model, pretrained=False)  # has what nn.Module does not: reset_classifier
         _load_exactly(network, checkpoint, f"timm's '{model}'")
         network.reset_classifier(0)
         self.network = network.eval().requires_grad_(False)

@@ -63,11 +63,10 @@ class FeatureMetrics(GenerativeMetric):
 
     def compute(self, samples: dict[str, Tensor], reference: ReferenceStatistics) -> dict[str, float]:
         fake, real = samples['features'], reference.neighbours.to(self.device)
-        moments = (x.to(self.device) for x in reference.moments['features'])
         precision, recall = precision_recall(real, fake, K_PRECISION)
         density, coverage = density_coverage(real, fake, K_DENSITY)
         return dict(
-            FD=frechet_distance(*moments, *mean_covariance(fake)),
+            FD=frechet_distance(*reference.moments_on(self.device, 'features'), *mean_covariance(fake)),
             precision=precision,
             recall=recall,
             density=density,

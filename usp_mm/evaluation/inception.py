@@ -72,7 +72,7 @@ class InceptionFeatures(nn.Module):
         self.identity = f'Inception 2015 (torch-fidelity), weights sha256 {digest[:16]}'
         self.network = _load_network(path)
         self._branch: Tensor | None = None
-        self.network.Mixed_6d.branch1x1.register_forward_hook(self._keep_branch)
+        self.network.get_submodule('Mixed_6d.branch1x1').register_forward_hook(self._keep_branch)
 
     def _keep_branch(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
         self._branch = output

@@ -40,7 +40,7 @@ def build_report(
         num_neighbours: reference images behind precision and recall.
         extractor: its identity.
     """
-    facts = {name: sampling.get(name) for name in SAMPLING}
+    facts, images = {name: sampling.get(name) for name in SAMPLING}, reference.images
     if facts['steps'] is None and isinstance(facts['sampler'], Mapping):
         facts['steps'] = facts['sampler'].get('num_steps', 'adaptive')
     return dict(
@@ -51,7 +51,7 @@ def build_report(
         reference=dict(
             name=reference.name,
             sha256=reference.content_hash(),
-            statistics='from the file' if reference.has_moments else f'of {reference.images.num} images',
+            statistics='from the file' if reference.has_moments or images is None else f'of {images.num} images',
             precision_recall_images=num_neighbours,
             image_size=reference.image_size,
         ),

@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,11 @@ class ReferenceStatistics:
 
     def __init__(self, moments: Moments, neighbours: Tensor) -> None:
         self.moments, self.neighbours = moments, neighbours
+
+    def moments_on(self, device: torch.device, feature: str) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of a feature, on a device."""
+        mean, covariance = self.moments[feature]
+        return mean.to(device), covariance.to(device)
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
@@ -74,7 +80,8 @@ def reference_statistics(
 
 def _complete(reference: Reference, found: ReferenceStatistics | None) -> ReferenceStatistics:
     """What the reference brings along, and what was `found` of its images."""
-    moments = reference.moments() if reference.has_moments else found.moments
+    assert found is not None or reference.has_moments
+    moments = reference.moments() if found is None or reference.has_moments else found.moments
     return ReferenceStatistics(moments, torch.zeros(0, 0) if found is None else found.neighbours)
 
 
@@ -98,6 +105,7 @@ def _compute(
     """One pass over the images, each process over its share."""
     rank, world = get_dist_info()
     images, chosen = reference.images, set(reference.neighbour_indices)
+    assert images is not None
     moments = {name: RunningMoments() for name in wanted}
     rows = NumberedFeatures()
     progress = tqdm(desc=f'reference {reference.path.name}', total=images.num, unit='image', leave=False, disable=rank > 0)
@@ -113,10 +121,11 @@ def _compute(
     for running in moments.values():
         _add_up(running)
     nearest = rows.collect(len(chosen), f"reference '{reference.path}'") if chosen else {}
-    return ReferenceStatistics(
-        {name: tuple(x.cpu() for x in running.mean_covariance()) for name, running in moments.items()},
-        nearest.get(neighbours, torch.zeros(0, 0)),
-    )
+    found_moments = {}
+    for name, running in moments.items():
+        mean, covariance = running.mean_covariance()
+        found_moments[name] = mean.cpu(), covariance.cpu()
+    return ReferenceStatistics(found_moments, nearest.get(neighbours, torch.zeros(0, 0)))
 
 
 def _add_up(moments: RunningMoments) -> None:
@@ -133,7 +142,7 @@ def _add_up(moments: RunningMoments) -> None:
 
 
 def _write(file: Path, statistics: ReferenceStatistics, reference: Reference) -> None:
-    arrays = {'neighbours': statistics.neighbours.numpy()}
+    arrays: dict[str, Any] = {'neighbours': statistics.neighbours.numpy()}
     for name, (mean, covariance) in statistics.moments.items():
         arrays |= {f'mean_{name}': mean.numpy(), f'covariance_{name}': covariance.numpy()}
     file.parent.mkdir(parents=True, exist_ok=True)

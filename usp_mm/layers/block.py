@@ -14,8 +14,8 @@ from .options import PLAIN, BlockOptions
 from .swiglu import SwiGLU
 
 
-class TransformerBlock(nn.Module):
-    """x + Attention(norm(x)), then x + MLP(norm(x)), on tokens [N, L, dim].
+class BlockParts(nn.Module):
+    """Norms, attention and MLP of a block; how they are put together is its subclasses' `forward`.
 
     Args:
         drop_path: probability of dropping a residual branch of a sample in training; None, if no block does.
@@ -41,8 +41,15 @@ class TransformerBlock(nn.Module):
         self.norm2 = norm(dim)
         # two thirds of the width: three matrices have the parameters of two
         swiglu = options.mlp == 'swiglu'
-        self.mlp = SwiGLU(dim, hidden_dim * 2 // 3) if swiglu else Mlp(dim, hidden_dim, act_layer=act_layer)
+        if swiglu:
+            self.mlp: nn.Module = SwiGLU(dim, hidden_dim * 2 // 3)
+        else:
+            self.mlp = Mlp(dim, hidden_dim, act_layer=act_layer)  # type: ignore[arg-type]  # timm only calls it
         self.drop_path = nn.Identity() if drop_path is None else DropPath(drop_path)
+
+
+class TransformerBlock(BlockParts):
+    """x + Attention(norm(x)), then x + MLP(norm(x)), on tokens [N, L, dim]; arguments as in `BlockParts`."""
 
     def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
         """Tokens [N, L, dim] and, with `options.rope`, what `RotaryPositions` returns for those with a position -> tokens."""

@@ -11,6 +11,8 @@ class DropPath(TimmDropPath):
     timm's rate is a number, which a graph holds as a constant. Compiled, the draws are another stream of torch's generator.
     """
 
+    keep_prob: Tensor
+
     def __init__(self, drop_prob: float) -> None:
         super().__init__(drop_prob)
         self.register_buffer('keep_prob', torch.tensor(1 - drop_prob), persistent=False)

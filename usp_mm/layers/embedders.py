@@ -51,6 +51,7 @@ class TimestepEmbedder(nn.Module):
     def init_normal(self) -> None:
         """Weights normal(0, 0.02); biases are left alone."""
         for linear in (self.mlp[0], self.mlp[2]):
+            assert isinstance(linear, nn.Linear)
             nn.init.normal_(linear.weight, std=0.02)
 
     def forward(self, t: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .block import TransformerBlock
+from .block import BlockParts
 from .options import PLAIN, BlockOptions
 
 #: On a CPU, matrix products of this many rows or more give the same bits for a row whatever rows stand beside it (measured).
@@ -34,7 +34,7 @@ def conditioning(network: Callable[[Tensor], Tensor], c_ND: Tensor) -> Tensor:
     return network(nn.functional.pad(c_ND, (0, 0, 0, -num % CPU_ROW_TILE)))[:num]
 
 
-class ModulatedBlock(TransformerBlock):
+class ModulatedBlock(BlockParts):
     """x + gate·Attention(modulate(norm(x))), then x + gate·MLP(modulate(norm(x))).
 
     The six vectors (shift, scale, gate of attention, then of the MLP) are linear in SiLU(c); zero weights and
@@ -66,6 +66,7 @@ class ModulatedBlock(TransformerBlock):
     def init_modulation(self) -> None:
         """Zero weights; zero biases but the gates'."""
         linear = self.adaLN_modulation[1]
+        assert isinstance(linear, nn.Linear)
         nn.init.zeros_(linear.weight)
         nn.init.zeros_(linear.bias)
         with torch.no_grad():
@@ -100,6 +101,7 @@ class FinalLayer(nn.Module):
     def init_zero(self) -> None:
         """Zero modulation and zero output."""
         for linear in (self.adaLN_modulation[1], self.linear):
+            assert isinstance(linear, nn.Linear)
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 

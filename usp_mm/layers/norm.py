@@ -1,5 +1,7 @@
 """The norms of a block, by name."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -7,14 +9,14 @@ from torch import Tensor, nn
 class LayerNorm(nn.LayerNorm):
     """LayerNorm of the whole model family (Table 1: eps 1e-6)."""
 
-    def __init__(self, dim: int, elementwise_affine: bool = True, **kwargs) -> None:
+    def __init__(self, dim: int, elementwise_affine: bool = True, **kwargs: Any) -> None:
         super().__init__(dim, 1e-6, elementwise_affine, **kwargs)
 
 
 class RMSNorm(nn.RMSNorm):
     """x / sqrt(mean(x²) + 1e-6) · weight (arXiv 1910.07467), in the input's type, computed in float32."""
 
-    def __init__(self, dim: int, elementwise_affine: bool = True, **kwargs) -> None:
+    def __init__(self, dim: int, elementwise_affine: bool = True, **kwargs: Any) -> None:
         super().__init__(dim, 1e-6, elementwise_affine, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -22,4 +24,4 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, None if self.weight is None else self.weight.to(x.dtype), self.eps)
 
 
-NORMS = {'layer': LayerNorm, 'rms': RMSNorm}
+NORMS: dict[str, type[LayerNorm | RMSNorm]] = {'layer': LayerNorm, 'rms': RMSNorm}

@@ -19,6 +19,8 @@ class RotaryPositions(nn.Module):
         ValueError: `head_dim` is no multiple of 4.
     """
 
+    table: Tensor
+
     def __init__(self, head_dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
         if head_dim % 4:

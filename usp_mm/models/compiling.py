@@ -116,7 +116,8 @@ class _LimitHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if 'hit config.' in record.msg:
-            limit, value, function, reason = (str(part) for part in record.args[:4])  # type: ignore[index]
+            assert isinstance(record.args, tuple)
+            limit, value, function, reason = (str(part) for part in record.args[:4])
             _tell(
                 f'compile: {function} has its {value} graphs (torch._dynamo.config.{limit}), and from now on runs eager where '
                 f'it would need another, first because of: {reason.strip().splitlines()[0]}. Let nothing but the batch size '

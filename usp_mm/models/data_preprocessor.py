@@ -31,6 +31,7 @@ def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> f
         if not 0 <= timestep <= 1000:
             raise ValueError(f'noise timestep={timestep} is not a number of steps of the 1000-step schedule: use 0 to 1000')
         return float(linear_alpha_bar()[timestep - 1]) if timestep else 1.0
+    assert alpha_bar is not None
     if not 0 <= alpha_bar <= 1:
         raise ValueError(f'noise alpha_bar={alpha_bar} must lie in [0, 1]')
     return alpha_bar

@@ -5,6 +5,7 @@ Shape legend: N batch, C latent channels, h×w latent, L tokens, D width.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,10 +99,12 @@ class DiT(BaseModule):
     def init_weights(self) -> None:
         """Official initialisation (blocks are the identity, the output is 0), then whatever `init_cfg` says."""
         init_vit_weights(self)
+        assert self.x_embedder.proj.bias is not None
         nn.init.zeros_(self.x_embedder.proj.bias)
         self.t_embedder.init_normal()
         self.y_embedder.init_normal()
         for block in self.blocks:
+            assert isinstance(block, ModulatedBlock)
             block.init_modulation()
         self.final_layer.init_zero()
         super().init_weights()
@@ -149,7 +152,7 @@ class DiT(BaseModule):
         if rows is None and torch.is_grad_enabled():
             return [None] * (self.num_layers + 1)
         if self.stacked_modulation is None:
-            networks = [*(block.adaLN_modulation for block in self.blocks), self.final_layer.adaLN_modulation]
+            networks: list[Any] = [*(block.adaLN_modulation for block in self.blocks), self.final_layer.adaLN_modulation]
             vectors = [conditioning(network, c) for network in networks]
         else:
             weight, bias = self.stacked_modulation
@@ -167,7 +170,8 @@ class DiT(BaseModule):
                 f'latents are {tuple(x.shape[1:])}, but {type(self).__name__} is built for {expected} '
                 f'(img_size={self.geometry.img_size}): make denoiser.img_size, the VAE and the data agree'
             )
-        for k in return_hidden or ():
+        return_hidden = return_hidden or ()
+        for k in return_hidden:
             if not 1 <= k <= self.num_layers:
                 raise ValueError(f'return_hidden={list(return_hidden)}: {k} is not a block from 1 to {self.num_layers}')
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from usp_mm.datasets import random_labels
 from usp_mm.functional import precision, random
@@ -20,6 +20,7 @@ from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
 from .compiling import Compiling, arguments, compile_denoiser_as
+from .dit import DiT
 from .geometry import share_vae
 from .guidance import Guidance
 from .repa import REPA
@@ -236,9 +237,12 @@ class LatentDiffusionGenerator(BaseModel):
 
     # ------------------------------------------------------------------ sampling
 
-    def network(self, sample_model: str | None = None) -> nn.Module:
+    def network(self, sample_model: str | None = None) -> DiT:
         """The weights that sample."""
-        return self.denoiser_ema.module if self.check_sample_model(sample_model) == 'ema' else self.denoiser
+        if self.check_sample_model(sample_model) == 'orig':
+            return self.denoiser
+        assert self.denoiser_ema is not None
+        return self.denoiser_ema.module
 
     @torch.no_grad()
     def sample_latents(

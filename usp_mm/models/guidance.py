@@ -83,7 +83,9 @@ class GuidedDenoiser:
         self.graphed = cuda_graph and pays_off(label.device, len(label))
         self.graphs: dict[bool, GraphedCall] = {}  # guided and not
         if guidance.active:  # no class is one condition, however many samples
-            self.label = torch.cat([label, label.new_full((1,), network.null_label)])
+            null_label = network.null_label
+            assert isinstance(null_label, int)
+            self.label = torch.cat([label, label.new_full((1,), null_label)])
             self.rows = torch.cat([self.rows, torch.full_like(self.rows, len(label))])
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:

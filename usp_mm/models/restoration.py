@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from mmengine.dataset import default_collate
 from torch import Tensor
 
+from .data_preprocessor import LatentDataPreprocessor
+from .usp import USP
+
 COMPOSITES = ('predicted', 'visible')
 _GAP = 2
 _HIDDEN = 0.0  # mid-grey in [-1, 1]
@@ -15,7 +18,7 @@ _HIDDEN = 0.0  # mid-grey in [-1, 1]
 
 @torch.no_grad()
 def restoration_picture(
-    model: torch.nn.Module, samples: Sequence[dict], composite: str = 'predicted', denormalize: bool = True
+    model: USP, samples: Sequence[dict], composite: str = 'predicted', denormalize: bool = True
 ) -> np.ndarray:
     """One row a sample: original, masked, restored, and what the VAE alone makes of the true latent.
 
@@ -55,13 +58,13 @@ def restoration_picture(
     return _tile(columns, model.data_preprocessor)
 
 
-def _original(samples: Sequence[dict], preprocessor: torch.nn.Module, decoded: Tensor) -> Tensor:
+def _original(samples: Sequence[dict], preprocessor: LatentDataPreprocessor, decoded: Tensor) -> Tensor:
     """The images as the VAE saw them; where only latents are stored, their decoding."""
     inputs = torch.stack([sample['inputs'] for sample in samples]).to(decoded.device)
     return preprocessor.normalize(inputs) if preprocessor.codec.kind_of(inputs) == 'image' else decoded
 
 
-def _tile(columns: list[Tensor], preprocessor: torch.nn.Module) -> np.ndarray:
+def _tile(columns: list[Tensor], preprocessor: LatentDataPreprocessor) -> np.ndarray:
     """[N, 3, H, W] normalised images, one list entry a column -> uint8[rows, columns, 3]."""
     pixels = [(column * preprocessor.std + preprocessor.mean).clamp(0, 255) for column in columns]
     framed = [F.pad(p, (_GAP, _GAP, _GAP, _GAP), value=255.0) for p in pixels]

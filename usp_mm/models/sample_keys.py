@@ -46,7 +46,8 @@ def sample_keys(data_samples: Sequence | None, num: int, device: torch.device, t
     indices = [sample.get('sample_idx') for sample in data_samples or ()]
     if indices and all(isinstance(index, EpochIndex) for index in indices):
         numbers = torch.tensor([[index.sample for index in indices], [index.epoch for index in indices]])
-        return SampleKeys(*to_device(numbers, device), seed=_seed_of(indices))
+        sample, epoch = to_device(numbers, device)
+        return SampleKeys(sample, epoch, _seed_of(indices))
     if training:
         _warn_of_plain_indices()
         samples = torch.randint(2**62, (num,))
@@ -54,7 +55,8 @@ def sample_keys(data_samples: Sequence | None, num: int, device: torch.device, t
         samples = torch.tensor([int(index) for index in indices])
     else:
         samples = torch.arange(num)
-    return SampleKeys(*to_device(torch.stack([samples, torch.zeros_like(samples)]), device), seed=0)
+    sample, epoch = to_device(torch.stack([samples, torch.zeros_like(samples)]), device)
+    return SampleKeys(sample, epoch, 0)
 
 
 def labels_of(data_samples: Sequence | None, device: torch.device) -> Tensor | None:

@@ -25,10 +25,10 @@ def bfloat16_weights(network: nn.Module) -> Iterator[None]:
     """
     layers = [module for module in network.modules() if isinstance(module, _CAST)]
     before = [dict(layer._parameters) for layer in layers]
-    stacks = isinstance(network, DiT) and network.stacked_modulation is None
+    stacked = network if isinstance(network, DiT) and network.stacked_modulation is None else None
     try:
-        if stacks:
-            _stack_modulation(network)
+        if stacked is not None:
+            _stack_modulation(stacked)
         for layer in layers:
             for name, value in layer._parameters.items():
                 if value is not None and value.dtype != torch.bfloat16:
@@ -37,13 +37,13 @@ def bfloat16_weights(network: nn.Module) -> Iterator[None]:
     finally:
         for layer, parameters in zip(layers, before, strict=True):
             layer._parameters.update(parameters)
-        if stacks:
-            network.stacked_modulation = None
+        if stacked is not None:
+            stacked.stacked_modulation = None
 
 
 def _stack_modulation(network: DiT) -> None:
     """The blocks' own weights become views of the stacked ones: nothing is held twice."""
-    layers = [block.adaLN_modulation[1] for block in network.blocks]
+    layers = [block.get_submodule('adaLN_modulation.1') for block in network.blocks]
     stacked = [torch.cat([getattr(layer, name).detach().to(torch.bfloat16) for layer in layers]) for name in ('weight', 'bias')]
     for name, whole in zip(('weight', 'bias'), stacked, strict=True):
         for layer, part in zip(layers, whole.chunk(len(layers)), strict=True):

@@ -6,13 +6,14 @@ from torch import Tensor, nn
 
 from usp_mm.functional.masking import gather_tokens
 from usp_mm.functional.pos_embed import sincos_table
-from usp_mm.layers import LayerNorm, TransformerBlock, init_vit_weights
+from usp_mm.layers import LayerNorm, init_vit_weights
+from usp_mm.layers.block import BlockParts
 from usp_mm.registry import MODELS
 
 from .geometry import latent_geometry, resolve_arch
 
 
-class DecoderBlock(TransformerBlock):
+class DecoderBlock(BlockParts):
     """The shared block with code of its own, so that a compiler keeps its shapes apart from the encoder's."""
 
     def forward(self, x: Tensor) -> Tensor:

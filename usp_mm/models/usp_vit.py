@@ -1,6 +1,7 @@
 """The USP encoder: a ViT on VAE latents (USP section 3.1; MAE, arXiv 2111.06377)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -87,7 +88,7 @@ class USPViT(BaseBackbone):
             raise ValueError(
                 f'train_vae=True needs `codec`, the VAE to train, and frozen_stages=-1, got {codec}, {frozen_stages}'
             )
-        self.vae_encoder = take_encoder(self.codec) if train_vae else None
+        self.vae_encoder = take_encoder(self.codec) if train_vae and self.codec is not None else None
 
         dims, geometry = self.embed_dims, self.geometry
         self.patch_embed = PatchEmbed(None, geometry.patch_size, geometry.channels, dims, strict_img_size=False, bias=True)
@@ -197,7 +198,7 @@ class USPViT(BaseBackbone):
             module.eval()
         return self
 
-    def _resize_loaded_pos_embed(self, state_dict: dict, prefix: str, *args) -> None:
+    def _resize_loaded_pos_embed(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """Fit a checkpoint's square position table to this model's grid."""
         name = prefix + 'pos_embed'
         table = state_dict.get(name)

@@ -60,7 +60,7 @@ class ProbeData:
     def loader(self, batches: Sequence[Sequence[int]]) -> DataLoader:
         """The samples with these indices, collated."""
         collate = collate_latents if self.cached else default_collate
-        return DataLoader(self.dataset, batch_sampler=batches, collate_fn=collate, num_workers=self.workers)  # type: ignore[arg-type]
+        return DataLoader(self.dataset, batch_sampler=batches, collate_fn=collate, num_workers=self.workers)  # type: ignore[arg-type]  # torch takes any sequences
 
     def fingerprint(self) -> str:
         """A digest that changes with the data: of a cache its manifest, of images their names, sizes and dates."""

@@ -7,7 +7,7 @@ Shape legend: N samples, C×h×w latent, L tokens, D width.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from usp_mm.functional.ddpm import diffuse
 from usp_mm.functional.flow import interpolate
 from usp_mm.models import DiT, USPViT
 from usp_mm.models.geometry import share_vae
-from usp_mm.models.objectives import Objective
+from usp_mm.models.objectives import DDPMObjective, FlowObjective, Objective
 from usp_mm.models.sample_keys import sample_keys
 from usp_mm.models.weight_transfer import encoder_weights
 from usp_mm.registry import MODELS
@@ -83,7 +83,7 @@ def block_tokens(model: USPViT, latents: Tensor, layers: Sequence[int]) -> list[
 
 
 @contextmanager
-def _raw_outputs(model: USPViT, layers: Sequence[int]):
+def _raw_outputs(model: USPViT, layers: Sequence[int]) -> Iterator[None]:
     """Meanwhile the encoder returns all tokens after these blocks."""
     kept = model.out_type, model.out_indices
     model.out_type, model.out_indices = 'raw', tuple(k - 1 for k in layers)
@@ -128,7 +128,8 @@ def check_time(objective: Objective | None, t: float | None) -> float | None:
     if t is None:
         return clean_time(objective)
     if objective.integer_times:
-        last = objective.num_steps - 1  # type: ignore[attr-defined]
+        assert isinstance(objective, DDPMObjective)
+        last = objective.num_steps - 1
         if t != int(t) or not 0 <= t <= last:
             raise ValueError(f't={t} is out of range: a DiT takes whole steps from 0 (clean) to {last} (noise)')
         return int(t)
@@ -146,9 +147,11 @@ def noised(objective: Objective, latents: Tensor, t: float, samples: Tensor, epo
         return latents
     noise = random.normal(samples, epochs, tuple(latents.shape[1:]), seed=seed, stream='latent_noise')
     if objective.integer_times:
-        return diffuse(latents, objective.alpha_bar[t], noise)  # type: ignore[attr-defined,index]
+        assert isinstance(objective, DDPMObjective)
+        return diffuse(latents, objective.alpha_bar[int(t)], noise)
     times = torch.full((len(latents),), t, dtype=torch.float64, device=latents.device)
-    return interpolate(objective.coefficients(times), latents, noise)[0]  # type: ignore[attr-defined]
+    assert isinstance(objective, FlowObjective)
+    return interpolate(objective.coefficients(times), latents, noise)[0]
 
 
 @dataclass(frozen=True)
@@ -197,11 +200,13 @@ class FrozenModel:
         if any('gt_label' not in sample for sample in data_samples):
             raise ValueError('a probe needs labelled data: use a folder of class folders, or a latent cache of one')
         labels = torch.cat([sample.gt_label for sample in data_samples]).to(latents.device)
+        t = self.t
         if self.objective is not None:
+            assert t is not None
             keys = sample_keys(data_samples, len(latents), latents.device, training=False)
             epochs = 2 * keys.epoch + split
-            latents = noised(self.objective, latents, self.t, keys.sample, epochs, self.seed)  # type: ignore[arg-type]
-        t = self.t if self.objective is None else self.objective.network_times(self.t)  # type: ignore[arg-type]
+            latents = noised(self.objective, latents, t, keys.sample, epochs, self.seed)
+            t = self.objective.network_times(t)
         return block_features(self.network, latents, layers, t, self.pool), labels
 
 

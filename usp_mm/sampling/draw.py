@@ -210,7 +210,8 @@ class StateKeeper:
     """
 
     def __init__(self, num: int) -> None:
-        self.num, self.every, self.states = num, 1, []
+        self.num, self.every = num, 1
+        self.states: list[Tensor] = []
         self.latest: tuple[int, Tensor] | None = None
 
     def __call__(self, step: int, state: Tensor) -> None:

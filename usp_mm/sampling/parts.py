@@ -77,7 +77,7 @@ class SampleParts:
             with archive.open('arr_0.npy', 'w', force_zip64=True) as member:
                 member.write(_header(np.dtype(np.uint8), (self.num, *self.shape)))
                 for number in tqdm(range(len(self.blocks)), desc='assembling', unit='part', leave=False):
-                    member.write(np.ascontiguousarray(np.load(self.path(number), mmap_mode='r', allow_pickle=False)))
+                    member.write(np.ascontiguousarray(np.load(self.path(number), mmap_mode='r', allow_pickle=False)).data)
             with archive.open('arr_1.npy', 'w', force_zip64=True) as member:
                 np.lib.format.write_array(member, labels, allow_pickle=False)
 

@@ -4,7 +4,7 @@ Shape legend: n pictures of a row, H×W pixels, RGB.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ def _encode_mp4(frames: Sequence[np.ndarray]) -> bytes:
     return _movie_writer()('<bytes>', movie, extension='.mp4', plugin='pyav', codec='libx264', fps=round(1 / _FRAME_SECONDS))
 
 
-def _movie_writer():
+def _movie_writer() -> Callable[..., bytes]:
     try:
         import av  # noqa: F401
         from imageio.v3 import imwrite

@@ -122,7 +122,7 @@ class LatentCodec:
         device = torch.device(device)
         if device != self.device:
             if self.network is not None:
-                self.network.to(device=device, memory_format=_memory_format(device, self.dtype))
+                self.network.to(device=device, memory_format=_memory_format(device, self.dtype))  # type: ignore[call-overload]
             self.scale, self.shift = _move(self.scale, device), _move(self.shift, device)
             self.device = device
             self._lay_out()

@@ -63,7 +63,7 @@ def build_codec(
         ValueError: an unknown preset, key or dtype; weights that are not the preset's; statistics that are not.
         FileNotFoundError: no weights or statistics at the path.
     """
-    arguments = dict(
+    arguments: dict[str, Any] = dict(
         path=path, dtype=dtype, encode_batch_size=encode_batch_size, stats=stats, load_weights=load_weights,
         channels_last=channels_last, compile=compile,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def build_codec(
             raise ValueError(f'{cfg!r} is built already: give path and stats to build_codec with its name instead')
         return cfg
     if isinstance(cfg, str):
-        return _build(cfg, **arguments)  # type: ignore[arg-type]
+        return _build(cfg, **arguments)
     for key in cfg:
         if key not in ('name', *arguments):
             raise ValueError(f"unknown VAE key '{key}': expected {['name', *arguments]}{nearest(key, ['name', *arguments])}")

@@ -98,7 +98,9 @@ class CroppedImages(Dataset):
 
 def stack_or_error(items: list[Tensor | ValueError]) -> Tensor | ValueError:
     """Collate to uint8[N, K, 3, H, W], or the first error."""
+    tensors = []
     for item in items:
         if isinstance(item, ValueError):
             return item
-    return torch.stack(items)
+        tensors.append(item)
+    return torch.stack(tensors)

@@ -85,7 +85,7 @@ class LatentCacheDataset(BaseDataset):
         self._labels = torch.from_numpy(np.load(self.folder / LABELS, allow_pickle=False))
         self._rows = np.arange(self.manifest['num_samples'])  # what `get_subset_` narrows
         classes = self.manifest.get('classes')
-        if classes and (metainfo or {}).get('classes'):
+        if classes and metainfo and metainfo.get('classes'):
             check_renaming(classes, metainfo['classes'], f"latent cache '{self.folder}'")
         super().__init__(
             ann_file='',

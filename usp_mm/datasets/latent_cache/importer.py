@@ -102,7 +102,7 @@ def import_cache(
 
 def _fill(shard: Shard, dataset: 'NpzMoments', plan: dict[str, Any], batch_size: int, num_workers: int, progress: tqdm) -> None:
     rows = range(shard.start, shard.start + shard.count)
-    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    batches = [list(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=stack_or_error)
     with shard.writer() as writer:
         for batch, moments in zip(batches, loader, strict=True):

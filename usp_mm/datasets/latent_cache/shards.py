@@ -100,8 +100,9 @@ class ShardWriter:
 
     def append(self, content: bytes | np.ndarray) -> None:
         """Append bytes, or uint8[bytes]."""
-        self.file.write(content)
-        self.digest.update(content)
+        data = content if isinstance(content, bytes) else content.data
+        self.file.write(data)
+        self.digest.update(data)
 
     def summary(self) -> dict[str, Any]:
         """Checksum, and sums over all samples that do not depend on how they came in batches (they are exact)."""

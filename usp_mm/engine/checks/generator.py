@@ -5,9 +5,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
-from torch import nn
 
 from usp_mm.datasets import LatentCacheDataset, all_datasets
+from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.registry import HOOKS
 
 from ..ema_hook import GeneratorEMAHook
@@ -43,13 +43,13 @@ class GeneratorCheckHook(Hook):
     def before_test(self, runner: Runner) -> None:
         self._check_loop(unwrapped(runner), runner.test_loop)
 
-    def _check_loop(self, model: nn.Module, loop: BaseLoop) -> None:
+    def _check_loop(self, model: LatentDiffusionGenerator, loop: BaseLoop) -> None:
         for loader in loaders_of(loop):
             for dataset in all_datasets(loader.dataset):
                 meta = getattr(dataset, 'metainfo', None) or {}
                 _check_classes(model, type(dataset).__name__, meta.get('num_classes') or len(meta.get('classes') or ()))
 
-    def _check_sampling(self, model: nn.Module, who: str, sample_models: list[str | None]) -> None:
+    def _check_sampling(self, model: LatentDiffusionGenerator, who: str, sample_models: list[str | None]) -> None:
         if model.data_preprocessor.codec.network is None:
             raise ValueError(
                 f'{who} decodes samples, but the VAE is not loaded: set model.data_preprocessor.load_vae=True, or leave out '
@@ -59,7 +59,7 @@ class GeneratorCheckHook(Hook):
             model.check_sample_model(name)
 
 
-def _check_classes(model: nn.Module, where: str, found: int) -> None:
+def _check_classes(model: LatentDiffusionGenerator, where: str, found: int) -> None:
     if found > model.denoiser.num_classes:
         raise ValueError(
             f'{where} has {found} classes, the generator {model.denoiser.num_classes}: '
@@ -107,7 +107,7 @@ def _check_tokens(model: Any, dataset: Any) -> None:
     repa.check_grid(tuple(found['grid']))
 
 
-def _metrics(loop: BaseLoop) -> Iterator[object]:
+def _metrics(loop: BaseLoop) -> Iterator[Any]:
     for evaluator in getattr(loop, 'evaluators', None) or [loop.evaluator]:
         yield from (metric for metric in evaluator.metrics or () if hasattr(metric, 'sample_model'))
 

@@ -25,8 +25,8 @@ class SaveBestCheckHook(Hook):
             return
         evaluators = getattr(runner._val_loop, 'evaluators', None) or [runner._val_loop.evaluator]
         metrics = [metric for evaluator in evaluators for metric in evaluator.metrics or ()]
-        prefixes = [getattr(metric, 'prefix', None) for metric in metrics]
-        if not prefixes or None in prefixes:
+        prefixes = [metric.prefix for metric in metrics if getattr(metric, 'prefix', None) is not None]
+        if not prefixes or len(prefixes) < len(metrics):
             return
         for name in _asked(runner):
             if not any(name.startswith(f'{prefix}/') for prefix in prefixes):
@@ -36,10 +36,12 @@ class SaveBestCheckHook(Hook):
                 )
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        for name in _asked(runner) if isinstance(runner._train_loop, BaseLoop) and metrics else ():
-            if name not in metrics:  # type: ignore[operator]
+        if not metrics or not isinstance(runner._train_loop, BaseLoop):
+            return
+        for name in _asked(runner):
+            if name not in metrics:
                 raise ValueError(
-                    f"CheckpointHook.save_best='{name}': the validation gave {sorted(metrics)}{nearest(name, metrics)}"  # type: ignore[arg-type,type-var]
+                    f"CheckpointHook.save_best='{name}': the validation gave {sorted(metrics)}{nearest(name, metrics)}"
                 )
 
 

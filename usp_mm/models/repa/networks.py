@@ -30,7 +30,7 @@ def timm_shape(model: str) -> tuple[str, int, int | None]:
             f"unknown teacher '{model}': expected one of {sorted(TEACHERS)} or a model of timm{nearest(model, valid)}"
         )
     with torch.device('meta'):
-        network = timm.create_model(model, pretrained=False, num_classes=0)
+        network: Any = timm.create_model(model, pretrained=False, num_classes=0)
     patches = getattr(network, 'patch_embed', None) if hasattr(network, 'num_prefix_tokens') else None
     return model, network.num_features, None if patches is None else to_2tuple(patches.patch_size)[0]
 
@@ -52,17 +52,17 @@ def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Modul
     if path is None:
         if not timm.is_model_pretrained(model):
             raise ValueError(f"timm has no pretrained weights of '{model}': set repa.teacher.path (--teacher-path)")
-        hub_id = timm.get_pretrained_cfg(model).hf_hub_id
+        hub_id = getattr(timm.get_pretrained_cfg(model), 'hf_hub_id', None)
         obtain = f'`hf download {hub_id} --local-dir DIR` and set repa.teacher.path=DIR (--teacher-path DIR)'
     else:
         weights, normalization = _read(Path(path), model)
-        classifier = timm.get_pretrained_cfg(model).classifier or ''
+        classifier = getattr(timm.get_pretrained_cfg(model), 'classifier', None) or ''
         head = weights.get(f'{classifier if isinstance(classifier, str) else classifier[0]}.weight')  # distilled ones have two
         options['num_classes'] = 0 if head is None else len(head)
         overlay = dict(state_dict=weights, custom_load=False, num_classes=options['num_classes'], **normalization)
         options['pretrained_cfg_overlay'], obtain = overlay, 'give the weights of this model'
     try:
-        network = timm.create_model(model, pretrained=True, **options)
+        network: Any = timm.create_model(model, pretrained=True, **options)
     except RuntimeError as error:
         raise ValueError(f"'{path or 'the hub'}' does not fit teacher '{model}': {told_misfit(error)}: {obtain}") from error
     except OSError as error:
@@ -88,9 +88,9 @@ def _read(path: Path, model: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return read_weights(path / _FOLDER_FILE), {key: trained[key] for key in ('mean', 'std') if key in trained}
 
 
-def timm_normalization(network: nn.Module) -> tuple[list[float], list[float]]:
+def timm_normalization(network: Any) -> tuple[list[float], list[float]]:
     """Mean and standard deviation, in [0, 255], that timm's model was trained with."""
-    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    config: dict[str, Any] = network.pretrained_cfg
     return [255 * x for x in config['mean']], [255 * x for x in config['std']]
 
 

@@ -147,7 +147,7 @@ class Teacher:
             pixels = interpolate(pixels, (self.size, self.size), mode='bicubic')
         out = self._run(network, pixels.to(self.dtype)).float()
         if out.ndim == 4:
-            grid, out = tuple(out.shape[2:]), out.flatten(2).transpose(1, 2)
+            grid, out = (out.shape[2], out.shape[3]), out.flatten(2).transpose(1, 2)
         else:
             side = math.isqrt(out.shape[1]) if out.ndim == 3 else 0
             grid = (side, side)
@@ -195,7 +195,8 @@ def build_teacher(cfg: str | Mapping[str, Any], img_size: int) -> Teacher:
     for key in cfg:
         if key not in valid:
             raise ValueError(f"unknown key '{key}' in repa.teacher: expected {list(valid)}{nearest(key, valid)}")
-    common = dict(img_size=img_size, **{key: cfg[key] for key in ('dtype', 'encode_batch_size') if key in cfg})
+    common: dict[str, Any] = {key: cfg[key] for key in ('dtype', 'encode_batch_size') if key in cfg}
+    common['img_size'] = img_size
     if 'backbone' in cfg:
         return _backbone_teacher(cfg, common)
     if 'name' not in cfg:

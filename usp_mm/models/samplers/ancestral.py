@@ -8,13 +8,13 @@ from torch import Tensor
 from usp_mm.functional import ddpm
 from usp_mm.registry import MODELS
 
-from ..objectives import DDPMObjective
+from ..objectives import DDPMObjective, Objective
 from ..objectives.base import Denoise
 from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
 
 @MODELS.register_module()
-class AncestralSampler(Sampler):
+class AncestralSampler(Sampler[DDPMObjective]):
     """Draws x_{t-1} from what the network makes of x_t, at evenly spaced steps from the last to 0; nothing is clipped.
 
     The chain is that of diffusers' `DDPMScheduler(variance_type='learned_range', timestep_spacing='linspace',
@@ -33,8 +33,9 @@ class AncestralSampler(Sampler):
     def __init__(self, num_steps: int = 250) -> None:
         self.num_steps = at_least(num_steps, 2)
 
-    def check(self, objective: DDPMObjective) -> None:
+    def check(self, objective: Objective) -> None:
         super().check(objective)
+        assert isinstance(objective, DDPMObjective)
         if self.num_steps > objective.num_steps:
             raise ValueError(f'num_steps={self.num_steps} of the sampler exceeds the {objective.num_steps} of the objective')
 

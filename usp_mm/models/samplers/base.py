@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -14,15 +14,17 @@ StepNoise = Callable[[int], Tensor]
 #: (k, state [N, C, h, w]) after the k-th step.
 OnStep = Callable[[int, Tensor], None]
 
+ObjectiveT = TypeVar('ObjectiveT', bound=Objective)
 
-class Sampler(ABC):
+
+class Sampler(ABC, Generic[ObjectiveT]):
     """Turns noise into latents by calling a denoiser at falling noise levels. It has no parameters.
 
     Shape legend: N samples, C×h×w latent.
     """
 
     #: The objective that the denoiser must have been trained for.
-    objective_type: type[Objective]
+    objective_type: type[ObjectiveT]
     #: Whether a sample is the same whatever the others in its batch.
     batch_invariant = True
 
@@ -41,7 +43,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def sample(
-        self, denoise: Denoise, z: Tensor, objective: Objective, step_noise: StepNoise, on_step: OnStep | None = None
+        self, denoise: Denoise, z: Tensor, objective: ObjectiveT, step_noise: StepNoise, on_step: OnStep | None = None
     ) -> Tensor:
         """Run the chain, without autograd.
 

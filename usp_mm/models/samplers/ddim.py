@@ -8,13 +8,13 @@ from torch import Tensor
 
 from usp_mm.registry import MODELS
 
-from ..objectives import DDPMObjective
+from ..objectives import DDPMObjective, Objective
 from ..objectives.base import Denoise
 from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
 
 @MODELS.register_module()
-class DDIMSampler(Sampler):
+class DDIMSampler(Sampler[DDPMObjective]):
     """Deterministic steps between the training steps 0, s, 2s, …, for s = the objective's steps / `num_steps`, as in DiT.
 
     Args:
@@ -29,8 +29,9 @@ class DDIMSampler(Sampler):
     def __init__(self, num_steps: int = 50) -> None:
         self.num_steps = at_least(num_steps, 2)
 
-    def check(self, objective: DDPMObjective) -> None:
+    def check(self, objective: Objective) -> None:
         super().check(objective)
+        assert isinstance(objective, DDPMObjective)
         if objective.num_steps % self.num_steps:
             raise ValueError(
                 f'num_steps={self.num_steps} of the sampler must divide the {objective.num_steps} of the objective: '
@@ -41,6 +42,7 @@ class DDIMSampler(Sampler):
     def sample(
         self, denoise: Denoise, z: Tensor, objective: DDPMObjective, step_noise: StepNoise, on_step: OnStep | None = None
     ) -> Tensor:
+        scheduler: Any  # type checkers are told of diffusers' stand-in for missing dependencies
         scheduler = DDIMScheduler(objective.num_steps, clip_sample=False, timestep_spacing='leading', steps_offset=0)
         scheduler.alphas_cumprod = objective.alpha_bar  # the same schedule, in float64
         scheduler.set_timesteps(self.num_steps)

@@ -37,7 +37,7 @@ GIVES_UP = ('underflow in dt', 'non-finite values in state')
 
 
 @MODELS.register_module()
-class ODESampler(Sampler):
+class ODESampler(Sampler[FlowObjective]):
     """Integrates the velocity from noise to data.
 
     Methods on a time grid are torchdiffeq's, stepped here: torchdiffeq compares times on the device, and so waits for it in
@@ -190,7 +190,7 @@ def _weighed(dt: float, weights: tuple[float, ...], slopes: list[Tensor]) -> Ten
     return sum(others, first)
 
 
-def odeint():
+def odeint() -> Callable[..., Any]:
     """torchdiffeq's."""
     try:
         with torch.device('cpu'):  # its coefficients are tensors, made on import: a model may be built on meta then

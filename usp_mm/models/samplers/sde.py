@@ -9,7 +9,7 @@ from usp_mm.functional import flow, sde
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
-from ..objectives import FlowObjective
+from ..objectives import FlowObjective, Objective
 from ..objectives.base import Denoise
 from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
@@ -17,7 +17,7 @@ METHODS = ('euler', 'heun')
 
 
 @MODELS.register_module()
-class SDESampler(Sampler):
+class SDESampler(Sampler[FlowObjective]):
     """Euler–Maruyama or Heun steps of equal length, and a noiseless last step.
 
     Velocity and score come from the same network output, so that 'euler' calls the network once a step, 'heun' twice.
@@ -52,8 +52,9 @@ class SDESampler(Sampler):
         self.method, self.num_steps, self.diffusion = method, at_least(num_steps, 2), diffusion
         self.last_step, self.last_step_size = last_step, last_step_size
 
-    def check(self, objective: FlowObjective) -> None:
+    def check(self, objective: Objective) -> None:
         super().check(objective)
+        assert isinstance(objective, FlowObjective)
         first, last = self._interval(objective)
         if first >= last:
             raise ValueError(f'last_step_size={self.last_step_size} leaves no time after the start at {first}')

@@ -94,9 +94,11 @@ def _keywords(function: Callable[..., Any]) -> tuple[set[str], bool]:
     if name is None:
         return set(), True
     popped, harmless = set(), set()
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-        owner, first = call.func.value, call.args[0] if call.args else None  # type: ignore[attr-defined]
-        if call.func.attr == '__init__':  # type: ignore[attr-defined]
+    for call in ast.walk(tree):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+            continue
+        owner, first = call.func.value, call.args[0] if call.args else None
+        if call.func.attr == '__init__':
             harmless |= {id(keyword.value) for keyword in call.keywords if keyword.arg is None}
         elif isinstance(owner, ast.Name) and owner.id == name and isinstance(first, ast.Constant):
             harmless.add(id(owner))
