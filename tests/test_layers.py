@@ -9,9 +9,9 @@ ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
     'threads', 'version', 'moved', 'processor', 'locations', 'lazy', 'processes', 'presets', 'options', 'files', 'images',
-    'weight_files', 'cfg_values', 'arguments', 'outputs', 'command', 'torchrun', 'functional', 'registry', 'compat', 'vaes',
-    'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
-    'sampling', 'probing', 'analysis', 'apis', 'cli',
+    'weight_files', 'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'command', 'torchrun',
+    'functional', 'registry', 'compat', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine',
+    'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
@@ -26,6 +26,8 @@ PURE = {
     'lazy': (),
     'files': (),
     'weight_files': ('mmengine.logging',),
+    'strict_loading': (),
+    'config_files': (),
     'cfg_values': (),
     'outputs': (),
     'command': (),

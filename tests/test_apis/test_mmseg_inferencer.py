@@ -95,7 +95,7 @@ def test_colours_of_other_classes():
 
 def test_wrong_input_is_named(trained, tmp_path):
     config, checkpoint, _ = trained
-    with pytest.raises(FileNotFoundError, match="no checkpoint at 'nowhere'"):
+    with pytest.raises(FileNotFoundError, match='nowhere is not a file'):
         segmentor(config, 'nowhere')
     with pytest.raises(ValueError, match=r"config of a segmentor .*got 'USPClassifier'"):
         segmentor('configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py', checkpoint)

@@ -17,7 +17,7 @@ import train
 
 def main() -> None:
     args = train.parse_args()
-    runner = train.build_runner(train.load_run_config(args))
+    runner = train.build_runner(train.load_run_config(args.config, args.cfg_options, **train.run_arguments(args)))
     runner.train()
     torch.save(dict(unwrapped(runner).named_buffers()), Path(args.work_dir) / f'buffers_{get_rank()}.pt')
 

@@ -7,19 +7,17 @@ from usp_mm.lazy import imported_on_use
 if TYPE_CHECKING:
     from usp_mm.sampling.draw import load_generator, sample_classes, sample_trajectory
     from usp_mm.sampling.file import write_samples
-    from usp_mm.sampling.origin import Origin, note_origin, origin_of
+    from usp_mm.sampling.loaded import LoadedGenerator
 
     from .inference import image_config, inferencer
     from .restoration import load_algorithm, restore_images
 
 __all__ = [
-    'Origin',
+    'LoadedGenerator',
     'image_config',
     'inferencer',
     'load_algorithm',
     'load_generator',
-    'note_origin',
-    'origin_of',
     'restore_images',
     'sample_classes',
     'sample_trajectory',
@@ -30,7 +28,7 @@ __getattr__ = imported_on_use(
     __name__,
     {
         'inference': ['image_config', 'inferencer'],
-        '.sampling.origin': ['Origin', 'note_origin', 'origin_of'],
+        '.sampling.loaded': ['LoadedGenerator'],
         'restoration': ['load_algorithm', 'restore_images'],
         '.sampling.file': ['write_samples'],
         '.sampling.draw': ['load_generator', 'sample_classes', 'sample_trajectory'],

@@ -11,10 +11,10 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 
 from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
+from usp_mm.engine.loading import load_trained
 from usp_mm.models import USP
 from usp_mm.models.restoration import restoration_picture
-from usp_mm.vaes.record import check_model_vae, codec_of
-from usp_mm.weight_files import read_weights, told_misfit
+from usp_mm.weight_files import read_trained
 
 
 def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = None) -> USP:
@@ -30,15 +30,10 @@ def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = Non
     """
     if cfg.model.type != 'USP':
         raise ValueError(f"restoration needs a pretraining config (model.type 'USP'), this one has '{cfg.model.type}'")
-    weights = read_weights(checkpoint)
-    if 'cls_token' in weights:
-        weights = from_official(weights)
+    trained = read_trained(checkpoint)
+    weights = from_official(trained.weights) if 'cls_token' in trained.weights else trained.weights
     model = MODELS.build(cfg.model)
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"'{checkpoint}' does not fit the config: {told_misfit(error)}") from error
-    check_model_vae(checkpoint, codec_of(model), cfg)
+    load_trained(model, trained, cfg, weights)
     return model.to(device or get_device()).eval()
 
 

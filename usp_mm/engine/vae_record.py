@@ -8,7 +8,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from usp_mm.datasets import LatentCacheDataset, all_datasets
 from usp_mm.registry import HOOKS
-from usp_mm.vaes.record import ALLOW, KEY, check_vae, codec_of, compare_vae, record_in, vae_record
+from usp_mm.vaes.record import ALLOW, KEY, check_vae, codec_of, compare_vae, read_record, record_in, vae_record
 
 from .hooks import loaders_of, resuming, unwrapped
 
@@ -38,7 +38,7 @@ class VAERecordHook(Hook):
             return
         ours = self._ours(runner)
         for init_cfg in _pretrained(runner.cfg.get('model')):
-            check_vae(init_cfg['checkpoint'], ours, allow=True)
+            check_vae(init_cfg['checkpoint'], read_record(init_cfg['checkpoint']), ours, allow=True)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         ours = self._ours(runner)
