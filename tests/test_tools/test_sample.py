@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,6 +216,14 @@ def test_mistakes_in_the_command(trained, tmp_path, words, message):
 )
 def test_config_and_checkpoint_must_fit(trained, tmp_path, changes, message):
     assert re.search(message, mistake(trained, *GRID, tmp_path / 'a.png', **changes))
+
+
+def test_config_and_checkpoint_are_read_once_and_by_any_name(trained, tmp_path, tool_here, counts, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [trained[0] / 'iter_1.pth', '--classes', '3:1', '--grid', tmp_path / 'a.png', '--steps', 2]
+    code, printed = tool_here('tools/sample.py', Path(CONFIG).stem, *words, '--cfg-options', *trained[1])
+    assert code == 0 and 'row 1: 1 of class 3 (digit 3)' in printed and (tmp_path / 'a.png').is_file()
+    assert counts == {'checks': 1, 'iter_1.pth': 1}
 
 
 def test_config_of_another_stage(trained, tmp_path):
