@@ -39,7 +39,7 @@ def pretrained():
 def load_from(path, vae):
     """What `load_from` and tools/test.py do."""
     runner = Runner.__new__(Runner)
-    runner.__dict__.update(model=pretrained(), _hooks=[CheckpointMatchHook()], _train_loop=None, _resume=False, _load_from=None)
+    runner.__dict__.update(model=pretrained(), _hooks=[CheckpointMatchHook()], _train_loop=None, _resume=False)
     runner.logger = SimpleNamespace(warning=print, info=print)
     runner.load_checkpoint(str(path), map_location='cpu')
     return runner.model
@@ -211,7 +211,7 @@ def test_a_checkpoint_of_weights_alone_has_an_empty_meta(tmp_path):
 
 def test_resume_needs_more_than_weights(tmp_path):
     model = pretrained()
-    runner = SimpleNamespace(model=model, _train_loop=None, _resume=True, _load_from=None, logger=None)
+    runner = SimpleNamespace(model=model, _train_loop=None, _resume=True, logger=None)
     with pytest.raises(ValueError, match='holds weights alone: a run starts from it with load_from'):
         CheckpointMatchHook().after_load_checkpoint(runner, dict(state_dict=model.state_dict(), meta={}))
     CheckpointMatchHook().after_load_checkpoint(runner, dict(state_dict=model.state_dict(), meta=dict(epoch=1)))

@@ -106,7 +106,7 @@ class Keeps(BaseModule):
 @pytest.mark.parametrize('extra', [torch.tensor([3, 4]), b'three', dict(amax=[1.0], step=2), None])
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 def test_mmengine_loads_an_extra_state(prefix, extra, tmp_path):
-    path, told = tmp_path / 'extra.pth', SimpleNamespace(_train_loop=None, _resume=False, _load_from=None, logger=None)
+    path, told = tmp_path / 'extra.pth', SimpleNamespace(_train_loop=None, _resume=False, logger=None)
     model, told.model = Keeps(extra), Keeps(b'none yet')
     torch.save(dict(state_dict={prefix + name: x for name, x in model.state_dict().items()}, meta=dict(epoch=2)), path)
     checkpoint = load_checkpoint(told.model, str(path), map_location='cpu', strict=True)

@@ -27,9 +27,7 @@ class Loop(BaseLoop):
 
 def runner_of(model, training=False, resume=False, **kwargs):
     loop = Loop() if training else None
-    return SimpleNamespace(
-        model=model, _train_loop=loop, _resume=resume, _load_from=None, logger=MMLogger.get_current_instance(), **kwargs
-    )
+    return SimpleNamespace(model=model, _train_loop=loop, _resume=resume, logger=MMLogger.get_current_instance(), **kwargs)
 
 
 def model_of(depth=2, **preprocessor):

@@ -34,5 +34,5 @@ class CheckpointMatchHook(Hook):
                 fix += ', or convert it if it is of another project (tools/convert_checkpoint.py)'
             if all(name.startswith('denoiser_ema.') for name in found.missing) and not found.reshaped:
                 fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='orig' samples without"
-            raise misfit_error(runner._load_from or 'the checkpoint', 'the config', found, fix)
+            raise misfit_error('the checkpoint', 'the config', found, fix)
         runner.logger.warning(f'the checkpoint fits the model in part: {found}')
