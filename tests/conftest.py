@@ -66,3 +66,26 @@ def tool_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         return code, printed.err if code else printed.out
 
     return run
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a config was checked ('checks'), and each file read by torch.load (by its name)."""
+    import torch
+
+    from usp_mm.engine.checks.config import check
+
+    found: Counter[str] = Counter()
+    load, schedule = torch.load, check.check_schedule
+
+    def counted_load(file: object, *args: object, **kwargs: object) -> object:
+        found[Path(str(file)).name] += 1
+        return load(file, *args, **kwargs)
+
+    def counted_check(cfg: object) -> None:
+        found['checks'] += 1
+        schedule(cfg)
+
+    monkeypatch.setattr(torch, 'load', counted_load)
+    monkeypatch.setattr(check, 'check_schedule', counted_check)
+    return found

@@ -28,6 +28,8 @@ PURE = {
     'files': (),
     'addresses': ('mmengine.logging',),
     'weight_files': ('mmengine.logging',),
+    'strict_loading': (),
+    'config_files': (),
     'cfg_values': (),
     'outputs': (),
     'command': (),

@@ -50,7 +50,7 @@ def test_resumed_to_the_bit_and_sampled_without_the_teacher(config, tmp_path):
     os.replace(tmp_path / 'teacher.pth', tmp_path / 'teacher.pth.gone')
     checkpoint = tmp_path / 'whole' / 'iter_4.pth'
     model = load_generator(config(4), checkpoint, 'cpu')
-    assert model.repa is None and sample_classes(model, [1], 2)[0].shape == (2, 64, 64, 3)
+    assert model.model.repa is None and sample_classes(model, [1], 2)[0].shape == (2, 64, 64, 3)
 
     cfg = config(4)
     cfg.load_from, cfg.work_dir = str(checkpoint), str(tmp_path / 'test')

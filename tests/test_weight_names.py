@@ -43,7 +43,7 @@ def loaded_tensor(entry, loaded, path, name):
         return torch.load(path.with_name('out.pth'), weights_only=True)['state_dict']['head.layers.head.bias']
     network = pretrained() if entry == 'mmengine' else loaded
     if not isinstance(network, torch.nn.Module):
-        network = getattr(network, 'network', None) or network.model
+        network = getattr(network, 'model', None) or network.network
     state = network.state_dict()
     return next(x for key, x in state.items() if name.endswith(key))
 

@@ -50,6 +50,11 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
 
 
+def run_arguments(args: Namespace) -> dict[str, Any]:
+    """What was given of `add_run_arguments`, apart from --cfg-options, by name."""
+    return dict(work_dir=args.work_dir, launcher=args.launcher, local_rank=args.local_rank)
+
+
 def add_probe_arguments(parser: ArgumentParser) -> None:
     """Of tools/probe_layers.py and tools/knn.py: model, data and where to write."""
     parser.add_argument('config', help='of pretraining, classification or generation')

@@ -19,7 +19,7 @@ MOVED = {
     'usp_mm.apis.features': 'usp_mm.probing.features',
     'usp_mm.apis.knn': 'usp_mm.probing.knn_probe',
     'usp_mm.apis.likelihood': 'usp_mm.analysis.likelihood',
-    'usp_mm.apis.origin': 'usp_mm.sampling.origin',
+    'usp_mm.apis.origin': 'usp_mm.sampling.loaded',
     'usp_mm.apis.pictures': 'usp_mm.sampling.pictures',
     'usp_mm.apis.probe_arguments': 'usp_mm.probing.arguments',
     'usp_mm.apis.probe_data': 'usp_mm.probing.data',

@@ -5,7 +5,8 @@ import re
 import struct
 import textwrap
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -83,10 +84,37 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ConnectionError: an address that can't be reached.
         ValueError: another kind of file, a broken one, one that holds more than data, or what `weights_in` refuses.
     """
+    return read_trained(path).weights
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds of a trained model, read once.
+
+    Attributes:
+        path: of the file.
+        weights: name -> tensor, on the CPU; names as in `weights_in`.
+        meta: what MMEngine noted beside them; empty of a file of weights alone.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """Names that MMEngine noted of the training data set."""
+        return (self.meta.get('dataset_meta') or {}).get('classes') or None
+
+
+def read_trained(path: str | Path) -> Checkpoint:
+    """The weights of a file and what was noted beside them; kinds of files and errors are those of `read_weights`."""
     path = local_file(path)
-    if path.suffix not in (SAFE, *PICKLES):
+    if path.is_file() and path.suffix not in (SAFE, *PICKLES):
         raise ValueError(f"{path}: weights are read from .safetensors, .ckpt, .pt or .pth files, not from '{path.suffix}'")
-    return weights_in(read_checkpoint(path, mmap=True), path)
+    content = read_checkpoint(path, mmap=True)
+    meta = content.get('meta')
+    return Checkpoint(path, weights_in(content, path), meta if isinstance(meta, Mapping) else {})
 
 
 def weights_in(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
@@ -214,7 +242,7 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def told_misfit(error: RuntimeError) -> str:
+def told_misfit(error: Exception) -> str:
     """What a module's `load_state_dict` says of names and shapes, on one line."""
     lines = [textwrap.shorten(line, 300) for line in str(error).splitlines()]
     return '; '.join(lines[1:4] or lines)

@@ -38,7 +38,7 @@ def trained(small_world, tmp_path_factory):
 
 def measure(trained, sampler=None, **settings):
     cfg, checkpoint, data = trained
-    model = load_generator(cfg, checkpoint, device='cpu')
+    model = load_generator(cfg, checkpoint, device='cpu').model
     return measure_likelihood(model, data, sampler or ODESampler('rk4', 5), LikelihoodSettings(**settings))
 
 

@@ -65,7 +65,7 @@ def test_scores_and_features_are_the_models(classifier, images):
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'no checkpoint at .*nothing\.pth'):
+    with pytest.raises(FileNotFoundError, match=r'nothing\.pth is not a file'):
         inferencer(CONFIG, tmp_path / 'nothing.pth')
     with pytest.raises(ValueError, match="kind='segment' must be one of"):
         inferencer(CONFIG, tmp_path / 'nothing.pth', kind='segment')

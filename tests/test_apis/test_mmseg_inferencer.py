@@ -95,7 +95,7 @@ def test_colours_of_other_classes():
 
 def test_wrong_input_is_named(trained, tmp_path):
     config, checkpoint, _ = trained
-    with pytest.raises(FileNotFoundError, match="no checkpoint at 'nowhere'"):
+    with pytest.raises(FileNotFoundError, match='nowhere is not a file'):
         segmentor(config, 'nowhere')
     with pytest.raises(ValueError, match=r"config of a segmentor .*got 'USPClassifier'"):
         segmentor('configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py', checkpoint)
@@ -104,3 +104,9 @@ def test_wrong_input_is_named(trained, tmp_path):
     with pytest.raises(ValueError, match=r"'a/x\.png' and 'b/x\.jpg' would write the same files"):
         segment_images(segmentor(config, checkpoint, 'cpu'), [Path('a/x.png'), Path('b/x.jpg')], tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_config_and_checkpoint_are_read_once(trained, counts):
+    config, checkpoint, _ = trained
+    infer = segmentor(config, checkpoint, 'cpu')
+    assert counts == {'checks': 1, 'iter_1.pth': 1} and len(infer.model.dataset_meta['classes']) == 11

@@ -1,7 +1,5 @@
 """What tools/train.py and tools/test.py do with a config before the runner runs."""
 
-from argparse import Namespace
-
 import pytest
 import torch
 from mmengine.runner import FlexibleRunner, Runner
@@ -12,12 +10,8 @@ from usp_mm.engine.launch import CHECKS, build_runner, load_run_config, missing_
 CONFIG = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 
 
-def arguments(**options):
-    return Namespace(config=CONFIG, cfg_options=options, launcher='none', local_rank=0, work_dir=None)
-
-
 def test_options_come_last():
-    cfg = load_run_config(arguments(launcher='slurm', work_dir='a b'))
+    cfg = load_run_config(CONFIG, dict(launcher='slurm', work_dir='a b'))
     assert (cfg.launcher, cfg.work_dir) == ('slurm', 'a b')
 
 

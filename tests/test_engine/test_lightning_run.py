@@ -54,6 +54,6 @@ def test_pretraining_starts_a_generator_that_resumes_to_the_bit_and_samples(smal
     totals = [r['flow'] + r['cosine'] for r in records]  # 'loss' is logged as the mean so far
     assert records[-1]['loss'] == pytest.approx(sum(totals) / 4, abs=1e-5) and min(r['cosine'] for r in records) > 0
 
-    loaded = load_generator(whole.cfg, str(tmp_path / 'whole' / 'iter_4.pth'), device='cpu')
+    loaded = load_generator(whole.cfg, str(tmp_path / 'whole' / 'iter_4.pth'), device='cpu').model
     images = loaded.sample([3, 4], [0, 1])
     assert torch.equal(images, whole.model.sample([3, 4], [0, 1])) and images.shape == (2, 3, 64, 64)

@@ -309,7 +309,7 @@ def test_weights_are_loaded_after_a_resumed_training(first, tmp_path):
     runner.load_checkpoint(str(tmp_path / 'best.pth'))
     assert torch.equal(runner.model.linear.weight, best['state_dict']['linear.weight'])
     torch.save(dict(state_dict=dict(other=torch.zeros(1))), tmp_path / 'other.pth')
-    with pytest.raises(ValueError, match='the checkpoint is of another model than the config'):
+    with pytest.raises(ValueError, match='the checkpoint does not fit the config: '):
         runner.load_checkpoint(str(tmp_path / 'other.pth'))
 
 

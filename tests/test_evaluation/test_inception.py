@@ -74,5 +74,5 @@ def test_missing_weights_name_what_to_fetch_and_where(tmp_path, monkeypatch, inc
 
 def test_other_weights_are_refused(tmp_path):
     torch.save({'conv.weight': torch.zeros(2)}, tmp_path / 'other.pth')
-    with pytest.raises(ValueError, match=r'other\.pth holds no Inception weights'):
+    with pytest.raises(ValueError, match=r"other\.pth' does not fit torch-fidelity's Inception: .*: fetch https"):
         InceptionFeatures(tmp_path / 'other.pth')

@@ -304,7 +304,7 @@ def test_sampling_needs_neither_teacher_nor_projector(build, tmp_path):
     [
         (dict(teacher='dinov2_b'), r"unknown teacher 'dinov2_b': expected one of \['dinov2-b', .*did you mean 'dinov2-b'"),
         (dict(teacher=dict(nam='dinov2-b')), r"unknown key 'nam' in repa\.teacher: .*did you mean 'name'"),
-        (dict(teacher=dict(path='x')), "lacks 'name'"),
+        (dict(teacher=dict(path='x')), r'needs name \(one of'),
         (dict(teacher=dict(backbone=dict(type='ResNet'), checkpoint='x')), 'with a backbone needs name and dim'),
         (dict(teacher=dict(name='dinov2-b', size=225)), 'patches of 14 pixels, which do not divide its image size 225: .* 224'),
         (dict(teacher=dict(name='dinov2-b', size=70)), 'sees 5x5 tokens .images at 70 pixels., the denoiser 4x4: set repa'),

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from usp_mm.apis import Origin, note_origin
+from usp_mm.apis import LoadedGenerator
 
 SIDE = 8
 
@@ -25,10 +25,11 @@ class FakeGenerator(nn.Module):
         self.sampler = SimpleNamespace(batch_invariant=True, num_updates=steps)
         codec = SimpleNamespace(name='fake', weight_hash='0' * 16, dtype=torch.float32, scale=torch.ones(3))
         self.data_preprocessor = SimpleNamespace(codec=codec)
+        self.loaded = LoadedGenerator(self)
         if checkpoint is None:
             return
         config = Config(dict(model=dict(denoiser=dict(type='Fake', arch=dict(depth=2), init_cfg=dict(type='Any')))))
-        note_origin(self, Origin(config, checkpoint, ('cat', 'dog', 'fish')))
+        self.loaded = LoadedGenerator(self, config, checkpoint, ('cat', 'dog', 'fish'))
 
     def network(self, sample_model: str | None = None) -> nn.Module:
         return self

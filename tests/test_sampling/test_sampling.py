@@ -14,7 +14,7 @@ import pytest
 import torch
 from fake_generator import SIDE, FakeGenerator
 
-from usp_mm.apis import origin_of, sample_classes, sample_trajectory, write_samples
+from usp_mm.apis import sample_classes, sample_trajectory, write_samples
 from usp_mm.sampling.draw import ShownSteps, StateKeeper
 from usp_mm.sampling.parts import SampleParts
 
@@ -52,28 +52,28 @@ def expected_images(index, label, seed=0, steps=5):
 
 
 def test_pictures_of_a_class_do_not_depend_on_the_other_classes(model):
-    rows = sample_classes(model, ['dog:3', 2, 'dog'], per_class=2, seed=1, batch_size=2)
+    rows = sample_classes(model.loaded, ['dog:3', 2, 'dog'], per_class=2, seed=1, batch_size=2)
     for row, label, numbers in zip(rows, (1, 2, 1), ([1, 4, 7], [2, 5], [10, 13]), strict=True):
         np.testing.assert_array_equal(row, expected_images(numbers, [label] * len(numbers), seed=1))
     assert model.batches == [2, 2, 2, 1]
 
 
 def test_pictures_are_those_of_balanced_samples(model, tmp_path):
-    write_samples(model, tmp_path / 'samples.npz', 12, label_mode='balanced', seed=1)
+    write_samples(model.loaded, tmp_path / 'samples.npz', 12, label_mode='balanced', seed=1)
     with np.load(tmp_path / 'samples.npz') as samples:
-        for label, row in enumerate(sample_classes(model, [0, 1, 2], seed=1)):
+        for label, row in enumerate(sample_classes(model.loaded, [0, 1, 2], seed=1)):
             np.testing.assert_array_equal(samples['arr_0'][samples['arr_1'] == label], row)
 
 
 @pytest.mark.parametrize(('steps', 'num_frames'), [(250, 30), (7, 30), (1, 2)])
 def test_trajectory_shows_the_states_and_ends_in_the_pictures(tmp_path, steps, num_frames):
     model = FakeGenerator(tmp_path, steps)
-    frames = sample_trajectory(model, ['0:2', '2:1'], num_frames=num_frames, batch_size=2)
+    frames = sample_trajectory(model.loaded, ['0:2', '2:1'], num_frames=num_frames, batch_size=2)
     assert len(frames) == min(num_frames, steps)
     assert [[len(row) for row in rows] for rows in frames] == [[2, 1]] * len(frames)
     start = expected_images([0, 3], [0, 0], steps=0)
     assert steps == 1 or (frames[0][0] == start + 1).all()
-    for row, pictures in zip(frames[-1], sample_classes(model, ['0:2', '2:1']), strict=True):
+    for row, pictures in zip(frames[-1], sample_classes(model.loaded, ['0:2', '2:1']), strict=True):
         np.testing.assert_array_equal(row, pictures)
     passed = [int(rows[0][0, 0, 0, 0]) - int(start[0, 0, 0, 0]) for rows in frames]
     assert passed == list(range(1, 8)) if steps == 7 else max(np.diff(passed), default=0) <= 20
@@ -92,7 +92,7 @@ def test_states_are_kept_at_even_distances(num):
 
 def test_file_has_the_form_of_adms_evaluator_and_says_what_it_is(model, tmp_path):
     out = tmp_path / 'samples.npz'
-    facts = write_samples(model, out, NUM, seed=4, batch_size=7, sample_model='orig')
+    facts = write_samples(model.loaded, out, NUM, seed=4, batch_size=7, sample_model='orig')
     with np.load(out, allow_pickle=False) as samples:
         assert samples.files == ['arr_0', 'arr_1']
         images, labels = samples['arr_0'], samples['arr_1']
@@ -110,7 +110,7 @@ def test_file_has_the_form_of_adms_evaluator_and_says_what_it_is(model, tmp_path
 
 @pytest.mark.parametrize('batch_size', [1, 3, NUM])
 def test_bytes_do_not_depend_on_the_batch_size(model, reference, tmp_path, batch_size):
-    write_samples(model, tmp_path / 'samples.npz', NUM, batch_size=batch_size)
+    write_samples(model.loaded, tmp_path / 'samples.npz', NUM, batch_size=batch_size)
     assert (tmp_path / 'samples.npz').read_bytes() == reference
     assert sorted(model.drawn) == list(range(NUM))
     assert set(model.batches[:-1]) <= {batch_size}
@@ -118,10 +118,10 @@ def test_bytes_do_not_depend_on_the_batch_size(model, reference, tmp_path, batch
 
 def test_batches_are_fixed_for_a_sampler_that_looks_at_the_whole_batch(model, reference, tmp_path):
     model.sampler.batch_invariant = False
-    write_samples(model, tmp_path / 'samples.npz', NUM, batch_size=10)
+    write_samples(model.loaded, tmp_path / 'samples.npz', NUM, batch_size=10)
     assert (tmp_path / 'samples.npz').read_bytes() == reference
     assert model.batches == [2] * (NUM // 2) + [1]
-    sample_classes(model, [0, 1], per_class=2)
+    sample_classes(model.loaded, [0, 1], per_class=2)
     assert model.batches[-5:] == [1] * 5
 
 
@@ -130,13 +130,13 @@ def test_continues_without_repeating_or_skipping(model, reference, tmp_path):
     for stop_after, batch_size in ((20, 7), (50, 4)):
         model.stop_after = stop_after
         with pytest.raises(KeyboardInterrupt):
-            write_samples(model, out, NUM, batch_size=batch_size)
+            write_samples(model.loaded, out, NUM, batch_size=batch_size)
     assert not out.exists()
     kept = 2 * len(list((tmp_path / 'samples.npz.parts').glob('part-*.npy')))
     before = len(model.drawn)
     assert before >= 50 and before - kept <= 2, 'only a block that was not full is lost'
     model.stop_after = None
-    write_samples(model, out, NUM, batch_size=50)
+    write_samples(model.loaded, out, NUM, batch_size=50)
     assert out.read_bytes() == reference
     assert sorted(model.drawn[before:]) == list(range(kept, NUM))
 
@@ -153,21 +153,21 @@ def test_a_damaged_part_is_drawn_again(model, reference, tmp_path):
     out = tmp_path / 'samples.npz'
     model.stop_after = 50
     with pytest.raises(KeyboardInterrupt):
-        write_samples(model, out, NUM, batch_size=10)
+        write_samples(model.loaded, out, NUM, batch_size=10)
     damaged = tmp_path / 'samples.npz.parts' / 'part-000003.npy'
     damaged.write_bytes(damaged.read_bytes()[:-1])
     model.stop_after, model.drawn = None, []
-    write_samples(model, out, NUM)
+    write_samples(model.loaded, out, NUM)
     assert out.read_bytes() == reference
     assert model.drawn[:3] == [6, 7, 50] and len(model.drawn) == 2 + NUM - 50
 
 
 def test_complete_already(model, tmp_path):
     out = tmp_path / 'samples.npz'
-    facts = write_samples(model, out, 10)
+    facts = write_samples(model.loaded, out, 10)
     (tmp_path / 'samples.npz.parts').mkdir()
     before, drawn = out.stat().st_mtime_ns, len(model.drawn)
-    assert write_samples(model, out, 10) == facts
+    assert write_samples(model.loaded, out, 10) == facts
     assert out.stat().st_mtime_ns == before and len(model.drawn) == drawn
     assert not (tmp_path / 'samples.npz.parts').exists() and not (tmp_path / 'samples.npz.lock').exists()
 
@@ -176,23 +176,23 @@ def test_other_settings_are_refused(model, tmp_path):
     out = tmp_path / 'samples.npz'
     model.stop_after = 20
     with pytest.raises(KeyboardInterrupt):
-        write_samples(model, out, NUM, batch_size=10)
+        write_samples(model.loaded, out, NUM, batch_size=10)
     begun = rf"'{re.escape(str(out))}' was begun with other settings \({{}}\): .*delete '{re.escape(str(out))}\.parts'"
     with pytest.raises(ValueError, match=begun.format('seed: 0 there, 1 now; labels_sha256: .*')):
-        write_samples(model, out, NUM, seed=1)
+        write_samples(model.loaded, out, NUM, seed=1)
     with pytest.raises(ValueError, match=begun.format("sample_model: 'ema' there, 'orig' now")):
-        write_samples(model, out, NUM, sample_model='orig')
+        write_samples(model.loaded, out, NUM, sample_model='orig')
     model.steps = 6
     with pytest.raises(ValueError, match=begun.format(r'sampler\.num_steps: 5 there, 6 now')):
-        write_samples(model, out, NUM)
+        write_samples(model.loaded, out, NUM)
     model.steps, model.stop_after = 5, None
-    write_samples(model, out, NUM)
+    write_samples(model.loaded, out, NUM)
     (tmp_path / 'iter_1.pth').write_bytes(b'other weights')
     with pytest.raises(ValueError, match=r"' exists and was made with other settings \(checkpoint_sha256: '\w{16}' there, "):
-        write_samples(model, out, NUM)
+        write_samples(model.loaded, out, NUM)
     (tmp_path / 'samples.npz.json').unlink()
     with pytest.raises(ValueError, match=r"' exists, and no 'samples\.npz\.json' says of what"):
-        write_samples(model, out, NUM)
+        write_samples(model.loaded, out, NUM)
 
 
 def test_a_generator_of_unknown_origin_is_described_by_its_weights(reference, tmp_path):
@@ -220,16 +220,16 @@ def test_a_generator_of_unknown_origin_is_described_by_its_weights(reference, tm
 
 def test_a_checkpoint_is_forgotten_once_training_has_changed_the_weights(model, tmp_path):
     out = tmp_path / 'samples.npz'
-    assert write_samples(model, out, 10)['checkpoint'] == str(tmp_path / 'iter_1.pth')
+    assert write_samples(model.loaded, out, 10)['checkpoint'] == str(tmp_path / 'iter_1.pth')
     model.to(torch.float64)
-    assert origin_of(model).checkpoint == tmp_path / 'iter_1.pth'
+    assert model.loaded.weights == tmp_path / 'iter_1.pth'
     with torch.no_grad():
         model.weight += 1
     with pytest.raises(ValueError, match=r"checkpoint_sha256: '\w{16}' there, None now; weights_sha256: None there"):
-        write_samples(model, out, 10)
-    facts = write_samples(model, tmp_path / 'other.npz', 10)
+        write_samples(model.loaded, out, 10)
+    facts = write_samples(model.loaded, tmp_path / 'other.npz', 10)
     assert facts['checkpoint'] is None and facts['denoiser'] == dict(type='Fake', arch=dict(depth=2))
-    assert origin_of(model).classes == ('cat', 'dog', 'fish')
+    assert model.loaded.classes == ('cat', 'dog', 'fish')
 
 
 def test_a_second_writer_is_refused(model, tmp_path):
@@ -239,10 +239,10 @@ def test_a_second_writer_is_refused(model, tmp_path):
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b'held\n'
     with pytest.raises(ValueError, match=f"another process is writing '{out}': wait for it or stop it"):
-        write_samples(model, out, 10)
+        write_samples(model.loaded, out, 10)
     assert not model.drawn
     holder.communicate(b'\n')
-    write_samples(model, out, 10)
+    write_samples(model.loaded, out, 10)
     assert out.is_file()
 
 
@@ -252,16 +252,16 @@ def test_full_disk(model, reference, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr('shutil.disk_usage', lambda path: usage._replace(free=1000))
         with pytest.raises(OSError, match=r'too little disk space: needs [\d,]+ more bytes, 1,000 are free'):
-            write_samples(model, out, NUM)
+            write_samples(model.loaded, out, NUM)
     assert not model.drawn and not (tmp_path / 'samples.npz.parts').exists()
     parts = SampleParts(tmp_path / 'samples.npz.parts', NUM, SIDE)
     parts.folder.mkdir()
     parts.path(3).with_name('part-000003.npy.tmp').symlink_to('/dev/full')  # a device that is always full
     needed = parts.missing_bytes() - 3 * parts.num_bytes(0)
     with pytest.raises(OSError, match=rf'the disk is full: needs {needed:,} more bytes') as caught:
-        write_samples(model, out, NUM, batch_size=2)
+        write_samples(model.loaded, out, NUM, batch_size=2)
     assert caught.value.errno == errno.ENOSPC
-    write_samples(model, out, NUM)
+    write_samples(model.loaded, out, NUM)
     assert out.read_bytes() == reference
     # blocks 0 to 2 are kept; that of 6 and 7 is drawn again, and what was drawn before its failure was noticed
     times = Counter(model.drawn)
@@ -271,26 +271,26 @@ def test_full_disk(model, reference, tmp_path, monkeypatch):
 
 def test_the_bar_shows_steps(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ShownSteps, 'interval', 0.0)
-    write_samples(model, tmp_path / 'samples.npz', 4)
+    write_samples(model.loaded, tmp_path / 'samples.npz', 4)
     assert 'step 1 of 5' in (shown := capsys.readouterr().err) and 'step 5 of 5' in shown
     assert 'step' not in shown.rstrip().split('\r')[-1]
-    sample_classes(model, [0, 1], per_class=1)
+    sample_classes(model.loaded, [0, 1], per_class=1)
     assert 'step 3 of 5' in capsys.readouterr().err
-    sample_trajectory(model, [0], 1, num_frames=2)
+    sample_trajectory(model.loaded, [0], 1, num_frames=2)
     assert 'step 3 of 5' in capsys.readouterr().err
     model.sampler.num_updates = None  # one that chooses its steps
-    assert sample_classes(model, [0])[0].shape[0] == 4 and 'step' not in capsys.readouterr().err
+    assert sample_classes(model.loaded, [0])[0].shape[0] == 4 and 'step' not in capsys.readouterr().err
 
 
 def test_mistakes(model, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"folder '.*nowhere' does not exist, create it first"):
-        write_samples(model, tmp_path / 'nowhere' / 'samples.npz', 10)
+        write_samples(model.loaded, tmp_path / 'nowhere' / 'samples.npz', 10)
     with pytest.raises(ValueError, match='batch_size=0 must be at least 1'):
-        write_samples(model, tmp_path / 'samples.npz', 10, batch_size=0)
+        write_samples(model.loaded, tmp_path / 'samples.npz', 10, batch_size=0)
     model.broken = 4
     with pytest.raises(ValueError, match=r'sample 4 \(class \d\) became NaN or infinite: check that the training'):
-        write_samples(model, tmp_path / 'samples.npz', 10, batch_size=3)
+        write_samples(model.loaded, tmp_path / 'samples.npz', 10, batch_size=3)
     with pytest.raises(ValueError, match='num_frames=1 must be 2 or more'):
-        sample_trajectory(model, [0], num_frames=1)
+        sample_trajectory(model.loaded, [0], num_frames=1)
     with pytest.raises(ValueError, match=r"unknown class 'doog'.*did you mean 'dog'"):
-        sample_classes(model, ['doog'])
+        sample_classes(model.loaded, ['doog'])

@@ -56,3 +56,9 @@ def test_missing_paths_and_non_images(tmp_path):
     (tmp_path / 'text.png').write_text('text')
     with pytest.raises(ValueError, match=r"text\.png' is no image"):
         check_images(find_images([tmp_path]))
+
+
+def test_config_and_checkpoint_are_read_once(classifier, small_world, tmp_path, tool_here, counts):
+    image = find_images([small_world.images / 'val'])[0]
+    assert tool_here('tools/infer.py', 'embed', *classifier, image, '--out', tmp_path)[0] == 0
+    assert counts == {'checks': 1, 'epoch_1.pth': 1}

@@ -84,3 +84,10 @@ def test_bad_arguments(trained, tmp_path):
     other.model.backbone.arch = dict(depth=1, embed_dims=128, num_heads=4, decoder_dims=64, decoder_depth=2, decoder_heads=4)
     with pytest.raises(ValueError, match=r'(?s)does not fit the config.*blocks\.1'):
         load_algorithm(other, checkpoint)
+
+
+def test_config_and_checkpoint_are_read_once(trained, demo_data, tiny_vae_folder, tmp_path, tool_here, counts):
+    options = ['--cfg-options', f'model.data_preprocessor.vae_path={tiny_vae_folder}']
+    words = [CONFIG, trained[1], '--images', demo_data / 'imagenet' / 'val', '--num', 1, '--out', tmp_path / 'a.png']
+    assert tool_here('tools/reconstruct.py', *words, *options)[0] == 0
+    assert counts == {'checks': 1, 'epoch_1.pth': 1}

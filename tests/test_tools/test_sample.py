@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from small_world import ROOT, run_tool
 
-from usp_mm.apis import load_generator, origin_of, sample_classes, sample_trajectory, write_samples
+from usp_mm.apis import load_generator, sample_classes, sample_trajectory, write_samples
 from usp_mm.cli.sample import main
 from usp_mm.registry import MODELS
 from usp_mm.sampling.draw import requested_classes
@@ -97,7 +98,7 @@ def test_one_process_with_batches_of_4(trained, reference, model):
     assert images.shape == (NUM, 64, 64, 3) and images.dtype == np.uint8 and images.std() > 5
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = model.sample([17], labels[17:18], seed=3).permute(0, 2, 3, 1)
+    alone = model.model.sample([17], labels[17:18], seed=3).permute(0, 2, 3, 1)
     torch.set_num_threads(before)
     np.testing.assert_array_equal(alone[0].numpy(), images[17])
     facts = json.loads((folder / 'samples.npz.json').read_text())
@@ -198,16 +199,16 @@ def test_mistakes_in_the_command(trained, tmp_path, words, message):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (dict(checkpoint='nothing.pth'), r"no checkpoint at '.*nothing\.pth'"),
+        (dict(checkpoint='nothing.pth'), r'nothing\.pth is not a file'),
         (dict(checkpoint='orig.pth'), r"'.*orig\.pth' has no averaged \(EMA\) weights: .* --sample-model orig"),
         (dict(config='configs/sit/none.py'), r"no config at 'configs/sit/none\.py'"),
         (
             dict(options=['model.denoiser.norm_affine=False']),
-            r'does not fit the config: 32 unexpected \(denoiser\.blocks\.0\.norm1\.bias, .*, …\): give the config it was',
+            r'does not fit the config: 32 unexpected \(denoiser\.blocks\.0\.norm1\.weight, .*, …\): give the config it was',
         ),
         (
             dict(options=['model.denoiser.img_size=128']),
-            r'2 reshaped \(denoiser\.pos_embed \(1, 16, 128\) instead of \(1, 64, 128\)',
+            r'2 of another shape \(denoiser\.pos_embed \[1, 16, 128\] instead of \[1, 64, 128\]',
         ),
         (dict(options=['model.sampler.nm_steps=5']), "unknown key 'nm_steps' in model.sampler: SDESampler takes"),
         (dict(options=['model.sampler.diffusion=sbdm']), "diffusion='sbdm' is infinite at t = 0"),
@@ -215,6 +216,14 @@ def test_mistakes_in_the_command(trained, tmp_path, words, message):
 )
 def test_config_and_checkpoint_must_fit(trained, tmp_path, changes, message):
     assert re.search(message, mistake(trained, *GRID, tmp_path / 'a.png', **changes))
+
+
+def test_config_and_checkpoint_are_read_once_and_by_any_name(trained, tmp_path, tool_here, counts, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [trained[0] / 'iter_1.pth', '--classes', '3:1', '--grid', tmp_path / 'a.png', '--steps', 2]
+    code, printed = tool_here('tools/sample.py', Path(CONFIG).stem, *words, '--cfg-options', *trained[1])
+    assert code == 0 and 'row 1: 1 of class 3 (digit 3)' in printed and (tmp_path / 'a.png').is_file()
+    assert counts == {'checks': 1, 'iter_1.pth': 1}
 
 
 def test_config_of_another_stage(trained, tmp_path):
@@ -237,10 +246,10 @@ def test_weights_without_average(trained, tiny_vae_folder):
     options = {'model.data_preprocessor.vae_path': str(tiny_vae_folder), 'model.sampler.num_steps': 2}
     model = load_generator(CONFIG, folder / 'orig.pth', 'cpu', options, sample_model='orig')
     full = load_generator(CONFIG, folder / 'iter_1.pth', 'cpu', options)
-    assert model.denoiser_ema is None and full.denoiser_ema is not None
+    assert model.model.denoiser_ema is None and full.model.denoiser_ema is not None
     np.testing.assert_array_equal(sample_classes(model, [1], 1)[0], sample_classes(full, [1], 1, sample_model='orig')[0])
-    assert origin_of(model).classes is None and origin_of(full).classes == CLASSES
-    assert not {'cfg', 'checkpoint', 'dataset_meta'} & vars(model).keys()
+    assert model.classes is None and full.classes == CLASSES
+    assert full.weights == full.checkpoint == folder / 'iter_1.pth' and full.config.model.sampler.num_steps == 2
     assert sample_classes(full, [1], 1)[0].tolist() != sample_classes(model, [1], 1)[0].tolist()
 
 
@@ -248,7 +257,7 @@ def test_a_generator_built_from_a_registry_writes_what_a_loaded_one_does(trained
     options = {'model.data_preprocessor.vae_path': str(tiny_vae_folder), 'model.sampler.num_steps': 2}
     loaded = load_generator(CONFIG, trained[0] / 'iter_1.pth', 'cpu', options)
     built = build(tiny_vae_folder, **{'model.sampler.num_steps': 2})
-    built.load_state_dict(loaded.state_dict())
+    built.load_state_dict(loaded.model.state_dict())
     facts = [write_samples(model, tmp_path / f'{i}.npz', 3, seed=3) for i, model in enumerate((loaded, built))]
     assert (tmp_path / '0.npz').read_bytes() == (tmp_path / '1.npz').read_bytes()
     own = {'config', 'checkpoint', 'checkpoint_sha256', 'denoiser', 'classes'}
@@ -291,11 +300,11 @@ def test_classes_that_were_never_trained_are_named(trained, tmp_path, tiny_vae_f
 
 def test_guidance_and_precision_change_the_samples(trained, model):
     plain = sample_classes(model, [1], 1, seed=3)[0].astype(int)
-    model.sample_dtype = 'bfloat16'
+    model.model.sample_dtype = 'bfloat16'
     rounded = sample_classes(model, [1], 1, seed=3)[0].astype(int)
-    model.sample_dtype = 'float32'
+    model.model.sample_dtype = 'float32'
     assert 0 < np.abs(plain - rounded).max() < 40
-    model.guidance.scale = 1.0
+    model.model.guidance.scale = 1.0
     unguided = sample_classes(model, [1], 1, seed=3)[0].astype(int)
-    model.guidance.scale = 2.0
+    model.model.guidance.scale = 2.0
     assert np.abs(plain - unguided).max() > 0

@@ -93,7 +93,6 @@ def test_what_is_missing_is_one_line(slow_torch):
 def test_pretraining_imports_mmpretrain_alone_and_sampling_no_model_of_mmagic(small_world, tmp_path):
     script = """
 import sys, runpy
-from argparse import Namespace
 import usp_mm
 try:
     runpy.run_path('tools/train.py', run_name='__main__')
@@ -101,10 +100,9 @@ except SystemExit as end:
     assert not end.code, end.code
 print('after pretraining', [name for name in ('mmpretrain', 'mmagic', 'mmseg') if name in sys.modules])
 
-from usp_mm.engine.launch import load_config
+from usp_mm.engine.loading import load_config
 from mmengine.registry import MODELS, DefaultScope
-args = Namespace(config='configs/sit/sit-tiny-p2_1xb64-2k_digits.py', cfg_options={})
-cfg = load_config(args, initialises=False, evaluates=False)
+cfg = load_config('configs/sit/sit-tiny-p2_1xb64-2k_digits.py', initialises=False, evaluates=False)
 with DefaultScope.overwrite_default_scope(cfg.default_scope):
     model = MODELS.build(dict(cfg.model, data_preprocessor=dict(vae='tiny', vae_path='{vae}')))
 projects = ('mmagic', 'mmagic.models', 'mmagic.evaluation', 'mmseg')

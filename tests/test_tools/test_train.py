@@ -132,7 +132,7 @@ def test_a_cached_run_learns_the_probe_loads_it_and_test_scores_it(small_world, 
         'tools/test.py', LINEAR, tmp_path / 'run' / 'epoch_30.pth', '--work-dir', tmp_path / 'test', '--cfg-options', *options
     )
     assert other.returncode == 1
-    assert re.search(r'error: the checkpoint is of another model than the config: \d+ missing \(neck', other.stderr)
+    assert re.search(r'error: the checkpoint does not fit the config: \d+ missing \(neck', other.stderr)
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
+from usp_mm.datasets import dataset_configs
 from usp_mm.engine.flops import count_codec, count_flops, count_forward
 from usp_mm.models.guidance import Guidance
 from usp_mm.models.repa import REPA, Teacher
@@ -162,15 +163,8 @@ def _count_vae(name: str, img_size: int) -> dict[str, int] | None:
     return dict(parameters=sum(p.numel() for p in codec.network.parameters()), **count_codec(codec, img_size))
 
 
-def _cached(dataset: dict) -> bool:
-    return _dataset(dataset)['type'] == 'LatentCacheDataset'
-
-
-def _dataset(dataset: dict) -> dict:
-    """Without what wraps it."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
+def _cached(dataset: ConfigDict) -> bool:
+    return any(one.type == 'LatentCacheDataset' for one in dataset_configs(dataset))
 
 
 def _teacher(cfg: Config) -> dict[str, Any] | None:
@@ -183,7 +177,10 @@ def _teacher(cfg: Config) -> dict[str, Any] | None:
         repa = REPA(denoiser.geometry, denoiser.embed_dims, denoiser.num_layers, **arguments)
         network, images = _teacher_network(repa.teacher, arguments.get('teacher'))
         tokens = torch.empty(1, math.prod(repa.grid), denoiser.embed_dims)
-    forward, online = count_forward(network, images), not _dataset(cfg.train_dataloader.dataset).get('teacher')
+    forward, online = (
+        count_forward(network, images),
+        not any(one.get('teacher') for one in dataset_configs(cfg.train_dataloader.dataset)),
+    )
     projector = dict(
         parameters=sum(p.numel() for p in repa.projector.parameters()), train=3 * count_forward(repa.projector, tokens)
     )

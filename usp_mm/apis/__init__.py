@@ -7,7 +7,7 @@ from usp_mm.lazy import imported_on_use
 if TYPE_CHECKING:
     from usp_mm.sampling.draw import load_generator, sample_classes, sample_trajectory
     from usp_mm.sampling.file import write_samples
-    from usp_mm.sampling.origin import Origin, note_origin, origin_of
+    from usp_mm.sampling.loaded import LoadedGenerator
 
     from .encoder import Encoder
     from .generator import Generator
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 __all__ = [
     'Encoder',
     'Generator',
-    'Origin',
+    'LoadedGenerator',
     'from_pretrained',
     'image_config',
     'inferencer',
     'load_algorithm',
     'load_generator',
-    'note_origin',
-    'origin_of',
     'restore_images',
     'sample_classes',
     'sample_trajectory',
@@ -39,7 +37,7 @@ __getattr__ = imported_on_use(
         'generator': ['Generator'],
         'pretrained': ['from_pretrained'],
         'inference': ['image_config', 'inferencer'],
-        '.sampling.origin': ['Origin', 'note_origin', 'origin_of'],
+        '.sampling.loaded': ['LoadedGenerator'],
         'restoration': ['load_algorithm', 'restore_images'],
         '.sampling.file': ['write_samples'],
         '.sampling.draw': ['load_generator', 'sample_classes', 'sample_trajectory'],

@@ -11,6 +11,7 @@ from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.models.guidance import Guidance
 from usp_mm.registry import MODELS
 from usp_mm.sampling.draw import sample_classes, sample_trajectory
+from usp_mm.sampling.loaded import LoadedGenerator
 
 from .hub import Pretrained
 
@@ -45,7 +46,7 @@ class Generator(Pretrained):
         """
         draw = dict(seed=seed, batch_size=batch_size)
         with self._settings(guidance, steps):
-            rows = sample_classes(self.model, _listed(classes), per_class, **draw)  # type: ignore[arg-type]
+            rows = sample_classes(self._loaded(), _listed(classes), per_class, **draw)  # type: ignore[arg-type]
         return [Image.fromarray(picture) for row in rows for picture in row]
 
     def trajectory(
@@ -62,8 +63,11 @@ class Generator(Pretrained):
         """How the pictures of `sample` come about: for each of at most `frames` states, what `sample` returns."""
         draw = dict(num_frames=frames, seed=seed, batch_size=batch_size)
         with self._settings(guidance, steps):
-            found = sample_trajectory(self.model, _listed(classes), per_class, **draw)  # type: ignore[arg-type]
+            found = sample_trajectory(self._loaded(), _listed(classes), per_class, **draw)  # type: ignore[arg-type]
         return [[Image.fromarray(picture) for row in rows for picture in row] for rows in found]
+
+    def _loaded(self) -> LoadedGenerator:
+        return LoadedGenerator(self.model, None, self.source.file, self.source.classes)
 
     @contextmanager
     def _settings(self, guidance: float | None, steps: int | None) -> Iterator[None]:

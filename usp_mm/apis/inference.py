@@ -1,7 +1,6 @@
 """Classify images and extract their features with a trained classifier: mmpretrain's inferencers, on files as in evaluation."""
 
 import copy
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,9 @@ from mmpretrain.apis import FeatureExtractor, ImageClassificationInferencer, get
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
-from usp_mm.addresses import local_file
 from usp_mm.datasets import dataset_configs
-from usp_mm.engine.checks.config import check_config, merge_cfg_options
-from usp_mm.engine.launch import load_config
-from usp_mm.sampling.draw import class_names, load_strictly
-from usp_mm.vaes.record import check_model_vae, codec_of
-from usp_mm.weight_files import read_weights
+from usp_mm.engine.loading import class_names, load_config, load_trained
+from usp_mm.weight_files import read_trained
 
 
 class _FromFiles:
@@ -65,7 +60,7 @@ def inferencer(
     """mmpretrain's inferencer for a classifier's config and checkpoint, loaded strictly, on images.
 
     Args:
-        config: a file, or what `Config.fromfile` made of it; its test data may be a latent cache.
+        config: as `usp_mm.engine.loading.load_config` takes it; its test data may be a latent cache.
         checkpoint: of `tools/train.py`; a file or an address.
         kind: 'classify' or 'embed'.
         device: by default the GPU, else the CPU.
@@ -77,21 +72,11 @@ def inferencer(
     """
     if kind not in KINDS:
         raise ValueError(f"kind='{kind}' must be one of {sorted(KINDS)}")
-    checkpoint = local_file(checkpoint)
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
-    if not isinstance(config, Config):
-        config = load_config(Namespace(config=config, cfg_options=cfg_options or {}), initialises=False)
-    elif cfg_options:
-        config = copy.deepcopy(config)
-        merge_cfg_options(config, cfg_options)
-    cfg = image_config(config)
-    check_config(cfg, initialises=False)
-    weights = read_weights(checkpoint)
+    trained = read_trained(checkpoint)
+    cfg = image_config(load_config(config, cfg_options, initialises=False))
     model = get_model(cfg, pretrained=False)
-    load_strictly(model, weights, checkpoint)
-    check_model_vae(checkpoint, codec_of(model), cfg)
-    model._dataset_meta = dict(classes=class_names(checkpoint, cfg))
+    load_trained(model, trained, cfg)
+    model._dataset_meta = dict(classes=class_names(trained, cfg))
     return KINDS[kind](model.to(device or get_device()), pretrained=False)
 
 

@@ -11,7 +11,6 @@ from mmengine.device import get_device
 
 from usp_mm.addresses import hub_address, hub_file, hub_folder, hub_listing, is_address, local_file
 from usp_mm.checkpoints.model_config import Given
-from usp_mm.sampling.origin import Origin, note_origin
 
 from .encoder import Encoder
 from .generator import Generator
@@ -77,7 +76,6 @@ def from_pretrained(
     found.weights = {}  # the model holds them
     if 'denoiser' not in found.cfg['model']:
         return Encoder(model, found)
-    note_origin(model, Origin(None, found.file, found.classes))
     return Generator(model, found)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import Compose
@@ -11,34 +12,37 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 
 from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
+from usp_mm.engine.loading import load_config, load_trained
 from usp_mm.models import USP
 from usp_mm.models.restoration import restoration_picture
-from usp_mm.vaes.record import check_model_vae, codec_of
-from usp_mm.weight_files import read_weights, told_misfit
+from usp_mm.weight_files import read_trained
 
 
-def load_algorithm(cfg: Config, checkpoint: str | Path, device: str | None = None) -> USP:
+def load_algorithm(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    device: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
+) -> USP:
     """The pretraining algorithm of a config with a checkpoint's weights, loaded strictly.
 
     Args:
+        config: as `usp_mm.engine.loading.load_config` takes it.
         checkpoint: of `tools/train.py`, or official weights.
         device: by default the GPU, else the CPU.
+        cfg_options: settings to override.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: a config of another stage, or a checkpoint of another model or VAE.
+        FileNotFoundError: no such config or checkpoint.
+        ValueError: a config of another stage or with an unknown key, or a checkpoint of another model or VAE.
     """
+    cfg = load_config(config, cfg_options, initialises=False, evaluates=False)
     if cfg.model.type != 'USP':
         raise ValueError(f"restoration needs a pretraining config (model.type 'USP'), this one has '{cfg.model.type}'")
-    weights = read_weights(checkpoint)
-    if 'cls_token' in weights:
-        weights = from_official(weights)
+    trained = read_trained(checkpoint)
+    weights = from_official(trained.weights) if 'cls_token' in trained.weights else trained.weights
     model = MODELS.build(cfg.model)
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"'{checkpoint}' does not fit the config: {told_misfit(error)}") from error
-    check_model_vae(checkpoint, codec_of(model), cfg)
+    load_trained(model, trained, cfg, weights)
     return model.to(device or get_device()).eval()
 
 

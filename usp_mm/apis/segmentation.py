@@ -1,6 +1,5 @@
 """Label images with a trained segmentor: mmseg's inferencer, loaded strictly, and its results as files."""
 
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,10 @@ from tqdm import tqdm
 
 from usp_mm.datasets import LoadImage, dataset_configs
 from usp_mm.datasets.class_names import class_name
-from usp_mm.engine.checks.config import check_config
-from usp_mm.engine.launch import load_config
+from usp_mm.engine.loading import load_config, load_trained
 from usp_mm.files import write_whole
 from usp_mm.registry import DATASETS
-from usp_mm.sampling.draw import load_strictly, noted_classes
-from usp_mm.vaes.record import check_model_vae, codec_of
-from usp_mm.weight_files import read_weights
+from usp_mm.weight_files import Checkpoint, read_trained
 
 
 class FileSegmentor(MMSegInferencer):
@@ -36,7 +32,7 @@ class FileSegmentor(MMSegInferencer):
         ValueError: a checkpoint of another model or VAE.
     """
 
-    def __init__(self, cfg: Config, checkpoint: Path, device: str | None = None) -> None:
+    def __init__(self, cfg: Config, checkpoint: Checkpoint, device: str | None = None) -> None:
         self.checkpoint = checkpoint
         super().__init__(cfg, device=device)
 
@@ -48,16 +44,15 @@ class FileSegmentor(MMSegInferencer):
         return pipeline
 
     def _load_weights_to_model(self, model: Any, checkpoint: dict | None, cfg: Config) -> None:
-        load_strictly(model, read_weights(self.checkpoint), self.checkpoint)
-        check_model_vae(self.checkpoint, codec_of(model), cfg)
+        load_trained(model, self.checkpoint, cfg)
         *_, dataset = dataset_configs(cfg.test_dataloader.dataset)
         known = DATASETS.get(dataset.type).METAINFO
-        classes = noted_classes(self.checkpoint) or (dataset.get('metainfo') or {}).get('classes') or known['classes']
+        classes = self.checkpoint.classes or (dataset.get('metainfo') or {}).get('classes') or known['classes']
         model.dataset_meta = dict(classes=classes, palette=_palette(known, len(classes)))
 
 
 def segmentor(
-    config: str | Path, checkpoint: str | Path, device: str | None = None, cfg_options: dict[str, Any] | None = None
+    config: str | Path | Config, checkpoint: str | Path, device: str | None = None, cfg_options: dict[str, Any] | None = None
 ) -> FileSegmentor:
     """The inferencer of a segmentor's config and checkpoint.
 
@@ -65,14 +60,12 @@ def segmentor(
         FileNotFoundError: no such config or checkpoint.
         ValueError: a config of another stage, or a checkpoint of another model.
     """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
-    cfg = load_config(Namespace(config=config, cfg_options=cfg_options or {}), initialises=False)
+    trained = read_trained(checkpoint)
+    cfg = load_config(config, cfg_options, initialises=False)
     if cfg.model.type != 'USPSegmentor':
         raise ValueError(f"segmentation needs the config of a segmentor (model.type 'USPSegmentor'), got '{cfg.model.type}'")
-    check_config(cfg, initialises=False)
     cfg.model.backbone.init_cfg = None
-    return FileSegmentor(cfg, Path(checkpoint), device)
+    return FileSegmentor(cfg, trained, device)
 
 
 #: Of the colours over an image.

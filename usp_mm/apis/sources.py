@@ -14,12 +14,13 @@ from usp_mm.checkpoints.kinds import KINDS, TARGETS
 from usp_mm.checkpoints.model_config import Given, model_config
 from usp_mm.checkpoints.official import from_official
 from usp_mm.checkpoints.sources import family_of, read
+from usp_mm.config_files import find_config
 from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.checks.config import merge_cfg_options
 from usp_mm.files import read_json
 from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
-from usp_mm.sampling.draw import load_strictly
+from usp_mm.strict_loading import load_exactly
 from usp_mm.vaes.record import codec_of, compare_vae, record_in, vae_record
 from usp_mm.weight_files import SAFE, read_checkpoint, read_weights, weights_in
 
@@ -132,9 +133,7 @@ def _own_config(config: str | Path | Config) -> dict[str, Any]:
     """What somebody has of their own, which may be code."""
     if isinstance(config, Config):
         return dict(config.to_dict())
-    if not Path(config).is_file():
-        raise FileNotFoundError(f"no config at '{config}': give a file under configs/")
-    return dict(Config.fromfile(config).to_dict())
+    return dict(Config.fromfile(find_config(config)).to_dict())
 
 
 def _run_facts(path: Path) -> dict[str, Any]:
@@ -315,7 +314,7 @@ def build(source: Source, allow_other_vae: bool) -> nn.Module:
     cfg = source.cfg['model']
     with explain_arguments(Config(dict(model=cfg))):
         model: nn.Module = MODELS.build(ConfigDict(cfg))
-    load_strictly(model, source.weights, Path(source.where))
+    load_exactly(model, source.weights, source.where)
     codec = codec_of(model)
     if source.vae is None:
         source.vae = vae_record(codec)

@@ -186,13 +186,12 @@ def load_teacher(args: argparse.Namespace) -> 'TokenEncoder':
     """The teacher of --teacher, in the arithmetic of --encode-dtype unless its config says another."""
     from mmengine.config import Config
 
+    from usp_mm.config_files import find_config
     from usp_mm.models.repa import build_teacher
 
     cfg: dict[str, Any] = dict(name=args.teacher)
     if args.teacher.endswith('.py'):
-        if not Path(args.teacher).is_file():
-            raise FileNotFoundError(f"no config at '{args.teacher}': --teacher takes a name, or the config of a generator")
-        repa = Config.fromfile(args.teacher).get('model', {}).get('repa')
+        repa = Config.fromfile(find_config(args.teacher)).get('model', {}).get('repa')
         if not repa:
             raise ValueError(f"config '{args.teacher}' has no model.repa, whose teacher --teacher could take")
         found = repa.get('teacher', 'dinov2-b')

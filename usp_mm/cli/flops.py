@@ -77,9 +77,9 @@ def main() -> None:
     from rich.table import Table
 
     from usp_mm.analysis.complexity import complexity, gpu_hours
-    from usp_mm.engine.launch import load_config
+    from usp_mm.engine.loading import load_config
 
-    cost = complexity(load_config(args, initialises=False, evaluates=False))
+    cost = complexity(load_config(args.config, args.cfg_options, initialises=False, evaluates=False))
     hours = None if cost['total'] is None else gpu_hours(cost['total'], args.peak * 1e12, args.utilisation)
     table = Table('part', title=f'{args.config}, {cost["model"]}', caption='a multiply-add is 2 FLOPs')
     for name in ('parameters', 'trained', 'FLOPs, forward', 'FLOPs, training image'):

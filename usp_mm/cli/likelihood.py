@@ -41,17 +41,17 @@ def main() -> None:
     from mmengine.logging import MMLogger
 
     from usp_mm.analysis.likelihood import LikelihoodSettings, check_flow, measure_likelihood
-    from usp_mm.apis import load_generator
-    from usp_mm.engine.launch import load_config
+    from usp_mm.engine.loading import load_config
     from usp_mm.models import ODESampler
     from usp_mm.probing.data import open_data
+    from usp_mm.sampling.draw import build_generator
 
-    cfg = load_config(args, initialises=False, evaluates=False)
+    cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
     MMLogger.get_instance('likelihood')
     settings = LikelihoodSettings(args.num, args.probes, args.batch_size, args.seed)
     sampler = ODESampler(args.method, args.steps)
     data = open_data(cfg, args.data, training=False)
-    model = load_generator(cfg, args.checkpoint, args.device, sample_model=args.sample_model)
+    model = build_generator(cfg, args.checkpoint, args.device, args.sample_model).model
     check_flow(model)
     found = measure_likelihood(model, data, sampler, settings, args.sample_model)
     if args.out is not None:

@@ -50,13 +50,12 @@ def main() -> None:
     check_file(args.out, '--out', sorted(suffix for suffix, name in Image.registered_extensions().items() if name in PICTURES))
     check_folder(args.tensorboard, '--tensorboard')
     from usp_mm.apis import load_algorithm, restore_images
-    from usp_mm.engine.launch import load_config
     from usp_mm.images import find_images
 
     images = find_images(args.images, args.num)
-    cfg = load_config(args, initialises=False)
+    model = load_algorithm(args.config, args.checkpoint, cfg_options=args.cfg_options)
     denormalize = args.prediction == 'denormalized'
-    picture = restore_images(load_algorithm(cfg, args.checkpoint), images, args.composite, args.seed, denormalize)
+    picture = restore_images(model, images, args.composite, args.seed, denormalize)
     title = f'original, masked, restored ({PREDICTIONS[args.prediction]}), VAE alone'
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     notes = PngInfo()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usp_mm.addresses import local_file
-from usp_mm.arguments import add_run_arguments
+from usp_mm.arguments import add_run_arguments, run_arguments
 from usp_mm.files import write_json
 from usp_mm.outputs import check_folder
 
@@ -69,7 +69,7 @@ def main() -> None:
     from usp_mm.analysis.noise_levels import draw_curves, measure
     from usp_mm.engine.launch import build_runner, load_run_config
 
-    cfg = load_run_config(args, initialises=False)
+    cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args), initialises=False)
     severities = args.severities if args.noise in ('image', 'both') else []
     timesteps = args.timesteps if args.noise in ('latent', 'both') else []
     if not severities and not timesteps:

@@ -23,7 +23,7 @@ from usp_mm.outputs import check_counts, check_file
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from usp_mm.models import LatentDiffusionGenerator
+    from usp_mm.sampling.loaded import LoadedGenerator
 
 
 def parse_args() -> argparse.Namespace:
@@ -114,7 +114,7 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
     from usp_mm.registry import MODELS
 
     if 'denoiser' not in cfg.model:
-        return []  # load_generator says what is wrong
+        return []  # build_generator says what is wrong
     told = []
     if args.fast:
         from usp_mm.engine.fast import make_fast
@@ -149,17 +149,17 @@ def main() -> None:
     check_arguments(args)
     from mmengine.logging import MMLogger
 
-    from usp_mm.apis import load_generator, write_samples
-    from usp_mm.engine.launch import load_config
-    from usp_mm.sampling.draw import requested_classes
+    from usp_mm.apis import write_samples
+    from usp_mm.engine.loading import load_config
+    from usp_mm.sampling.draw import build_generator, requested_classes
 
-    cfg = load_config(args, initialises=False, evaluates=False)
+    cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
     told = apply_flags(cfg, args)
     rank = join_processes()
     logger = MMLogger.get_instance('sample')
     for line in told:
         logger.info(line)
-    model = load_generator(cfg, args.checkpoint, args.device, sample_model=args.sample_model)
+    model = build_generator(cfg, args.checkpoint, args.device, args.sample_model)
     draw = dict(seed=args.seed, batch_size=args.batch_size)
     requests = requested_classes(model, args.classes, args.per_class) if args.classes else []
     if requests and rank == 0:
@@ -172,7 +172,7 @@ def main() -> None:
             print(f'{args.out}: {args.num} samples, described in {args.out}.json')
 
 
-def draw_pictures(model: 'LatentDiffusionGenerator', args: argparse.Namespace, draw: dict) -> None:
+def draw_pictures(model: 'LoadedGenerator', args: argparse.Namespace, draw: dict) -> None:
     """Write --grid and --trajectory."""
     from usp_mm.apis import sample_classes, sample_trajectory
     from usp_mm.sampling.pictures import draw_grid, write_animation, write_picture

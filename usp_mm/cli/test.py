@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usp_mm.addresses import local_file
-from usp_mm.arguments import add_run_arguments
+from usp_mm.arguments import add_run_arguments, run_arguments
 from usp_mm.outputs import check_file
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main() -> None:
     from usp_mm.engine.fast import make_fast
     from usp_mm.engine.launch import KeepMetrics, build_runner, load_run_config
 
-    cfg = load_run_config(args, initialises=False)
+    cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args), initialises=False)
     if cfg.get('test_cfg') is None or not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise ValueError(f"'{args.config}' has no test: set test_dataloader, test_cfg and test_evaluator")
     cfg.load_from = args.checkpoint

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from usp_mm.arguments import add_run_arguments
+from usp_mm.arguments import add_run_arguments, run_arguments
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -54,7 +54,7 @@ def main() -> None:
     from usp_mm.engine.build_errors import explain_arguments
     from usp_mm.engine.launch import build_runner, load_run_config
 
-    cfg = load_run_config(args)
+    cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args))
     told = apply_flags(cfg, args)
     runner = build_runner(cfg)
     for line in told:

@@ -1,5 +1,6 @@
 """Hooks that MMEngine lacks."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import all_reduce_params, get_rank, is_distributed, master_only
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from usp_mm.datasets import EpochIndex
+from usp_mm.datasets import EpochIndex, all_datasets
 from usp_mm.datasets.seeding import seed_all
 from usp_mm.models.restoration import restoration_picture
 from usp_mm.registry import HOOKS
@@ -89,9 +90,29 @@ def resuming(runner: Runner) -> bool:
     return bool(runner._resume) and not getattr(runner, '_has_loaded', False)
 
 
+def built_loops(runner: Runner) -> Iterator[tuple[str, BaseLoop]]:
+    """('training', 'validation' or 'test', loop) of each loop that has been built."""
+    for name, stage in (('_train_loop', 'training'), ('_val_loop', 'validation'), ('_test_loop', 'test')):
+        loop = getattr(runner, name, None)
+        if isinstance(loop, BaseLoop):
+            yield stage, loop
+
+
 def loaders_of(loop: BaseLoop) -> list[DataLoader]:
     """The data loaders of a loop, of which mmagic's have several."""
     return getattr(loop, 'dataloaders', None) or [loop.dataloader]
+
+
+def datasets_of(loop: BaseLoop) -> Iterator[Any]:
+    """The data sets of a loop, and every one below them."""
+    for loader in loaders_of(loop):
+        yield from all_datasets(loader.dataset)
+
+
+def metrics_of(loop: BaseLoop) -> list[Any]:
+    """The metrics of a loop, of which mmagic's have several evaluators."""
+    evaluators = getattr(loop, 'evaluators', None) or [loop.evaluator]
+    return [metric for evaluator in evaluators for metric in evaluator.metrics or ()]
 
 
 def unwrapped(runner: Runner) -> Any:

@@ -1,20 +1,19 @@
 """What `tools/train.py` and `tools/test.py` share."""
 
-import logging
 import os
 import re
-from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .build_errors import explain_arguments
-from .checks.config import check_config, merge_cfg_options
-from .checks.config.check import find_runner, misspelt_variables
+from .checks.config.check import find_runner
+from .loading import load_config
 
 #: Hooks without which a run goes on where this package would refuse it.
 CHECKS = ('CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheCheckHook', 'ResumeHook')
@@ -22,33 +21,20 @@ CHECKS = ('CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheChe
 _NUMBERED = re.compile(r'(?!best_).*?(\d+)\.pth')
 
 
-def load_config(args: Namespace, initialises: bool = True, evaluates: bool = True) -> Config:
-    """The config of the command line, checked.
-
-    Args:
-        initialises: whether weights will be initialised, so that `init_cfg` has to name its checkpoint.
-        evaluates: whether evaluators will be built, so that they have to be right.
-
-    Raises:
-        FileNotFoundError: no such config.
-        ValueError: a key that nothing reads.
-    """
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f"no config at '{args.config}': give a file under configs/")
-    cfg = Config.fromfile(args.config)
-    merge_cfg_options(cfg, args.cfg_options)
-    check_config(cfg, initialises, evaluates)
-    for name in misspelt_variables(cfg):
-        print_log(f'nothing reads the variable {name} of {args.config}', 'current', logging.WARNING)
-    return cfg
-
-
-def load_run_config(args: Namespace, initialises: bool = True) -> Config:
-    """`load_config`, with launcher and work folder set."""
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args, initialises)
-    cfg.launcher = args.cfg_options.get('launcher', args.launcher)  # as upstream, --cfg-options come last
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+def load_run_config(
+    config: str | Path,
+    cfg_options: Mapping[str, Any] | None = None,
+    *,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+    local_rank: int = 0,
+    initialises: bool = True,
+) -> Config:
+    """`load_config`, with launcher and work folder set: the arguments of `usp_mm.arguments.add_run_arguments`."""
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+    cfg = load_config(config, cfg_options, initialises=initialises)
+    cfg.launcher = (cfg_options or {}).get('launcher', launcher)  # as upstream, --cfg-options come last
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename).stem)
     return cfg
 
 

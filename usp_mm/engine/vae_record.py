@@ -6,11 +6,11 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
-from usp_mm.datasets import LatentCacheDataset, all_datasets
+from usp_mm.datasets import LatentCacheDataset
 from usp_mm.registry import HOOKS
-from usp_mm.vaes.record import ALLOW, KEY, check_vae, codec_of, compare_vae, record_in, vae_record
+from usp_mm.vaes.record import ALLOW, KEY, check_vae, codec_of, compare_vae, read_record, record_in, vae_record
 
-from .hooks import loaders_of, resuming, unwrapped
+from .hooks import built_loops, datasets_of, resuming, unwrapped
 
 
 @HOOKS.register_module()
@@ -38,7 +38,7 @@ class VAERecordHook(Hook):
             return
         ours = self._ours(runner)
         for init_cfg in _pretrained(runner.cfg.get('model')):
-            check_vae(init_cfg['checkpoint'], ours, allow=True)
+            check_vae(init_cfg['checkpoint'], read_record(init_cfg['checkpoint']), ours, allow=True)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         ours = self._ours(runner)
@@ -46,9 +46,7 @@ class VAERecordHook(Hook):
             checkpoint['meta'][KEY] = ours
 
     def _ours(self, runner: Runner) -> dict[str, Any] | None:
-        loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if isinstance(loop, BaseLoop)]
-        loaders = [loader for loop in loops for loader in loaders_of(loop)]
-        below = [dataset for loader in loaders for dataset in all_datasets(loader.dataset)]
+        below = [dataset for _, loop in built_loops(runner) for dataset in datasets_of(loop)]
         caches = [dataset for dataset in below if isinstance(dataset, LatentCacheDataset)]
         return vae_record(codec_of(unwrapped(runner)), _weight_hash(caches))
 

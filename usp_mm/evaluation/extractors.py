@@ -14,10 +14,12 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from usp_mm.config_files import find_config
 from usp_mm.files import sha256
 from usp_mm.registry import MODELS
+from usp_mm.strict_loading import load_exactly
 from usp_mm.vaes.record import check_model_vae, codec_of
-from usp_mm.weight_files import read_weights
+from usp_mm.weight_files import read_trained, read_weights
 
 from .inception import full_float32
 
@@ -60,7 +62,7 @@ class TimmFeatures(nn.Module):
         if not timm.is_model(model):
             raise ValueError(f"timm has no model '{model}': see timm.list_models()")
         network: Any = timm.create_model(model, pretrained=False)  # has what nn.Module does not: reset_classifier
-        _load_exactly(network, checkpoint, f"timm's '{model}'")
+        load_exactly(network, read_weights(checkpoint), checkpoint, f"timm's '{model}'", fix='give the weights of this model')
         network.reset_classifier(0)
         self.network = network.eval().requires_grad_(False)
         config = resolve_model_data_config(network)
@@ -80,7 +82,7 @@ class ClassifierFeatures(nn.Module):
     """What a classifier of mmpretrain (and so a fine-tuned or probed USP) hands to its last layer: [N, D].
 
     Args:
-        config: a config file, or mmpretrain's name of a model.
+        config: a config file, the name with .py of one that comes with the package, or mmpretrain's name of a model.
         checkpoint: its weights.
         img_size: images are resized to this side (bicubic); left as they are if None. Normalisation, and a latent model's
             VAE, are the model's own.
@@ -95,12 +97,11 @@ class ClassifierFeatures(nn.Module):
         super().__init__()
         from mmpretrain import get_model
 
-        if str(config).endswith('.py') and not Path(config).is_file():
-            raise FileNotFoundError(f"no config at '{config}': give a file, or the name of a model of mmpretrain")
-        cfg = Config.fromfile(config) if str(config).endswith('.py') else config
+        cfg = Config.fromfile(find_config(config)) if str(config).endswith('.py') else config
         network = get_model(cfg, pretrained=False)
-        _load_exactly(network, checkpoint, f"the model of '{config}'")
-        check_model_vae(checkpoint, codec_of(network), cfg)
+        trained = read_trained(checkpoint)
+        load_exactly(network, trained.weights, checkpoint, f"the model of '{config}'")
+        check_model_vae(trained, codec_of(network), cfg)
         self.network = network.eval().requires_grad_(False)
         self.img_size, self.stage = img_size, stage
         built = hashlib.sha256(repr(network).encode()).hexdigest()[:8]
@@ -124,14 +125,6 @@ class ClassifierFeatures(nn.Module):
 def _resize(images: Tensor, size: tuple[int, ...]) -> Tensor:
     """uint8 -> float32 in [0, 255], bicubic with anti-aliasing."""
     return interpolate(images.float(), size=size, mode='bicubic', antialias=True).clamp(0, 255)
-
-
-def _load_exactly(network: nn.Module, checkpoint: str | Path, what: str) -> None:
-    try:
-        network.load_state_dict(read_weights(checkpoint), strict=True)
-    except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise ValueError(f"'{checkpoint}' does not fit {what}: {reason}") from error
 
 
 def extract(extractor: nn.Module, images: Tensor) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from usp_mm.files import sha256
 from usp_mm.functional.precision import tf32
+from usp_mm.strict_loading import explain_misfit
 from usp_mm.weight_files import read_weights
 
 #: torch-fidelity's file, in PyTorch's own cache if it was ever used. The name carries the first digits of its SHA-256.
@@ -96,11 +97,8 @@ def _load_network(path: Path) -> nn.Module:
     checked = io.BytesIO()  # torch-fidelity unpickles what it is given, so it is given what was read as data
     torch.save(read_weights(path), checked)
     checked.seek(0)
-    try:
+    with explain_misfit(path, "torch-fidelity's Inception", f'fetch {WEIGHTS_URL}'):
         return FeatureExtractorInceptionV3('inception', ['2048', 'logits_unbiased'], feature_extractor_weights_path=checked)
-    except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise ValueError(f'{path} holds no Inception weights of torch-fidelity, fetch {WEIGHTS_URL} ({reason})') from error
 
 
 @contextmanager

@@ -27,8 +27,9 @@ from usp_mm.models.objectives import DDPMObjective, FlowObjective, Objective
 from usp_mm.models.sample_keys import sample_keys
 from usp_mm.models.weight_transfer import encoder_weights
 from usp_mm.registry import MODELS
+from usp_mm.strict_loading import load_exactly
 from usp_mm.vaes.record import check_model_vae
-from usp_mm.weight_files import read_weights, told_misfit
+from usp_mm.weight_files import Checkpoint, read_trained
 
 POOLS = ('mean', 'cls')
 #: Where the two sets of a generator's weights are in its checkpoint.
@@ -248,7 +249,8 @@ def load_frozen(
     if objective is None and weights is not None:
         raise ValueError(f"weights='{weights}': an encoder has one set of weights, leave it out")
     weights = 'ema' if objective is not None and weights is None else weights
-    state = _encoder_state(checkpoint) if weights is None else _denoiser_state(checkpoint, weights)
+    trained = read_trained(checkpoint)
+    state = _encoder_state(trained) if weights is None else _denoiser_state(trained, weights)
     network = {**model[part], 'init_cfg': None}
     if weights is None:
         network.update(out_type='raw', final_norm='norm.weight' in state)
@@ -256,41 +258,31 @@ def load_frozen(
     preprocessor.update(load_vae=load_vae, batch_augments=None)
     built = MODELS.build(share_vae(preprocessor, network, part))
     check_pool(built, pool)
-    _load(built, state, checkpoint)
+    load_exactly(built, state, checkpoint)
     preprocessor = MODELS.build(preprocessor)
-    check_model_vae(checkpoint, preprocessor.codec, cfg, vae_hash)
+    check_model_vae(trained, preprocessor.codec, cfg, vae_hash)
     device = device or get_device()
     built = built.to(device).eval().requires_grad_(False)
     return FrozenModel(built, preprocessor.to(device), objective, t, pool, seed, weights)
 
 
-def _encoder_state(checkpoint: str | Path) -> dict[str, Tensor]:
+def _encoder_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The encoder, without the norm of pooled tokens, which belongs to a classifier."""
-    weights = read_weights(checkpoint)
     try:
-        state = encoder_weights(weights)
+        state = encoder_weights(checkpoint.weights)
     except ValueError as error:
-        raise ValueError(f"'{checkpoint}' does not fit the config: {error}") from error
+        raise ValueError(f"'{checkpoint.path}' does not fit the config: {error}") from error
     return {name: tensor for name, tensor in state.items() if not name.startswith('fc_norm.')}
 
 
-def _denoiser_state(checkpoint: str | Path, weights: str) -> dict[str, Tensor]:
+def _denoiser_state(checkpoint: Checkpoint, weights: str) -> dict[str, Tensor]:
     if weights not in WEIGHTS:
         raise ValueError(f'weights={weights!r} must be one of {(*WEIGHTS,)}')
-    found = read_weights(checkpoint)
+    found = checkpoint.weights
     if not any(name.startswith(WEIGHTS['orig']) for name in found):
-        raise ValueError(f"'{checkpoint}' does not fit the config: no DiT or SiT in it, its names are {sorted(found)[:3]}…")
+        raise ValueError(f"'{checkpoint.path}' does not fit the config: no DiT or SiT in it, it has {sorted(found)[:3]}…")
     prefix = WEIGHTS[weights]
     state = {name[len(prefix) :]: tensor for name, tensor in found.items() if name.startswith(prefix)}
     if not state:
-        raise ValueError(f"'{checkpoint}' has no averaged (EMA) weights: use those that were trained, weights='orig'")
+        raise ValueError(f"'{checkpoint.path}' has no averaged (EMA) weights: use those that were trained, weights='orig'")
     return state
-
-
-def _load(network: nn.Module, state: dict[str, Tensor], checkpoint: str | Path) -> None:
-    try:
-        network.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(
-            f"'{checkpoint}' does not fit the config: {told_misfit(error)}: give the config it was trained with"
-        ) from error

@@ -3,10 +3,7 @@
 Shape legend: N samples, n pictures of a class, C×h×w latent, H×W pixels.
 """
 
-import copy
 import time
-import zipfile
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,29 +13,21 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.fileio import list_from_file
 from mmengine.logging import MMLogger
 from torch import Tensor
 from tqdm import tqdm
 
-from usp_mm.addresses import local_file
-from usp_mm.datasets import dataset_configs
-from usp_mm.datasets.class_names import check_classes
-from usp_mm.engine.checks.config import check_config, merge_cfg_options
-from usp_mm.engine.launch import load_config
+from usp_mm.engine.loading import class_names, load_config, load_trained
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.models.generator import check_samples
 from usp_mm.models.samplers import Sampler
 from usp_mm.models.samplers.base import OnStep
 from usp_mm.registry import MODELS
-from usp_mm.sampling.origin import Origin, note_origin, origin_of
-from usp_mm.vaes.record import check_model_vae, codec_of
-from usp_mm.weight_files import read_checkpoint, read_weights
+from usp_mm.strict_loading import ITS_CONFIG
+from usp_mm.weight_files import read_trained
 
 from .class_request import ClassRequest, parse_classes
-
-_SHOWN = 3
-_ITS_CONFIG = 'give the config it was trained with'
+from .loaded import LoadedGenerator, as_loaded
 
 
 def load_generator(
@@ -47,14 +36,14 @@ def load_generator(
     device: str | None = None,
     cfg_options: dict[str, Any] | None = None,
     sample_model: str | None = None,
-) -> LatentDiffusionGenerator:
+) -> LoadedGenerator:
     """The generator of a config with a checkpoint's weights, loaded strictly, ready to sample.
 
-    `origin_of` it tells the config, the checkpoint's path, and the names of the classes or None, taken from the checkpoint,
-    else from the config's data set for validation.
+    With it come the config, the checkpoint's path, and the names of the classes or None, taken from the checkpoint, else from
+    the config's data set for validation.
 
     Args:
-        config: a file, or what `Config.fromfile` made of it.
+        config: as `usp_mm.engine.loading.load_config` takes it.
         checkpoint: of `tools/train.py`; a file or an address.
         device: by default the GPU, else the CPU.
         cfg_options: settings to override: {'model.sampler.num_steps': 50}.
@@ -66,12 +55,22 @@ def load_generator(
         ValueError: a config of another stage or with an unknown key, a checkpoint of another model or VAE, or without
             EMA.
     """
-    checkpoint = local_file(checkpoint)
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"no checkpoint at '{checkpoint}'")
-    cfg = _generator_config(config, cfg_options or {}, sample_model)
-    check_config(cfg, initialises=False, evaluates=False)
-    weights = read_weights(checkpoint)
+    cfg = load_config(config, cfg_options, initialises=False, evaluates=False)
+    return build_generator(cfg, checkpoint, device, sample_model)
+
+
+def build_generator(
+    cfg: Config, checkpoint: str | Path, device: str | None = None, sample_model: str | None = None
+) -> LoadedGenerator:
+    """`load_generator` of a config that `load_config` has checked; it is changed to one that samples."""
+    if 'denoiser' not in cfg.model:
+        raise ValueError(f"sampling needs the config of a generator, this one has model.type '{cfg.model.type}'")
+    if sample_model is not None:
+        cfg.model.sample_model = sample_model
+    if cfg.model.get('data_preprocessor'):  # training from cached latents leaves out the VAE's weights
+        cfg.model.data_preprocessor.load_vae = True
+    trained = read_trained(checkpoint)
+    weights = trained.weights
     if cfg.model.get('sample_model', 'ema') == 'orig':
         cfg.model.ema = None
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith('denoiser_ema.')}
@@ -84,17 +83,14 @@ def load_generator(
         cfg.model.repa = None
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith('repa.')}
     model = MODELS.build(cfg.model)
-    load_strictly(model, weights, checkpoint)
-    check_model_vae(checkpoint, codec_of(model), cfg)
-    names = class_names(checkpoint, cfg)
-    _check_trained_classes(names, model.denoiser.num_classes, checkpoint)
-    model = model.to(device or get_device()).eval()
-    note_origin(model, Origin(cfg, checkpoint, names))
-    return model
+    load_trained(model, trained, cfg, weights)
+    names = class_names(trained, cfg)
+    _check_trained_classes(names, model.denoiser.num_classes, trained.path)
+    return LoadedGenerator(model.to(device or get_device()).eval(), cfg, trained.path, names)
 
 
 def sample_classes(
-    model: LatentDiffusionGenerator,
+    model: LoadedGenerator | LatentDiffusionGenerator,
     classes: Sequence[int | str],
     per_class: int = 4,
     *,
@@ -108,6 +104,7 @@ def sample_classes(
     has there too. A sampler that chooses its steps for a batch as a whole draws one picture at a time.
 
     Args:
+        model: what `load_generator` returned, or any generator, whose classes have numbers alone.
         classes: numbers or names, or either with a count: [207, 'golden retriever', '88:2'].
         per_class: pictures of a class without a count.
         seed: of the samples.
@@ -121,11 +118,11 @@ def sample_classes(
         ValueError: a class that there is not.
     """
     requests = requested_classes(model, classes, per_class)
-    return _sample_frames(model, requests, 1, batch_size, seed=seed, sample_model=sample_model)[0]
+    return _sample_frames(as_loaded(model).model, requests, 1, batch_size, seed=seed, sample_model=sample_model)[0]
 
 
 def sample_trajectory(
-    model: LatentDiffusionGenerator,
+    model: LoadedGenerator | LatentDiffusionGenerator,
     classes: Sequence[int | str],
     per_class: int = 4,
     *,
@@ -145,12 +142,15 @@ def sample_trajectory(
     if num_frames < 2:
         raise ValueError(f'num_frames={num_frames} must be 2 or more')
     requests = requested_classes(model, classes, per_class)
-    return _sample_frames(model, requests, num_frames, batch_size, seed=seed, sample_model=sample_model)
+    return _sample_frames(as_loaded(model).model, requests, num_frames, batch_size, seed=seed, sample_model=sample_model)
 
 
-def requested_classes(model: LatentDiffusionGenerator, classes: Sequence[int | str], per_class: int) -> list[ClassRequest]:
+def requested_classes(
+    model: LoadedGenerator | LatentDiffusionGenerator, classes: Sequence[int | str], per_class: int
+) -> list[ClassRequest]:
     """What `classes` means for this generator; see `parse_classes`."""
-    return parse_classes(classes, model.denoiser.num_classes, origin_of(model).classes, per_class)
+    loaded = as_loaded(model)
+    return parse_classes(classes, loaded.model.denoiser.num_classes, loaded.classes, per_class)
 
 
 def sample_images(
@@ -281,74 +281,12 @@ def _pixels(model: LatentDiffusionGenerator, latents: Tensor) -> np.ndarray:
     return model.decode(latents.to(device)).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _generator_config(config: str | Path | Config, cfg_options: dict[str, Any], sample_model: str | None) -> Config:
-    """A copy that samples: with the VAE's weights, which training from cached latents leaves out."""
-    if isinstance(config, Config):
-        cfg = copy.deepcopy(config)
-        merge_cfg_options(cfg, cfg_options)
-    else:
-        cfg = load_config(Namespace(config=config, cfg_options=cfg_options), initialises=False, evaluates=False)
-    if 'denoiser' not in cfg.model:
-        raise ValueError(f"sampling needs the config of a generator, this one has model.type '{cfg.model.type}'")
-    if sample_model is not None:
-        cfg.model.sample_model = sample_model
-    if cfg.model.get('data_preprocessor'):
-        cfg.model.data_preprocessor.load_vae = True
-    return cfg
-
-
-def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> None:
-    """ValueError unless names and shapes are the model's."""
-    expected = model.state_dict()
-    shapes = [
-        f'{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}'
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    problems = dict(
-        missing=sorted(expected.keys() - weights.keys()), unexpected=sorted(weights.keys() - expected.keys()), reshaped=shapes
-    )
-    told = [
-        f'{len(names)} {what} ({", ".join(names[:_SHOWN])}{", …" if len(names) > _SHOWN else ""})'
-        for what, names in problems.items()
-        if names
-    ]
-    if told:
-        raise ValueError(f"'{checkpoint}' does not fit the config: {'; '.join(told)}: {_ITS_CONFIG}")
-    model.load_state_dict(weights, strict=True)
-
-
-def class_names(checkpoint: Path, cfg: Config) -> Sequence[str] | None:
-    """As MMEngine noted them of the training data set, else as the config has them for validation.
-
-    Raises:
-        ValueError: both name them, and label k is not the same class.
-    """
-    noted, configured = noted_classes(checkpoint), None
-    for dataset in dataset_configs((cfg.get('val_dataloader') or {}).get('dataset')):
-        configured = configured or dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
-    if isinstance(configured, str):  # mmpretrain's: a file with a name a line
-        configured = list_from_file(str(Path(configured).expanduser()))
-    if noted and configured:
-        meeting = f"checkpoint '{checkpoint}' and the config's val_dataloader"
-        check_classes(noted[: len(configured)], configured, meeting, _ITS_CONFIG)
-    return noted or configured
-
-
 def _check_trained_classes(names: Sequence[str] | None, number: int, checkpoint: Path) -> None:
     """Warn of classes that no image was seen of; ValueError if the checkpoint was trained on more than there are."""
     if names and len(names) > number:
-        raise ValueError(f"'{checkpoint}' names {len(names)} classes, model.denoiser.num_classes is {number}: {_ITS_CONFIG}")
+        raise ValueError(f"'{checkpoint}' names {len(names)} classes, model.denoiser.num_classes is {number}: {ITS_CONFIG}")
     if names and len(names) < number:
         MMLogger.get_current_instance().warning(
             f"'{checkpoint}' was trained on {len(names)} classes, model.denoiser.num_classes is {number}: samples of classes "
             f'{len(names)} to {number - 1} are of classes that it never saw'
         )
-
-
-def noted_classes(checkpoint: Path) -> Sequence[str] | None:
-    """What MMEngine noted in a checkpoint of the training data set; None in a file of weights alone."""
-    if not zipfile.is_zipfile(local_file(checkpoint)):
-        return None
-    content = read_checkpoint(checkpoint, mmap=True)  # reads no tensor
-    return ((content.get('meta') or {}).get('dataset_meta') or {}).get('classes') or None

@@ -20,6 +20,7 @@ from usp_mm.models import LatentDiffusionGenerator
 
 from .background import BackgroundCalls
 from .draw import ShownSteps, sample_images
+from .loaded import LoadedGenerator, as_loaded
 from .parts import SampleParts
 from .plan import differences, make_facts, make_plan
 
@@ -32,7 +33,7 @@ ONE_THREAD = (
 
 
 def write_samples(
-    model: LatentDiffusionGenerator,
+    model: LoadedGenerator | LatentDiffusionGenerator,
     out: str | Path,
     num: int,
     *,
@@ -71,22 +72,24 @@ def write_samples(
     out = Path(out)
     if batch_size < 1:
         raise ValueError(f'batch_size={batch_size} must be at least 1')
+    loaded = as_loaded(model)
+    generator: LatentDiffusionGenerator = loaded.model
     rank, world_size = get_dist_info()
-    requests = SampleRequests(num, model.denoiser.num_classes, label_mode, seed)
-    parts = SampleParts(_beside(out, '.parts'), num, model.denoiser.geometry.img_size)
+    requests = SampleRequests(num, generator.denoiser.num_classes, label_mode, seed)
+    parts = SampleParts(_beside(out, '.parts'), num, generator.denoiser.geometry.img_size)
     with ExitStack() as held:
-        facts, missing = decide_on_rank0(lambda: _begin(held, model, out, parts, requests, sample_model))
+        facts, missing = decide_on_rank0(lambda: _begin(held, loaded, out, parts, requests, sample_model))
         if missing is None:
             MMLogger.get_current_instance().info(f"'{out}' is complete already: nothing to do")
             return facts
         if rank == 0:
-            _tell(model, out, facts)
+            _tell(generator, out, facts)
         held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))
         held.enter_context(_one_thread())
         progress = Progress(parts, missing, rank)
         draw = dict(seed=seed, sample_model=sample_model)
-        with model.sampling_weights(sample_model):
-            _sample_blocks(model, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
+        with generator.sampling_weights(sample_model):
+            _sample_blocks(generator, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
         progress.wait_for_others()
         run_on_rank0(lambda: _finish(out, parts, requests, facts))
     barrier()
@@ -95,7 +98,7 @@ def write_samples(
 
 def _begin(
     held: ExitStack,
-    model: LatentDiffusionGenerator,
+    loaded: LoadedGenerator,
     out: Path,
     parts: SampleParts,
     requests: SampleRequests,
@@ -109,8 +112,8 @@ def _begin(
     if not out.parent.is_dir():
         raise FileNotFoundError(f"cannot write '{out}': folder '{out.parent}' does not exist, create it first")
     held.enter_context(locked(_beside(out, '.lock'), f"another process is writing '{out}': wait for it or stop it"))
-    plan = make_plan(model, requests, sample_model)
-    facts = make_facts(model, plan)
+    plan = make_plan(loaded, requests, sample_model)
+    facts = make_facts(loaded, plan)
     if out.exists():
         return _facts_of_finished(out, plan), None
     begun = read_json(parts.folder / PLAN)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from usp_mm.datasets import SampleRequests
 from usp_mm.files import sha256
-from usp_mm.models import LatentDiffusionGenerator
-from usp_mm.sampling.origin import origin_of
 from usp_mm.weight_files import weights_hash
+
+from .loaded import LoadedGenerator
 
 FORMAT_VERSION = 1
 _DIGITS = 16
@@ -25,29 +25,30 @@ _TRAINING_ONLY = ('init_cfg', 'class_dropout', 'with_cp')
 _LIBRARIES = ('usp-mm', 'torch', 'mmengine', 'diffusers')
 
 
-def make_plan(model: LatentDiffusionGenerator, requests: SampleRequests, sample_model: str | None) -> dict[str, Any]:
+def make_plan(loaded: LoadedGenerator, requests: SampleRequests, sample_model: str | None) -> dict[str, Any]:
     """Everything that the samples' pixels depend on, as JSON values: not batch size, processes, paths or device.
 
     Of weights whose checkpoint is unknown it has their own hash in place of the file's, `weights_sha256`.
 
     Args:
-        model: any generator.
+        loaded: any generator.
         requests: the samples' labels.
         sample_model: 'ema' or 'orig'; the model's own if None.
     """
     asked = {key: requests.metainfo[key] for key in ('label_mode', 'seed', 'num_samples', 'num_classes')}
-    codec, origin = model.data_preprocessor.codec, origin_of(model)
+    model, checkpoint = loaded.model, loaded.weights
+    codec = model.data_preprocessor.codec
     plan = dict(
         format_version=FORMAT_VERSION,
         **asked,
         labels_sha256=digest(requests.labels),
         image_size=model.denoiser.geometry.img_size,
-        checkpoint_sha256=None if origin.checkpoint is None else sha256(origin.checkpoint)[:_DIGITS],
-        denoiser=None if origin.config is None else _settings(origin.config),
+        checkpoint_sha256=None if checkpoint is None else sha256(checkpoint)[:_DIGITS],
+        denoiser=None if loaded.config is None else _settings(loaded.config),
         vae=dict(name=codec.name, weight_hash=codec.weight_hash, dtype=str(codec.dtype), scale=_plain(codec.scale)),
         **model.describe(sample_model),
     )
-    if origin.checkpoint is None:
+    if checkpoint is None:
         plan['weights_sha256'] = weights_hash(model.network(sample_model))
     return json.loads(json.dumps(plan))
 
@@ -57,17 +58,17 @@ def _settings(config: Config) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _TRAINING_ONLY}
 
 
-def make_facts(model: LatentDiffusionGenerator, plan: dict[str, Any]) -> dict[str, Any]:
+def make_facts(loaded: LoadedGenerator, plan: dict[str, Any]) -> dict[str, Any]:
     """The plan, and how it came to be carried out: what a score of these samples has to be reported with.
 
     `config` and `checkpoint` are None where they are unknown.
     """
-    device, origin = next(model.parameters()).device, origin_of(model)
+    device = next(loaded.model.parameters()).device
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
     versions = dict(python=platform.python_version(), **{name: version(name) for name in _LIBRARIES})
-    config = Path(origin.config.filename).stem if origin.config is not None and origin.config.filename else None
-    checkpoint = None if origin.checkpoint is None else str(origin.checkpoint)
-    facts = dict(plan, classes=None if origin.classes is None else list(map(str, origin.classes)))
+    config = Path(loaded.config.filename).stem if loaded.config is not None and loaded.config.filename else None
+    checkpoint = None if loaded.weights is None else str(loaded.weights)
+    facts = dict(plan, classes=None if loaded.classes is None else list(map(str, loaded.classes)))
     return dict(facts, config=config, checkpoint=checkpoint, device=f'{device.type} ({name})', versions=versions)
 
 

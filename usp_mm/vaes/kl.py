@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from usp_mm.strict_loading import load_exactly
+
 _GROUPS = 32
 
 
@@ -258,14 +260,7 @@ def load_autoencoder(weights: Mapping[str, Tensor], source: str) -> tuple[KLAuto
         raise ValueError(f'{source}: {error}') from None
     with torch.device('meta'):
         network = KLAutoencoder(structure)
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    problems = {
-        'missing': [f'{name} {expected[name]}' for name in expected if name not in shapes],
-        'unexpected': [f'{name} {shapes[name]}' for name in shapes if name not in expected],
-        'mismatched': [f'{n} {shapes[n]} for {expected[n]}' for n in shapes if n in expected and shapes[n] != expected[n]],
-    }
-    if any(problems.values()):
-        listed = '; '.join(f'{len(names)} {what}: {", ".join(names[:3])}' for what, names in problems.items() if names)
-        raise ValueError(f'{source} does not fit a KL autoencoder of widths {structure.widths}: {listed}')
-    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    weights = {name: tensor.float() for name, tensor in weights.items()}
+    what = f'a KL autoencoder of widths {structure.widths}'
+    load_exactly(network, weights, source, what, fix='give a file of its weights alone', assign=True)
     return network, structure

@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from usp_mm.addresses import local_file
-from usp_mm.weight_files import read_checkpoint
+from usp_mm.weight_files import Checkpoint, read_checkpoint
 
 from .base import LatentCodec
 
@@ -80,22 +80,19 @@ def compare_vae(found: Record | None, ours: Record | None, checkpoint: str | Pat
     )
 
 
-def check_vae(checkpoint: str | Path, ours: Record | None, allow: bool) -> None:
-    """`compare_vae` with what a file says, told in the log.
+def check_vae(checkpoint: str | Path, found: Record | None, ours: Record | None, allow: bool) -> None:
+    """`compare_vae`, told in the log.
 
     Raises:
         ValueError: another VAE, unless `allow`.
     """
-    if ours is None:
-        return
-    found = read_record(checkpoint)
     line = compare_vae(found, ours, checkpoint, warn=allow)
     if line:
         logger = MMLogger.get_current_instance()
         (logger.info if found is None else logger.warning)(line)
 
 
-def check_model_vae(checkpoint: str | Path, codec: LatentCodec | None, cfg: Any, weight_hash: str | None = None) -> None:
+def check_model_vae(checkpoint: Checkpoint, codec: LatentCodec | None, cfg: Any, weight_hash: str | None = None) -> None:
     """`check_vae` of a model that was built from a config, which may allow another VAE.
 
     Args:
@@ -108,7 +105,7 @@ def check_model_vae(checkpoint: str | Path, codec: LatentCodec | None, cfg: Any,
         ValueError: another VAE, unless the config has `allow_other_vae=True`.
     """
     allow = not isinstance(cfg, str) and bool(cfg.get(ALLOW))
-    check_vae(checkpoint, vae_record(codec, weight_hash), allow)
+    check_vae(checkpoint.path, record_in(dict(meta=checkpoint.meta)), vae_record(codec, weight_hash), allow)
 
 
 def read_record(checkpoint: str | Path) -> dict[str, Any] | None:

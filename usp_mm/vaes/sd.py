@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from usp_mm.weight_files import check_finite
+from usp_mm.strict_loading import Misfit, misfit_error
+from usp_mm.weight_files import check_finite, told_misfit
 
 from .base import LOGVAR_MIN, LatentCodec
 
@@ -129,9 +130,10 @@ def load_network(path: str, arguments: dict[str, str], obtain: str, architecture
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(f'{path} holds no weights that can be read as data: {obtain} ({reason})') from error
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f'{path}: the weights do not fit config.json ({error})') from error
-    if problems := {key: keys[:3] for key, keys in report.items() if keys}:
-        raise ValueError(f'{path}: the weights do not fit config.json: {problems}')
+        raise misfit_error(path, 'its config.json', told_misfit(error), obtain) from error
+    mismatched = [str(one) for key in ('mismatched_keys', 'error_msgs') for one in report.get(key) or ()]
+    if found := Misfit(tuple(report['missing_keys']), tuple(report['unexpected_keys']), tuple(mismatched)):
+        raise misfit_error(path, 'its config.json', found, obtain)
     loaded: torch.nn.Module = network
     check_finite(loaded.state_dict(), path)
     return loaded

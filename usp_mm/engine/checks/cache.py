@@ -3,10 +3,10 @@
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
-from usp_mm.datasets import LatentCacheDataset, all_datasets
+from usp_mm.datasets import LatentCacheDataset
 from usp_mm.registry import HOOKS
 
-from ..hooks import loaders_of, unwrapped
+from ..hooks import datasets_of, unwrapped
 
 
 @HOOKS.register_module()
@@ -27,10 +27,9 @@ class LatentCacheCheckHook(Hook):
         self._check_loop(runner, runner.test_loop)
 
     def _check_loop(self, runner: Runner, loop: BaseLoop) -> None:
-        for loader in loaders_of(loop):
-            for dataset in all_datasets(loader.dataset):
-                if isinstance(dataset, LatentCacheDataset):
-                    self._check_cache(runner, dataset)
+        for dataset in datasets_of(loop):
+            if isinstance(dataset, LatentCacheDataset):
+                self._check_cache(runner, dataset)
 
     def _check_cache(self, runner: Runner, dataset: LatentCacheDataset) -> None:
         model = unwrapped(runner)

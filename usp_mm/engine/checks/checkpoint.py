@@ -1,12 +1,10 @@
 """A checkpoint of another model than the config's."""
 
-from typing import Any
-
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
-from torch import Tensor
 
 from usp_mm.registry import HOOKS
+from usp_mm.strict_loading import ITS_CONFIG, find_misfit, misfit_error
 
 from ..hooks import resuming, unwrapped
 
@@ -24,31 +22,17 @@ class CheckpointMatchHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         ours, theirs = unwrapped(runner).state_dict(), checkpoint.get('state_dict', checkpoint)
-        problems = {
-            'missing': [name for name in ours if name not in theirs],
-            'unexpected': [name for name in theirs if name not in ours],
-            'of another shape': [
-                f'{name} {_shape(theirs[name])} for {_shape(value)}'
-                for name, value in ours.items()
-                if name in theirs and name != 'backbone.pos_embed' and _shape(theirs[name]) != _shape(value)
-            ],
-        }
-        found = '; '.join(f'{len(names)} {kind} ({", ".join(names[:3])}…)' for kind, names in problems.items() if names)
+        found = find_misfit(ours, theirs, resized=('backbone.pos_embed',))
         if not found:
             if resuming(runner) and 'epoch' not in checkpoint.get('meta', {}):
                 raise ValueError('the checkpoint holds weights alone: a run starts from it with load_from, but cannot resume')
             return
         in_part = isinstance(runner._train_loop, BaseLoop) and not resuming(runner)
-        if not in_part or len(problems['missing']) + len(problems['of another shape']) == len(ours):
-            fix = 'use the config it was trained with'
-            if len(problems['missing']) == len(ours):
+        if not in_part or len(found.missing) + len(found.reshaped) == len(ours):
+            fix = ITS_CONFIG
+            if len(found.missing) == len(ours):
                 fix += ', or convert it if it is of another project (tools/convert_checkpoint.py)'
-            if all(name.startswith('denoiser_ema.') for name in problems['missing']) and not problems['of another shape']:
+            if all(name.startswith('denoiser_ema.') for name in found.missing) and not found.reshaped:
                 fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='orig' samples without"
-            raise ValueError(f'the checkpoint is of another model than the config: {found}: {fix}')
+            raise misfit_error('the checkpoint', 'the config', found, fix)
         runner.logger.warning(f'the checkpoint fits the model in part: {found}')
-
-
-def _shape(value: Any) -> tuple[int, ...] | str:
-    """Of a tensor; a layer's extra state may be anything, and says its type."""
-    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -13,7 +13,7 @@ from usp_mm.datasets import LatentCacheDataset, SampleRequests, all_datasets
 from usp_mm.datasets.class_names import check_classes, class_names
 from usp_mm.registry import HOOKS
 
-from ..hooks import loaders_of, resuming, unwrapped
+from ..hooks import built_loops, loaders_of, metrics_of, resuming, unwrapped
 
 #: Part of a model that knows its number of classes -> where its weights for each class begin.
 _HEADS = {'denoiser': 'denoiser.y_embedder.', 'head': 'head.', 'decode_head': 'decode_head.conv_seg.'}
@@ -149,8 +149,7 @@ def _check_unnamed(runner: Runner, stage: str, part: Any, head: str) -> None:
 
 def _scores(runner: Runner) -> list[str]:
     """The metrics of a test that are mmpretrain's or derived from them: all of these read labels."""
-    metrics = getattr(getattr(runner._test_loop, 'evaluator', None), 'metrics', ())
-    kinds = [type(metric) for metric in metrics]
+    kinds = [type(metric) for stage, loop in built_loops(runner) if stage == 'test' for metric in metrics_of(loop)]
     return [kind.__name__ for kind in kinds if any(base.__module__.startswith('mmpretrain.') for base in kind.__mro__)]
 
 
@@ -164,11 +163,9 @@ def _check_member(dataset: Any, part: Any) -> None:
 
 def _loaded(runner: Runner) -> Iterator[tuple[str, Any]]:
     """('training', 'validation' or 'test', data set) of each loop that has been built."""
-    for name, stage in (('_train_loop', 'training'), ('_val_loop', 'validation'), ('_test_loop', 'test')):
-        loop = getattr(runner, name, None)
-        if isinstance(loop, BaseLoop):
-            for loader in loaders_of(loop):
-                yield stage, loader.dataset
+    for stage, loop in built_loops(runner):
+        for loader in loaders_of(loop):
+            yield stage, loader.dataset
 
 
 def _head(model: nn.Module) -> str | None:

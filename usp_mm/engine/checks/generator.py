@@ -11,7 +11,7 @@ from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.registry import HOOKS
 
 from ..ema_hook import GeneratorEMAHook
-from ..hooks import loaders_of, unwrapped
+from ..hooks import datasets_of, metrics_of, unwrapped
 
 
 @HOOKS.register_module()
@@ -35,7 +35,8 @@ class GeneratorCheckHook(Hook):
         _check_teacher(model, runner.train_loop.dataloader.dataset)
         if runner.val_loop is not None:
             self._check_loop(model, runner.val_loop)
-            self._check_sampling(model, 'validation', [metric.sample_model for metric in _metrics(runner.val_loop)])
+            metrics = [metric for metric in metrics_of(runner.val_loop) if hasattr(metric, 'sample_model')]
+            self._check_sampling(model, 'validation', [metric.sample_model for metric in metrics])
         for kwargs in _pictures(runner):
             self._check_sampling(model, 'the visualization hook', [kwargs.get('sample_model')])
             _check_classes(model, 'the visualization hook', 1 + max(map(int, kwargs.get('labels') or [0])))
@@ -44,10 +45,9 @@ class GeneratorCheckHook(Hook):
         self._check_loop(unwrapped(runner), runner.test_loop)
 
     def _check_loop(self, model: LatentDiffusionGenerator, loop: BaseLoop) -> None:
-        for loader in loaders_of(loop):
-            for dataset in all_datasets(loader.dataset):
-                meta = getattr(dataset, 'metainfo', None) or {}
-                _check_classes(model, type(dataset).__name__, meta.get('num_classes') or len(meta.get('classes') or ()))
+        for dataset in datasets_of(loop):
+            meta = getattr(dataset, 'metainfo', None) or {}
+            _check_classes(model, type(dataset).__name__, meta.get('num_classes') or len(meta.get('classes') or ()))
 
     def _check_sampling(self, model: LatentDiffusionGenerator, who: str, sample_models: list[str | None]) -> None:
         if model.data_preprocessor.codec.network is None:
@@ -105,11 +105,6 @@ def _check_tokens(model: Any, dataset: Any) -> None:
                 f'{value!r}: name the teacher that was cached, or cache this one'
             )
     repa.check_grid(tuple(found['grid']))
-
-
-def _metrics(loop: BaseLoop) -> Iterator[Any]:
-    for evaluator in getattr(loop, 'evaluators', None) or [loop.evaluator]:
-        yield from (metric for metric in evaluator.metrics or () if hasattr(metric, 'sample_model'))
 
 
 def _pictures(runner: Runner) -> Iterator[dict]:

@@ -6,6 +6,8 @@ from mmengine.runner import BaseLoop, Runner
 from usp_mm.presets import nearest
 from usp_mm.registry import HOOKS
 
+from ..hooks import metrics_of
+
 
 @HOOKS.register_module()
 class SaveBestCheckHook(Hook):
@@ -23,8 +25,7 @@ class SaveBestCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         if not isinstance(runner._val_loop, BaseLoop):
             return
-        evaluators = getattr(runner._val_loop, 'evaluators', None) or [runner._val_loop.evaluator]
-        metrics = [metric for evaluator in evaluators for metric in evaluator.metrics or ()]
+        metrics = metrics_of(runner._val_loop)
         prefixes = [metric.prefix for metric in metrics if getattr(metric, 'prefix', None) is not None]
         if not prefixes or len(prefixes) < len(metrics):
             return

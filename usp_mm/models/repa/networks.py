@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from usp_mm.presets import TEACHERS, nearest
 from usp_mm.registry import MODELS
-from usp_mm.weight_files import check_finite, read_weights, told_misfit
+from usp_mm.strict_loading import explain_misfit, load_exactly
+from usp_mm.weight_files import check_finite, read_weights
 
 #: Where a folder of timm's hub has its weights, as data alone.
 _FOLDER_FILE = 'model.safetensors'
@@ -62,9 +63,8 @@ def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Modul
         overlay = dict(state_dict=weights, custom_load=False, num_classes=options['num_classes'], **normalization)
         options['pretrained_cfg_overlay'], obtain = overlay, 'give the weights of this model'
     try:
-        network: Any = timm.create_model(model, pretrained=True, **options)
-    except RuntimeError as error:
-        raise ValueError(f"'{path or 'the hub'}' does not fit teacher '{model}': {told_misfit(error)}: {obtain}") from error
+        with explain_misfit(path or 'the hub', f"teacher '{model}'", obtain):
+            network: Any = timm.create_model(model, pretrained=True, **options)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(f"the hub did not give the weights of teacher '{model}': {obtain} ({reason})") from error
@@ -113,10 +113,9 @@ def load_backbone(backbone: dict, checkpoint: str | Path, prefix: str) -> nn.Mod
     if not weights:
         raise ValueError(f"'{checkpoint}' has no weights '{prefix}…' for the teacher: set repa.teacher.prefix")
     network = MODELS.build({**backbone, 'init_cfg': None})
-    try:
-        network.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"'{checkpoint}' does not fit the teacher's {backbone['type']}: {told_misfit(error)}") from error
+    load_exactly(
+        network, weights, checkpoint, f"the teacher's {backbone['type']}", fix='make repa.teacher.backbone and checkpoint agree'
+    )
     return network
 
 

@@ -3,8 +3,10 @@
 Shape legend: N images, L = h×w patch tokens, E width.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +21,6 @@ from . import networks
 #: Pixels of the image a token of a DiT or SiT covers, in each direction, with the presets' VAEs and patches.
 TOKEN_PIXELS = 16
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-_COMMON = ('size', 'dtype', 'encode_batch_size')
-_NAMED_KEYS = ('name', 'path', *_COMMON)
-_BACKBONE_KEYS = ('backbone', 'checkpoint', 'dim', 'prefix', 'mean', 'std', 'name', *_COMMON)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -191,42 +190,66 @@ def build_teacher(cfg: str | Mapping[str, Any], img_size: int) -> Teacher:
         ValueError: an unknown name or key, or a size that patches don't divide.
     """
     cfg = dict(name=cfg) if isinstance(cfg, str) else dict(cfg)
-    valid = _BACKBONE_KEYS if 'backbone' in cfg else _NAMED_KEYS
+    build: Callable[..., Teacher] = _backbone_teacher if 'backbone' in cfg else _named_teacher
+    _, *taken = inspect.signature(build).parameters.values()
+    valid = [one.name for one in taken]
     for key in cfg:
         if key not in valid:
-            raise ValueError(f"unknown key '{key}' in repa.teacher: expected {list(valid)}{nearest(key, valid)}")
-    common: dict[str, Any] = {key: cfg[key] for key in ('dtype', 'encode_batch_size') if key in cfg}
-    common['img_size'] = img_size
-    if 'backbone' in cfg:
-        return _backbone_teacher(cfg, common)
-    if 'name' not in cfg:
-        raise ValueError(f"repa.teacher {cfg} lacks 'name': one of {sorted(TEACHERS)}, or a model of timm")
-    name, path = cfg['name'], cfg.get('path')
+            raise ValueError(f"unknown key '{key}' in repa.teacher: expected {valid}{nearest(key, valid)}")
+    if missing := [one.name for one in taken if one.default is one.empty and not cfg.get(one.name)]:
+        fix = 'a cache knows it by its name' if 'backbone' in cfg else f'one of {sorted(TEACHERS)}, or a model of timm'
+        kind = ' with a backbone' if 'backbone' in cfg else f' {cfg}'
+        raise ValueError(f'repa.teacher{kind} needs {" and ".join(missing)} ({fix})')
+    return build(img_size, **cfg)
+
+
+def _named_teacher(
+    img_size: int,
+    *,
+    name: str,
+    path: str | Path | None = None,
+    size: int | None = None,
+    dtype: str = 'float32',
+    encode_batch_size: int | None = None,
+) -> Teacher:
     model, dim, patch = TEACHERS[name] if name in TEACHERS else networks.timm_shape(name)
-    size = cfg.get('size') or (img_size if patch is None else img_size * patch // TOKEN_PIXELS)
+    size = size or (img_size if patch is None else img_size * patch // TOKEN_PIXELS)
     return Teacher(
         lambda: networks.load_timm(model, path, None if patch is None else size),
         networks.run_timm,
         name=name,
         dim=dim,
+        img_size=img_size,
         size=size,
         patch_size=patch,
-        **common,
+        dtype=dtype,
+        encode_batch_size=encode_batch_size,
     )
 
 
-def _backbone_teacher(cfg: dict[str, Any], common: dict[str, Any]) -> Teacher:
-    missing = [key for key in ('name', 'checkpoint', 'dim') if not cfg.get(key)]
-    if missing:
-        raise ValueError(f'repa.teacher with a backbone needs {" and ".join(missing)} (a cache knows it by its name)')
-    backbone, checkpoint, prefix = cfg['backbone'], cfg['checkpoint'], cfg.get('prefix', 'backbone.')
+def _backbone_teacher(
+    img_size: int,
+    *,
+    backbone: dict[str, Any],
+    name: str,
+    checkpoint: str | Path,
+    dim: int,
+    prefix: str = 'backbone.',
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    size: int | None = None,
+    dtype: str = 'float32',
+    encode_batch_size: int | None = None,
+) -> Teacher:
     return Teacher(
         lambda: networks.load_backbone(backbone, checkpoint, prefix),
         networks.run_backbone,
-        name=cfg['name'],
-        dim=cfg['dim'],
-        size=cfg.get('size') or common['img_size'],
-        mean=cfg.get('mean', IMAGENET_MEAN),
-        std=cfg.get('std', IMAGENET_STD),
-        **common,
+        name=name,
+        dim=dim,
+        img_size=img_size,
+        size=size or img_size,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        encode_batch_size=encode_batch_size,
     )

@@ -7,13 +7,14 @@ from mmengine.logging import MMLogger
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
+from usp_mm.strict_loading import load_exactly
 from usp_mm.weight_files import read_weights
 
 from .denoiser import transfer_encoder
-from .encoder import check_blocks, encoder_weights, split_checkpoint, square_side
+from .encoder import check_blocks, encoder_weights, split_checkpoint
 
 #: The final norms follow `out_type`: `fc_norm` may be new, and either may be left over. A VAE has weights of its own.
-_MAY_BE_NEW, _MAY_BE_LEFT = ('fc_norm.',), ('norm.', 'fc_norm.')
+_VAE, _MAY_BE_NEW, _MAY_BE_LEFT = 'vae_encoder.', ('fc_norm.',), ('norm.', 'fc_norm.')
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -68,25 +69,7 @@ class USPPretrained:
                 'loaded whole (its own interpolate_mode resizes the position table)'
             )
         state_dict = read_weights(self.checkpoint)
-        if not is_denoiser:
-            self._check_shapes(module, encoder_weights(state_dict, self.prefix))
         (self._start_denoiser if is_denoiser else self._load_encoder)(module, state_dict)
-
-    def _check_shapes(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
-        table = weights.get('pos_embed')
-        if table is not None and table.ndim == 3 and square_side(table) and 'pos_embed' in shapes:
-            shapes['pos_embed'][1] = table.shape[1]  # it is resized
-        wrong = [
-            f'{name} {list(weights[name].shape)} instead of {shape}'
-            for name, shape in shapes.items()
-            if name in weights and list(weights[name].shape) != shape
-        ]
-        if wrong:
-            more = ', …' if len(wrong) > 3 else ''
-            raise ValueError(
-                f"'{self.checkpoint}' does not fit the backbone: {', '.join(wrong[:3])}{more}: another arch or VAE?"
-            )
 
     def _start_denoiser(self, module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         weights, beside = split_checkpoint(state_dict, self.prefix)
@@ -101,18 +84,14 @@ class USPPretrained:
         weights = encoder_weights(state_dict, self.prefix)
         try:
             check_blocks(weights, module.state_dict())
-            result: Any = module.load_state_dict(weights, strict=False)
-        except (RuntimeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"'{self.checkpoint}' does not fit the backbone: {error}") from error
-        new = [key for key in result.missing_keys if not key.startswith('vae_encoder.')]
-        wrong = [key for key in new if not key.startswith(_MAY_BE_NEW)]
-        wrong += [key for key in result.unexpected_keys if not key.startswith(_MAY_BE_LEFT)]
-        if wrong:
-            raise ValueError(
-                f"'{self.checkpoint}' does not fit the backbone: missing {new[:5]}, "
-                f'unexpected {result.unexpected_keys[:5]}: another arch or VAE?'
-            )
+        let = load_exactly(
+            module, weights, self.checkpoint, 'the backbone', fix='another arch or VAE?',
+            allow_missing=(_VAE, *_MAY_BE_NEW), allow_unexpected=_MAY_BE_LEFT,
+        )  # fmt: skip
+        new = [name for name in let.missing if not name.startswith(_VAE)]
         MMLogger.get_current_instance().info(
-            f'{len(weights) - len(result.unexpected_keys)} tensors from {self.checkpoint}; '
-            f'new: {new or "none"}; left over: {result.unexpected_keys or "none"}'
+            f'{len(weights) - len(let.unexpected)} tensors from {self.checkpoint}; '
+            f'new: {new or "none"}; left over: {[*let.unexpected] or "none"}'
         )
