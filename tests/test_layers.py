@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'threads', 'version', 'moved', 'processor', 'locations', 'lazy', 'processes', 'presets', 'options', 'files', 'images',
-    'weight_files', 'cfg_values', 'arguments', 'outputs', 'command', 'torchrun', 'functional', 'registry', 'compat', 'vaes',
-    'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
+    'threads', 'version', 'moved', 'processor', 'locations', 'placeholders', 'lazy', 'processes', 'presets', 'options', 'files',
+    'images', 'weight_files', 'cfg_values', 'arguments', 'outputs', 'command', 'torchrun', 'functional', 'registry', 'compat',
+    'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
     'sampling', 'probing', 'analysis', 'apis', 'cli',
 ]  # fmt: skip
 PURE = {
@@ -23,6 +23,7 @@ PURE = {
     'processor': (),
     'arguments': (),
     'locations': (),
+    'placeholders': (),
     'lazy': (),
     'files': (),
     'weight_files': ('mmengine.logging',),

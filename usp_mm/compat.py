@@ -9,9 +9,7 @@ import functools
 import importlib
 import importlib.util
 import os
-import sys
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec, PathFinder
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import wrapt
 
 from usp_mm.locations import LOCATIONS, add_locations
+from usp_mm.placeholders import exists, missing, placeholder
 
 #: Those whose registries learn this package's types.
 PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic')
@@ -33,7 +32,7 @@ def apply() -> None:
     mmcv_ext()
     numpy_bool8()
     diffusers_unet()
-    mmagic_albumentations()
+    mmagic_optional_packages()
     checkpoint_globals()
     checkpoint_files()
     diffusers_dit_times()
@@ -75,12 +74,12 @@ def mmcv_ext() -> None:
     `mmengine.utils.dl_utils.mmcv_full_available()` still answers False, since the stand-in has no loader.
     Delete when: mmseg and mmagic import with mmcv-lite.
     """
-    if not _exists('mmcv._ext'):
+    if not exists('mmcv._ext'):
         fix = (
             'the compiled operators of mmcv are not installed: mmcv-lite has none. Install full mmcv in its place: '
             '`pip uninstall mmcv-lite` and `MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv==2.1.0`'
         )
-        _placeholder('mmcv._ext', functools.partial(_missing, fix=fix))
+        placeholder('mmcv._ext', functools.partial(missing, fix=fix))
 
 
 def numpy_bool8() -> None:
@@ -103,20 +102,35 @@ def diffusers_unet() -> None:
     Reason: mmagic imports from the old path, diffusers moved it.
     Delete when: mmagic imports from the new path.
     """
-    if not _exists('diffusers.models.unet_2d_condition'):
+    if not exists('diffusers.models.unet_2d_condition'):
         moved = 'diffusers.models.unets.unet_2d_condition'
-        _placeholder('diffusers.models.unet_2d_condition', lambda name: getattr(importlib.import_module(moved), name))
+        placeholder('diffusers.models.unet_2d_condition', lambda name: getattr(importlib.import_module(moved), name))
 
 
-def mmagic_albumentations() -> None:
-    """Stand in for mmagic's two albumentations transforms where albumentations isn't installed.
+#: Modules of mmagic that fail to import without packages that nothing here calls, and those packages.
+MMAGIC_OPTIONAL = {
+    'apis.inferencers.controlnet_animation_inferencer': ('controlnet-aux',),
+    'datasets.transforms.albu_function': ('albumentations',),
+    'evaluation.metrics.ppl': ('lpips',),
+    'models.editors.animatediff.animatediff_utils': ('transformers',),
+    'models.editors.disco_diffusion.guider': ('lpips', 'pandas', 'resize-right'),
+    'models.editors.fastcomposer.fastcomposer': ('transformers',),
+}
 
-    Reason: `mmagic.datasets` and `mmagic.evaluation` import them unconditionally, though albumentations is optional.
-    Delete when: mmagic imports it conditionally, as its `transforms/albumentations.py` already does.
+
+def mmagic_optional_packages() -> None:
+    """Stand in for modules of mmagic whose own requirements are not all installed.
+
+    Reason: `mmagic.models`, `mmagic.evaluation` and `mmagic.apis` import them unconditionally, and with them large packages.
+    The packages themselves get no stand-in, since others try them: MMEngine transformers, sklearn pandas.
+    Delete when: mmagic imports them conditionally, as it does av, face_alignment and most of albumentations.
     """
-    if importlib.util.find_spec('albumentations') is None:
-        fix = 'albumentations is not installed: `pip install albumentations`'
-        _placeholder('mmagic.datasets.transforms.albu_function', functools.partial(_missing, fix=fix))
+    for module, packages in MMAGIC_OPTIONAL.items():
+        absent = [package for package in packages if importlib.util.find_spec(package.replace('-', '_')) is None]
+        if absent:
+            verb = 'is' if len(absent) == 1 else 'are'
+            fix = f'{" and ".join(absent)} {verb} not installed: `pip install {" ".join(absent)}`'
+            placeholder(f'mmagic.{module}', functools.partial(missing, fix=fix))
 
 
 def checkpoint_globals() -> None:
@@ -372,46 +386,3 @@ def _keep_formatted(module: Any) -> None:
         return kept[key]
 
     module.FormatCode = format_code
-
-
-def _folders(package: str) -> list[str]:
-    """The folders of a top-level package, without importing it (empty if absent)."""
-    spec = importlib.util.find_spec(package)
-    return list(spec.submodule_search_locations or []) if spec else []
-
-
-def _exists(module: str) -> bool:
-    """Whether a dotted module is imported or can be found, without importing any of its parents."""
-    if module in sys.modules:
-        return True
-    package, *parts = module.split('.')
-    folders = _folders(package)
-    for depth in range(2, len(parts) + 2):
-        spec = PathFinder.find_spec('.'.join([package, *parts][:depth]), folders)
-        if spec is None:
-            return False
-        folders = list(spec.submodule_search_locations or [])
-    return True
-
-
-def _placeholder(name: str, attribute: Callable[[str], Any]) -> None:
-    """Put a module into sys.modules whose public attributes are `attribute(name)`."""
-
-    def __getattr__(key: str) -> Any:
-        if key.startswith('__'):
-            raise AttributeError(f'module {name!r} has no attribute {key!r}')
-        return attribute(key)
-
-    module = ModuleType(name, 'Placeholder made by usp_mm.compat.')
-    module.__spec__ = ModuleSpec(name, loader=None)
-    module.__getattr__ = __getattr__  # type: ignore[method-assign]
-    sys.modules[name] = module
-
-
-def _missing(name: str, fix: str) -> Callable[..., Any]:
-    """A function that raises an ImportError naming the fix."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        raise ImportError(f'{name}: {fix}')
-
-    return call
