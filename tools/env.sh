@@ -25,7 +25,7 @@ requirements() {
 }
 
 ensure_env() {
-    local base extra enough parts listed openmmlab others pip extras="$1" wanted
+    local base extra enough parts listed openmmlab others pip more="" wanted extras="$1"
     local stamp="$USP_VENV/usp-installed" python="$USP_VENV/bin/python" constraints="$ROOT/requirements/constraints.txt"
     wanted="$ROOT $(cat "$ROOT"/requirements/*.txt "$ROOT/setup.py" "$ROOT/pyproject.toml" | sha256sum | cut -d' ' -f1)"
     case "$extras" in  # `all` satisfies `demo`, and that `core`
@@ -37,6 +37,9 @@ ensure_env() {
             return 2
             ;;
     esac
+    if [ "$extras" != core ]; then
+        more=', mmseg.datasets, mmseg.models, mmagic.evaluation, mmagic.models, mmagic.visualization, usp_mm.segmentation'
+    fi
     for extra in "${enough[@]}"; do
         if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $extra" ]; then
             return
@@ -50,10 +53,13 @@ ensure_env() {
     listed="$(requirements "${parts[@]}" openmmlab.txt)" || return
     mapfile -t openmmlab < <(grep '^mm' <<<"$listed")
     mapfile -t others < <(grep -v '^mm' <<<"$listed")
-    # Of what is installed less than half is ever imported: it is compiled then.
+    # Less than half of what is installed is ever imported: it is compiled at that time.
     pip=("$python" -m pip install --disable-pip-version-check --no-compile -c "$constraints")
     "${pip[@]}" wheel "${others[@]}" || return
     # Without isolation the build uses the setuptools just installed and fetches nothing.
     "${pip[@]}" --no-build-isolation --no-deps "${openmmlab[@]}" -e "$ROOT" || return
+    if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then  # each process would compile it anew
+        PYTHONDONTWRITEBYTECODE= "$python" -c "import usp_mm, mmpretrain.datasets, mmpretrain.models, usp_mm.engine$more" || return
+    fi
     echo "$wanted $extras" >"$stamp"
 }

@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType
@@ -32,6 +33,7 @@ def apply() -> None:
     mmcv_ext()
     numpy_bool8()
     diffusers_unet()
+    diffusers_without_transformers()
     mmagic_optional_packages()
     checkpoint_globals()
     checkpoint_files()
@@ -105,6 +107,21 @@ def diffusers_unet() -> None:
     if not exists('diffusers.models.unet_2d_condition'):
         moved = 'diffusers.models.unets.unet_2d_condition'
         placeholder('diffusers.models.unet_2d_condition', lambda name: getattr(importlib.import_module(moved), name))
+
+
+def diffusers_without_transformers() -> None:
+    """Give `diffusers.pipelines` the one name that it lists but has only where transformers is installed.
+
+    Reason: `mmagic.models` asks for all that it lists, and `LDMSuperResolutionPipeline` ends in an AttributeError.
+    Delete when: diffusers lists it with the other pipelines that need transformers.
+    """
+    wrapt.register_post_import_hook(_add_listed_pipeline, 'diffusers.pipelines.latent_diffusion')
+
+
+def _add_listed_pipeline(module: ModuleType) -> None:
+    lazy, name = sys.modules[module.__name__], 'LDMSuperResolutionPipeline'  # which diffusers has put in the module's place
+    if name not in dir(lazy):
+        setattr(lazy, name, missing(name, 'transformers is not installed: `pip install transformers`'))
 
 
 #: Modules of mmagic that fail to import without packages that nothing here calls, and those packages.
