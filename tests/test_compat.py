@@ -293,6 +293,9 @@ def test_a_config_is_formatted_once(monkeypatch):
     found = [module.FormatCode(text, style_config=dict(a=1)) for text in ('x', 'x', 'y', 'x')]
     assert [text for text, _ in found] == ['X', 'X', 'Y', 'X'] and calls == ['x', 'y', 'x']
     assert Config(dict(a=1)).pretty_text == 'a = 1\n'
+    without = SimpleNamespace(Config=Config)
+    compat._keep_formatted(without)
+    assert vars(without) == dict(Config=Config)
 
 
 def test_runner_resumes_from_its_own_checkpoint(tmp_path):

@@ -393,6 +393,8 @@ def configs_formatted_once() -> None:
 
 
 def _keep_formatted(module: Any) -> None:
+    if not hasattr(module, 'FormatCode'):
+        return  # imported for each call instead, as onedl-mmengine does
     original, kept = module.FormatCode, {}
 
     def format_code(text: str, **options: Any) -> Any:
