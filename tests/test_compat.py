@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 from pickle import UnpicklingError
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -191,8 +191,22 @@ def test_mmagic_imports_without_any_of_them_and_nobody_else_sees_a_stand_in():
             mmagic.models.FastComposer()
         except ImportError as e:
             print(e)
+        import diffusers
+        try:
+            diffusers.LDMSuperResolutionPipeline()
+        except ImportError as e:
+            print(e)
     """)
-    assert out.endswith('FastComposer: transformers is not installed: `pip install transformers`\n')
+    fix = 'transformers is not installed: `pip install transformers`'
+    assert out.splitlines()[-2:] == [f'FastComposer: {fix}', f'LDMSuperResolutionPipeline: {fix}']
+
+
+def test_a_pipeline_that_diffusers_has_is_left_alone(monkeypatch):
+    module = ModuleType('diffusers.pipelines.latent_diffusion')
+    module.LDMSuperResolutionPipeline = 'real'
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    compat._add_listed_pipeline(module)
+    assert module.LDMSuperResolutionPipeline == 'real'
 
 
 def test_placeholders_have_no_private_attributes_of_their_own():
