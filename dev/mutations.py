@@ -23,7 +23,7 @@ from decisions import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = 'docs/mutations.md'
-SHARED = ('torch', 'torch.utils.data', 'mmengine', 'scipy.linalg', 'pandas', 'sklearn', 'transformers')  # imported once
+SHARED = ('torch', 'torch.utils.data', 'mmengine', 'scipy.linalg', 'sklearn')  # imported once
 FOLDERS = ('configs', 'dev', 'docs', 'requirements', 'tests', 'tools', 'usp_mm')
 PASSED, FAILED, WRONG_COPY = 0, 1, 99  # the first two are pytest's; others say that the tests did not run
 

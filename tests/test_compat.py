@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 from pickle import UnpicklingError
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,7 +74,8 @@ def test_projects_import_and_their_registries_find_our_types():
 
 
 def test_modules_that_exist_are_left_alone(tmp_path):
-    for name in ('mmcv/_ext.py', 'diffusers/models/unet_2d_condition.py', 'albumentations/core.py'):
+    optional = {f'{name.replace("-", "_")}/core.py' for names in compat.MMAGIC_OPTIONAL.values() for name in names}
+    for name in ('mmcv/_ext.py', 'diffusers/models/unet_2d_condition.py', *sorted(optional)):
         file = tmp_path / name
         file.parent.mkdir(parents=True)
         file.write_text('real = True')
@@ -86,7 +87,8 @@ def test_modules_that_exist_are_left_alone(tmp_path):
         import usp_mm
         import mmcv._ext, diffusers.models.unet_2d_condition
         assert mmcv._ext.real and diffusers.models.unet_2d_condition.real
-        assert 'mmagic.datasets.transforms.albu_function' not in sys.modules
+        assert len(usp_mm.compat.MMAGIC_OPTIONAL) == 6
+        assert not [name for name in sys.modules if name.startswith('mmagic')]
         """,
         tmp_path,
     )
@@ -126,13 +128,85 @@ def test_whichever_is_imported_first_checkpoints_can_be_read_and_types_be_found(
         """)
 
 
-def test_albumentations_placeholder_names_the_fix(monkeypatch):
-    name = 'mmagic.datasets.transforms.albu_function'
-    monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(compat.importlib.util, 'find_spec', lambda module: None)
-    compat.mmagic_albumentations()
-    with pytest.raises(ImportError, match=r'AlbuCorruptFunction: .*pip install albumentations'):
-        sys.modules[name].AlbuCorruptFunction(keys=['img'])
+@pytest.mark.parametrize(
+    ('module', 'used', 'absent'),
+    [
+        ('apis.inferencers.controlnet_animation_inferencer', 'ControlnetAnimationInferencer', ['controlnet-aux']),
+        ('datasets.transforms.albu_function', 'AlbuCorruptFunction', ['albumentations']),
+        ('evaluation.metrics.ppl', 'PerceptualPathLength', ['lpips']),
+        ('models.editors.animatediff.animatediff_utils', 'save_videos_grid', ['transformers']),
+        ('models.editors.disco_diffusion.guider', 'ImageTextGuider', ['lpips', 'pandas', 'resize-right']),
+        ('models.editors.fastcomposer.fastcomposer', 'FastComposer', ['transformers']),
+    ],
+)
+def test_modules_of_mmagic_without_their_packages_name_the_fix(module, used, absent, monkeypatch):
+    monkeypatch.setitem(sys.modules, f'mmagic.{module}', None)
+    monkeypatch.setattr(compat, 'MMAGIC_OPTIONAL', {module: compat.MMAGIC_OPTIONAL[module]})
+    monkeypatch.setattr(compat.importlib.util, 'find_spec', lambda package: None)
+    compat.mmagic_optional_packages()
+    verb = 'is' if len(absent) == 1 else 'are'
+    with pytest.raises(ImportError, match=f'^{used}: {" and ".join(absent)} {verb} not .*`pip install {" ".join(absent)}`$'):
+        getattr(sys.modules[f'mmagic.{module}'], used)(keys=['img'])
+
+
+def test_without_one_of_several_packages_that_one_is_named(monkeypatch):
+    guider = 'models.editors.disco_diffusion.guider'
+    monkeypatch.setitem(sys.modules, f'mmagic.{guider}', None)
+    monkeypatch.setattr(compat, 'MMAGIC_OPTIONAL', {guider: ('lpips', 'pandas', 'resize-right')})
+    monkeypatch.setattr(compat.importlib.util, 'find_spec', lambda package: None if package == 'resize_right' else 'found')
+    compat.mmagic_optional_packages()
+    with pytest.raises(ImportError, match=r'^ImageTextGuider: resize-right is not installed: `pip install resize-right`$'):
+        sys.modules[f'mmagic.{guider}'].ImageTextGuider()
+
+
+def test_mmagic_imports_without_any_of_them_and_nobody_else_sees_a_stand_in():
+    out = run_script("""
+        import sys
+        import usp_mm
+        from usp_mm.compat import MMAGIC_OPTIONAL
+
+        class Absent:
+            def find_spec(self, name, path=None, target=None):
+                if name.split('.')[0] in names:
+                    raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+        names = {package.replace('-', '_') for packages in MMAGIC_OPTIONAL.values() for package in packages}
+        names |= {'av', 'face_alignment', 'facexlib', 'lmdb', 'mediapipe', 'numba'}
+        sys.meta_path.insert(0, Absent())
+        from unittest.mock import patch
+        import importlib.util
+        found = importlib.util.find_spec
+        for module in MMAGIC_OPTIONAL:
+            sys.modules.pop(f'mmagic.{module}', None)
+        with patch('importlib.util.find_spec', lambda name, *args: None if name in names else found(name, *args)):
+            usp_mm.compat.mmagic_optional_packages()
+            import mmagic.apis, mmagic.datasets, mmagic.engine, mmagic.evaluation, mmagic.models, mmagic.visualization
+        import mmpretrain.models, mmpretrain.datasets, mmpretrain.apis, mmseg.models, mmseg.datasets, mmseg.apis
+        assert not names & {name.split('.')[0] for name in sys.modules}
+        from mmagic.registry import MODELS
+        assert MODELS.get('FastComposer') is None
+        for used in (mmagic.models.DiscoDiffusion, mmagic.apis.MMagicInferencer):
+            assert isinstance(used, type)
+        try:
+            mmagic.models.FastComposer()
+        except ImportError as e:
+            print(e)
+        import diffusers
+        try:
+            diffusers.LDMSuperResolutionPipeline()
+        except ImportError as e:
+            print(e)
+    """)
+    fix = 'transformers is not installed: `pip install transformers`'
+    assert out.splitlines()[-2:] == [f'FastComposer: {fix}', f'LDMSuperResolutionPipeline: {fix}']
+
+
+def test_a_pipeline_that_diffusers_has_is_left_alone(monkeypatch):
+    module = ModuleType('diffusers.pipelines.latent_diffusion')
+    module.LDMSuperResolutionPipeline = 'real'
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    compat._add_listed_pipeline(module)
+    assert module.LDMSuperResolutionPipeline == 'real'
 
 
 def test_placeholders_have_no_private_attributes_of_their_own():
@@ -233,6 +307,9 @@ def test_a_config_is_formatted_once(monkeypatch):
     found = [module.FormatCode(text, style_config=dict(a=1)) for text in ('x', 'x', 'y', 'x')]
     assert [text for text, _ in found] == ['X', 'X', 'Y', 'X'] and calls == ['x', 'y', 'x']
     assert Config(dict(a=1)).pretty_text == 'a = 1\n'
+    without = SimpleNamespace(Config=Config)
+    compat._keep_formatted(without)
+    assert vars(without) == dict(Config=Config)
 
 
 def test_runner_resumes_from_its_own_checkpoint(tmp_path):

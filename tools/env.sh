@@ -1,6 +1,7 @@
 # Sourced by quickstart.sh and test.sh: `ensure_env core`, `ensure_env demo` (with what segmentation, generation and the demo data
 # need) or `ensure_env all` (with what development needs too) makes or reuses the environment $USP_VENV
-# (default: .venv in the project) with exactly what requirements/constraints.txt pins.
+# (default: .venv in the project) with exactly what requirements/constraints.txt pins. OpenMMLab's packages come without what they
+# declare: requirements/openmmlab.txt has what of it is used, usp_mm/compat.py stand-ins for the rest.
 # A second call installs nothing; an interrupted one is taken up again.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -18,21 +19,27 @@ find_python() {
     return 1
 }
 
+# The requirements in the files named, one a line, without comments.
+requirements() {
+    sed -e 's/[[:space:]]*#.*//' -e '/^$/d' "${@/#/$ROOT/requirements/}"
+}
+
 ensure_env() {
-    local base extra enough part parts files=() extras="$1" stamp="$USP_VENV/usp-installed" wanted python="$USP_VENV/bin/python"
+    local base extra enough parts listed openmmlab others pip more="" wanted extras="$1"
+    local stamp="$USP_VENV/usp-installed" python="$USP_VENV/bin/python" constraints="$ROOT/requirements/constraints.txt"
     wanted="$ROOT $(cat "$ROOT"/requirements/*.txt "$ROOT/setup.py" "$ROOT/pyproject.toml" | sha256sum | cut -d' ' -f1)"
     case "$extras" in  # `all` satisfies `demo`, and that `core`
-        core) enough=(core demo all) parts=(runtime) ;;
-        demo) enough=(demo all) parts=(runtime seg gen demo) ;;
-        all) enough=(all) parts=(runtime seg gen demo dev) ;;
+        core) enough=(core demo all) parts=(runtime.txt) ;;
+        demo) enough=(demo all) parts=({runtime,seg,gen,demo}.txt) ;;
+        all) enough=(all) parts=({runtime,seg,gen,demo,dev}.txt) ;;
         *)
             echo "ensure_env: unknown environment '$extras': expected core, demo or all" >&2
             return 2
             ;;
     esac
-    for part in "${parts[@]}"; do
-        files+=(-r "$ROOT/requirements/$part.txt")
-    done
+    if [ "$extras" != core ]; then
+        more=', mmseg.datasets, mmseg.models, mmagic.evaluation, mmagic.models, mmagic.visualization, usp_mm.segmentation'
+    fi
     for extra in "${enough[@]}"; do
         if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $extra" ]; then
             return
@@ -43,8 +50,16 @@ ensure_env() {
         base="$(find_python)" || return
         "$base" -m venv "$USP_VENV" || return
     fi
-    "$python" -m pip install --disable-pip-version-check -c "$ROOT/requirements/constraints.txt" wheel "${files[@]}" || return
+    listed="$(requirements "${parts[@]}" openmmlab.txt)" || return
+    mapfile -t openmmlab < <(grep '^mm' <<<"$listed")
+    mapfile -t others < <(grep -v '^mm' <<<"$listed")
+    # Less than half of what is installed is ever imported: it is compiled at that time.
+    pip=("$python" -m pip install --disable-pip-version-check --no-compile -c "$constraints")
+    "${pip[@]}" wheel "${others[@]}" || return
     # Without isolation the build uses the setuptools just installed and fetches nothing.
-    "$python" -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e "$ROOT" || return
+    "${pip[@]}" --no-build-isolation --no-deps "${openmmlab[@]}" -e "$ROOT" || return
+    if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then  # each process would compile it anew
+        PYTHONDONTWRITEBYTECODE= "$python" -c "import usp_mm, mmpretrain.datasets, mmpretrain.models, usp_mm.engine$more" || return
+    fi
     echo "$wanted $extras" >"$stamp"
 }

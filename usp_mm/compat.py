@@ -32,7 +32,8 @@ def apply() -> None:
     mmcv_ext()
     numpy_bool8()
     diffusers_unet()
-    mmagic_albumentations()
+    diffusers_without_transformers()
+    mmagic_optional_packages()
     checkpoint_globals()
     checkpoint_files()
     diffusers_dit_times()
@@ -107,15 +108,45 @@ def diffusers_unet() -> None:
         placeholder('diffusers.models.unet_2d_condition', lambda name: getattr(importlib.import_module(moved), name))
 
 
-def mmagic_albumentations() -> None:
-    """Stand in for mmagic's two albumentations transforms where albumentations isn't installed.
+def diffusers_without_transformers() -> None:
+    """Give `diffusers.pipelines` the one name that it lists but has only where transformers is installed.
 
-    Reason: `mmagic.datasets` and `mmagic.evaluation` import them unconditionally, though albumentations is optional.
-    Delete when: mmagic imports it conditionally, as its `transforms/albumentations.py` already does.
+    Reason: `mmagic.models` asks for all that it lists, and `LDMSuperResolutionPipeline` ends in an AttributeError.
+    Delete when: diffusers lists it with the other pipelines that need transformers.
     """
-    if importlib.util.find_spec('albumentations') is None:
-        fix = 'albumentations is not installed: `pip install albumentations`'
-        placeholder('mmagic.datasets.transforms.albu_function', functools.partial(missing, fix=fix))
+    wrapt.register_post_import_hook(_add_listed_pipeline, 'diffusers.pipelines.latent_diffusion')
+
+
+def _add_listed_pipeline(module: ModuleType) -> None:
+    lazy, name = sys.modules[module.__name__], 'LDMSuperResolutionPipeline'  # which diffusers has put in the module's place
+    if name not in dir(lazy):
+        setattr(lazy, name, missing(name, 'transformers is not installed: `pip install transformers`'))
+
+
+#: Modules of mmagic that fail to import without packages that nothing here calls, and those packages.
+MMAGIC_OPTIONAL = {
+    'apis.inferencers.controlnet_animation_inferencer': ('controlnet-aux',),
+    'datasets.transforms.albu_function': ('albumentations',),
+    'evaluation.metrics.ppl': ('lpips',),
+    'models.editors.animatediff.animatediff_utils': ('transformers',),
+    'models.editors.disco_diffusion.guider': ('lpips', 'pandas', 'resize-right'),
+    'models.editors.fastcomposer.fastcomposer': ('transformers',),
+}
+
+
+def mmagic_optional_packages() -> None:
+    """Stand in for modules of mmagic whose own requirements are not all installed.
+
+    Reason: `mmagic.models`, `mmagic.evaluation` and `mmagic.apis` import them unconditionally, and with them large packages.
+    The packages themselves get no stand-in, since others try them: MMEngine transformers, sklearn pandas.
+    Delete when: mmagic imports them conditionally, as it does av, face_alignment and most of albumentations.
+    """
+    for module, packages in MMAGIC_OPTIONAL.items():
+        absent = [package for package in packages if importlib.util.find_spec(package.replace('-', '_')) is None]
+        if absent:
+            verb = 'is' if len(absent) == 1 else 'are'
+            fix = f'{" and ".join(absent)} {verb} not installed: `pip install {" ".join(absent)}`'
+            placeholder(f'mmagic.{module}', functools.partial(missing, fix=fix))
 
 
 def checkpoint_globals() -> None:
@@ -362,6 +393,8 @@ def configs_formatted_once() -> None:
 
 
 def _keep_formatted(module: Any) -> None:
+    if not hasattr(module, 'FormatCode'):
+        return  # imported for each call instead, as onedl-mmengine does
     original = module.FormatCode
     kept: dict[str, Any] = {}
 

@@ -1,11 +1,12 @@
 """Iteration-based training that resumes at the next sample."""
 
-from itertools import islice
+from itertools import islice, repeat
 
 import pytest
 from mmengine.dataset import DefaultSampler
 
 from usp_mm.datasets import EpochInfiniteSampler
+from usp_mm.engine.loops import _PastFirst
 
 
 def sampler(num, rank=0, world_size=1, seed=3, **kwargs):
@@ -106,3 +107,9 @@ def test_a_resumed_loop_does_not_say_that_it_reads_past_data_again(tmp_path):
         assert 'resumed epoch: 0, iter: 2' in log_of(tmp_path / f'{name}-on')
         runner.logger.warning('Advance dataloader')
         assert log_of(tmp_path / f'{name}-on').strip().endswith('Advance dataloader')  # said by others later
+
+
+def test_past_batches_may_be_taken_in_one_call():
+    batches = _PastFirst(repeat(None, 2), 'ab')
+    batches.skip_iter(2)
+    assert list(batches) == ['a', 'b']

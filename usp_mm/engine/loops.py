@@ -18,6 +18,15 @@ from usp_mm.registry import LOOPS
 SEEN = 'samples_seen'
 
 
+class _PastFirst(chain):
+    """An item for each past iteration, then the data."""
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Take so many items: onedl-mmengine's loop asks for this where MMEngine's takes them itself."""
+        for _ in range(num_iters):
+            next(self)
+
+
 @LOOPS.register_module()
 class PositionedIterTrainLoop(IterBasedTrainLoop):
     """MMEngine's `IterBasedTrainLoop` (same arguments) whose resumed run goes on at the next sample.
@@ -50,7 +59,7 @@ class PositionedIterTrainLoop(IterBasedTrainLoop):
             self.dataloader.sampler.seek(self._seen // get_world_size())
             restarted = _InfiniteDataloaderIterator(self.dataloader)
             # upstream's loop takes one item for each past iteration
-            self.dataloader_iterator = chain(repeat(None, self._iter), restarted)
+            self.dataloader_iterator = _PastFirst(repeat(None, self._iter), restarted)
         logger = MMLogger.get_current_instance()
         logger.addFilter(_not_upstreams_advance)
         try:
