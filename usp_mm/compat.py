@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType
