@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'threads', 'version', 'moved', 'processor', 'locations', 'lazy', 'processes', 'presets', 'options', 'files', 'images',
-    'weight_files', 'cfg_values', 'arguments', 'outputs', 'command', 'torchrun', 'functional', 'registry', 'compat', 'vaes',
+    'threads', 'version', 'moved', 'renamed', 'processor', 'locations', 'lazy', 'processes', 'presets', 'options', 'files',
+    'images', 'weight_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional', 'registry',
+    'compat', 'vaes',
     'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
     'sampling', 'probing', 'analysis', 'apis', 'cli',
 ]  # fmt: skip
@@ -33,6 +34,8 @@ PURE = {
     'processes': (),
     'threads': (),
     'moved': (),
+    'renamed': (),
+    'console': (),
 }
 
 

@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
 from usp_mm.models import USP
-from usp_mm.models.restoration import restoration_picture
+from usp_mm.models.restoration_picture import restoration_picture
 from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_weights, told_misfit
 

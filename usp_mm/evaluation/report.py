@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from usp_mm.files import write_json
+from usp_mm.renamed import recorded_weights
 
 from .reference import Reference
 
@@ -42,6 +43,7 @@ def build_report(
         extractor: its identity.
     """
     facts = {name: sampling.get(name) for name in SAMPLING}
+    facts['sample_model'] = recorded_weights(facts['sample_model'])
     if facts['steps'] is None and isinstance(facts['sampler'], Mapping):
         facts['steps'] = facts['sampler'].get('num_steps', 'adaptive')
     return dict(
@@ -54,7 +56,7 @@ def build_report(
             sha256=reference.content_hash(),
             statistics='from the file' if reference.has_moments else f'of {reference.images.num} images',
             precision_recall_images=num_neighbours,
-            image_size=reference.image_size,
+            image_size=reference.img_size,
         ),
         extractor=extractor,
     )
@@ -89,7 +91,7 @@ def _text(value: Any) -> str:
     return f'{value:g}' if isinstance(value, float) else str(value)
 
 
-def write_report(report: Mapping[str, Any], folder: str | Path, name: str) -> Path:
+def write_evaluation_report(report: Mapping[str, Any], folder: str | Path, name: str) -> Path:
     """`<folder>/<name>_<iteration>.json` in training, `<folder>/<name>.json` otherwise."""
     step = MessageHub.get_current_instance().get_info('iter')
     file = Path(folder) / f'{name}.json' if step is None else Path(folder) / f'{name}_{int(step)}.json'

@@ -32,6 +32,11 @@ def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> f
     return alpha_bar
 
 
+def preprocessor_config(cfg: dict | None) -> dict:
+    """A model's `data_preprocessor` with what it may leave out."""
+    return {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(cfg or {})}
+
+
 @MODELS.register_module()
 class LatentDataPreprocessor(ClsDataPreprocessor):
     """Encode images with a frozen VAE; labels, one-hot scores and mixup/cutmix are mmpretrain's.
@@ -98,7 +103,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
 
     def set_noise(self, noise: dict | None) -> None:
         """From now on diffuse latents to this level, as the argument `noise` does."""
-        self.noise_alpha_bar = None if noise is None else _alpha_bar(**noise)
+        self.alpha_bar = None if noise is None else _alpha_bar(**noise)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collated images, moments or latents [N, ., ., .] -> dict(inputs=float32 latents, data_samples).
@@ -134,9 +139,9 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
             out['inputs'] = self._latents(out['inputs'], training, keys)
         else:
             out = self._with_targets(self._latents(self._normalize(inputs), training, keys), data_samples, training)
-        if self.noise_alpha_bar is not None:
+        if self.alpha_bar is not None:
             noise = keys().normal(tuple(out['inputs'].shape[1:]), 'latent_noise')
-            out['inputs'] = diffuse(out['inputs'], self.noise_alpha_bar, noise)
+            out['inputs'] = diffuse(out['inputs'], self.alpha_bar, noise)
         return out
 
     def _with_targets(self, inputs: Tensor, data_samples: list | None, training: bool) -> dict[str, Any]:

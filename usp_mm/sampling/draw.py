@@ -30,6 +30,7 @@ from usp_mm.models.generator import check_samples
 from usp_mm.models.samplers import Sampler
 from usp_mm.models.samplers.base import OnStep
 from usp_mm.registry import MODELS
+from usp_mm.renamed import weights_name
 from usp_mm.sampling.origin import Origin, note_origin, origin_of
 from usp_mm.vaes.record import check_model_vae, codec_of
 from usp_mm.weight_files import read_checkpoint, read_weights
@@ -57,7 +58,7 @@ def load_generator(
         checkpoint: of `tools/train.py`.
         device: by default the GPU, else the CPU.
         cfg_options: settings to override: {'model.sampler.num_steps': 50}.
-        sample_model: 'ema' or 'orig', the weights that sample; the config's choice if None. With 'orig', averaged weights
+        sample_model: 'ema' or 'model', the weights that sample; the config's choice if None. With 'model', averaged weights
             are left in the file.
 
     Raises:
@@ -71,13 +72,12 @@ def load_generator(
     cfg = _generator_config(config, cfg_options or {}, sample_model)
     check_config(cfg, initialises=False, evaluates=False)
     weights = read_weights(checkpoint)
-    if cfg.model.get('sample_model', 'ema') == 'orig':
+    if cfg.model.get('sample_model', 'ema') == 'model':
         cfg.model.ema = None
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith('denoiser_ema.')}
     elif 'denoiser' in (parts := {name.split('.')[0] for name in weights}) and 'denoiser_ema' not in parts:
         raise ValueError(
-            f"'{checkpoint}' has no averaged (EMA) weights: sample the trained ones with --sample-model orig "
-            "(sample_model='orig')"
+            f"'{checkpoint}' has no averaged (EMA) weights: sample the trained ones with --weights model (sample_model='model')"
         )
     if cfg.model.get('repa'):  # teacher and projector are of training alone
         cfg.model.repa = None
@@ -111,7 +111,7 @@ def sample_classes(
         per_class: pictures of a class without a count.
         seed: of the samples.
         batch_size: samples at a time.
-        sample_model: 'ema' or 'orig'; the model's own if None.
+        sample_model: 'ema' or 'model'; the model's own if None.
 
     Returns:
         For each entry of `classes` uint8[n, H, W, 3], RGB.
@@ -290,6 +290,8 @@ def _generator_config(config: str | Path | Config, cfg_options: dict[str, Any], 
         raise ValueError(f"sampling needs the config of a generator, this one has model.type '{cfg.model.type}'")
     if sample_model is not None:
         cfg.model.sample_model = sample_model
+    if 'sample_model' in cfg.model:
+        cfg.model.sample_model = weights_name(cfg.model.sample_model)
     if cfg.model.get('data_preprocessor'):
         cfg.model.data_preprocessor.load_vae = True
     return cfg

@@ -44,7 +44,7 @@ class CheckpointMatchHook(Hook):
             if len(problems['missing']) == len(ours):
                 fix += ', or convert it if it is of another project (tools/convert_checkpoint.py)'
             if all(name.startswith('denoiser_ema.') for name in problems['missing']) and not problems['of another shape']:
-                fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='orig' samples without"
+                fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='model' samples without"
             raise ValueError(f'the checkpoint is of another model than the config: {found}: {fix}')
         runner.logger.warning(f'the checkpoint fits the model in part: {found}')
 
