@@ -81,6 +81,12 @@ def test_average_weights_by_default(world):
         assert not any(parameter.requires_grad for parameter in model.network.parameters())
 
 
+def test_the_older_name_of_raw_weights(world):
+    with pytest.warns(FutureWarning, match="'orig', of weights, is now 'model'"):
+        model = load(world, 'sit', weights='orig')
+    assert model.weights == 'model'
+
+
 def test_noise_as_in_training_and_by_sample(latents):
     samples, epochs = torch.tensor([5, 0, 7]), torch.zeros(3, dtype=torch.int64)
     noise = random.normal(samples, epochs, (4, 16, 16), seed=9, stream='latent_noise')

@@ -24,7 +24,7 @@ COMMANDS = {
     'cost': ('cost', 'time, throughput and GPU-days of runs'),
     'flops': ('flops', 'parameters and FLOPs of a config'),
     'convert': ('convert', 'convert a checkpoint from or to another project'),
-    'train-vae': ('train_vae', 'train a small autoencoder on folders of images'),
+    'train-vae': ('train_vae', 'train a small VAE on folders of images'),
     'demo-data': ('demo_data', 'write demo data: digits, crops of photographs, emoji'),
 }
 _WIDTH = max(map(len, COMMANDS))

@@ -1,4 +1,4 @@
-"""Which autoencoder's latents a network was trained on, as its checkpoint says it in `meta['vae']`."""
+"""Which VAE's latents a network was trained on, as its checkpoint says it in `meta['vae']`."""
 
 import math
 import zipfile

@@ -57,7 +57,7 @@ class GeneratorCheckHook(Hook):
                 'val_evaluator and default_hooks.visualization'
             )
         for name in sample_models:
-            model.check_sample_model(recorded_weights(name))  # mmagic's metrics and hooks say 'orig'
+            model.check_sample_model(recorded_weights(name))  # mmagic's own metrics say 'orig'
 
 
 def _check_classes(model: nn.Module, where: str, found: int) -> None:
