@@ -41,7 +41,7 @@ def older_arguments(**now_of: str) -> Callable[[T], T]:
 
     def decorate(target: T) -> T:
         if inspect.isclass(target):
-            target.__init__ = _taking(target.__init__, target.__name__, now_of)  # type: ignore[misc]
+            target.__init__ = _taking(target.__init__, target.__name__, now_of)  # type: ignore[method-assign]
             return target
         return _taking(target, target.__name__, now_of)  # type: ignore[return-value]
 
