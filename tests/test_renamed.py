@@ -123,7 +123,7 @@ def test_what_files_recorded_is_read(silent):
     plan = dict(seed=0, sample_model='model')
     assert differences(dict(seed=0, sample_model='orig'), plan) == ''
     assert differences(dict(seed=0, sample_model='ema'), plan) == "sample_model: 'ema' there, 'model' now"
-    reference = SimpleNamespace(name='r', content_hash=lambda: '0', has_moments=True, img_size=32)
+    reference = SimpleNamespace(name='r', content_hash=lambda: '0', has_moments=True, images=None, img_size=32)
     report = build_report({}, 3, dict.fromkeys(SAMPLING) | dict(sample_model='orig'), reference, 0, 'pixels')
     assert report['sample_model'] == 'model' and report['reference']['image_size'] == 32
 
