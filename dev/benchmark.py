@@ -15,7 +15,6 @@ import importlib
 import json
 import os
 import pkgutil
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import benchmarks
 
 from usp_mm.command import run_command
+from usp_mm.console import table_console
 from usp_mm.outputs import check_file
 from usp_mm.processor import bfloat16_instructions, processor_name
 
@@ -48,9 +48,7 @@ def hardware() -> dict[str, str | int]:
 
 
 def show(name: str, result: dict) -> None:
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = table_console()
     title = f'benchmark {name}: ' + ', '.join(f'{key} {value}' for key, value in result['hardware'].items())
     console.print(_table(title, result['rows']))
     for key, value in result.items():

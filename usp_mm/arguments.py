@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from usp_mm.cfg_values import parse_value
+from usp_mm.options import WEIGHTS
+from usp_mm.renamed import add_older_option, weights_name
 
 
 class CfgOptionsAction(Action):
@@ -55,6 +57,12 @@ def run_arguments(args: Namespace) -> dict[str, Any]:
     return dict(work_dir=args.work_dir, launcher=args.launcher, local_rank=args.local_rank)
 
 
+def add_weights_argument(parser: ArgumentParser, told: str) -> None:
+    """--weights ema|model, and the older --sample-model ema|orig."""
+    parser.add_argument('--weights', type=weights_name, choices=WEIGHTS, help=told)
+    add_older_option(parser, '--sample-model', '--weights', type=weights_name, choices=WEIGHTS)
+
+
 def add_probe_arguments(parser: ArgumentParser) -> None:
     """Of tools/probe_layers.py and tools/knn.py: model, data and where to write."""
     parser.add_argument('config', help='of pretraining, classification or generation')
@@ -65,9 +73,7 @@ def add_probe_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--t', type=float, help='time of a DiT, 0 (clean) … 999, or of a SiT, 0 (noise) … 1 (clean) (default: clean)'
     )
-    parser.add_argument(
-        '--weights', choices=['ema', 'orig'], help='of a DiT or SiT: averaged (default) or raw, as the official probe'
-    )
+    add_weights_argument(parser, 'of a DiT or SiT: averaged (default) or as trained, as the official probe')
     parser.add_argument('--seed', type=int, default=0, help='of all that is random, such as the noise of --t (default 0)')
     parser.add_argument('--workers', type=int, default=0, help='processes that load data (default 0: this one)')
     parser.add_argument('--device', help='default: the GPU, else the CPU')

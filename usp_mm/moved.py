@@ -38,6 +38,7 @@ MOVED = {
     'usp_mm.engine.generator_check': 'usp_mm.engine.checks.generator',
     'usp_mm.engine.noise': 'usp_mm.analysis.noise',
     'usp_mm.engine.save_best': 'usp_mm.engine.checks.save_best',
+    'usp_mm.models.restoration': 'usp_mm.models.restoration_picture',
 }
 
 

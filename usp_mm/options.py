@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+#: Sets of a generator's weights: averaged, and as they were trained.
+WEIGHTS = ('ema', 'model')
+
 #: How a folder of images is read -> `with_label` of `ImageFolder`.
 LAYOUTS = {'classes': True, 'flat': False}
 

@@ -1,4 +1,4 @@
-"""Named sizes, autoencoders, transformer blocks and teachers: one row a preset.
+"""Named sizes, VAEs, transformer blocks and teachers: one row a preset.
 
 `ARCHS` is Table 1 of USP (arXiv 2503.06132), with DiT's and SiT's S and MAE's huge, `VAES` its tables 3, 6 and 8f, `BLOCKS`
 what Table 3 changes, `TEACHERS` REPA's encoders. Everything that a preset implies (channels, stride, patch size, decoder
@@ -29,7 +29,7 @@ VAES: dict[str, dict[str, Any]] = {
     'va-f16d32':   dict(codec='kl',        channels=32, stride=16, scale=None,    patch_size=1,  source='vavae-imagenet256-f16d32-dinov2.pt of hustvl/vavae-imagenet256-f16d32-dinov2', licence='MIT'),  # Table 3
     'tiny':        dict(codec='diffusers', channels=4,  stride=8,  scale=1.0,     patch_size=2,  source='tools/train_tiny_vae.py', licence='Apache-2.0'),  # demo, tests
     'laptop':      dict(codec='dc',        channels=4,  stride=4,  scale=1.0,     patch_size=2,  source='tools/train_tiny_vae.py', licence='Apache-2.0'),  # colour
-    'pixel':       dict(codec='pixel',     channels=3,  stride=1,  scale=1.0,     patch_size=16, source='', licence=''),  # no autoencoder: the MAE baseline
+    'pixel':       dict(codec='pixel',     channels=3,  stride=1,  scale=1.0,     patch_size=16, source='', licence=''),  # no VAE: the MAE baseline
 }
 
 #                LayerNorm, RMSNorm  GELU or SwiGLU MLP  2-D rotary positions  norm of queries and keys

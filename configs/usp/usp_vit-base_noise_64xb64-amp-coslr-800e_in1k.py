@@ -5,4 +5,4 @@ bash tools/dist_train.sh configs/usp/usp_vit-base_noise_64xb64-amp-coslr-800e_in
 
 _base_ = './usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 
-model = dict(noise_alpha_bar=(0.5, 1.0))
+model = dict(alpha_bar_range=(0.5, 1.0))

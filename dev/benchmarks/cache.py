@@ -124,7 +124,7 @@ def measure_cache(folder: Path, moments: Any, dtype: str, args: argparse.Namespa
     names = [f'0/{i:07d}.png' for i in range(len(moments))]
     facts = dict(name='synthetic', weight_hash='', channels=CHANNELS, stride=STRIDE, scale=1.0, shift=0.0, compiled=False)
     codec = SimpleNamespace(**facts)
-    spec = CacheSpec(image_size=LATENT_SIZE * STRIDE, dtype=dtype, shard_size=args.shard_size)
+    spec = CacheSpec(img_size=LATENT_SIZE * STRIDE, dtype=dtype, shard_size=args.shard_size)
     plan, files = make_plan(FolderScan(names, [0] * len(names), ('0',)), codec, spec)
 
     def write() -> None:

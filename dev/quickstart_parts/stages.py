@@ -10,12 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from usp_mm.cfg_values import quote_value
+from usp_mm.console import table_console
 from usp_mm.processes import child_environment, how_it_ended
 
-console = Console(width=None if sys.stdout.isatty() else 100)
+console = table_console(100)
 
 
 class Stages:

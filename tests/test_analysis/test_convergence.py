@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from run_logs import INFO, training, validation, write_curve, write_log
 
-from usp_mm.analysis.convergence import curve, draw_curves, lower_is_better, reach, speed_up
+from usp_mm.analysis.convergence import curve, draw_convergence, lower_is_better, reach, speed_up
 from usp_mm.analysis.cost import run_cost, total_cost
 from usp_mm.analysis.run_log import read_run
 
@@ -150,15 +150,15 @@ def test_which_way_is_better():
 
 
 def test_the_picture(arms, tmp_path):
-    draw_curves(arms, 'Feature/FD', tmp_path / 'a' / 'both.png')
-    draw_curves(arms, 'Feature/FD', tmp_path / 'one.png', hours=None)
-    draw_curves(arms, 'Feature/FD', tmp_path / 'a' / 'log.png', hours=None, log=True)
+    draw_convergence(arms, 'Feature/FD', tmp_path / 'a' / 'both.png')
+    draw_convergence(arms, 'Feature/FD', tmp_path / 'one.png', hours=None)
+    draw_convergence(arms, 'Feature/FD', tmp_path / 'a' / 'log.png', hours=None, log=True)
     assert (tmp_path / 'a' / 'log.png').read_bytes() != (tmp_path / 'one.png').read_bytes()
     both, one = (Image.open(tmp_path / name) for name in ('a/both.png', 'one.png'))
     assert both.size == (1920, 720) and one.size == (960, 720)
     assert len(set(both.convert('RGB').getdata())) > 50
     with pytest.raises(ValueError, match=r"cannot draw '.*\.foo': its suffix must be one of \["):
-        draw_curves(arms, 'Feature/FD', tmp_path / 'a.foo')
+        draw_convergence(arms, 'Feature/FD', tmp_path / 'a.foo')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'one.png', 'scratch', 'usp']
 
 

@@ -43,7 +43,7 @@ def test_a_folder_holds_config_weights_facts_and_card(folders, files, kind):
 
 def test_of_a_generators_weights_those_asked_for_are_kept(files, tmp_path):
     state = read_weights(files['generator'])
-    for weights, prefix in (('ema', 'denoiser_ema.module.'), ('orig', 'denoiser.')):
+    for weights, prefix in (('ema', 'denoiser_ema.module.'), ('model', 'denoiser.')):
         load(files['generator'], weights=weights).save_pretrained(tmp_path / weights)
         kept = load_file(tmp_path / weights / 'model.safetensors')
         assert all(name.startswith('denoiser.') for name in kept)
@@ -51,11 +51,11 @@ def test_of_a_generators_weights_those_asked_for_are_kept(files, tmp_path):
             assert torch.equal(value, state[prefix + name.removeprefix('denoiser.')]), name
     load(files['generator'], weights='both').save_pretrained(tmp_path / 'both')
     assert load_file(tmp_path / 'both' / 'model.safetensors').keys() == state.keys()
-    pair = [pixels(load(tmp_path / 'both', weights=which).sample([1])) for which in ('ema', 'orig')]
+    pair = [pixels(load(tmp_path / 'both', weights=which).sample([1])) for which in ('ema', 'model')]
     assert np.array_equal(pair[0], pixels(load(tmp_path / 'ema').sample([1])))
     assert not np.array_equal(*pair)
-    with pytest.raises(ValueError, match=r"weights='orig': '.*ema' has one set of weights \(ema\), leave it out"):
-        load(tmp_path / 'ema', weights='orig')
+    with pytest.raises(ValueError, match=r"weights='model': '.*ema' has one set of weights \(ema\), leave it out"):
+        load(tmp_path / 'ema', weights='model')
 
 
 def test_a_saved_folder_gives_the_same_numbers_wherever_it_lies(folders, files, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def test_an_official_generator_is_converted_on_the_way(tmp_path, tiny_vae_folder
     given = dict(arch=dict(num_heads=3), vae=dict(name='tiny', path=str(tiny_vae_folder)))
     gen = load(tmp_path / 'sit.pt', **given, cfg_options={'model.sampler.num_steps': 4})
     assert (gen.source.cfg['model']['denoiser']['type'], gen.model.denoiser.num_classes) == ('SiT', NUM_CLASSES)
-    for weights, key in ((None, 'ema'), ('ema', 'ema'), ('orig', 'model')):
+    for weights, key in ((None, 'ema'), ('ema', 'ema'), ('model', 'model')):
         state = load(tmp_path / 'sit.pt', **given, weights=weights).model.denoiser.state_dict()
         assert all(torch.equal(state[name], value) for name, value in sets[key].items())
     assert gen.sample(3, guidance=2)[0].size == (64, 64)

@@ -80,7 +80,7 @@ def test_kl16(target, tmp_path):
     assert report.kind == 'kl16'
     assert report.dropped == {
         'epoch': 'of training, no weights of the network',
-        'loss.logvar': "of the autoencoder's training",
+        'loss.logvar': "of the VAE's training",
     }
     golden, codec = load('vae_kl16'), build_codec('kl-f16d16', path=out)
     close(codec.encode(torch.from_numpy(golden['image'])), golden['moments'])

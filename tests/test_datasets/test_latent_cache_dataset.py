@@ -31,7 +31,7 @@ def cache(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(images: Path, out: Path, **spec) -> Path:
     write_cache(
-        str(images), out, fake_codec(), CacheSpec(**{**dict(image_size=32, dtype='float32', shard_size=8), **spec}), 16, 0
+        str(images), out, fake_codec(), CacheSpec(**{**dict(img_size=32, dtype='float32', shard_size=8), **spec}), 16, 0
     )
     return out
 

@@ -20,7 +20,7 @@ from usp_mm.datasets.latent_cache.shards import ShardWriter, all_shards
 from usp_mm.datasets.latent_cache.writer import encode_views, write_cache
 from usp_mm.vaes import LatentCodec
 
-SPEC = dict(image_size=32, shard_size=4, encode_batch_size=1)
+SPEC = dict(img_size=32, shard_size=4, encode_batch_size=1)
 BEGUN = ['labels.npy', 'plan.json', 'samples.txt']
 
 

@@ -23,7 +23,7 @@ from usp_mm.datasets.latent_cache.writer import write_cache
 from usp_mm.images import DECODING
 from usp_mm.vaes import build_codec
 
-SPEC = dict(image_size=32, dtype='float32', shard_size=3)
+SPEC = dict(img_size=32, dtype='float32', shard_size=3)
 
 
 @pytest.fixture(scope='module')
@@ -108,7 +108,7 @@ def test_bytes_of_a_real_vae_do_not_depend_on_batches(demo_data: Path, tiny_vae_
     """Convolutions round by the size of the batch, hence calls of one size."""
     for batch_size in (3, 64):
         codec = build_codec('tiny', path=tiny_vae_folder)
-        spec = CacheSpec(image_size=32, dtype='float32', shard_size=7, encode_batch_size=4)
+        spec = CacheSpec(img_size=32, dtype='float32', shard_size=7, encode_batch_size=4)
         write_cache(str(demo_data / 'imagenet' / 'val'), tmp_path / str(batch_size), codec, spec, batch_size, 0)
     assert contents(tmp_path / '3') == contents(tmp_path / '64')
 
@@ -174,7 +174,7 @@ def test_a_short_shard_takes_the_manifest_back_until_it_is_redone(images: Path, 
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(image_size=40), 'image_size: 32 there, 40 now'),
+        (dict(img_size=40), 'image_size: 32 there, 40 now'),
         (dict(dtype='float16'), "dtype: 'float32' there, 'float16' now"),
         (dict(store='mean'), "store: 'moments' there, 'mean' now"),
         (dict(flip=False), 'flip: True there, False now'),
@@ -193,8 +193,8 @@ def test_other_parameters_are_refused(images: Path, tmp_path: Path, change: dict
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(image_size=36), "image size 36 is not a multiple of the stride 8 of VAE 'sd-f8d4'"),
-        (dict(image_size=0), 'image_size=0 must be'),
+        (dict(img_size=36), "image size 36 is not a multiple of the stride 8 of VAE 'sd-f8d4'"),
+        (dict(img_size=0), 'img_size=0 must be'),
         (dict(dtype='float61'), "unknown storage dtype 'float61'"),
         (dict(store='modes'), "store='modes' must be one of"),
         (dict(random_crops=1, crop_scale=(0.5, 0.2)), 'crop_scale='),

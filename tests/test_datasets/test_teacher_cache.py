@@ -19,7 +19,7 @@ from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
 from usp_mm.datasets.latent_cache.writer import write_cache
 from usp_mm.models.repa import Teacher, build_teacher
 
-SPEC = dict(image_size=32, dtype='float32', shard_size=3, encode_batch_size=4)
+SPEC = dict(img_size=32, dtype='float32', shard_size=3, encode_batch_size=4)
 
 
 @pytest.fixture(scope='module')

@@ -207,7 +207,7 @@ def test_trying_a_wrapper_leaves_it_as_it_is() -> None:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = image_folder(tmp_path_factory.mktemp('images'), {'a': 20, 'b': 30}, side=(32, 32))
     out = tmp_path_factory.mktemp('cache')
-    write_cache(str(images), out, fake_codec(), CacheSpec(image_size=32, dtype='float32', shard_size=8), 16, 0)
+    write_cache(str(images), out, fake_codec(), CacheSpec(img_size=32, dtype='float32', shard_size=8), 16, 0)
     return out
 
 

@@ -91,7 +91,7 @@ def generator_of(img_size=64, **kwargs):
 
 
 def test_a_generators_checkpoint_without_averaged_weights():
-    plain = generator_of(ema=None, sample_model='orig').state_dict()
+    plain = generator_of(ema=None, sample_model='model').state_dict()
     with pytest.raises(ValueError, match=r'it holds no averaged weights: --cfg-options model\.ema=None'):
         CheckpointMatchHook().after_load_checkpoint(runner_of(generator_of()), dict(state_dict=plain))
 

@@ -12,7 +12,7 @@ from numbered import Recorded, results, write_reference
 from torch.utils.data import DataLoader
 
 from usp_mm.evaluation import FeatureMetrics, features_of
-from usp_mm.evaluation.report import write_report
+from usp_mm.evaluation.report import write_evaluation_report
 from usp_mm.functional.metrics import (
     density_coverage,
     inception_score,
@@ -85,7 +85,7 @@ def test_a_prefix_names_metrics_and_report(build, tmp_path):
     assert {name.split('/')[0] for name in metric.evaluate(600)} == {'Photos'}
     (told,) = tmp_path.glob('Photos*.json')
     for iteration, name in ((None, 'Photos.json'), (7, 'Photos_7.json')):
-        file = write_report(metric.report, tmp_path / 'again', 'Photos', iteration)
+        file = write_evaluation_report(metric.report, tmp_path / 'again', 'Photos', iteration)
         assert file.name == name and file.read_bytes() == told.read_bytes()
 
 
@@ -153,13 +153,13 @@ def test_mmagic_evaluator_and_report(build, tmp_path):
     from mmagic.evaluation import Evaluator as MMagicEvaluator
     from mmagic.structures import DataSample
 
-    metric = build(sample_model='orig', out_dir=str(tmp_path))
+    metric = build(sample_model='model', out_dir=str(tmp_path))
     evaluator, loader = MMagicEvaluator([metric]), DataLoader(Requests(), batch_size=100)
     evaluator.prepare_metrics(Generator(), loader)
     ((metrics, sampler),) = evaluator.prepare_samplers(Generator(), loader)
     assert len(sampler) == 6
     for batch in sampler:
-        assert batch['inputs']['sample_model'] == 'orig'
+        assert batch['inputs']['sample_model'] == 'model'
         samples = results(batch['inputs']['index'].tolist())
         made = [DataSample(fake_img=r['fake_img'], metainfo=dict(sample_idx=r['sample_idx'])) for r in samples]
         evaluator.process(made, batch, metrics)
@@ -170,7 +170,7 @@ def test_mmagic_evaluator_and_report(build, tmp_path):
     assert report['metrics'] == scores and report['num_samples'] == 600
     facts = {name: report[name] for name in ('steps', 'guidance', 'sample_model', 'label_mode', 'seed', 'extractor')}
     assert facts == dict(
-        steps=50, guidance=dict(scale=1.5), sample_model='orig', label_mode='balanced', seed=3, extractor='recorded'
+        steps=50, guidance=dict(scale=1.5), sample_model='model', label_mode='balanced', seed=3, extractor='recorded'
     )
     assert report['sampler']['name'] == 'DDIMSampler'
     assert report['reference'] == dict(
@@ -192,7 +192,7 @@ def test_without_sample_model_the_generator_chooses(tiny_vae_folder, folder):
             sampler=dict(type='SDESampler', num_steps=2),
             data_preprocessor=dict(vae='tiny', vae_path=str(tiny_vae_folder)),
             ema=None,
-            sample_model='orig',
+            sample_model='model',
         )
     ).eval()
     metric = FeatureMetrics(dict(type='PixelFeatures', size=2), str(folder / 'ref.npz'), 20, cache_dir=str(folder))
@@ -203,7 +203,7 @@ def test_without_sample_model_the_generator_chooses(tiny_vae_folder, folder):
         samples = model.val_step(batch)
         metric.process(batch, [dict(fake_img=sample.fake_img, sample_idx=sample.sample_idx) for sample in samples])
     assert metric.evaluate()['Feature/FD'] > 0
-    assert metric.report['sample_model'] == 'orig' and metric.report['num_samples'] == 6
+    assert metric.report['sample_model'] == 'model' and metric.report['num_samples'] == 6
     with pytest.raises(ValueError, match="sample_model='ema', but the generator was built with ema=None"):
         FeatureMetrics(dict(type='PixelFeatures'), str(folder / 'ref.npz'), sample_model='ema', cache_dir=str(folder)).prepare(
             model, loader

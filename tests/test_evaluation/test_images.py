@@ -60,7 +60,7 @@ def test_folder_with_images_of_two_sizes(folder, batch_size, world, workers):
 
 
 def test_folder_is_cropped_to_one_size(folder):
-    source = FolderImages(folder, image_size=4)
+    source = FolderImages(folder, img_size=4)
     found = everything(source, batch_size=7)
     assert source.size == (4, 4)
     assert {image.shape for image in found.values()} == {(4, 4, 3)}

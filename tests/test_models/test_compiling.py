@@ -69,7 +69,7 @@ def test_blocks_are_one_graph(block):
 def test_a_loss_is_one_graph_with_its_noise(kind, noised):
     x, samples = batch().values()
     if kind == 'USP':
-        model = build(kind, noise_alpha_bar=(0.5, 1.0) if noised else None)
+        model = build(kind, alpha_bar_range=(0.5, 1.0) if noised else None)
         no_break(USP._loss, model, x, sample_keys(samples, 4, x.device, True))
     else:
         model = build(kind, denoiser=dict(with_cp=noised))
@@ -88,7 +88,7 @@ def everything(model, amps):
             for num in (4, 3, 1):
                 model.loss(**batch(num))
         model.sample_dtype = 'bfloat16' if amp else 'float32'
-        for name in ('ema', 'orig'):
+        for name in ('ema', 'model'):
             for model.guidance.scale in (1.0, 2.0):
                 for num in (2, 5, 1):
                     model.sample_latents(list(range(num)), [1] * num, sample_model=name)

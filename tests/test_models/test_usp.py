@@ -63,12 +63,12 @@ def test_loss_of_a_batch_is_the_mean_of_its_halves():
 
 def test_noised_input_keeps_the_clean_target():
     x, samples = latents(), samples_of(range(4))
-    plain, noised = build(), build(noise_alpha_bar=(0.5, 1.0))
+    plain, noised = build(), build(alpha_bar_range=(0.5, 1.0))
     mask, keys = plain.draw_mask(x, samples), sample_keys(samples, 4, x.device, training=False)
     expected = noised.head.loss(noised.predict_patches(noised._noised(x, keys), mask), x, mask.mask)
     torch.testing.assert_close(noised.loss(x, samples)['loss'], expected)
     assert 0.05 < (noised._noised(x, keys) - x).std() < 1.0
-    assert torch.equal(build(noise_alpha_bar=(1.0, 1.0)).loss(x, samples)['loss'], plain.loss(x, samples)['loss'])
+    assert torch.equal(build(alpha_bar_range=(1.0, 1.0)).loss(x, samples)['loss'], plain.loss(x, samples)['loss'])
 
 
 def test_reconstruct_returns_latents_on_the_true_scale():
@@ -145,7 +145,7 @@ def test_target_is_float32_under_autocast():
     ('kwargs', 'message'),
     [
         (dict(mask_ratio=1.0), 'mask_ratio=1.0 must lie between 0 and 1'),
-        (dict(noise_alpha_bar=(0.5, 1.5)), r'noise_alpha_bar=\(0.5, 1.5\) must be \(low, high\)'),
+        (dict(alpha_bar_range=(0.5, 1.5)), r'alpha_bar_range=\(0.5, 1.5\) must be \(low, high\)'),
         (dict(head=dict(type='USPHead', norm_pix='pix')), "norm_pix='pix' must be"),
         (dict(head=dict(type='USPHead', patch_size=4)), "head.patch_size=4, but the backbone's is 2: set model.backbone"),
         (

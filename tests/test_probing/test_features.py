@@ -73,12 +73,18 @@ def test_average_weights_by_default(world):
     state = torch.load(world.checkpoint('sit'), weights_only=True)['state_dict']
     name = 'blocks.0.attn.qkv.weight'
     assert not torch.equal(state[f'denoiser.{name}'], state[f'denoiser_ema.module.{name}'])
-    for weights, prefix in ((None, 'denoiser_ema.module.'), ('ema', 'denoiser_ema.module.'), ('orig', 'denoiser.')):
+    for weights, prefix in ((None, 'denoiser_ema.module.'), ('ema', 'denoiser_ema.module.'), ('model', 'denoiser.')):
         model = load(world, 'sit', weights=weights)
         assert torch.equal(model.network.state_dict()[name], state[prefix + name])
         assert model.weights == (weights or 'ema')
         assert not model.network.training
         assert not any(parameter.requires_grad for parameter in model.network.parameters())
+
+
+def test_the_older_name_of_raw_weights(world):
+    with pytest.warns(FutureWarning, match="'orig', of weights, is now 'model'"):
+        model = load(world, 'sit', weights='orig')
+    assert model.weights == 'model'
 
 
 def test_noise_as_in_training_and_by_sample(latents):

@@ -11,7 +11,7 @@ from usp_mm.layers.probe_head import ProbeHead
 from usp_mm.probing.data import check_same_classes, open_data, shuffled
 from usp_mm.probing.features import FrozenModel, load_frozen
 from usp_mm.probing.layer_probe import HeadTrainer, ProbeSettings, lr_factor, make_heads, probe_layers, score_heads
-from usp_mm.probing.report import picture_title, write_report
+from usp_mm.probing.report import picture_title, write_probe_report
 
 SHORT = ProbeSettings(epochs=3, batch_size=16, optimizer='adamw')
 
@@ -95,20 +95,20 @@ def test_a_planted_signal_is_found(tmp_path):
     rows = score_heads(heads, iter([([x[160:] for x in features], labels[160:])]), 6)
     assert rows[1]['top1'] > 95
     assert max(rows[0]['top1'], rows[2]['top1']) < 50
-    report = write_report(tmp_path, rows, dict(network='planted'))
+    report = write_probe_report(tmp_path, rows, dict(network='planted'))
     assert report['best'] == rows[1]
     assert report['best']['layer'] == 2
 
 
 def test_the_picture_tells_which_weights_were_probed():
-    assert picture_title(dict(network='SiT', weights='orig', t=1.0)) == 'SiT, raw weights, t = 1.0'
+    assert picture_title(dict(network='SiT', weights='model', t=1.0)) == 'SiT, raw weights, t = 1.0'
     assert picture_title(dict(network='DiT', weights='ema', t=0)) == 'DiT, averaged weights, t = 0'
     assert picture_title(dict(network='USPViT', weights=None, t=None)) == 'USPViT'
 
 
 def test_report_marks_the_best_layer(tmp_path):
     rows = [dict(layer=k, top1=top1, top5=None) for k, top1 in ((2, 10.0), (4, 30.0), (6, 30.0), (8, 20.0))]
-    write_report(tmp_path / 'new', rows, dict(checkpoint='x'))
+    write_probe_report(tmp_path / 'new', rows, dict(checkpoint='x'))
     content = json.loads((tmp_path / 'new' / 'layers.json').read_text())
     assert content == dict(checkpoint='x', best=dict(layer=4, top1=30.0, top5=None), layers=rows)
     assert Image.open(tmp_path / 'new' / 'layers.png').size == (960, 720)

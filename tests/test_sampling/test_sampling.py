@@ -92,7 +92,7 @@ def test_states_are_kept_at_even_distances(num):
 
 def test_file_has_the_form_of_adms_evaluator_and_says_what_it_is(model, tmp_path):
     out = tmp_path / 'samples.npz'
-    facts = write_samples(model.loaded, out, NUM, seed=4, batch_size=7, sample_model='orig')
+    facts = write_samples(model.loaded, out, NUM, seed=4, batch_size=7, sample_model='model')
     with np.load(out, allow_pickle=False) as samples:
         assert samples.files == ['arr_0', 'arr_1']
         images, labels = samples['arr_0'], samples['arr_1']
@@ -102,7 +102,7 @@ def test_file_has_the_form_of_adms_evaluator_and_says_what_it_is(model, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_1.pth', 'samples.npz', 'samples.npz.json']
     assert json.loads((tmp_path / 'samples.npz.json').read_text()) == facts
     assert facts['label_mode'] == 'random' and facts['seed'] == 4 and facts['num_samples'] == NUM
-    assert facts['sampler'] == dict(name='FakeSampler', num_steps=5) and facts['sample_model'] == 'orig'
+    assert facts['sampler'] == dict(name='FakeSampler', num_steps=5) and facts['sample_model'] == 'model'
     assert facts['denoiser'] == dict(type='Fake', arch=dict(depth=2))
     assert facts['checkpoint_sha256'] == hashlib.sha256(b'weights').hexdigest()[:16] and facts['vae']['scale'] == [1.0] * 3
     assert facts['versions']['torch'] == torch.__version__ and facts['device'].startswith('cpu')
@@ -180,8 +180,8 @@ def test_other_settings_are_refused(model, tmp_path):
     begun = rf"'{re.escape(str(out))}' was begun with other settings \({{}}\): .*delete '{re.escape(str(out))}\.parts'"
     with pytest.raises(ValueError, match=begun.format('seed: 0 there, 1 now; labels_sha256: .*')):
         write_samples(model.loaded, out, NUM, seed=1)
-    with pytest.raises(ValueError, match=begun.format("sample_model: 'ema' there, 'orig' now")):
-        write_samples(model.loaded, out, NUM, sample_model='orig')
+    with pytest.raises(ValueError, match=begun.format("sample_model: 'ema' there, 'model' now")):
+        write_samples(model.loaded, out, NUM, sample_model='model')
     model.steps = 6
     with pytest.raises(ValueError, match=begun.format(r'sampler\.num_steps: 5 there, 6 now')):
         write_samples(model.loaded, out, NUM)

@@ -34,7 +34,7 @@ def test_a_config_and_a_checkpoint_become_a_folder(tmp_path, tiny_vae_folder):
     small_config('generator', tiny_vae_folder).dump(tmp_path / 'config.py')
     words = ['-c', 'from usp_mm.cli.main import main; main()']
     found = run_tool(
-        *words, 'export', tmp_path / 'config.py', checkpoint, tmp_path / 'out', '--weights', 'orig', '--license', 'mit',
+        *words, 'export', tmp_path / 'config.py', checkpoint, tmp_path / 'out', '--weights', 'model', '--license', 'mit',
         '--number', 'FD=1.5',
     )  # fmt: skip
     assert found.returncode == 0, found.stderr

@@ -80,7 +80,7 @@ def test_what_features_are_kept_by(world):
         key_of(world, load(world, 'sit'), data),
         key_of(world, load(world, 'sit', t=0.5), data),
         key_of(world, load(world, 'sit', t=0.5, seed=1), data),
-        key_of(world, load(world, 'sit', weights='orig'), data),
+        key_of(world, load(world, 'sit', weights='model'), data),
     ]
     files = {feature_file(world.folder, key) for key in (key_of(world, model, data), *others)}
     assert len(files) == 1 + len(others)

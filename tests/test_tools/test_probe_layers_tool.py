@@ -30,14 +30,14 @@ def run(world, name, *words, checkpoint=None):
 
 @pytest.mark.slow
 def test_all_layers_of_a_generator_from_a_cache(world, tmp_path):
-    done = run(world, 'sit', '--data', world.caches, *SHORT, '--t', 0.5, '--weights', 'orig', '--work-dir', tmp_path / 'out')
+    done = run(world, 'sit', '--data', world.caches, *SHORT, '--t', 0.5, '--weights', 'model', '--work-dir', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / 'out' / 'layers.json').read_text())
     assert [row['layer'] for row in found['layers']] == [1, 2, 3, 4]
     assert found['best'] == max(found['layers'], key=lambda row: row['top1'])
     assert all(0 <= row['top1'] <= row['top5'] <= 100 for row in found['layers'])
     assert found['checkpoint_sha256'] == sha256(world.checkpoint('sit'))
-    expected = dict(network='SiT', depth=4, weights='orig', t=0.5, pool='mean', num_train=40, num_val=20, num_classes=10)
+    expected = dict(network='SiT', depth=4, weights='model', t=0.5, pool='mean', num_train=40, num_val=20, num_classes=10)
     assert {key: found[key] for key in expected} == expected
     assert found['settings']['lr'] == 0.01 and found['augmented'] is False
     assert Image.open(tmp_path / 'out' / 'layers.png').format == 'PNG'

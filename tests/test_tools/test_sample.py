@@ -200,7 +200,7 @@ def test_mistakes_in_the_command(trained, tmp_path, words, message):
     ('changes', 'message'),
     [
         (dict(checkpoint='nothing.pth'), r'nothing\.pth is not a file'),
-        (dict(checkpoint='orig.pth'), r"'.*orig\.pth' has no averaged \(EMA\) weights: .* --sample-model orig"),
+        (dict(checkpoint='orig.pth'), r"'.*orig\.pth' has no averaged \(EMA\) weights: .* --weights model"),
         (dict(config='configs/sit/none.py'), r"no config at 'configs/sit/none\.py'"),
         (
             dict(options=['model.denoiser.norm_affine=False']),
@@ -244,10 +244,10 @@ def test_steps_of_a_sampler_that_chooses_them_itself(trained, tmp_path, tiny_vae
 def test_weights_without_average(trained, tiny_vae_folder):
     folder, _ = trained
     options = {'model.data_preprocessor.vae_path': str(tiny_vae_folder), 'model.sampler.num_steps': 2}
-    model = load_generator(CONFIG, folder / 'orig.pth', 'cpu', options, sample_model='orig')
+    model = load_generator(CONFIG, folder / 'orig.pth', 'cpu', options, sample_model='model')
     full = load_generator(CONFIG, folder / 'iter_1.pth', 'cpu', options)
     assert model.model.denoiser_ema is None and full.model.denoiser_ema is not None
-    np.testing.assert_array_equal(sample_classes(model, [1], 1)[0], sample_classes(full, [1], 1, sample_model='orig')[0])
+    np.testing.assert_array_equal(sample_classes(model, [1], 1)[0], sample_classes(full, [1], 1, sample_model='model')[0])
     assert model.classes is None and full.classes == CLASSES
     assert full.weights == full.checkpoint == folder / 'iter_1.pth' and full.config.model.sampler.num_steps == 2
     assert sample_classes(full, [1], 1)[0].tolist() != sample_classes(model, [1], 1)[0].tolist()
@@ -273,7 +273,7 @@ def test_names_in_the_config_serve_where_the_checkpoint_has_none(trained, tiny_v
     cfg.model.data_preprocessor.vae_path = str(tiny_vae_folder)
     cfg.val_dataloader.dataset.classes = list('zyxwvutsrq')
     steps = cfg.model.sampler.num_steps
-    model = load_generator(cfg, trained[0] / 'orig.pth', 'cpu', {'model.sampler.num_steps': 2}, sample_model='orig')
+    model = load_generator(cfg, trained[0] / 'orig.pth', 'cpu', {'model.sampler.num_steps': 2}, sample_model='model')
     assert [request.label for request in requested_classes(model, ['x', 'q'], 1)] == [2, 9]
     assert cfg.model.sampler.num_steps == steps != 2 and cfg.model.ema is not None, 'the given config is left alone'
     with pytest.raises(

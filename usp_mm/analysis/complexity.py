@@ -87,7 +87,7 @@ def build_meta(cfg: Config) -> nn.Module:
 #: Parts of a model that need files.
 _FILES = ('init_cfg', 'vae_path', 'vae_stats')
 #: Parts that neither the network's parameters nor its operations depend on.
-_NO_SHAPES = ('sampler', 'objective', 'gate_bias', 'drop_path_rate', 'noise_alpha_bar', 'test_cfg', 'train_cfg', 'norm_pix')
+_NO_SHAPES = ('sampler', 'objective', 'gate_bias', 'drop_path_rate', 'alpha_bar_range', 'test_cfg', 'train_cfg', 'norm_pix')
 _counted: dict[str, dict[str, int]] = {}
 
 
@@ -110,7 +110,7 @@ def _network_config(cfg: Config) -> dict[str, Any]:
         folder = dict(vae_path=_scale_folder(images['vae']).name) if images['vae'] in OWN_SCALE else {}
         model['data_preprocessor'] = dict(type=images['type'], vae=images['vae'], load_vae=False, **folder)
     if 'denoiser' in model:
-        model = {key: value for key, value in model.items() if key != 'guidance'} | dict(ema=None, sample_model='orig')
+        model = {key: value for key, value in model.items() if key != 'guidance'} | dict(ema=None, sample_model='model')
     for key in ('codec', 'train_vae'):
         model.get('backbone', {}).pop(key, None)
     return model

@@ -140,7 +140,7 @@ def speed_up(arm: Curve, other: Curve, lower: bool) -> SpeedUp:
     )
 
 
-def draw_curves(
+def draw_convergence(
     curves: Sequence[Curve], metric: str, out: str | Path, hours: str | None = 'GPU-hours', log: bool = False
 ) -> None:
     """A picture of the curves against steps and, unless `hours` is None, against hours, whose axis it names.

@@ -65,7 +65,7 @@ def measure_likelihood(
         data: labelled images or cached latents.
         sampler: of the ODE.
         settings: see there.
-        sample_model: 'ema' or 'orig'; the model's own if None.
+        sample_model: 'ema' or 'model'; the model's own if None.
 
     Returns:
         dict(mean, standard_error, num, dims, bits, indices, sampler): bits per dimension of all samples, and their list.

@@ -20,16 +20,16 @@ def measure(runner: Runner, severities: Sequence[int], timesteps: Sequence[int])
         dict(clean={metric: value}, image=[{severity, std, metric: value}], latent=[{timestep, metric: value}]).
     """
     return dict(
-        clean=_plain(evaluate_under_noise(runner)),
+        clean=_as_floats(evaluate_under_noise(runner)),
         image=[
-            dict(severity=s, std=NOISE_SEVERITIES[s - 1], **_plain(evaluate_under_noise(runner, severity=s)))
+            dict(severity=s, std=NOISE_SEVERITIES[s - 1], **_as_floats(evaluate_under_noise(runner, severity=s)))
             for s in severities
         ],
-        latent=[dict(timestep=t, **_plain(evaluate_under_noise(runner, timestep=t))) for t in timesteps],
+        latent=[dict(timestep=t, **_as_floats(evaluate_under_noise(runner, timestep=t))) for t in timesteps],
     )
 
 
-def draw_curves(path: Path, results: dict, metric: str) -> None:
+def draw_noise_levels(path: Path, results: dict, metric: str) -> None:
     """Write a PNG: `metric` against the noise, a panel for each kind that was measured.
 
     Args:
@@ -52,5 +52,5 @@ def draw_curves(path: Path, results: dict, metric: str) -> None:
         file.write(content.getvalue())
 
 
-def _plain(metrics: dict) -> dict[str, float]:
+def _as_floats(metrics: dict) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}

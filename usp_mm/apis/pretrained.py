@@ -45,7 +45,7 @@ def from_pretrained(
         revision: of the hub: branch, tag or commit.
         device: by default the GPU, else the CPU.
         config: of a checkpoint of this package; by default the one in it.
-        weights: of a generator, 'ema' (the default, if there are averaged ones), 'orig' or 'both'.
+        weights: of a generator, 'ema' (the default, if there are averaged ones), 'model' or 'both'.
         vae: the autoencoder, where it is not the one that the config names: a preset of `usp_mm.presets.VAES`, a path or hub
             id, or a dict of `name`, `path`, `stats`, `dtype`.
         load_vae: False leaves its weights out: the model then takes and gives latents alone.

@@ -14,7 +14,7 @@ from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
 from usp_mm.engine.loading import load_config, load_trained
 from usp_mm.models import USP
-from usp_mm.models.restoration import restoration_picture
+from usp_mm.models.restoration_picture import restoration_picture
 from usp_mm.weight_files import read_trained
 
 

@@ -32,7 +32,7 @@ PATTERNS = [CONFIG, WEIGHTS, INFO, STATS, 'vae/*', 'vae.*', 'transformer/*', 'co
 #: MMEngine's name for the folder of a config, within one.
 HERE = '{{ fileDirname }}'
 #: Which weights of a generator -> beginnings of the names that are kept.
-SETS = {'ema': ('denoiser_ema.module.',), 'orig': ('denoiser.',), 'both': ('denoiser.', 'denoiser_ema.')}
+SETS = {'ema': ('denoiser_ema.module.',), 'model': ('denoiser.',), 'both': ('denoiser.', 'denoiser_ema.')}
 #: Keys of `vae` -> of the data preprocessor.
 _VAE_KEYS = dict(name='vae', path='vae_path', stats='vae_stats', dtype='vae_dtype')
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
@@ -103,7 +103,7 @@ def read_file(path: Path, config: str | Path | Config | None, kind: str | None, 
         config: of this package's checkpoint; by default the one in it, or beside it in a model folder.
         kind: of another project's file, a key of `usp_mm.checkpoints.KINDS`.
         given: of another project's network, what neither names nor shapes tell.
-        weights: of a generator, 'ema' or 'orig'.
+        weights: of a generator, 'ema' or 'model'.
 
     Raises:
         ValueError: no config, or no model in the file.
@@ -170,7 +170,7 @@ def read_foreign(path: Path, kind: str | None, given: Given, weights: str | None
     entries = found.sets[which]
     if family == 'denoiser':
         state = {f'denoiser.{name}': entry.value for name, entry in entries.items()}
-        facts['weights'] = {'model': 'orig'}.get(which, which)
+        facts['weights'] = which
     else:
         state = {name: entry.value for name, entry in from_official(entries).items()}
     return Source(
@@ -188,10 +188,9 @@ def _choose(sets: Mapping[str, Any], weights: str | None, path: Path) -> str:
         raise ValueError(f"weights='both' is of this package's checkpoints: convert '{path}' to {TARGETS['usp_mm']} first")
     if weights is None:
         return 'ema' if 'ema' in sets else next(iter(sets))
-    name = {'orig': 'model'}.get(weights, weights)
-    if name not in sets or len(sets) == 1:
+    if weights not in sets or len(sets) == 1:
         raise ValueError(f"weights='{weights}': '{path}' holds one set of weights: leave weights out")
-    return name
+    return weights
 
 
 def _evaluation(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +210,7 @@ def prepare(source: Source, weights: str | None, vae: Any, load_vae: bool, cfg_o
     """Set the config's model for inference, and keep the weights that it has then.
 
     Args:
-        weights: of a generator 'ema', 'orig' or 'both'; the averaged ones by default.
+        weights: of a generator 'ema', 'model' or 'both'; the averaged ones by default.
         vae, load_vae: see `usp_mm.from_pretrained`.
         cfg_options: settings to override.
 
@@ -246,21 +245,21 @@ def _select(source: Source, model: dict[str, Any], weights: str | None) -> None:
     if weights is not None:
         lookup(SETS, weights, 'set of weights')
     averaged = any(name.startswith(SETS['ema']) for name in source.weights)
-    trained = any(name.startswith(SETS['orig']) for name in source.weights)
+    trained = any(name.startswith(SETS['model']) for name in source.weights)
     if not averaged:
         noted = source.facts.get('weights')
-        if weights is not None and weights != (noted or 'orig'):
-            raise ValueError(f"weights='{weights}': '{source.where}' has one set of weights ({noted or 'orig'}), leave it out")
+        if weights is not None and weights != (noted or 'model'):
+            raise ValueError(f"weights='{weights}': '{source.where}' has one set of weights ({noted or 'model'}), leave it out")
         if noted is None and weights is None and model.get('ema', True) is not None:
-            raise ValueError(f"'{source.where}' has no averaged (EMA) weights: take the trained ones with weights='orig'")
-        weights = noted or 'orig'
+            raise ValueError(f"'{source.where}' has no averaged (EMA) weights: take the trained ones with weights='model'")
+        weights = noted or 'model'
     weights = weights or 'ema'
     if weights == 'both':
         assert trained and averaged
     else:
-        (prefix,) = SETS[weights if averaged else 'orig']
+        (prefix,) = SETS[weights if averaged else 'model']
         source.weights = {f'denoiser.{name[len(prefix) :]}': x for name, x in source.weights.items() if name.startswith(prefix)}
-        model.update(ema=None, sample_model='orig')
+        model.update(ema=None, sample_model='model')
     source.facts['weights'] = weights
 
 

@@ -54,7 +54,7 @@ KINDS = {
     'repa':         Kind('denoiser', _DENOISER + _AFFINE + _PROJECTOR, "REPA's SiT with its projector"),
     'lightningdit': Kind('denoiser', _DENOISER + _LIGHTNING,         'LightningDiT'),
     'diffusers':    Kind('denoiser', _DENOISER,                      "diffusers' DiTTransformer2DModel or DiTPipeline"),
-    'kl16':         Kind('vae',      _VAE,                           'KL-16 autoencoder, 16 latent channels'),
+    'kl16':         Kind('vae',      _VAE,                           'KL-16, 16 latent channels'),
     'vavae':        Kind('vae',      _VAE,                           'VA-VAE, 32 latent channels'),
 }
 # fmt: on
@@ -111,5 +111,5 @@ def _vae_kind(shapes: Shapes) -> str:
     channels = shapes.get('post_quant_conv.weight', (0, 0))[1]
     kind = {16: 'kl16', 32: 'vavae'}.get(channels)
     if kind is None:
-        raise ValueError(f'an autoencoder of {channels} latent channels: expected KL-16 (16) or VA-VAE (32)')
+        raise ValueError(f'a VAE of {channels} latent channels: expected KL-16 (16) or VA-VAE (32)')
     return kind

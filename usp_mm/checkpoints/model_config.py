@@ -113,7 +113,7 @@ def _generator(source: Checkpoint, shapes: Shapes, given: Given) -> dict[str, An
         sampler=_sampler(source.kind),
         guidance=dict(scale=1.0, channels=3),
         ema=None,
-        sample_model='orig',
+        sample_model='model',
     )
 
 

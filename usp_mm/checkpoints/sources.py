@@ -168,7 +168,7 @@ def _diffusers(result: Checkpoint, content: Mapping[str, Any], config: dict[str,
 def _vae(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:
     entries = result.sets['model']
     training = [name for name in entries if name.startswith(TRAINING_ONLY)]
-    result.drop((entries.pop(name) for name in training), "of the autoencoder's training")
+    result.drop((entries.pop(name) for name in training), "of the VAE's training")
 
 
 def _ours(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from .kinds import LIGHTNING, TARGETS
 from .official import from_official
 from .sources import PREFIXES, PROJECTOR, STEPS, family_of
 
-_FAMILIES = {'encoder': 'an encoder', 'denoiser': 'a generator', 'vae': 'an autoencoder'}
+_FAMILIES = {'encoder': 'an encoder', 'denoiser': 'a generator', 'vae': 'a VAE'}
 _FLOW = ('sit', 'usp-sit', 'repa', 'lightningdit')
 _ABOUT_DIFFUSERS = (
     'a DiTPipeline samples DiT, trained to predict ε in 1000 linear steps, with tanh-GELU; names do not tell it from SiT',

@@ -15,10 +15,10 @@ with `moments` and `moments_flip`, as the official code caches them, without enc
 import argparse
 import math
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from usp_mm.console import table_console
 from usp_mm.options import LAYOUTS, STORAGES, STORES
 from usp_mm.presets import VAES
 
@@ -103,23 +103,16 @@ def add_import(commands: Any) -> None:
     parser.add_argument('--workers', type=int, default=4, help='processes that read files (default: %(default)s)')
 
 
-def join_processes() -> None:
-    """Meet torchrun's other processes, only to wait for each other."""
-    import torch
-
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))
-
-
 def import_(args: argparse.Namespace) -> int:
     if not Path(args.source).is_dir() and '://' not in args.source:
         raise FileNotFoundError(f"folder '{args.source}' does not exist: give the folder that holds the .npz files")
     if args.check < 1:
         raise ValueError(f'--check {args.check} must be 1 or more; without --images nothing is encoded')
     from usp_mm.datasets.latent_cache.importer import import_cache
+    from usp_mm.datasets.rank0 import meet_processes
     from usp_mm.vaes import build_codec
 
-    join_processes()
+    meet_processes()
     codec = build_codec(args.vae, path=args.vae_path)
     stored = dict(dtype=args.dtype, store=args.store, shard_size=args.shard_size)
     import_cache(args.source, args.out, codec, **stored, images=args.images, num_checked=args.check, num_workers=args.workers)
@@ -135,18 +128,19 @@ def write(args: argparse.Namespace) -> int:
 
     from usp_mm.datasets.latent_cache.plan import CacheSpec, images_a_call
     from usp_mm.datasets.latent_cache.writer import write_cache
+    from usp_mm.datasets.rank0 import meet_processes
     from usp_mm.vaes import build_codec
 
     if args.fast:
         encode_fast(args)
-    join_processes()
+    meet_processes()
     gpu = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     device = args.device or (gpu if torch.cuda.is_available() else 'cpu')
     calls = args.encode_batch_size
     if calls is None:
         calls = images_a_call(args.out, args.img_size, device)
     spec = CacheSpec(
-        image_size=args.img_size,
+        img_size=args.img_size,
         store=args.store,
         dtype=args.dtype,
         encode_dtype=args.encode_dtype,
@@ -217,7 +211,6 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def info(args: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from usp_mm.datasets.latent_cache.verify import describe_cache
@@ -225,7 +218,7 @@ def info(args: argparse.Namespace) -> int:
     table = Table('field', 'value', title=str(args.out))
     for key, value in describe_cache(args.out).items():
         table.add_row(key, f'{value:,}' if type(value) is int else str(value))
-    Console().print(table)
+    table_console().print(table)
     return 0
 
 

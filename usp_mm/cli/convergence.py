@@ -7,11 +7,11 @@ Hours are those of training alone, times the number of processes; validation and
 """
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
 
@@ -95,10 +95,9 @@ def default_metric(runs: 'list[RunLog]') -> str:
 
 
 def show(curves: 'list[Curve]', speed_ups: 'list[SpeedUp]', metric: str, lower: bool, hours: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = table_console()
     table = Table('run', 'runs', 'points', f'best {metric}', 'at step', 'last', 'steps', hours, title=metric)
     for one in curves:
         best = one.best(lower)
@@ -130,7 +129,7 @@ def main() -> None:
     args = parse_args()
     check_file(args.out, '--out')
     check_file(args.json, '--json')
-    from usp_mm.analysis.convergence import curve, draw_curves, lower_is_better, speed_up
+    from usp_mm.analysis.convergence import curve, draw_convergence, lower_is_better, speed_up
 
     arms = read_arms(args.runs, args.labels)
     runs = [run for arm in arms.values() for run in arm]
@@ -139,7 +138,7 @@ def main() -> None:
     curves = [curve(label, arm, metric) for label, arm in arms.items()]
     speed_ups = [speed_up(one, other, lower) for one in curves for other in curves if one is not other]
     hours = 'GPU-hours' if all(run.info.get('device') == 'cuda' for run in runs) else 'process-hours'
-    draw_curves(curves, metric, args.out, hours if args.gpu_hours else None, args.log)
+    draw_convergence(curves, metric, args.out, hours if args.gpu_hours else None, args.log)
     show(curves, speed_ups, metric, lower, hours)
     print(f'{args.out}: {metric}, {"lower" if lower else "higher"} is better')
     if args.json:

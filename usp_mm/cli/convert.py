@@ -10,10 +10,10 @@ place fails the conversion. Files are read as data and never run, and the result
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from usp_mm.checkpoints.kinds import KINDS, TARGETS
+from usp_mm.console import table_console
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,7 +40,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    from rich.console import Console
     from rich.table import Table
 
     from usp_mm.checkpoints import convert
@@ -49,5 +48,5 @@ def main() -> None:
     table = Table('what', 'old name', 'new name', 'tensors')
     for what, old, new, count in report.rows():
         table.add_row(what, old, new, str(count))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    table_console().print(table)
     print(f'{out}: {report}')

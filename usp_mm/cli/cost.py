@@ -8,10 +8,10 @@ are two), without the VAE and without what activation checkpointing repeats. Val
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
 
@@ -50,7 +50,6 @@ def show(rows: list[dict[str, Any]], markdown: bool) -> None:
     if markdown:
         print('\n'.join(f'| {" | ".join(line)} |' for line in [COLUMNS, ['---'] * len(COLUMNS), *cells]))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title='training cost')
@@ -58,7 +57,7 @@ def show(rows: list[dict[str, Any]], markdown: bool) -> None:
         table.add_column(key, justify='left' if i < 4 else 'right', overflow='fold')
     for i, line in enumerate(cells):
         table.add_row(*line, end_section=i == len(cells) - 2)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    table_console().print(table)
 
 
 def main() -> None:

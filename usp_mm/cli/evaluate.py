@@ -1,7 +1,7 @@
 """Score samples: FID, sFID, IS, precision and recall as ADM's evaluator does, or other features' distances.
 
 python tools/evaluate.py samples.npz --ref VIRTUAL_imagenet256_labeled.npz
-python tools/evaluate.py samples.npz --ref data/imagenet/train --image-size 256 --workers 8
+python tools/evaluate.py samples.npz --ref data/imagenet/train --img-size 256 --workers 8
 python tools/evaluate.py samples/ --ref data/digits/val --features pixel
 python tools/evaluate.py samples/ --ref data/digits/val --classifier CONFIG.py CHECKPOINT
 torchrun --nproc-per-node 8 tools/evaluate.py samples.npz --ref ...      # the same numbers, sooner
@@ -11,14 +11,14 @@ ADM's statistics. How the samples were drawn is taken from `<samples>.json`, whi
 """
 
 import argparse
-import os
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from usp_mm.console import table_console
 from usp_mm.files import read_json, write_json
 from usp_mm.options import LAYOUTS
 from usp_mm.outputs import check_counts, check_file
+from usp_mm.renamed import add_older_option
 
 if TYPE_CHECKING:
     from usp_mm.evaluation import ADMMetrics, FeatureMetrics
@@ -41,7 +41,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--num-ref', type=int, default=10000, help='reference images for precision and recall (default: %(default)s)'
     )
-    parser.add_argument('--image-size', type=int, metavar='PX', help="centre-crop a reference folder's images to this side")
+    parser.add_argument('--img-size', type=int, metavar='PX', help="centre-crop a reference folder's images to this side")
+    add_older_option(parser, '--image-size', '--img-size', type=int)
     for name, what in (('', "the samples'"), ('ref-', "the reference's")):
         parser.add_argument(
             f'--{name}layout',
@@ -60,7 +61,7 @@ def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
     from usp_mm.evaluation import ADMMetrics, FeatureMetrics
 
     common = dict(num_reference_pr=args.num_ref, cache_dir=args.cache_dir, batch_size=args.batch_size)
-    common.update(image_size=args.image_size, num_workers=args.workers, with_label=LAYOUTS.get(args.ref_layout))
+    common.update(img_size=args.img_size, num_workers=args.workers, with_label=LAYOUTS.get(args.ref_layout))
     extractor = chosen_extractor(args)
     if args.inception and extractor is not None:
         raise ValueError('--inception goes with --features adm: leave it out')
@@ -101,12 +102,12 @@ def count_samples(args: argparse.Namespace, there: int) -> int:
 def main() -> None:
     args = parse_args()
     check_file(args.json, '--json', make_folder=False)
-    check_counts(args, 'batch_size', 'num_ref', 'image_size', 'classifier_size')
-    import torch
-    from mmengine.dist import get_dist_info
+    check_counts(args, 'batch_size', 'num_ref', 'img_size', 'classifier_size')
+    from mmengine.dist import get_world_size
     from mmengine.logging import MMLogger
     from tqdm import tqdm
 
+    from usp_mm.datasets.rank0 import meet_processes
     from usp_mm.evaluation.images import open_images
 
     MMLogger.get_instance('evaluate')
@@ -115,11 +116,8 @@ def main() -> None:
     metric = build_metric(args)
     told = read_json(Path(f'{Path(args.samples)}.json')) or {}
     metric.expect(num, {'classes': getattr(source, 'classes', None), **told})
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))
-    rank, world = get_dist_info()
+    rank = meet_processes(take_gpu=True)
+    world = get_world_size()
     with tqdm(desc='samples', total=num, unit='image', disable=rank > 0) as progress:
         for numbers, images in source.batches(args.batch_size, rank, world, num):
             metric.add(numbers, images)
@@ -134,7 +132,6 @@ def main() -> None:
 
 def show(report: dict) -> None:
     """The report as a table."""
-    from rich.console import Console
     from rich.table import Table
 
     from usp_mm.evaluation.report import rows
@@ -142,4 +139,4 @@ def show(report: dict) -> None:
     table = Table('', '', show_header=False, title='scores')
     for name, value in rows(report):
         table.add_row(name, value)
-    Console(width=None if os.isatty(1) else 200).print(table)
+    table_console().print(table)

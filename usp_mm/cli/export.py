@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'words', nargs='+', metavar='[CONFIG] CHECKPOINT OUT', help='config, checkpoint (file or address), folder to write'
     )
-    parser.add_argument('--weights', choices=['ema', 'orig', 'both'], help="of a generator's checkpoint (default: ema)")
+    parser.add_argument('--weights', choices=['ema', 'model', 'both'], help="of a generator's checkpoint (default: ema)")
     parser.add_argument('--kind', help="of another project's file, where names leave it open: dit, usp-dit, sit, usp-sit")
     parser.add_argument('--vae', help="a preset or a path, in place of the config's")
     parser.add_argument(

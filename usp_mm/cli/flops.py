@@ -8,11 +8,11 @@ REPA's teacher are listed apart. GPU-hours are those of the training's FLOPs at 
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from usp_mm.arguments import add_config_arguments
+from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.options import H100_BF16, UTILISATION
 from usp_mm.outputs import check_file
@@ -73,7 +73,6 @@ def main() -> None:
     check_file(args.json, '--json')
     if not (args.peak > 0 and 0 < args.utilisation <= 1):
         raise ValueError(f'--peak {args.peak} must be positive, and --utilisation {args.utilisation} in (0, 1]')
-    from rich.console import Console
     from rich.table import Table
 
     from usp_mm.analysis.complexity import complexity, gpu_hours
@@ -86,7 +85,7 @@ def main() -> None:
         table.add_column(name, justify='right')
     for line in rows(cost):
         table.add_row(*line)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = table_console()
     console.print(table)
     console.print('\n'.join(totals(cost, hours)), highlight=False)
     if args.json:

@@ -10,11 +10,11 @@ trains on cached latents runs on images too: the VAE is loaded.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from usp_mm.arguments import add_config_arguments
+from usp_mm.console import table_console
 from usp_mm.files import write_json, write_whole
 from usp_mm.outputs import check_counts, check_folder
 
@@ -41,13 +41,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def show(results: list[dict], heading: str, file: str, best: Callable[[dict], str], num: int = 50) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table('image', heading)
     for one in results[:num]:
         table.add_row(one['path'], best(one))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    table_console().print(table)
     if len(results) > num:
         print(f'… and {len(results) - num} more in {file}')
 

@@ -11,11 +11,11 @@ Writes knn.json.
 
 import argparse
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
 from usp_mm.arguments import add_probe_arguments
+from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.outputs import check_counts, check_folder
 
@@ -59,10 +59,9 @@ def main() -> None:
 
 def show(report: dict[str, Any]) -> None:
     """Print the table."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table('k', 'top-1 %', 'top-5 %', title=f'k-NN of {report["network"]}, {report["num_val"]} samples')
     for row in report['results']:
         table.add_row(str(row['k']), f'{row["top1"]:.2f}', '' if row['top5'] is None else f'{row["top5"]:.2f}')
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    table_console().print(table)

@@ -10,7 +10,7 @@ latents: it compares generators on the same VAE, not with likelihoods of pixels.
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import add_config_arguments
+from usp_mm.arguments import add_config_arguments, add_weights_argument
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
 
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0, help='of the random vectors (default 0)')
     parser.add_argument('--batch-size', type=int, default=16, help='samples at a time (default 16)')
-    parser.add_argument('--sample-model', choices=['ema', 'orig'], help="which weights (default: the config's, ema)")
+    add_weights_argument(parser, "averaged, or as trained (default: the config's `sample_model`, ema)")
     parser.add_argument('--device', help='default: the GPU, else the CPU')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all values to this file')
     add_config_arguments(parser)
@@ -51,9 +51,9 @@ def main() -> None:
     settings = LikelihoodSettings(args.num, args.probes, args.batch_size, args.seed)
     sampler = ODESampler(args.method, args.steps)
     data = open_data(cfg, args.data, training=False)
-    model = build_generator(cfg, args.checkpoint, args.device, args.sample_model).model
+    model = build_generator(cfg, args.checkpoint, args.device, args.weights).model
     check_flow(model)
-    found = measure_likelihood(model, data, sampler, settings, args.sample_model)
+    found = measure_likelihood(model, data, sampler, settings, args.weights)
     if args.out is not None:
         write_json(args.out, dict(config=args.config, checkpoint=args.checkpoint, data=str(args.data), **found))
     error = '' if found['standard_error'] is None else f' ± {found["standard_error"]:.4f}'

@@ -25,7 +25,7 @@ COMMANDS = {
     'flops': ('flops', 'parameters and FLOPs of a config'),
     'convert': ('convert', 'convert a checkpoint from or to another project'),
     'export': ('export', 'write a model folder for sharing: config, weights, model card'),
-    'train-vae': ('train_vae', 'train a small autoencoder on folders of images'),
+    'train-vae': ('train_vae', 'train a small VAE on folders of images'),
     'demo-data': ('demo_data', 'write demo data: digits, crops of photographs, emoji'),
 }
 _WIDTH = max(map(len, COMMANDS))

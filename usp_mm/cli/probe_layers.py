@@ -11,11 +11,11 @@ Writes layers.json and layers.png.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from usp_mm.arguments import add_probe_arguments
+from usp_mm.console import table_console
 from usp_mm.outputs import check_folder
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     from usp_mm.engine.loading import load_config
     from usp_mm.probing.arguments import load_probe, probe_facts
     from usp_mm.probing.layer_probe import ProbeSettings, check_probe, probe_layers
-    from usp_mm.probing.report import write_report
+    from usp_mm.probing.report import write_probe_report
 
     cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
     settings = ProbeSettings(
@@ -81,17 +81,16 @@ def main() -> None:
     check_probe(model, train, val, layers, settings)
     _, rows = probe_layers(model, train, val, layers, settings)
     facts = dict(probe_facts(args, model, train, val), augmented=train.augmented, settings=settings.describe())
-    show(write_report(folder, rows, facts))
+    show(write_probe_report(folder, rows, facts))
     print(f'{folder}/layers.json, layers.png')
 
 
 def show(report: dict[str, Any]) -> None:
     """Print the table; the best layer has a star."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table('layer', 'top-1 %', 'top-5 %', title=f'linear probe of {report["network"]}, {report["num_val"]} samples')
     for row in report['layers']:
         star = ' *' if row == report['best'] else ''
         table.add_row(f'{row["layer"]}{star}', f'{row["top1"]:.2f}', '' if row['top5'] is None else f'{row["top5"]:.2f}')
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    table_console().print(table)

@@ -6,12 +6,12 @@ Writes robustness.json and robustness.png. The noise of image i is the same in e
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usp_mm.addresses import local_file
 from usp_mm.arguments import add_run_arguments, run_arguments
+from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.outputs import check_folder
 
@@ -48,7 +48,6 @@ def check_levels(cfg: 'Config', severities: list[int], timesteps: list[int]) -> 
 
 
 def show(results: dict) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     metrics = list(results['clean'])
@@ -58,7 +57,7 @@ def show(results: dict) -> None:
         table.add_row('image', f'{row["severity"]} (std {row["std"]})', *(f'{row[name]:.2f}' for name in metrics))
     for row in results['latent']:
         table.add_row('latent', f'step {row["timestep"]}', *(f'{row[name]:.2f}' for name in metrics))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    table_console().print(table)
 
 
 def main() -> None:
@@ -66,7 +65,7 @@ def main() -> None:
     check_folder(args.out, '--out')
     if not local_file(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
-    from usp_mm.analysis.noise_levels import draw_curves, measure
+    from usp_mm.analysis.noise_levels import draw_noise_levels, measure
     from usp_mm.engine.launch import build_runner, load_run_config
 
     cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args), initialises=False)
@@ -82,7 +81,7 @@ def main() -> None:
         return
     out = args.out or Path(cfg.work_dir)
     out.mkdir(parents=True, exist_ok=True)
-    draw_curves(out / 'robustness.png', results, next(iter(results['clean'])))
+    draw_noise_levels(out / 'robustness.png', results, next(iter(results['clean'])))
     write_json(out / 'robustness.json', dict(config=args.config, checkpoint=args.checkpoint, **results))
     show(results)
     print(f'{out}/robustness.json and robustness.png')

@@ -12,12 +12,10 @@ On a CPU --num takes one thread a process, so that the bytes are the same on any
 """
 
 import argparse
-import os
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.arguments import add_config_arguments
+from usp_mm.arguments import add_config_arguments, add_weights_argument
 from usp_mm.outputs import check_counts, check_file
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--fast', action='store_true', help='bfloat16, the VAE too, and compiled blocks: other bits, same results'
     )
-    parser.add_argument('--sample-model', choices=['ema', 'orig'], help="which weights (default: the config's, ema)")
+    add_weights_argument(parser, "averaged, or as trained (default: the config's `sample_model`, ema)")
     parser.add_argument('--steps', type=int, metavar='K', help='of the sampler')
     guidance = parser.add_argument_group("guidance in place of the config's")
     guidance.add_argument('--guidance', type=float, metavar='SCALE', help='1 is none', **setting('scale'))
@@ -133,33 +131,23 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
     return told
 
 
-def join_processes() -> int:
-    """Take a GPU and meet torchrun's other processes, only to wait for each other; returns this one's number."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        torch.distributed.init_process_group('gloo', timeout=timedelta(days=7))
-    return int(os.environ.get('RANK', 0))
-
-
 def main() -> None:
     args = parse_args()
     check_arguments(args)
     from mmengine.logging import MMLogger
 
     from usp_mm.apis import write_samples
+    from usp_mm.datasets.rank0 import meet_processes
     from usp_mm.engine.loading import load_config
     from usp_mm.sampling.draw import build_generator, requested_classes
 
     cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
     told = apply_flags(cfg, args)
-    rank = join_processes()
+    rank = meet_processes(take_gpu=True)
     logger = MMLogger.get_instance('sample')
     for line in told:
         logger.info(line)
-    model = build_generator(cfg, args.checkpoint, args.device, args.sample_model)
+    model = build_generator(cfg, args.checkpoint, args.device, args.weights)
     draw = dict(seed=args.seed, batch_size=args.batch_size)
     requests = requested_classes(model, args.classes, args.per_class) if args.classes else []
     if requests and rank == 0:

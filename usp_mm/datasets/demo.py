@@ -54,7 +54,7 @@ def make_demo_data(out: str | Path, config: DemoData = DemoData()) -> bool:
             for name, scenes, split in zip(('train', 'val'), ('training', 'validation'), splits, strict=True):
                 _write_digits(folder / 'imagenet' / name, images, labels, split, config, progress)
                 _write_scenes(folder / 'ade20k', scenes, images[split], labels[split], config, progress)
-        manifest = {'config': asdict(config), 'scene_classes': SCENE_CLASSES, 'sha256': digest(folder)}
+        manifest = {'config': asdict(config), 'scene_classes': SCENE_CLASSES, 'sha256': folder_digest(folder)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
     logger.info(f'{out}: {len(splits[0])} + {len(splits[1])} digits, {config.train_scenes} + {config.val_scenes} scenes')
     return True
@@ -69,11 +69,11 @@ def check_identical(out: Path, config: Any) -> None:
     recorded = json.loads(manifest.read_text())
     if recorded['config'] != asdict(config):
         raise FileExistsError(f'{out} holds demo data of {recorded["config"]}, asked for {asdict(config)}: {fix}')
-    if recorded['sha256'] != digest(out):
+    if recorded['sha256'] != folder_digest(out):
         raise FileExistsError(f'{out} holds demo data whose files were changed, added or removed: {fix}')
 
 
-def digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """SHA-256 over the sorted paths and contents of a folder, its manifest apart."""
     content = hashlib.sha256()
     for path in sorted(path for path in folder.rglob('*') if path.is_file() and path != folder / MANIFEST):

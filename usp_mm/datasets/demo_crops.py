@@ -17,7 +17,7 @@ from tqdm import tqdm
 from usp_mm.files import sha256, write_folder
 from usp_mm.options import DemoCrops
 
-from .demo import MANIFEST, check_identical, digest
+from .demo import MANIFEST, check_identical, folder_digest
 
 #: class -> (package, file): one photograph each.
 PHOTOGRAPHS = {
@@ -78,7 +78,7 @@ def make_demo_crops(out: str | Path, config: DemoCrops = DemoCrops()) -> bool:
                     rng = np.random.RandomState([config.seed, split == 'val', index])
                     _write_crops(folder / 'imagenet' / split / name, region, numbers[split], config.crop_size, rng, progress)
         sources = {name: dict(file='/'.join(PHOTOGRAPHS[name]), sha256=sha256(file)) for name, file in files.items()}
-        manifest = {'config': asdict(config), 'photographs': sources, 'sha256': digest(folder)}
+        manifest = {'config': asdict(config), 'photographs': sources, 'sha256': folder_digest(folder)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
     logger.info(f'{out}: {numbers["train"]} + {numbers["val"]} crops of each of {len(files)} photographs')
     return True

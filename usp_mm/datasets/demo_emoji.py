@@ -21,7 +21,7 @@ from tqdm import tqdm
 from usp_mm.files import write_folder
 from usp_mm.options import DemoEmoji
 
-from .demo import MANIFEST, check_identical, digest
+from .demo import MANIFEST, check_identical, folder_digest
 from .emoji_classes import EMOJI_CLASSES, SKIN_TONES, emoji_class, is_held_out
 
 LICENCE_URL = 'https://creativecommons.org/licenses/by-sa/4.0/'
@@ -75,7 +75,7 @@ def make_demo_emoji(out: str | Path, config: DemoEmoji = DemoEmoji()) -> bool:
         counts = Counter((one.name, one.split) for one in emoji)
         classes = {name: {split: counts[name, split] for split in ('train', 'val')} for name in EMOJI_CLASSES}
         notes = {'attribution': attribution, 'classes': classes, 'left_out': left_out}
-        manifest = {'config': asdict(config), **notes, 'sha256': digest(folder)}
+        manifest = {'config': asdict(config), **notes, 'sha256': folder_digest(folder)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
     each = ', '.join(f'{name} {numbers["train"]} + {numbers["val"]}' for name, numbers in classes.items())
     without = ', '.join(f'{num} {reason}' for reason, num in left_out.items())

@@ -59,7 +59,7 @@ def plain(value: Any, place: str = '', dropped: list[str] | None = None) -> Any:
         place: the value's name in `dropped`.
         dropped: takes the names and types of what is left out, for which None stands outside of dicts, lists and sets.
     """
-    return None if (made := _plain(value, place, [] if dropped is None else dropped)) is _Dropped else made
+    return None if (made := _readable(value, place, [] if dropped is None else dropped)) is _Dropped else made
 
 
 def same(one: Any, other: Any) -> bool:
@@ -79,16 +79,16 @@ class _Dropped:
     """Stands for what is left out."""
 
 
-def _plain(value: Any, place: str, dropped: list[str]) -> Any:
+def _readable(value: Any, place: str, dropped: list[str]) -> Any:
     if type(value) in _PLAIN or type(value) in (Tensor, torch.nn.Parameter):
         return value
     if isinstance(value, dict):
         mapping = type(value) if type(value) in (OrderedDict, Counter) else dict
-        pairs = [(_plain(key, place, dropped), _plain(item, f'{place}.{key}', dropped)) for key, item in value.items()]
+        pairs = [(_readable(key, place, dropped), _readable(item, f'{place}.{key}', dropped)) for key, item in value.items()]
         return mapping({key: item for key, item in pairs if key is not _Dropped and item is not _Dropped})
     if isinstance(value, list | tuple | set | frozenset):
         kind = list if isinstance(value, list) else tuple if isinstance(value, tuple) else set
-        items = (_plain(item, f'{place}.{i}', dropped) for i, item in enumerate(value))
+        items = (_readable(item, f'{place}.{i}', dropped) for i, item in enumerate(value))
         return kind(item for item in items if item is not _Dropped)
     if isinstance(value, np.ndarray | np.generic):
         return _plain_array(value, place, dropped)
@@ -98,16 +98,16 @@ def _plain(value: Any, place: str, dropped: list[str]) -> Any:
 def _plain_array(value: np.ndarray | np.generic, place: str, dropped: list[str]) -> Any:
     if value.dtype.name in NUMPY_DTYPES and type(value) in (np.ndarray, value.dtype.type):
         return value
-    return _plain(value.tolist(), place, dropped) if value.dtype.kind in 'biufcUSO' else str(value)
+    return _readable(value.tolist(), place, dropped) if value.dtype.kind in 'biufcUSO' else str(value)
 
 
 def _plain_scalar(value: Any, place: str, dropped: list[str]) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Enum):
-        return _plain(value.value, place, dropped)
+        return _readable(value.value, place, dropped)
     if isinstance(value, range | deque):
-        return _plain(list(value), place, dropped)
+        return _readable(list(value), place, dropped)
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, type):  # as the `type` of a config in Python's own style

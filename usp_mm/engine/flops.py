@@ -43,7 +43,7 @@ def count_flops(model: nn.Module) -> dict[str, int]:
         name: torch.empty_like(tensor, device='meta').requires_grad_(tensor.requires_grad)
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]
     }
-    with _plain(network), _counting() as count, torch.enable_grad():
+    with _on_meta(network), _counting() as count, torch.enable_grad():
         out = functional_call(network, tensors, arguments, keywords)
         forward = count()
         outputs = out.values() if isinstance(out, dict) else out if isinstance(out, tuple) else (out,)
@@ -94,7 +94,7 @@ def _counting() -> Iterator[Callable[[], int]]:
 
 
 @contextmanager
-def _plain(network: nn.Module) -> Iterator[None]:
+def _on_meta(network: nn.Module) -> Iterator[None]:
     """Without activation checkpointing, statistics across processes, and what would move the VAE to the meta device."""
     changes: list[tuple[Any, str, Any]] = []
     for module in network.modules():

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from usp_mm.datasets import EpochIndex, all_datasets
 from usp_mm.datasets.seeding import seed_all
-from usp_mm.models.restoration import restoration_picture
+from usp_mm.models.restoration_picture import restoration_picture
 from usp_mm.registry import HOOKS
 
 

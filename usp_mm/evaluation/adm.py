@@ -4,6 +4,7 @@ from torch import Tensor
 
 from usp_mm.functional.metrics import frechet_distance, inception_score, mean_covariance, precision_recall
 from usp_mm.registry import METRICS
+from usp_mm.renamed import older_arguments
 
 from .base import GenerativeMetric
 from .inception import InceptionFeatures
@@ -15,6 +16,7 @@ K = 3
 
 
 @METRICS.register_module()
+@older_arguments(image_size='img_size')
 class ADMMetrics(GenerativeMetric):
     """FID, sFID, inception score (IS; ordered splits of 5,000), precision and recall (k = 3), in one pass over the samples.
 
@@ -24,7 +26,7 @@ class ADMMetrics(GenerativeMetric):
         inception: torch-fidelity's weights; by default the file in PyTorch's cache.
         num_reference_pr: reference images for precision and recall, evenly spaced over all; 0 leaves the two out.
         sample_model, cache_dir, batch_size, out_dir, prefix: see `GenerativeMetric`.
-        image_size: side to centre-crop the images of a reference folder to; as they are if None.
+        img_size: side to centre-crop the images of a reference folder to; as they are if None.
         num_workers: processes that decode a reference folder.
         with_label: how a reference folder that can be read in two ways is read, see `FolderImages`.
 
@@ -43,11 +45,11 @@ class ADMMetrics(GenerativeMetric):
         batch_size: int = 64,
         out_dir: str | None = None,
         prefix: str = 'ADM',
-        image_size: int | None = None,
+        img_size: int | None = None,
         num_workers: int = 0,
         with_label: bool | None = None,
     ) -> None:
-        checked = Reference(reference, True, num_reference_pr, image_size, num_workers, with_label)
+        checked = Reference(reference, True, num_reference_pr, img_size, num_workers, with_label)
         super().__init__(
             checked,
             InceptionFeatures(inception),

@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader
 
 from usp_mm.datasets.rank0 import decide_on_rank0
 from usp_mm.mmagic_samples import from_mmagic
+from usp_mm.renamed import weights_name
 
 from .collect import NumberedFeatures
 from .extractors import extract
 from .reference import Reference, warn_of_other_classes
-from .report import build_report, sampling_facts, summary, write_report
+from .report import build_report, sampling_facts, summary, write_evaluation_report
 from .statistics import ReferenceStatistics, reference_statistics
 
 
@@ -35,7 +36,7 @@ class GenerativeMetric(BaseMetric):
         features: names of the features whose mean and covariance are compared.
         neighbours: the feature for precision and recall.
         min_samples: fewer samples, or reference images for precision and recall, are refused.
-        sample_model: 'ema' or 'orig', which weights mmagic's loop asks the generator to sample with; its own choice if None.
+        sample_model: 'ema' or 'model', which weights mmagic's loop asks the generator to sample with; its own choice if None.
         cache_dir: of the reference's statistics, see `cache_folder`.
         batch_size: images in a call of the extractor.
         out_dir: folder for the reports, one JSON file an evaluation; none if None.
@@ -74,7 +75,8 @@ class GenerativeMetric(BaseMetric):
             raise ValueError(f'reference {reference.path} has {reference.images.num} images, at least {min_samples} are needed')
         self.reference, self.extractor, self._identity = reference, extractor.eval(), identity
         self.features, self.neighbours, self.min_samples = tuple(features), neighbours, min_samples
-        self.sample_model, self.cache_dir, self.batch_size, self.out_dir = sample_model, cache_dir, batch_size, out_dir
+        self.sample_model, self.cache_dir = weights_name(sample_model), cache_dir
+        self.batch_size, self.out_dir = batch_size, out_dir
         self.report: dict[str, Any] | None = None
         self.sampling: dict[str, Any] = {}
         self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -175,7 +177,7 @@ class GenerativeMetric(BaseMetric):
         self.report = build_report(metrics, num, sampling, self.reference, neighbours, self._identity)
         MMLogger.get_current_instance().info(summary(self.report))
         if self.out_dir is not None:
-            write_report(self.report, self.out_dir, self.prefix, _iteration())
+            write_evaluation_report(self.report, self.out_dir, self.prefix, _iteration())
         return metrics
 
     def _obtain_statistics(self) -> None:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from usp_mm.functional.metrics import density_coverage, frechet_distance, mean_covariance, precision_recall, vendi_score
 from usp_mm.registry import METRICS, MODELS
+from usp_mm.renamed import older_arguments
 
 from .base import GenerativeMetric
 from .reference import Reference
@@ -14,6 +15,7 @@ K_PRECISION, K_DENSITY = 3, 5
 
 
 @METRICS.register_module()
+@older_arguments(image_size='img_size')
 class FeatureMetrics(GenerativeMetric):
     """Fréchet distance (FD), precision and recall (k = 3), density and coverage (k = 5), and the samples' Vendi score.
 
@@ -22,7 +24,7 @@ class FeatureMetrics(GenerativeMetric):
         reference: an `.npz` with uint8 images [N, H, W, 3] as arr_0, or a folder of images.
         num_reference_pr: reference images for precision, recall, density and coverage, evenly spaced over all.
         sample_model, cache_dir, batch_size, out_dir, prefix: see `GenerativeMetric`.
-        image_size: side to centre-crop the images of a reference folder to; as they are if None.
+        img_size: side to centre-crop the images of a reference folder to; as they are if None.
         num_workers: processes that decode a reference folder.
         with_label: how a reference folder that can be read in two ways is read, see `FolderImages`.
 
@@ -41,13 +43,13 @@ class FeatureMetrics(GenerativeMetric):
         batch_size: int = 64,
         out_dir: str | None = None,
         prefix: str = 'Feature',
-        image_size: int | None = None,
+        img_size: int | None = None,
         num_workers: int = 0,
         with_label: bool | None = None,
     ) -> None:
         if num_reference_pr <= K_DENSITY:
             raise ValueError(f'num_reference_pr={num_reference_pr}: at least {K_DENSITY + 1} reference images are needed')
-        checked = Reference(reference, False, num_reference_pr, image_size, num_workers, with_label)
+        checked = Reference(reference, False, num_reference_pr, img_size, num_workers, with_label)
         super().__init__(
             checked,
             extractor if isinstance(extractor, nn.Module) else MODELS.build(extractor),

@@ -78,13 +78,13 @@ class FolderImages:
 
     Args:
         path: the folder.
-        image_size: side to crop to (ADM's centre crop); the images as they are if None.
+        img_size: side to crop to (ADM's centre crop); the images as they are if None.
         num_workers: decoding processes.
         with_label: where images lie beside sub-folders with images, True takes those in the sub-folders, False all.
 
     Attributes:
         num: how many.
-        size: (H, W) with `image_size`, else None: unknown before they are read.
+        size: (H, W) with `img_size`, else None: unknown before they are read.
         decoding: how files become pixels.
         classes: names of the sub-folders; None in a folder without.
 
@@ -96,12 +96,12 @@ class FolderImages:
     decoding: str | None = DECODING
 
     def __init__(
-        self, path: str | Path, image_size: int | None = None, num_workers: int = 0, with_label: bool | None = None
+        self, path: str | Path, img_size: int | None = None, num_workers: int = 0, with_label: bool | None = None
     ) -> None:
-        self.path, self.image_size, self.num_workers = Path(path), image_size, num_workers
+        self.path, self.img_size, self.num_workers = Path(path), img_size, num_workers
         scan = scan_image_folder(str(path), with_label=with_label)
         self.files, self.classes = scan.paths, scan.classes
-        self.num, self.size = len(self.files), image_size and (image_size, image_size)
+        self.num, self.size = len(self.files), img_size and (img_size, img_size)
 
     def content_hash(self, cache: Path | None = None) -> str:
         """See `folder_hash`."""
@@ -112,7 +112,7 @@ class FolderImages:
         num = self.num if num is None else num
         starts = range(0, num, batch_size)
         blocks = [list(range(start, min(start + batch_size, num))) for start in islice(starts, rank, None, world)]
-        dataset = _Decoded(self.path, self.files, self.image_size)
+        dataset = _Decoded(self.path, self.files, self.img_size)
         loader = DataLoader(dataset, batch_sampler=blocks, num_workers=self.num_workers, collate_fn=list)
         for indices, images in zip(blocks, loader, strict=True):
             numbered = zip(indices, images, strict=True)
@@ -127,29 +127,27 @@ Images = NpzImages | FolderImages
 class _Decoded(Dataset):
     """Image i -> uint8 [3, H, W], RGB."""
 
-    def __init__(self, root: Path, files: list[str], image_size: int | None) -> None:
-        self.root, self.files, self.image_size = str(root), np.array(files), image_size
+    def __init__(self, root: Path, files: list[str], img_size: int | None) -> None:
+        self.root, self.files, self.img_size = str(root), np.array(files), img_size
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
         image = load_image(fileio.join_path(self.root, str(self.files[index])))
-        if self.image_size is not None:
-            image = center_crop(image, self.image_size)
+        if self.img_size is not None:
+            image = center_crop(image, self.img_size)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def open_images(
-    path: str | Path, image_size: int | None = None, num_workers: int = 0, with_label: bool | None = None
-) -> Images:
+def open_images(path: str | Path, img_size: int | None = None, num_workers: int = 0, with_label: bool | None = None) -> Images:
     """An `.npz` or a folder; the other arguments are for folders.
 
     Raises:
         FileNotFoundError: nothing there.
         ValueError: not images.
     """
-    return NpzImages(path) if is_npz(path) else FolderImages(path, image_size, num_workers, with_label)
+    return NpzImages(path) if is_npz(path) else FolderImages(path, img_size, num_workers, with_label)
 
 
 def is_npz(path: str | Path) -> bool:

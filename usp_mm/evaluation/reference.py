@@ -33,7 +33,7 @@ class Reference:
         path: of the file or folder.
         adm: whether ADM's statistics are of use: features are Inception's.
         num_neighbours: images for precision and recall, evenly spaced over all of them; 0 for none.
-        image_size: side to centre-crop a folder's images to, as ADM does; as they are if None.
+        img_size: side to centre-crop a folder's images to, as ADM does; as they are if None.
         num_workers: processes that decode a folder's images.
         with_label: see `FolderImages`.
 
@@ -52,18 +52,18 @@ class Reference:
         path: str | Path,
         adm: bool,
         num_neighbours: int,
-        image_size: int | None = None,
+        img_size: int | None = None,
         num_workers: int = 0,
         with_label: bool | None = None,
     ) -> None:
-        self.path, self.num_neighbours, self.image_size = Path(path), num_neighbours, image_size
+        self.path, self.num_neighbours, self.img_size = Path(path), num_neighbours, img_size
         self._hash: str | None = None
         found = read_headers(self.path) if is_npz(path) else None
         self.has_moments = found is not None and adm and _has_statistics(self.path, found)
         if found is not None and NpzImages.KEY not in found:
             _check_images_not_needed(self.path, found, adm, self.has_moments, num_neighbours)
         needs_images = num_neighbours > 0 or not self.has_moments
-        self.images: Images | None = open_images(path, image_size, num_workers, with_label) if needs_images else None
+        self.images: Images | None = open_images(path, img_size, num_workers, with_label) if needs_images else None
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from usp_mm.files import write_json
+from usp_mm.renamed import recorded_weights
 
 from .reference import Reference
 
@@ -41,6 +42,7 @@ def build_report(
         extractor: its identity.
     """
     facts, images = {name: sampling.get(name) for name in SAMPLING}, reference.images
+    facts['sample_model'] = recorded_weights(facts['sample_model'])
     if facts['steps'] is None and isinstance(facts['sampler'], Mapping):
         facts['steps'] = facts['sampler'].get('num_steps', 'adaptive')
     return dict(
@@ -53,7 +55,7 @@ def build_report(
             sha256=reference.content_hash(),
             statistics='from the file' if reference.has_moments or images is None else f'of {images.num} images',
             precision_recall_images=num_neighbours,
-            image_size=reference.image_size,
+            image_size=reference.img_size,
         ),
         extractor=extractor,
     )
@@ -88,7 +90,7 @@ def _text(value: Any) -> str:
     return f'{value:g}' if isinstance(value, float) else str(value)
 
 
-def write_report(report: Mapping[str, Any], folder: str | Path, name: str, iteration: int | None = None) -> Path:
+def write_evaluation_report(report: Mapping[str, Any], folder: str | Path, name: str, iteration: int | None = None) -> Path:
     """`<folder>/<name>_<iteration>.json` of an evaluation in training, `<folder>/<name>.json` of another."""
     file = Path(folder) / (f'{name}.json' if iteration is None else f'{name}_{iteration}.json')
     file.parent.mkdir(parents=True, exist_ok=True)

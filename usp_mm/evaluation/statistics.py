@@ -88,7 +88,7 @@ def _complete(reference: Reference, found: ReferenceStatistics | None) -> Refere
 def _cache_file(reference: Reference, extractor: nn.Module, wanted: Sequence[str], neighbours: str, cache: Path) -> Path:
     key = dict(
         content=reference.content_hash(cache),
-        image_size=reference.image_size,
+        image_size=reference.img_size,
         extractor=extractor.identity,
         moments=list(wanted),
         neighbours=[neighbours, reference.num_neighbours],

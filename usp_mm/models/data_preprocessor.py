@@ -37,6 +37,11 @@ def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> f
     return alpha_bar
 
 
+def preprocessor_config(cfg: dict | None) -> dict:
+    """A model's `data_preprocessor` with what it may leave out."""
+    return {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(cfg or {})}
+
+
 @MODELS.register_module()
 class LatentDataPreprocessor(ClsDataPreprocessor):
     """Encode images with a frozen VAE; labels, one-hot scores and mixup/cutmix are mmpretrain's.
@@ -103,7 +108,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
 
     def set_noise(self, noise: dict | None) -> None:
         """From now on diffuse latents to this level, as the argument `noise` does."""
-        self.noise_alpha_bar = None if noise is None else _alpha_bar(**noise)
+        self.alpha_bar = None if noise is None else _alpha_bar(**noise)
 
     def pass_on(self, *, keys: bool = False, labels: bool = False, images: bool = False) -> None:
         """Say what `forward` returns beside latents and data samples; a model asks for what its loss takes.
@@ -148,9 +153,9 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
             out['inputs'] = self._latents(out['inputs'], training, keys)
         else:
             out = self._with_targets(self._latents(self.normalize(inputs), training, keys), data_samples, training)
-        if self.noise_alpha_bar is not None:
+        if self.alpha_bar is not None:
             noise = keys().normal(tuple(out['inputs'].shape[1:]), 'latent_noise')
-            out['inputs'] = diffuse(out['inputs'], self.noise_alpha_bar, noise)
+            out['inputs'] = diffuse(out['inputs'], self.alpha_bar, noise)
         return out
 
     def _with_targets(self, inputs: Tensor, data_samples: list | None, training: bool) -> dict[str, Any]:

@@ -16,10 +16,13 @@ from usp_mm.datasets import random_labels
 from usp_mm.functional import precision, random
 from usp_mm.functional.attention import fast_attention
 from usp_mm.mmagic_samples import to_mmagic
+from usp_mm.options import WEIGHTS
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
+from usp_mm.renamed import recorded_weights, weights_name
 
 from .compiling import Compiling, arguments, compile_denoiser_as
+from .data_preprocessor import preprocessor_config
 from .dit import DiT
 from .geometry import share_vae
 from .guidance import Guidance
@@ -28,7 +31,6 @@ from .sample_keys import SampleKeys, labels_of, sample_keys
 from .sampling_weights import bfloat16_weights
 from .weight_average import WeightAverage
 
-SAMPLE_MODELS = ('ema', 'orig')
 SAMPLE_DTYPES = ('float32', 'bfloat16')
 STEPS_AT_ONCE = 8  # noise of so many steps is drawn in one go
 _GIVEN: Any = None  # stands for what the generator itself passes
@@ -49,7 +51,7 @@ class LatentDiffusionGenerator(BaseModel):
         data_preprocessor: config of LatentDataPreprocessor.
         guidance: arguments of `Guidance`; none by default.
         ema: `momentum` (1 - decay) of the averaged weights that GeneratorEMAHook updates; None: no average.
-        sample_model: which weights sample, 'ema' or 'orig'.
+        sample_model: which weights sample, 'ema' or 'model' (older: 'orig').
         sample_dtype: 'float32', or 'bfloat16': sample under autocast, from weights that are cast once a call.
         tf32: whether float32 may round to TF32 on a GPU, in sampling and, by TF32Hook, in training (official: it may).
         decode_batch_size: images per VAE call in sampling; by default 16 on a GPU, and 1 on a CPU, where an image's pixels
@@ -93,7 +95,7 @@ class LatentDiffusionGenerator(BaseModel):
         cuda_graph: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
+        data_preprocessor = preprocessor_config(data_preprocessor)
         super().__init__(data_preprocessor, init_cfg)
         self.denoiser = MODELS.build(share_vae(data_preprocessor, denoiser, 'denoiser'))
         self.objective, self.sampler = MODELS.build(objective), MODELS.build(sampler)
@@ -129,12 +131,12 @@ class LatentDiffusionGenerator(BaseModel):
             raise ValueError(f'guidance scale={self.guidance.scale} needs a "no class" label, but denoiser.class_dropout is 0')
 
     def check_sample_model(self, sample_model: str | None) -> str:
-        """'ema' or 'orig': the one asked for, or the model's own; a ValueError if it is another name or there is no average."""
-        name = sample_model or self.sample_model
-        if name not in SAMPLE_MODELS:
-            raise ValueError(f'sample_model={name!r} must be one of {SAMPLE_MODELS}')
+        """'ema' or 'model': the one asked for, or the model's own; ValueError if it is another name or there is no average."""
+        name = weights_name(sample_model or self.sample_model)
+        if name not in WEIGHTS:
+            raise ValueError(f'sample_model={name!r} must be one of {WEIGHTS}')
         if name == 'ema' and self.denoiser_ema is None:
-            raise ValueError("sample_model='ema', but the generator was built with ema=None: use sample_model='orig'")
+            raise ValueError("sample_model='ema', but the generator was built with ema=None: use sample_model='model'")
         return name
 
     def init_weights(self) -> None:
@@ -220,7 +222,7 @@ class LatentDiffusionGenerator(BaseModel):
     def predict(self, inputs: dict) -> list:
         """Sample what `inputs` asks for, as mmagic's data samples."""
         index, label, seed = self._request(inputs)
-        images = self.sample(index, label, seed=seed, sample_model=inputs.get('sample_model'))
+        images = self.sample(index, label, seed=seed, sample_model=recorded_weights(inputs.get('sample_model')))
         return to_mmagic(images, index, label)
 
     def _request(self, inputs: dict) -> tuple[Tensor, Tensor, int]:
@@ -239,7 +241,7 @@ class LatentDiffusionGenerator(BaseModel):
 
     def network(self, sample_model: str | None = None) -> DiT:
         """The weights that sample."""
-        if self.check_sample_model(sample_model) == 'orig':
+        if self.check_sample_model(sample_model) == 'model':
             return self.denoiser
         assert self.denoiser_ema is not None
         return self.denoiser_ema.module
@@ -260,7 +262,7 @@ class LatentDiffusionGenerator(BaseModel):
             index: int64[N], numbers of the samples: with `seed`, what their noise depends on.
             label: int64[N], classes.
             seed: of all samples.
-            sample_model: 'ema' or 'orig'; the model's own if None.
+            sample_model: 'ema' or 'model'; the model's own if None.
             on_step: called with (step, state [N, C, h, w]) after each step.
 
         Returns:

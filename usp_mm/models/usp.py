@@ -10,13 +10,16 @@ from usp_mm.functional.masking import Mask, mask_from_noise
 from usp_mm.functional.patchify import unpatchify
 from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
+from usp_mm.renamed import older_arguments
 
 from .compiling import Compiling, arguments
+from .data_preprocessor import preprocessor_config
 from .geometry import share_vae
 from .sample_keys import SampleKeys, sample_keys
 
 
 @MODELS.register_module()
+@older_arguments(noise_alpha_bar='alpha_bar_range')
 class USP(BaseSelfSupervisor):
     """Encode the visible latent patches, decode all of them, compare the masked ones.
 
@@ -26,7 +29,7 @@ class USP(BaseSelfSupervisor):
         backbone, neck, head: configs of USPViT, USPDecoder and USPHead.
         data_preprocessor: config of LatentDataPreprocessor.
         mask_ratio: share of hidden tokens, in (0, 1).
-        noise_alpha_bar: None, or the range (low, high) of ᾱ, drawn uniformly per sample, to which the
+        alpha_bar_range: None, or the range (low, high) of ᾱ, drawn uniformly per sample, to which the
             encoder's input is diffused; the target stays clean (appendix A; official: 0.5, 1.0).
         compile: False, 'blocks', 'loss', or a dict of arguments of torch.compile with `region`, see `Compiling`.
         tf32: whether float32 may round to TF32 on a GPU, see TF32Hook.
@@ -43,20 +46,20 @@ class USP(BaseSelfSupervisor):
         head: dict | None = None,
         data_preprocessor: dict | None = None,
         mask_ratio: float = 0.75,
-        noise_alpha_bar: tuple[float, float] | None = None,
+        alpha_bar_range: tuple[float, float] | None = None,
         compile: str | bool | dict = False,
         tf32: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         if not 0 < mask_ratio < 1:
             raise ValueError(f'mask_ratio={mask_ratio} must lie between 0 and 1')
-        if noise_alpha_bar is not None and not 0 <= noise_alpha_bar[0] <= noise_alpha_bar[1] <= 1:
-            raise ValueError(f'noise_alpha_bar={noise_alpha_bar} must be (low, high) with 0 <= low <= high <= 1')
-        data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
+        if alpha_bar_range is not None and not 0 <= alpha_bar_range[0] <= alpha_bar_range[1] <= 1:
+            raise ValueError(f'alpha_bar_range={alpha_bar_range} must be (low, high) with 0 <= low <= high <= 1')
+        data_preprocessor = preprocessor_config(data_preprocessor)
         backbone = share_vae(data_preprocessor, backbone)
         neck = {'type': 'USPDecoder', **_shape_of(backbone), **(neck or {})}
         super().__init__(backbone, neck, _head_of(backbone, head), None, None, data_preprocessor, init_cfg)
-        self.mask_ratio, self.noise_alpha_bar, self.tf32 = mask_ratio, noise_alpha_bar, tf32
+        self.mask_ratio, self.alpha_bar_range, self.tf32 = mask_ratio, alpha_bar_range, tf32
         self.data_preprocessor.pass_on(keys=True)
         self.compiling = Compiling(compile)
         self.compiling.compile_blocks(self.backbone.blocks, self.neck.decoder_blocks)
@@ -109,9 +112,9 @@ class USP(BaseSelfSupervisor):
         return unpatchify(pred, self.backbone.geometry.patch_size, grid), mask.mask.reshape(-1, 1, *grid)
 
     def _noised(self, latents: Tensor, keys: SampleKeys) -> Tensor:
-        if self.noise_alpha_bar is None:
+        if self.alpha_bar_range is None:
             return latents
-        low, high = self.noise_alpha_bar
+        low, high = self.alpha_bar_range
         alpha_bar = low + (high - low) * keys.uniform(1, 'noise_level')
         noise = keys.normal(tuple(latents.shape[1:]), 'latent_noise')
         return diffuse(latents, alpha_bar[:, 0], noise)

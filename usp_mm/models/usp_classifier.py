@@ -8,6 +8,7 @@ from torch import Tensor
 from usp_mm.registry import MODELS
 
 from .compiling import Compiling, arguments
+from .data_preprocessor import preprocessor_config
 from .geometry import resolve_arch, share_vae, vae_into_backbone
 
 
@@ -36,7 +37,7 @@ class USPClassifier(ImageClassifier):
         tf32: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
-        data_preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(data_preprocessor or {})}
+        data_preprocessor = preprocessor_config(data_preprocessor)
         backbone = share_vae(data_preprocessor, backbone)
         if backbone.get('train_vae'):
             data_preprocessor, backbone = vae_into_backbone(data_preprocessor, backbone)

@@ -22,18 +22,20 @@ from usp_mm.functional import random
 from usp_mm.functional.ddpm import diffuse
 from usp_mm.functional.flow import interpolate
 from usp_mm.models import DiT, USPViT
+from usp_mm.models.data_preprocessor import preprocessor_config
 from usp_mm.models.geometry import share_vae
 from usp_mm.models.objectives import DDPMObjective, FlowObjective, Objective
 from usp_mm.models.sample_keys import sample_keys
 from usp_mm.models.weight_transfer import encoder_weights
 from usp_mm.registry import MODELS
+from usp_mm.renamed import weights_name
 from usp_mm.strict_loading import load_exactly
 from usp_mm.vaes.record import check_model_vae
 from usp_mm.weight_files import Checkpoint, read_trained
 
 POOLS = ('mean', 'cls')
 #: Where the two sets of a generator's weights are in its checkpoint.
-WEIGHTS = {'ema': 'denoiser_ema.module.', 'orig': 'denoiser.'}
+PREFIXES = {'ema': 'denoiser_ema.module.', 'model': 'denoiser.'}
 #: Models that can be probed -> their network's part of the config.
 _PARTS = {'USP': 'backbone', 'USPClassifier': 'backbone', 'LatentDiffusionGenerator': 'denoiser'}
 
@@ -166,7 +168,7 @@ class FrozenModel:
         t: time of a denoiser.
         pool: as in `block_features`.
         seed: of the noise, where `t` is not that of clean data.
-        weights: 'ema' or 'orig' of a denoiser.
+        weights: 'ema' or 'model' of a denoiser.
     """
 
     network: Any
@@ -228,7 +230,7 @@ def load_frozen(
     Args:
         cfg: of pretraining, classification or generation.
         checkpoint: of `tools/train.py`; for an encoder also official weights.
-        weights: of a generator, 'ema' (the default) or 'orig'.
+        weights: of a generator, 'ema' (the default) or 'model'.
         t: of a generator; the time of clean data if None.
         pool: as in `block_features`.
         seed: of the noise, where `t` is not that of clean data.
@@ -248,13 +250,13 @@ def load_frozen(
     t = check_time(objective, t)
     if objective is None and weights is not None:
         raise ValueError(f"weights='{weights}': an encoder has one set of weights, leave it out")
-    weights = 'ema' if objective is not None and weights is None else weights
+    weights = 'ema' if objective is not None and weights is None else weights_name(weights)
     trained = read_trained(checkpoint)
     state = _encoder_state(trained) if weights is None else _denoiser_state(trained, weights)
     network = {**model[part], 'init_cfg': None}
     if weights is None:
         network.update(out_type='raw', final_norm='norm.weight' in state)
-    preprocessor = {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **model.get('data_preprocessor', {})}
+    preprocessor = preprocessor_config(model.get('data_preprocessor'))
     preprocessor.update(load_vae=load_vae, batch_augments=None)
     built = MODELS.build(share_vae(preprocessor, network, part))
     check_pool(built, pool)
@@ -276,13 +278,13 @@ def _encoder_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _denoiser_state(checkpoint: Checkpoint, weights: str) -> dict[str, Tensor]:
-    if weights not in WEIGHTS:
-        raise ValueError(f'weights={weights!r} must be one of {(*WEIGHTS,)}')
+    if weights not in PREFIXES:
+        raise ValueError(f'weights={weights!r} must be one of {(*PREFIXES,)}')
     found = checkpoint.weights
-    if not any(name.startswith(WEIGHTS['orig']) for name in found):
+    if not any(name.startswith(PREFIXES['model']) for name in found):
         raise ValueError(f"'{checkpoint.path}' does not fit the config: no DiT or SiT in it, it has {sorted(found)[:3]}…")
-    prefix = WEIGHTS[weights]
+    prefix = PREFIXES[weights]
     state = {name[len(prefix) :]: tensor for name, tensor in found.items() if name.startswith(prefix)}
     if not state:
-        raise ValueError(f"'{checkpoint.path}' has no averaged (EMA) weights: use those that were trained, weights='orig'")
+        raise ValueError(f"'{checkpoint.path}' has no averaged (EMA) weights: use those that were trained, weights='model'")
     return state

@@ -31,7 +31,7 @@ def feature_key(
     noisy = model.objective is not None and model.t != clean_time(model.objective)
     return dict(
         checkpoint=checkpoint_hash,
-        weights=model.weights,
+        weights='orig' if model.weights == 'model' else model.weights,  # the older word, by which files are found
         layer=layer,
         pool=model.pool,
         t=model.t,

@@ -13,7 +13,7 @@ from .layer_probe import best_layer
 JSON, CURVE = 'layers.json', 'layers.png'
 
 
-def write_report(folder: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
+def write_probe_report(folder: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
     """Write layers.png and then layers.json, each whole or not at all.
 
     Args:
@@ -33,7 +33,7 @@ def write_report(folder: Path, rows: Sequence[dict[str, Any]], facts: dict[str, 
 
 def picture_title(facts: dict[str, Any]) -> str:
     """The network, and of a generator which weights and time were probed."""
-    weights = {'ema': 'averaged weights', 'orig': 'raw weights'}.get(str(facts.get('weights')))
+    weights = {'ema': 'averaged weights', 'model': 'raw weights'}.get(str(facts.get('weights')))
     parts = [facts.get('network'), weights, None if weights is None else f't = {facts.get("t")}']
     return ', '.join(str(part) for part in parts if part is not None)
 

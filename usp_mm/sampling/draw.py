@@ -23,6 +23,7 @@ from usp_mm.models.generator import check_samples
 from usp_mm.models.samplers import Sampler
 from usp_mm.models.samplers.base import OnStep
 from usp_mm.registry import MODELS
+from usp_mm.renamed import weights_name
 from usp_mm.strict_loading import ITS_CONFIG
 from usp_mm.weight_files import read_trained
 
@@ -47,7 +48,7 @@ def load_generator(
         checkpoint: of `tools/train.py`; a file or an address.
         device: by default the GPU, else the CPU.
         cfg_options: settings to override: {'model.sampler.num_steps': 50}.
-        sample_model: 'ema' or 'orig', the weights that sample; the config's choice if None. With 'orig', averaged weights
+        sample_model: 'ema' or 'model', the weights that sample; the config's choice if None. With 'model', averaged weights
             are left in the file.
 
     Raises:
@@ -67,17 +68,18 @@ def build_generator(
         raise ValueError(f"sampling needs the config of a generator, this one has model.type '{cfg.model.type}'")
     if sample_model is not None:
         cfg.model.sample_model = sample_model
+    if 'sample_model' in cfg.model:
+        cfg.model.sample_model = weights_name(cfg.model.sample_model)
     if cfg.model.get('data_preprocessor'):  # training from cached latents leaves out the VAE's weights
         cfg.model.data_preprocessor.load_vae = True
     trained = read_trained(checkpoint)
     weights = trained.weights
-    if cfg.model.get('sample_model', 'ema') == 'orig':
+    if cfg.model.get('sample_model', 'ema') == 'model':
         cfg.model.ema = None
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith('denoiser_ema.')}
     elif 'denoiser' in (parts := {name.split('.')[0] for name in weights}) and 'denoiser_ema' not in parts:
         raise ValueError(
-            f"'{checkpoint}' has no averaged (EMA) weights: sample the trained ones with --sample-model orig "
-            "(sample_model='orig')"
+            f"'{checkpoint}' has no averaged (EMA) weights: sample the trained ones with --weights model (sample_model='model')"
         )
     if cfg.model.get('repa'):  # teacher and projector are of training alone
         cfg.model.repa = None
@@ -109,7 +111,7 @@ def sample_classes(
         per_class: pictures of a class without a count.
         seed: of the samples.
         batch_size: samples at a time.
-        sample_model: 'ema' or 'orig'; the model's own if None.
+        sample_model: 'ema' or 'model'; the model's own if None.
 
     Returns:
         For each entry of `classes` uint8[n, H, W, 3], RGB.

@@ -58,7 +58,7 @@ def write_samples(
         label_mode: 'random', drawn from (seed, number), or 'balanced', number mod classes.
         seed: of labels and noise.
         batch_size: samples at a time. (A sampler that chooses its steps for a batch as a whole gets fixed batches instead.)
-        sample_model: 'ema' or 'orig'; the model's own if None.
+        sample_model: 'ema' or 'model'; the model's own if None.
 
     Returns:
         What is in `<out>.json`.

@@ -26,11 +26,11 @@ class SampleParts:
     Args:
         folder: of the blocks.
         num: samples.
-        image_size: H = W.
+        img_size: H = W.
     """
 
-    def __init__(self, folder: Path, num: int, image_size: int) -> None:
-        self.folder, self.num, self.shape = folder, num, (image_size, image_size, 3)
+    def __init__(self, folder: Path, num: int, img_size: int) -> None:
+        self.folder, self.num, self.shape = folder, num, (img_size, img_size, 3)
         size = min(_MOST, max(1, num // _FEWEST_BLOCKS))
         self.blocks = [range(start, min(start + size, num)) for start in range(0, num, size)]
 

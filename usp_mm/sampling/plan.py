@@ -7,13 +7,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor
 
 from usp_mm.datasets import SampleRequests
 from usp_mm.files import sha256
+from usp_mm.renamed import recorded_weights
+from usp_mm.vaes.record import as_numbers
 from usp_mm.weight_files import weights_hash
 
 from .loaded import LoadedGenerator
@@ -33,7 +34,7 @@ def make_plan(loaded: LoadedGenerator, requests: SampleRequests, sample_model: s
     Args:
         loaded: any generator.
         requests: the samples' labels.
-        sample_model: 'ema' or 'orig'; the model's own if None.
+        sample_model: 'ema' or 'model'; the model's own if None.
     """
     asked = {key: requests.metainfo[key] for key in ('label_mode', 'seed', 'num_samples', 'num_classes')}
     model, checkpoint = loaded.model, loaded.weights
@@ -41,11 +42,11 @@ def make_plan(loaded: LoadedGenerator, requests: SampleRequests, sample_model: s
     plan = dict(
         format_version=FORMAT_VERSION,
         **asked,
-        labels_sha256=digest(requests.labels),
+        labels_sha256=labels_digest(requests.labels),
         image_size=model.denoiser.geometry.img_size,
         checkpoint_sha256=None if checkpoint is None else sha256(checkpoint)[:_DIGITS],
         denoiser=None if loaded.config is None else _settings(loaded.config),
-        vae=dict(name=codec.name, weight_hash=codec.weight_hash, dtype=str(codec.dtype), scale=_plain(codec.scale)),
+        vae=dict(name=codec.name, weight_hash=codec.weight_hash, dtype=str(codec.dtype), scale=as_numbers(codec.scale)),
         **model.describe(sample_model),
     )
     if checkpoint is None:
@@ -74,7 +75,8 @@ def make_facts(loaded: LoadedGenerator, plan: dict[str, Any]) -> dict[str, Any]:
 
 def differences(there: dict[str, Any], now: dict[str, Any]) -> str:
     """'seed: 0 there, 1 now; …' over the keys of the plan `now`; empty if they agree."""
-    before, after = _flat({key: there.get(key) for key in now}), _flat(now)
+    recorded = {**there, 'sample_model': recorded_weights(there.get('sample_model'))}
+    before, after = _flat({key: recorded.get(key) for key in now}), _flat(now)
     return '; '.join(
         f'{key}: {before.get(key)!r} there, {after.get(key)!r} now'
         for key in {**before, **after}
@@ -82,7 +84,7 @@ def differences(there: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def digest(labels: Tensor) -> str:
+def labels_digest(labels: Tensor) -> str:
     """Which labels."""
     return hashlib.sha256(labels.numpy().astype('<i8').tobytes()).hexdigest()[:_DIGITS]
 
@@ -92,7 +94,3 @@ def _flat(node: Any, path: str = '') -> dict[str, Any]:
         return {path: node}
     parts = [_flat(value, f'{path}.{key}' if path else str(key)) for key, value in node.items()]
     return {key: value for part in parts for key, value in part.items()}
-
-
-def _plain(value: Any) -> Any:
-    return value.flatten().tolist() if isinstance(value, Tensor | np.ndarray) else value

@@ -1,4 +1,4 @@
-"""Frozen autoencoders behind one contract: images in, latents out, and back."""
+"""Frozen VAEs behind one contract: images in, latents out, and back."""
 
 from .base import LatentCodec
 from .build import build_codec

@@ -1,4 +1,4 @@
-"""The contract of a frozen autoencoder.
+"""The contract of a frozen VAE.
 
 Shape legend: N images, C latent channels, H×W image, h×w latent (H/stride × W/stride).
 """
@@ -19,7 +19,7 @@ InputKind = Literal['image', 'moments', 'latents']
 
 
 class LatentCodec:
-    """A frozen autoencoder: images <-> posterior moments -> scaled latents -> images.
+    """A frozen VAE: images <-> posterior moments -> scaled latents -> images.
 
     It holds its network outside every module tree, so that no parameter of it reaches an optimizer, an EMA copy, DDP or
     a checkpoint, and `train()`, `init_weights()` and autocast never touch it; a deep copy of it is itself.
@@ -112,7 +112,7 @@ class LatentCodec:
 
     @property
     def weight_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 over sorted names and float32 weights: which autoencoder wrote a cache."""
+        """First 16 hex digits of the SHA-256 over sorted names and float32 weights: which VAE wrote a cache."""
         if self._hash is None:
             self._hash = weights_hash(self._loaded())
         return self._hash

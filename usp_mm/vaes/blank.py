@@ -1,4 +1,4 @@
-"""The presets' autoencoders on the meta device, without weights: what they would cost."""
+"""The presets' VAEs on the meta device, without weights: what they would cost."""
 
 import torch
 

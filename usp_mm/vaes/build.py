@@ -17,7 +17,7 @@ from .kl import load_autoencoder
 from .pixel import PixelCodec
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-#: What VA-VAE's training checkpoint holds beside the autoencoder: its losses, and the vision model it is aligned with.
+#: What VA-VAE's training checkpoint holds beside the VAE: its losses, and the vision model it is aligned with.
 TRAINING_ONLY = ('loss.', 'foundation_model.', 'linear_proj.')
 #: The class that encodes, and diffusers' class that it holds.
 _ARCHITECTURES = {'diffusers': (sd.DiffusersCodec, 'AutoencoderKL'), 'dc': (sd.DeterministicCodec, 'AutoencoderDC')}
@@ -44,12 +44,12 @@ def build_codec(
     channels_last: bool | None = None,
     compile: bool = False,
 ) -> LatentCodec:
-    """A frozen autoencoder, its weights loaded and checked.
+    """A frozen VAE as a codec, its weights loaded and checked.
 
     Args:
         cfg: a preset of `usp_mm.presets.VAES`, or a dict of `name` and any of the arguments below (which it overrides);
             a codec is returned as it is.
-        path: weights. diffusers presets: a folder (autoencoder or whole pipeline) or hub id, by default the preset's hub
+        path: weights. diffusers presets: a folder (a VAE or a whole pipeline) or hub id, by default the preset's hub
             id. KL presets: a `.safetensors`, `.ckpt`, `.pt` or `.pth` file.
         dtype: arithmetic of the network: 'float32', 'bfloat16' or 'float16'. What it returns is float32.
         encode_batch_size: images per network call; all at once if None.

@@ -1,4 +1,4 @@
-"""The encoder half of an autoencoder as an ordinary, trainable module (USP section 3.3.1)."""
+"""The encoder half of a VAE as an ordinary, trainable module (USP section 3.3.1)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from .base import LatentCodec
 class VAEEncoder(nn.Module):
     """Images [N, 3, H, W] in [-1, 1] -> moments float32[N, 2C, h, w]; gradients flow, autocast applies.
 
-    Its parameters are those of the codec's autoencoder, with the names `encoder.…` and `quant_conv.…` of all its formats.
+    Its parameters are those of the codec's VAE, with the names `encoder.…` and `quant_conv.…` of all its formats.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""No autoencoder: pixels as latents, for the baseline that masks images (MAE, arXiv 2111.06377)."""
+"""No VAE: pixels as latents, for the baseline that masks images (MAE, arXiv 2111.06377)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which autoencoder's latents a network was trained on, as its checkpoint says it in `meta['vae']`."""
+"""Which VAE's latents a network was trained on, as its checkpoint says it in `meta['vae']`."""
 
 import math
 import zipfile
@@ -44,7 +44,7 @@ def vae_record(codec: LatentCodec | None, weight_hash: str | None = None) -> dic
     """
     if codec is None:
         return None
-    scale, shift = (None, None) if codec.scale is None else map(_plain, (codec.scale, codec.shift))
+    scale, shift = (None, None) if codec.scale is None else map(as_numbers, (codec.scale, codec.shift))
     known = weight_hash if codec.network is None else codec.weight_hash
     return dict(name=codec.name, weight_hash=known, scale=scale, shift=shift)
 
@@ -128,7 +128,8 @@ def told_vae(record: Record, more: str = '') -> str:
     return f"'{record.get('name')}' ({f'weights {known}' if known else 'weights not loaded'}{more})"
 
 
-def _plain(value: Any) -> Any:
+def as_numbers(value: Any) -> Any:
+    """A tensor's numbers as a list, as JSON takes them; anything else as it is."""
     return value.flatten().tolist() if isinstance(value, Tensor) else value
 
 

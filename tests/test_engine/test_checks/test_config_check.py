@@ -137,7 +137,7 @@ def test_arguments_of_a_generator_config(key, message):
         (CONFIG, 'runner_type=FlexibleRunner strategy.type=SingleDeviceStrategy'),
         (SIT, 'model.denoiser.init_cfg.type=USPPretrained model.denoiser.init_cfg.checkpoint=a.pth'),
         (SIT, 'model.ema.momentum=1e-3 model.guidance.scale=4 model.guidance.interval=0,1'),
-        (SIT, 'model.ema=None model.sample_model=orig'),
+        (SIT, 'model.ema=None model.sample_model=model'),
         (SIT, 'model.repa.teacher=dinov2-b model.repa.weight=0.5'),
         (SIT, 'model.repa.teacher.name=dinov2-b model.repa.teacher.path=x'),
         (SIT, 'model.compile_denoiser.mode=default'),

@@ -60,7 +60,7 @@ def test_an_average_that_nothing_updates(runner):
 
 
 def test_metrics_on_weights_that_there_are_not(runner):
-    runner.model.denoiser_ema, runner.model.sample_model = None, 'orig'
+    runner.model.denoiser_ema, runner.model.sample_model = None, 'model'
     GeneratorCheckHook().before_train(runner)
     runner.val_loop.evaluators[0].metrics[0].sample_model = 'ema'
     assert_refuses(runner, "sample_model='ema', but the generator was built with ema=None")

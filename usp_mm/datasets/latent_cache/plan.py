@@ -15,7 +15,9 @@ from torch import Tensor
 
 from usp_mm.files import check_free_space, write_json, write_whole
 from usp_mm.images import DECODING
+from usp_mm.renamed import older_arguments
 from usp_mm.vaes import LatentCodec
+from usp_mm.vaes.record import as_numbers
 
 from ..folder import FolderScan, scan_image_folder
 from .crops import AS_STORED
@@ -24,12 +26,13 @@ from .shards import all_shards, latent_statistics, token_shards
 from .storage import MomentStorage
 
 
+@older_arguments(image_size='img_size')
 @dataclass(frozen=True)
 class CacheSpec:
     """What to cache. Everything here is fixed by the first `write`: a resume must ask for the same.
 
     Args:
-        image_size: side of the crops, pixels.
+        img_size: side of the crops, pixels.
         store: 'moments' (mean and log-variance) or 'mean'.
         dtype: a key of `usp_mm.options.STORAGES`.
         encode_dtype: 'float32', 'tf32', 'bfloat16' or 'float16', the arithmetic of the VAE.
@@ -41,7 +44,7 @@ class CacheSpec:
         shard_size: samples a shard.
     """
 
-    image_size: int
+    img_size: int
     store: str = 'moments'
     dtype: str = 'float16'
     encode_dtype: str = 'float32'
@@ -55,7 +58,7 @@ class CacheSpec:
     def __post_init__(self) -> None:
         low, high = self.crop_scale
         for name, valid, expected in (
-            ('image_size', self.image_size > 0, 'a positive number of pixels'),
+            ('img_size', self.img_size > 0, 'a positive number of pixels'),
             ('encode_batch_size', self.encode_batch_size > 0, 'a positive number of images'),
             ('random_crops', self.random_crops >= 0, '0 or a number of crops'),
             ('crop_scale', 0 < low <= high <= 1, '0 < low <= high <= 1'),
@@ -78,7 +81,7 @@ class CacheSpec:
         return [name + flip for name in crops for flip in (['', ', flipped'] if self.flip else [''])]
 
 
-def images_a_call(out: Path, image_size: int, device: torch.device | str) -> int:
+def images_a_call(out: Path, img_size: int, device: torch.device | str) -> int:
     """The `encode_batch_size` where nobody names one: the cache's, if it was begun, whose bits depend on it.
 
     Else 64 crops of up to 256 pixels on a GPU, and of larger ones as many as take the same memory: in float32 the activations
@@ -87,7 +90,7 @@ def images_a_call(out: Path, image_size: int, device: torch.device | str) -> int
     begun = read_plan(out)
     usual = 16
     if torch.device(device).type != 'cpu':
-        usual = max(1, min(64, 64 * 256**2 // max(1, image_size) ** 2))
+        usual = max(1, min(64, 64 * 256**2 // max(1, img_size) ** 2))
     if begun is None or begun['encode_batch_size'] == usual:
         return usual
     found: int = begun['encode_batch_size']
@@ -208,8 +211,8 @@ def check_codec(codec: LatentCodec, spec: CacheSpec) -> None:
     """ValueError unless the VAE has latents, and its stride divides the image size."""
     if codec.moment_channels != 2 * codec.channels:
         raise ValueError(f"VAE '{codec.name}' has no latents to cache: train from the images")
-    if spec.image_size % codec.stride:
-        raise ValueError(f"image size {spec.image_size} is not a multiple of the stride {codec.stride} of VAE '{codec.name}'")
+    if spec.img_size % codec.stride:
+        raise ValueError(f"image size {spec.img_size} is not a multiple of the stride {codec.stride} of VAE '{codec.name}'")
 
 
 def make_plan(scan: FolderScan, codec: LatentCodec, spec: CacheSpec) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -217,7 +220,7 @@ def make_plan(scan: FolderScan, codec: LatentCodec, spec: CacheSpec) -> tuple[di
     broken = [path for path in scan.paths if '\n' in path or '\r' in path]
     if broken:
         raise ValueError(f'image path {broken[0]!r} has a line break: rename it')
-    latent_size = spec.image_size // codec.stride
+    latent_size = spec.img_size // codec.stride
     labels = io.BytesIO()
     np.save(labels, np.array(scan.labels if scan.labels is not None else [-1] * len(scan.paths), dtype=np.int64))
     files = {SAMPLES: ('\n'.join(scan.paths) + '\n').encode(), LABELS: labels.getvalue()}
@@ -225,11 +228,11 @@ def make_plan(scan: FolderScan, codec: LatentCodec, spec: CacheSpec) -> tuple[di
         format_version=FORMAT_VERSION,
         vae=codec.name,
         vae_weight_hash=codec.weight_hash,
-        scale=_plain(codec.scale),
-        shift=_plain(codec.shift),
+        scale=as_numbers(codec.scale),
+        shift=as_numbers(codec.shift),
         channels=codec.channels,
         stride=codec.stride,
-        image_size=spec.image_size,
+        image_size=spec.img_size,
         latent_size=latent_size,
         crop=spec.crop(),
         encode_dtype=spec.encode_dtype,
@@ -305,10 +308,6 @@ def _parameters(plan: dict[str, Any]) -> dict[str, Any]:
     derived, nested = ('latent_size', 'views', 'fields', 'labels_sha256'), ('crop', 'teacher')
     parts = {f'{name} {key}': value for name in nested for key, value in (plan.get(name) or {}).items()}
     return {key: plan[key] for key in plan if key not in (*derived, *nested)} | parts
-
-
-def _plain(value: Any) -> Any:
-    return value.flatten().tolist() if isinstance(value, Tensor) else value
 
 
 def _short(value: Any) -> str:

@@ -9,6 +9,7 @@ from mmengine.runner import BaseLoop, Runner
 from usp_mm.datasets import LatentCacheDataset, all_datasets
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.registry import HOOKS
+from usp_mm.renamed import recorded_weights
 
 from ..ema_hook import GeneratorEMAHook
 from ..hooks import datasets_of, metrics_of, unwrapped
@@ -56,7 +57,7 @@ class GeneratorCheckHook(Hook):
                 'val_evaluator and default_hooks.visualization'
             )
         for name in sample_models:
-            model.check_sample_model(name)
+            model.check_sample_model(recorded_weights(name))  # mmagic's own metrics say 'orig'
 
 
 def _check_classes(model: LatentDiffusionGenerator, where: str, found: int) -> None:

@@ -56,8 +56,8 @@ def _fits(value: Any, kind: Any) -> bool:
         listed = isinstance(value, list | tuple) and issubclass(cls, Sequence)
         return _elements_fit(value, parts) if listed else isinstance(value, Mapping | list | tuple)
     if isinstance(value, str):
-        return cls is str or issubclass(cls, os.PathLike) or not _plain(cls)
-    return isinstance(value, cls) or not isinstance(value, bool | int | float | list | tuple) or not _plain(cls)
+        return cls is str or issubclass(cls, os.PathLike) or not _is_exact(cls)
+    return isinstance(value, cls) or not isinstance(value, bool | int | float | list | tuple) or not _is_exact(cls)
 
 
 def _plainly_wrong(value: Any, kind: Any) -> bool:
@@ -65,7 +65,7 @@ def _plainly_wrong(value: Any, kind: Any) -> bool:
     return wanted <= {int, float, bool} if isinstance(value, str) else wanted == {str} and isinstance(value, list | tuple)
 
 
-def _plain(cls: type) -> bool:
+def _is_exact(cls: type) -> bool:
     """Whether nothing but its own instances is meant by a class: torch's lr is a float or a Tensor."""
     return cls in (str, bytes, type(None)) or cls.__module__.split('.')[0] in ('torch', 'numpy')
 

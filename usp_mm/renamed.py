@@ -1,0 +1,103 @@
+"""Arguments, config keys, options and values under their older names: they work, with a warning, until the next release."""
+
+import argparse
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar('T', bound=Callable[..., Any])
+#: Older name of a set of weights -> name. mmagic's metrics and hooks, and files of before, say 'orig' for good.
+WEIGHTS = {'orig': 'model'}
+
+
+def warn_renamed(older: str, now: str) -> None:
+    """One FutureWarning, which Python shows once a place."""
+    warnings.warn(f'{older} is now {now}: the older name goes in the next release', FutureWarning, stacklevel=3)
+
+
+def weights_name(name: Any) -> Any:
+    """'ema' or 'model' of what a user wrote, with a warning for the older 'orig'; anything else as it is."""
+    if name not in WEIGHTS:
+        return name
+    warn_renamed(f"'{name}', of weights,", f"'{WEIGHTS[name]}'")
+    return WEIGHTS[name]
+
+
+def recorded_weights(name: Any) -> Any:
+    """As `weights_name`, without a warning: of what a file has recorded, or mmagic asks for."""
+    return WEIGHTS.get(name, name)
+
+
+def older_arguments(**now_of: str) -> Callable[[T], T]:
+    """Let a function, or the `__init__` of a class, take arguments by older names too: `older_arguments(older='now')`.
+
+    The signature has the older names as arguments by name alone, None by default, so that a config with them passes its check.
+
+    Raises:
+        ValueError: an argument is given under both names.
+    """
+
+    def decorate(target: T) -> T:
+        if inspect.isclass(target):
+            target.__init__ = _taking(target.__init__, target.__name__, now_of)  # type: ignore[method-assign]
+            return target
+        return _taking(target, target.__name__, now_of)  # type: ignore[return-value]
+
+    return decorate
+
+
+def _taking(function: Callable[..., Any], name: str, now_of: dict[str, str]) -> Callable[..., Any]:
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for older, now in now_of.items():
+            if (value := kwargs.pop(older, None)) is None:
+                continue
+            if now in signature.bind_partial(*args, **kwargs).arguments:
+                raise ValueError(f'{name}: {older}={value!r} is the older name of {now}: leave {older} out')
+            warn_renamed(f'{older} of {name}', now)
+            kwargs[now] = value
+        return function(*args, **kwargs)
+
+    call.__signature__ = _with_older(signature, now_of)  # type: ignore[attr-defined]
+    return call
+
+
+def _with_older(signature: inspect.Signature, now_of: dict[str, str]) -> inspect.Signature:
+    taken, by_name = list(signature.parameters.values()), inspect.Parameter.KEYWORD_ONLY
+    older = [signature.parameters[now].replace(name=name, kind=by_name, default=None) for name, now in now_of.items()]
+    end = next((i for i, one in enumerate(taken) if one.kind is one.VAR_KEYWORD), len(taken))
+    return signature.replace(parameters=[*taken[:end], *older, *taken[end:]])
+
+
+def add_older_option(parser: argparse.ArgumentParser, older: str, now: str, **options: Any) -> None:
+    """Let a command take `older` for its option `now`, with a warning and without a line in its help.
+
+    Args:
+        parser: of the command.
+        older, now: the options: '--image-size', '--img-size'.
+        options: type and choices of `now`.
+    """
+    dest = now.lstrip('-').replace('-', '_')
+    parser.add_argument(
+        older, action=_OlderOption, now=now, dest=dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **options
+    )
+
+
+class _OlderOption(argparse.Action):
+    def __init__(self, *args: Any, now: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.now = now
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        warn_renamed(str(option_string), self.now)
+        setattr(namespace, self.dest, values)
