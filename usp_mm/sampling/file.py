@@ -53,8 +53,7 @@ def write_samples(
     Args:
         model: any generator. `<out>.json` names the checkpoint and config of one from `load_generator`; of another they are
             None, and `weights_sha256` tells which weights they are.
-        out: an .npz file.
-        num: samples.
+        out, num: an .npz file, and how many samples.
         label_mode: 'random', drawn from (seed, number), or 'balanced', number mod classes.
         seed: of labels and noise.
         batch_size: samples at a time. (A sampler that chooses its steps for a batch as a whole gets fixed batches instead.)
@@ -72,8 +71,7 @@ def write_samples(
     out = Path(out)
     if batch_size < 1:
         raise ValueError(f'batch_size={batch_size} must be at least 1')
-    loaded = as_loaded(model)
-    generator: LatentDiffusionGenerator = loaded.model
+    generator: LatentDiffusionGenerator = (loaded := as_loaded(model)).model
     rank, world_size = get_dist_info()
     requests = SampleRequests(num, generator.denoiser.num_classes, label_mode, seed)
     parts = SampleParts(_beside(out, '.parts'), num, generator.denoiser.geometry.img_size)
@@ -87,9 +85,9 @@ def write_samples(
         held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))
         held.enter_context(_one_thread())
         progress = Progress(parts, missing, rank)
-        draw = dict(seed=seed, sample_model=sample_model)
+        mine, draw = missing[rank::world_size], dict(seed=seed, sample_model=sample_model)
         with generator.sampling_weights(sample_model):
-            _sample_blocks(generator, requests, parts, missing[rank::world_size], batch_size, progress, **draw)
+            _sample_blocks(generator, requests, parts, mine, batch_size, progress, **draw)
         progress.wait_for_others()
         run_on_rank0(lambda: _finish(out, parts, requests, facts))
     barrier()
