@@ -17,7 +17,7 @@ from usp_mm.datasets.latent_cache.crops import CroppedImages
 from usp_mm.evaluation.images import FolderImages
 from usp_mm.images import decode_image, image_endings, load_image
 from usp_mm.images.decode import _WHOLE
-from usp_mm.vaes import tiny
+from usp_mm.vaes import training
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +51,7 @@ def test_every_reader_gives_the_same_pixels(kinds, monkeypatch: pytest.MonkeyPat
         assert np.array_equal(LoadImage()(dict(img_path=str(root / name)))['img'][:, :, ::-1], pixels), name
         assert np.array_equal(evaluated[name].permute(1, 2, 0), pixels), name
         assert np.array_equal(cached[i][0].permute(1, 2, 0), pixels), name
-        assert np.array_equal(tiny._read(root / name, 16).permute(1, 2, 0), pixels), name
+        assert np.array_equal(training._read(root / name, 16).permute(1, 2, 0), pixels), name
         assert np.array_equal(restored[i]['inputs'].flip(0).permute(1, 2, 0), pixels), name
 
 
