@@ -31,7 +31,6 @@ MOVED = {
     'usp_mm.apis.sample_parts': 'usp_mm.sampling.parts',
     'usp_mm.apis.sample_plan': 'usp_mm.sampling.plan',
     'usp_mm.apis.sampling': 'usp_mm.sampling.draw',
-    'usp_mm.checkpoints.convert': 'usp_mm.checkpoints.conversion',
     'usp_mm.engine.cfg_action': 'usp_mm.arguments',
     'usp_mm.engine.class_check': 'usp_mm.engine.checks.classes',
     'usp_mm.engine.config_check': 'usp_mm.engine.checks.config',

@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from usp_mm.images import find_images, images_below, list_images
-from usp_mm.vaes.tiny import _find_images
+from usp_mm.vaes.training import _find_images
 
 
 @pytest.fixture

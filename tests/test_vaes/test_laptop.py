@@ -142,7 +142,7 @@ def test_configs_and_weights_that_do_not_fit(folder: Path, tmp_path: Path) -> No
     shutil.copy(folder / 'config.json', spoiled)
     weights = spoiled / 'diffusion_pytorch_model.safetensors'
     save_file(load_file(weights) | {'decoder.extra': torch.zeros(1)}, weights, {'format': 'pt'})
-    with pytest.raises(ValueError, match=r'unexpected_keys.*decoder\.extra'):
+    with pytest.raises(ValueError, match=r'1 unexpected \(decoder\.extra\)'):
         build_codec('laptop', path=spoiled)
 
 
