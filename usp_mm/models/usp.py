@@ -67,7 +67,7 @@ class USP(BaseSelfSupervisor):
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor', keys: SampleKeys | None = None
     ) -> Any:
-        """Run one of mmpretrain's modes, 'loss' or 'tensor'; `keys` are those of `loss`."""
+        """Run one of mmpretrain's modes. `keys` are used by 'loss' only, see `loss`."""
         if mode == 'loss':
             return self.loss(inputs, data_samples, keys)
         return super().forward(inputs, data_samples, mode)

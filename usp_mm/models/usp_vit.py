@@ -30,7 +30,7 @@ class USPViT(BaseBackbone):
         vae: The preset that fixes latent channels, stride and patch size. Algorithms take it from their data preprocessor.
         img_size: Side in pixels of the images that the position table is made for. For other sizes the table is resized.
         patch_size: Latent pixels per token side; None uses the VAE's own.
-        out_type: 'cls_token' [N, D]; 'avg_featmap' [N, D], the mean of the patch tokens after a new norm `fc_norm`;
+        out_type: 'cls_token' [N, D]; 'avg_featmap' [N, D], the mean of the patch tokens, normalised by a new `fc_norm`;
             'featmap' [N, D, h, w]; or 'raw' [N, 1 + L, D].
         out_indices: Numbers of the blocks whose output is returned; negative ones count from the end.
         final_norm: Whether the final norm `norm` is applied to the last block's output. By default it is, except with
