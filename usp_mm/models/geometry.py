@@ -60,7 +60,7 @@ def resolve_arch(arch: str | dict) -> dict[str, Any]:
     """All settings of an architecture, given as a preset of `usp_mm.presets.ARCHS` or as changes to the preset 'base'.
 
     Raises:
-        ValueError: an unknown preset or key.
+        ValueError: A preset or key is unknown.
     """
     if isinstance(arch, str):
         return lookup(ARCHS, arch, 'arch')
