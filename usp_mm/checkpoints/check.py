@@ -1,4 +1,4 @@
-"""Whether names and shapes are those of one network of their kind, before anything is written."""
+"""Check that names and shapes are those of a complete network of their kind, before anything is written."""
 
 import re
 
@@ -19,26 +19,26 @@ _REQUIRED = {
         *(f'final_layer.{part}.{x}' for part in ('linear', 'adaLN_modulation.1') for x in _WB),
     ),
 }  # fmt: skip
-#: Sizes; one that only the file tells is a letter.
+#: Expected sizes; a letter stands for a size that can be anything.
 Pattern = tuple[int | str, ...]
 _STACK = re.compile(r'((?:decoder_)?blocks)\.(\d+)\.(.+)')
 
 
 def check_network(shapes: Shapes, kind: str, family: str) -> None:
-    """Every name is the kind's, none is missing, and all blocks agree with each other and with the rest.
+    """Check that all names belong to the kind, that none is missing, and that the shapes of all blocks fit together.
 
     Args:
-        shapes: official names, without prefix.
-        kind: a key of `KINDS`; 'usp_mm' may hold what any kind of its family may.
+        shapes: Shapes by official name, without prefix.
+        kind: A key of `KINDS`; 'usp_mm' may hold the names of every kind of its family.
         family: 'encoder' or 'denoiser'.
 
     Raises:
-        ValueError: names the tensors and their shapes.
+        ValueError: The check fails; the message names the tensors and their shapes.
     """
     patterns = [row.names for row in KINDS.values() if row.family == family] if kind == 'usp_mm' else [KINDS[kind].names]
     allowed = re.compile('|'.join(patterns))
     unknown = [name for name in shapes if not allowed.fullmatch(name)]
-    if kind == 'usp_mm':  # whose encoders may be of LightningDiT's blocks too
+    if kind == 'usp_mm':  # its encoders may also consist of LightningDiT's blocks
         unknown = [name for name in unknown if not LIGHTNING_PARTS.match(name.removeprefix('decoder_'))]
     missing = [name for name in _REQUIRED[family] if name not in shapes]
     if not any(name.startswith(('blocks.0.mlp.fc1.', 'blocks.0.mlp.w12.')) for name in shapes):
@@ -61,7 +61,7 @@ def check_network(shapes: Shapes, kind: str, family: str) -> None:
 
 
 def _stacks(shapes: Shapes) -> dict[str, dict[int, dict[str, tuple[int, ...]]]]:
-    """'blocks' and 'decoder_blocks' -> number of a block -> name in it -> shape."""
+    """Shapes in the blocks: 'blocks' or 'decoder_blocks' -> number of the block -> name within the block -> shape."""
     stacks: dict[str, dict[int, dict[str, tuple[int, ...]]]] = {}
     for name, shape in shapes.items():
         if match := _STACK.fullmatch(name):
@@ -70,7 +70,7 @@ def _stacks(shapes: Shapes) -> dict[str, dict[int, dict[str, tuple[int, ...]]]]:
 
 
 def _missing_in_blocks(shapes: Shapes) -> list[str]:
-    """Names that another block of the same stack has."""
+    """Names that are missing in a block although another block of the same stack has them."""
     missing = []
     for stack, blocks in _stacks(shapes).items():
         names = dict.fromkeys(name for block in blocks.values() for name in block)
@@ -99,7 +99,7 @@ def _fits(shape: tuple[int, ...], expected: Pattern) -> bool:
 
 
 def _block(width: int) -> dict[str, Pattern]:
-    """Shapes in a transformer block."""
+    """Expected shapes in a transformer block."""
     return {
         'attn.qkv.weight': (3 * width, width), 'attn.qkv.bias': (3 * width,), 'attn.proj.weight': (width, width),
         'mlp.fc1.weight': ('H', width), 'mlp.fc2.weight': (width, 'H'), 'mlp.w12.weight': ('2H', width),
@@ -110,7 +110,7 @@ def _block(width: int) -> dict[str, Pattern]:
 
 
 def _of_width(width: int) -> dict[str, Pattern]:
-    """Shapes around the blocks, of whatever kind."""
+    """Expected shapes outside of the blocks, for all kinds."""
     return {
         'cls_token': (1, 1, width), 'head.weight': ('classes', width), 'head.1.weight': ('classes', width),
         't_embedder.mlp.0.weight': (width, 'F'), 't_embedder.mlp.2.weight': (width, width),
@@ -124,7 +124,7 @@ def _of_width(width: int) -> dict[str, Pattern]:
 
 
 def _tables(shapes: Shapes, family: str, width: int) -> dict[str, Pattern]:
-    """Of positions: an encoder's has a row for the class token before the square of patches."""
+    """Expected shape of the position table. An encoder's has a row for the class token before the square of patches."""
     shape = shapes['pos_embed']
     rows: int | str = shape[1] if len(shape) == 3 else 'N'
     if family == 'encoder' and len(shape) == 3:
@@ -133,7 +133,7 @@ def _tables(shapes: Shapes, family: str, width: int) -> dict[str, Pattern]:
 
 
 def describe(shapes: Shapes) -> str:
-    """What a config has to say of a network, as far as shapes tell: they tell neither heads nor activation."""
+    """Summary of the settings that a config needs and that follow from shapes (number of heads and activation do not)."""
     depth = 1 + max(_stacks(shapes)['blocks'])
     proj = shapes.get('x_embedder.proj.weight') or shapes['patch_embed.proj.weight']
     told = f'{depth} blocks of width {proj[0]}, patch {proj[2]} on {proj[1]} channels, pos_embed {list(shapes["pos_embed"])}'

@@ -1,4 +1,4 @@
-"""From any kind of checkpoint to any other, every tensor accounted for."""
+"""Conversion between kinds of checkpoints, with an account of every tensor."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,32 +34,35 @@ def convert(
     vae: str | Path | None = None,
     force: bool = False,
 ) -> ConversionReport:
-    """Convert a checkpoint; `out` appears whole or not at all.
+    """Convert a checkpoint. The output is written completely or not at all.
 
-    Numbers are not touched, but where norms are folded: converted there and back, a checkpoint is the same bit for bit.
+    Except for folded norms, values do not change: a checkpoint that is converted and converted back is the same bit for bit.
 
     Args:
-        source: a file or address, read as data (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`), or a folder of diffusers.
-        out: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file; for diffusers a folder.
-        to: a key of `TARGETS`.
-        from_: a key of `KINDS`; found out from the names if None.
-        weights: 'ema' or 'model', of a file with both. By default both where `to` holds both (this package, official code),
-            else 'ema'. This package's generator gets a single set twice, as the network and as its average.
-        drop: beginnings of names to leave out.
-        fold_norms: fold USP's affine norms into adaLN, for plain DiT and SiT code; diffusers gets it anyway.
-        num_heads: for diffusers, of networks that are no preset.
-        num_classes: for diffusers, where the label embedding has 1000 rows.
-        vae: for diffusers, the folder of an AutoencoderKL to put into the pipeline.
-        force: replace `out`.
+        source: A file or address (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`), from which only data are read and no code
+            is executed, or a folder of diffusers.
+        out: A `.pth`, `.pt`, `.ckpt` or `.safetensors` file; for diffusers a folder.
+        to: Format of the output, a key of `TARGETS`.
+        from_: Kind of the source, a key of `KINDS`; None detects it from the names.
+        weights: Set of weights to convert if the file has both, 'ema' or 'model'. By default both if the target can hold both
+            (this package, official code), else 'ema'. In a generator of this package, a single set becomes both the network
+            and its average.
+        drop: Beginnings of names to leave out.
+        fold_norms: Whether to fold USP's affine norms into adaLN, for plain DiT and SiT code; always done for diffusers.
+        num_heads: Number of attention heads, for diffusers, if the network is not a preset.
+        num_classes: Number of classes, for diffusers, if the label embedding has 1000 rows.
+        vae: Folder of an AutoencoderKL that is added to the pipeline, for diffusers.
+        force: Whether to replace an existing `out`.
 
     Returns:
-        What became of every tensor; it is logged, too.
+        A report on every tensor, which is also logged.
 
     Raises:
-        FileNotFoundError: no source, or no folder for `out`.
+        FileNotFoundError: The source or the folder of `out` does not exist.
         FileExistsError: `out` exists.
-        ValueError: no data, unknown kinds, names or shapes that are not the kind's, or what the target cannot hold.
-        OSError: the disk is full.
+        ValueError: The file is not data, a kind is unknown, names or shapes do not fit the kind, or the target cannot hold
+            the network.
+        OSError: The disk is full.
     """
     source, out = local_file(source), Path(out)
     for_diffusers = dict(num_heads=num_heads, num_classes=num_classes, vae=vae)
@@ -92,7 +95,7 @@ def _check(source: Path, to: str, weights: str | None, for_diffusers: dict[str, 
 
 
 def _what_is_left_out(checkpoint: Checkpoint, out: Path, to: str, vae: str | Path | None) -> Iterator[str]:
-    """Of facts that `out` could hold, or says nowhere."""
+    """Notes on facts that the output does not contain."""
     if to == 'diffusers' and vae is None:
         yield f"no VAE in it: DiTPipeline.from_pretrained('{out}', vae=AutoencoderKL.from_pretrained(…))"
     if to == 'usp_mm' and out.suffix == SAFE and 'dataset_meta' in checkpoint.facts:

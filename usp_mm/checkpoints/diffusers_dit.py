@@ -1,4 +1,4 @@
-"""DiT in diffusers' format: names, config, and the folder of a `DiTPipeline`."""
+"""DiT in diffusers' format: names, config and the folder of a `DiTPipeline`."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from usp_mm.weight_files import read_checkpoint
 from .entries import Entries, Entry, shapes_of
 
 WEIGHTS = 'diffusion_pytorch_model'
-#: Official name of a layer -> diffusers', outside and inside of blocks. q, k and v are apart there.
+#: Official name of a layer -> diffusers' name, outside and inside of blocks. diffusers has separate layers for q, k and v.
 _LAYERS = {
     'x_embedder.proj': 'pos_embed.proj',
     'final_layer.adaLN_modulation.1': 'proj_out_1',
@@ -28,7 +28,7 @@ _BLOCK = {
     'mlp.fc1': 'ff.net.0.proj',
     'mlp.fc2': 'ff.net.2',
 }
-#: Each block has its own copy of these there.
+#: Embedders, of which every block has its own copy in diffusers.
 _EMBEDDERS = {
     't_embedder.mlp.0': 'norm1.emb.timestep_embedder.linear_1',
     't_embedder.mlp.2': 'norm1.emb.timestep_embedder.linear_2',
@@ -36,9 +36,9 @@ _EMBEDDERS = {
 }
 _WB = ('weight', 'bias')
 _QKV = ('attn1.to_q', 'attn1.to_k', 'attn1.to_v')
-#: Heads by (depth, width), where they are not given: those of the presets.
+#: (depth, width) -> number of heads in the presets, used if it is not given.
 _HEADS = {(row['depth'], row['embed_dims']): row['num_heads'] for row in ARCHS.values()}
-#: Largest difference from the sine-cosine table that is rounding.
+#: Largest difference from the sine-cosine table that counts as rounding.
 TABLE_TOLERANCE = 1e-6
 
 
@@ -46,17 +46,17 @@ TABLE_TOLERANCE = 1e-6
 
 
 def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and config of the transformer in a folder: a `DiTPipeline`, or a `DiTTransformer2DModel` alone.
+    """Read weights and config of the transformer in the folder of a `DiTPipeline` or of a single `DiTTransformer2DModel`.
 
     Raises:
-        FileNotFoundError: no config, or no weights.
-        ValueError: of another class, or weights that are not data.
+        FileNotFoundError: There is no config, or there are no weights.
+        ValueError: The folder holds another class, or a file that is not data.
     """
     folder = path / 'transformer' if (path / 'transformer').is_dir() else path
     if not (folder / 'config.json').is_file():
         raise FileNotFoundError(f"'{path}' holds neither transformer/config.json nor config.json: not a DiT of diffusers")
     config = _json(folder / 'config.json')
-    # facebook/DiT-XL-2-256 was written when the class had its parent's name
+    # facebook/DiT-XL-2-256 names the class as it was called when the model was saved
     if config.get('_class_name') not in ('DiTTransformer2DModel', 'Transformer2DModel'):
         raise ValueError(f"'{folder}' is a diffusers '{config.get('_class_name')}', expected a DiTTransformer2DModel")
     expected = {'norm_type': 'ada_norm_zero', 'norm_elementwise_affine': False, 'attention_bias': True}
@@ -86,17 +86,22 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _move(left: Entries, old: str, result: Entries, new: str) -> None:
-    """A layer's tensors, those that there are, to its other name."""
+    """Move those tensors of a layer that exist to the layer's new name."""
     for kind in _WB:
         if f'{old}.{kind}' in left:
             result[f'{new}.{kind}'] = left.pop(f'{old}.{kind}')
 
 
 def from_diffusers(entries: Entries, config: dict[str, Any], notes: list[str]) -> Entries:
-    """Official names of diffusers' weights; the position table, which is in no file, is computed.
+    """Convert diffusers' weights to official names. The position table, which diffusers does not save, is computed.
+
+    Args:
+        entries: Weights under diffusers' names.
+        config: diffusers' config of the transformer.
+        notes: List to which notes for the user are added.
 
     Raises:
-        ValueError: a name that is not DiT's, or blocks with different copies of an embedder.
+        ValueError: A name is not one of DiT, or blocks have different copies of an embedder.
     """
     left = dict(entries)
     depth = 1 + max((int(m[1]) for m in (re.match(r'transformer_blocks\.(\d+)\.', name) for name in left) if m), default=-1)
@@ -126,7 +131,7 @@ def from_diffusers(entries: Entries, config: dict[str, Any], notes: list[str]) -
 
 
 def _one(copies: list[Entry], depth: int) -> Entry:
-    """What all blocks have a copy of."""
+    """The single tensor of which every block has a copy; ValueError if the copies differ or some are missing."""
     for entry in copies:
         if entry.value.shape != copies[0].value.shape or not torch.equal(entry.value, copies[0].value):
             raise ValueError(f'{entry.sources[0]} differs from {copies[0].sources[0]}: DiT has one for all blocks')
@@ -153,10 +158,10 @@ def _add_table(result: Entries, config: dict[str, Any]) -> None:
 
 
 def to_diffusers(entries: Entries) -> Entries:
-    """The inverse of `from_diffusers`, without the position table; expects norms without weights.
+    """The inverse of `from_diffusers`, without the position table. Norms must have no weights.
 
     Raises:
-        ValueError: what diffusers' DiT has no place for.
+        ValueError: diffusers' DiT has no place for a tensor.
     """
     check_table(entries['pos_embed'].value)
     depth = 1 + max(int(m[1]) for m in (re.match(r'blocks\.(\d+)\.', name) for name in entries) if m)
@@ -183,7 +188,7 @@ def to_diffusers(entries: Entries) -> Entries:
 
 
 def check_table(table: Tensor) -> None:
-    """ValueError unless [1, L, D] is the sine-cosine table, the one that diffusers computes instead of reading it."""
+    """Raise a ValueError unless a table [1, L, D] is the sine-cosine table, which diffusers computes instead of loading."""
     side = square_side(torch.empty(1, table.shape[1] + 1, 0))
     if side is None:
         raise ValueError(f'pos_embed {list(table.shape)} is of no square of tokens, which is all that diffusers has')
@@ -199,12 +204,13 @@ def transformer_config(entries: Entries, num_heads: int | None, num_classes: int
     """Arguments of `DiTTransformer2DModel` for official weights.
 
     Args:
-        num_heads: in no shape; of the presets and DiT-S known from depth and width.
-        num_classes: by default one less than the label embedding has rows.
-        known_classes: of the data that it was trained on, if they were noted.
+        entries: Weights under official names.
+        num_heads: Number of attention heads, which shapes do not tell; None looks up depth and width in the presets.
+        num_classes: Number of classes; by default one less than the rows of the label embedding.
+        known_classes: Number of classes in the training data if the checkpoint records it, else 0.
 
     Raises:
-        ValueError: heads that are not known or do not divide the width, a label embedding without "no class".
+        ValueError: The number of heads is unknown or does not divide the width, or the label embedding has no "no class".
     """
     shapes = shapes_of(entries)
     width, channels, patch, _ = shapes['x_embedder.proj.weight']

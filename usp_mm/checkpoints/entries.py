@@ -1,4 +1,4 @@
-"""Tensors on their way from one format to another, each with the names it came from; and what became of all of them."""
+"""Data structures of a conversion: tensors with the names that they came from, and the report on all of them."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor and where it is from.
+    """A tensor and its origin.
 
     Attributes:
-        value: the tensor.
-        sources: names in the file that was read; none for what was computed.
-        how: what was done to the numbers; '' where they are the file's.
+        value: The tensor.
+        sources: Names in the source file; empty for a computed tensor.
+        how: How the values were changed; '' if they are those of the file.
     """
 
     value: Tensor
@@ -40,13 +40,13 @@ class Checkpoint:
     """A file's content under official names.
 
     Attributes:
-        kind: a key of `KINDS`.
-        sets: 'model' and 'ema', or one of them.
-        named: whether the file itself says which of the two its weights are.
-        beside: tensors that no official network has a place for, by this package's names; the average's count of updates.
-        dropped: (name in the file, reason).
-        notes: what the user should know.
-        facts: what else is known of the network: num_heads, num_classes, dataset_meta, vae, flow (matching).
+        kind: Kind of the file, a key of `KINDS`.
+        sets: Sets of weights, 'model' or 'ema' or both.
+        named: Whether the file itself says which of the two its weights are.
+        beside: Tensors under this package's names for which official networks have no place, and the count of EMA updates.
+        dropped: Pairs (name in the file, reason).
+        notes: Notes for the user.
+        facts: Further facts on the network: num_heads, num_classes, dataset_meta, vae, and flow (whether flow matching).
     """
 
     kind: str
@@ -58,26 +58,26 @@ class Checkpoint:
     facts: dict = field(default_factory=dict)
 
     def drop(self, entries: Iterable[Entry], reason: str) -> None:
-        """Note that these come to an end here."""
+        """Record entries as dropped, with a reason."""
         self.dropped += [(source, reason) for entry in entries for source in entry.sources]
 
     def sources(self) -> set[str]:
-        """Every name of the file that is still in, or noted as dropped."""
+        """All names in the source file, of tensors that are still here or recorded as dropped."""
         kept = {source for entries in (*self.sets.values(), self.beside) for x in entries.values() for source in x.sources}
         return kept | {name for name, _ in self.dropped}
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became of every tensor.
+    """Report on what happened to every tensor.
 
     Attributes:
-        kind: of the file, a key of `KINDS`.
-        target: a key of `TARGETS`.
-        written: name in the new file -> names in the old one; none for what was computed.
-        changed: name in the new file -> what was done to its numbers, for those that are not the old ones bit for bit.
-        dropped: name in the old file -> reason.
-        notes: what the user should know.
+        kind: Kind of the old file, a key of `KINDS`.
+        target: Format of the new file, a key of `TARGETS`.
+        written: Name in the new file -> names in the old one; empty for a computed tensor.
+        changed: Name in the new file -> how its values were changed, for tensors that are not the same bit for bit.
+        dropped: Name in the old file -> reason.
+        notes: Notes for the user.
     """
 
     kind: str
@@ -88,7 +88,7 @@ class ConversionReport:
     notes: tuple[str, ...]
 
     def rows(self) -> list[tuple[str, str, str, int]]:
-        """(what happened, old names, new names, number of tensors), blocks of the same names in one row."""
+        """Rows (what happened, old names, new names, number of tensors), in which blocks with equal names share a row."""
         counts: dict[tuple[str, str, str], int] = {}
         for name, sources in self.written.items():
             what = self.changed.get(name) or ('used' if sources == (name,) else 'renamed' if sources else 'computed')
@@ -111,5 +111,5 @@ class ConversionReport:
 
 
 def _pattern(name: str) -> str:
-    """'blocks.N.attn.qkv.weight' of 'blocks.3.attn.qkv.weight'."""
+    """The name without the block's number: 'blocks.3.attn.qkv.weight' -> 'blocks.N.attn.qkv.weight'."""
     return re.sub(r'(blocks)\.\d+\.', r'\1.N.', name)

@@ -1,4 +1,4 @@
-"""USP's affine norms inside adaLN (USP, arXiv 2503.06132, section 2.3; DiT, arXiv 2212.09748, section 3.2).
+"""Folding of USP's affine norms into adaLN (USP, arXiv 2503.06132, section 2.3; DiT, arXiv 2212.09748, section 3.2).
 
 With n the normalised token, w and b the norm's weight and bias, and (shift, scale) linear in SiLU(c):
 (w·n + b)(1 + scale) + shift = n·w(1 + scale) + (b(1 + scale) + shift), a norm without w and b under
@@ -11,7 +11,7 @@ from torch import Tensor
 from .entries import Entries, Entry
 
 FOLDED = 'folded (norms into adaLN, one way)'
-#: norm -> where its shift and scale are among the six parts of adaLN's linear layer.
+#: Norm -> positions of its shift and scale among the six parts of adaLN's linear layer.
 _PARTS = {'norm1': (0, 1), 'norm2': (3, 4)}
 
 
@@ -21,12 +21,12 @@ def has_norms(entries: Entries) -> bool:
 
 
 def fold_norms(entries: Entries) -> Entries:
-    """Official DiT names with affine norms -> the same network without them, to rounding.
+    """Remove affine norms from a network with official DiT names; its function stays the same up to rounding.
 
-    The way back does not exist: w and b can't be told from scale and shift.
+    There is no inverse, since w and b can't be separated from scale and shift.
 
     Raises:
-        ValueError: the norms have no bias (RMSNorm), or adaLN does not have six parts.
+        ValueError: The norms have no bias (RMSNorm), or adaLN does not have six parts.
     """
     result = dict(entries)
     for block in sorted({name.split('.norm1.')[0] for name in entries if '.norm1.' in name}):
@@ -51,7 +51,7 @@ def fold_norms(entries: Entries) -> Entries:
 
 
 def _fold(weight: Tensor, bias: Tensor, shift: int, scale: int, w: Tensor, b: Tensor) -> None:
-    """In place, on [6, D, D] and [6, D]: shift first, it needs the scale as it was."""
+    """Fold w and b into weight [6, D, D] and bias [6, D] in place. The shift comes first, as it needs the old scale."""
     with torch.no_grad():
         weight[shift] += b[:, None] * weight[scale]
         bias[shift] += b * (1 + bias[scale])

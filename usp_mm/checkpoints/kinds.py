@@ -1,4 +1,4 @@
-"""What kinds of checkpoints there are, which of them a file is, and what they are converted to."""
+"""Kinds of checkpoints, their detection from names and shapes, and the formats that they can be converted to."""
 
 import re
 from argparse import Namespace
@@ -28,12 +28,12 @@ _VAE = r'(?:encoder|decoder|quant_conv|post_quant_conv)\..+'
 
 @dataclass(frozen=True)
 class Kind:
-    """A format.
+    """A kind of checkpoint.
 
     Attributes:
-        family: 'encoder', 'denoiser' or 'vae'; what it converts to follows from that.
-        names: regular expression of every name that it may hold.
-        told: what it is.
+        family: 'encoder', 'denoiser' or 'vae', which decides what it can be converted to; '' if only the file's names tell.
+        names: Regular expression that matches every name that it may hold.
+        told: Description for users.
     """
 
     family: str
@@ -58,7 +58,7 @@ KINDS = {
     'vavae':        Kind('vae',      _VAE,                           'VA-VAE, 32 latent channels'),
 }
 # fmt: on
-#: Formats that are written -> what they are.
+#: Output formats -> their descriptions for users.
 TARGETS = {
     'usp_mm': 'what this package loads strictly',
     'official': 'the names of official USP, MAE, DiT, SiT, REPA and LightningDiT code',
@@ -66,20 +66,21 @@ TARGETS = {
     'diffusers': "a folder of diffusers' DiTPipeline",
     'safetensors': 'one set of weights under the official names',
 }
-#: Names by which LightningDiT differs from DiT.
+#: Names that LightningDiT has and DiT does not.
 LIGHTNING = ('feat_rope.', 'final_layer.norm_final.')
 LIGHTNING_PARTS = re.compile(r'blocks\.\d+\.(?:attn\.[qk]_norm|mlp\.w12|mlp\.w3)\.')
 
 
 def detect(shapes: Shapes, facts: Any = None) -> str:
-    """The kind of a file.
+    """Detect the kind of a file.
 
     Args:
-        shapes: of its weights (of one set), by name, without `module.`.
-        facts: the argparse.Namespace or dict that training noted beside them, if any: a SiT's has a `path_type`.
+        shapes: Shapes of one set of its weights by name, without the prefix `module.`.
+        facts: Training arguments that the file holds beside the weights, an argparse.Namespace or dict, if any. Those of a
+            SiT have a `path_type`.
 
     Raises:
-        ValueError: no kind has such names.
+        ValueError: No kind has such names.
     """
     if any(name.startswith(('backbone.', 'denoiser.')) for name in shapes):
         return 'usp_mm'

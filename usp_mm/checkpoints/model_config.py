@@ -1,4 +1,4 @@
-"""The config of the network in a file of another project, from the kind of file and the shapes in it."""
+"""Model configs for checkpoints of other projects, derived from the kind of file and the shapes in it."""
 
 import logging
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ from .entries import Checkpoint, shapes_of
 from .kinds import Shapes
 from .sources import family_of
 
-#: Latent channels -> the VAE that the official code of the projects here has.
+#: Number of latent channels -> VAE of the projects' official code.
 _VAE_OF = {4: 'sd-f8d4', 16: 'kl-f16d16', 32: 'va-f16d32', 3: 'pixel'}
-#: ImageNet's mean and standard deviation, which MAE and its classifiers normalise pixels with.
+#: ImageNet's mean and standard deviation, with which MAE and its classifiers normalise pixels.
 _PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 _FLOW = ('sit', 'usp-sit', 'repa', 'lightningdit')
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the user says of a network whose file does not.
+    """Facts on a network that the user gives because its file does not hold them.
 
     Attributes:
-        arch: a preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
-        vae: a preset of `usp_mm.presets.VAES`.
-        num_classes: of a generator.
+        arch: A preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
+        vae: A preset of `usp_mm.presets.VAES`.
+        num_classes: Number of classes of a generator.
     """
 
     arch: str | Mapping[str, int] | None = None
@@ -36,17 +36,18 @@ class Given:
 
 
 def model_config(source: Checkpoint, given: Given) -> dict[str, Any]:
-    """`model` of a config that fits a checkpoint of another project.
+    """The entry `model` of a config that fits a checkpoint of another project.
 
-    What only its project says (activation, sampler, normalisation) is that of the official code, and logged where names leave
-    a choice.
+    Settings that shapes do not tell (activation, sampler, normalisation) are those of the project's official code. They are
+    logged where the names allow more than one.
 
     Args:
-        source: with one or two sets of weights under official names.
-        given: what goes before what the shapes tell.
+        source: Checkpoint with one or two sets of weights under official names.
+        given: Facts from the user, which take precedence over the shapes.
 
     Raises:
-        ValueError: an autoencoder, or a fact that neither file nor `given` tells; names the argument.
+        ValueError: The checkpoint is an autoencoder, or neither it nor `given` has a necessary fact; the message names the
+            argument.
     """
     family = family_of(source)
     if family == 'vae':
@@ -118,7 +119,7 @@ def _generator(source: Checkpoint, shapes: Shapes, given: Given) -> dict[str, An
 
 
 def _sampler(kind: str) -> dict[str, Any]:
-    """The official code's."""
+    """The sampler of the official code."""
     if kind == 'lightningdit':
         return dict(type='ODESampler', method='euler', num_steps=250)
     if kind in _FLOW:
@@ -158,7 +159,7 @@ def _img_size(tokens: int, patch: int, vae: str) -> int:
 
 
 def _arch(shapes: Shapes, given: Given, decoder: bool = False) -> str | dict[str, int]:
-    """A preset where width and depth are one's, which tells the number of heads."""
+    """The preset with this depth and width, which fixes the number of heads, or else a dict of sizes."""
     sizes = dict(depth=_depth(shapes, 'blocks'), embed_dims=shapes['blocks.0.attn.proj.weight'][0])
     if decoder:
         sizes |= dict(
@@ -189,7 +190,7 @@ def _depth(shapes: Shapes, stack: str) -> int:
 
 
 def _assume(what: str, key: str, through: str = 'cfg_options: ') -> None:
-    """In the log: what neither names nor shapes tell."""
+    """Log an assumption about something that neither names nor shapes tell."""
     MMLogger.get_current_instance().log(
         logging.INFO, f'the file does not tell that {what}: this is assumed, change it with {through}{key}'
     )

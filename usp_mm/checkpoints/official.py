@@ -1,8 +1,7 @@
-"""Names of the official USP code (and of MAE and timm's ViT, which share them).
+"""Conversion between this package's names and those of the official USP code, which MAE and timm's ViT share.
 
-Only prefixes differ: an official pretraining checkpoint is one flat module, ours is backbone and
-neck; an official classifier's `head` is mmpretrain's `head.layers.head`, and a linear probe's `head.0`, a
-BatchNorm, is mmpretrain's neck.
+Only prefixes differ. An official pretraining checkpoint is one flat module, this package's has backbone and neck. The `head` of
+an official classifier is mmpretrain's `head.layers.head`, and the BatchNorm `head.0` of a linear probe is mmpretrain's neck.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,15 +13,15 @@ Value = TypeVar('Value')
 
 _NECK = ('mask_token', 'decoder_')
 _HEAD = 'head.'
-#: A linear probe's: official -> ours.
+#: Official prefixes in a linear probe -> this package's.
 _PROBE = {'head.0.': 'neck.bn.', 'head.1.': 'head.layers.head.'}
 
 
 def from_official(state_dict: Mapping[str, Value]) -> dict[str, Value]:
-    """Official pretraining or classifier weights -> keys of `USP` or `USPClassifier`.
+    """Rename official pretraining or classifier weights to the keys of `USP` or `USPClassifier`.
 
     Raises:
-        ValueError: a key of neither.
+        ValueError: A key belongs to neither.
     """
     return {_to_ours(name): value for name, value in state_dict.items()}
 
@@ -31,7 +30,7 @@ def to_official(state_dict: Mapping[str, Value]) -> dict[str, Value]:
     """The inverse of `from_official`.
 
     Raises:
-        ValueError: a key that official code has no name for.
+        ValueError: The official code has no name for a key.
     """
     if unnamed := without_official_name(state_dict):
         raise ValueError(f"'{unnamed[0]}' is not a key of USP or USPClassifier")
@@ -40,7 +39,7 @@ def to_official(state_dict: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def without_official_name(names: Iterable[str]) -> list[str]:
-    """Those of this package's names that `to_official` refuses."""
+    """The names that `to_official` does not accept, out of this package's `names`."""
     known = (
         *(f'backbone.{key}' for key in ENCODER_KEYS), *(f'neck.{key}' for key in _NECK), *_PROBE.values()
     )  # fmt: skip

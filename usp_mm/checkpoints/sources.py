@@ -1,4 +1,4 @@
-"""A checkpoint of any kind -> official names."""
+"""Reading of checkpoints of any kind, and conversion to official names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,25 +20,26 @@ from .entries import Checkpoint, Entries, Entry, shapes_of
 from .kinds import KINDS, LIGHTNING, detect
 from .official import to_official, without_official_name
 
-#: The two sets of a generator's weights, by this package's prefix.
+#: This package's prefixes of a generator's two sets of weights.
 PREFIXES = {'model': 'denoiser.', 'ema': 'denoiser_ema.module.'}
 STEPS = 'denoiser_ema.steps'
 PROJECTOR = ('projectors.0.', 'repa.projector.')
-#: Reasons of their own for what is beside the weights in a checkpoint.
+#: Entries beside the weights in a checkpoint -> the specific reason for not converting them.
 _TRAINING = {'ema_state_dict': "EMAHook's other set: state_dict is the one that was validated"}
 
 
 def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Checkpoint:
-    """Everything in a checkpoint, under official names.
+    """Read a checkpoint and convert all its names to official ones.
 
     Args:
-        path: a file, or diffusers' folder.
-        kind: a key of `KINDS`; found out from the names if None.
-        drop: beginnings of names to leave out.
+        path: A file, or a folder of diffusers.
+        kind: Kind of the checkpoint, a key of `KINDS`; None detects it from the names.
+        drop: Beginnings of names to leave out.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: not data, of no known kind or of another than `kind`, names or shapes that are not the kind's.
+        FileNotFoundError: `path` does not exist.
+        ValueError: The file is not data, is of an unknown kind or not of the given one, or names or shapes do not fit the
+            kind.
     """
     if kind is not None:
         lookup(KINDS, kind, 'kind of checkpoint')
@@ -79,7 +80,7 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
 
 
 def _kind(asked: str | None, shapes: Mapping[str, tuple[int, ...]], args: Any) -> str:
-    """What names tell, or what was asked for; these three have names or shapes that no other kind has."""
+    """The requested kind, else the detected one. For three kinds with distinctive names, the request is checked."""
     if asked not in (None, 'usp_mm', 'kl16', 'vavae'):
         return asked
     found = detect(shapes, args)
@@ -89,13 +90,13 @@ def _kind(asked: str | None, shapes: Mapping[str, tuple[int, ...]], args: Any) -
 
 
 def family_of(checkpoint: Checkpoint) -> str:
-    """'encoder', 'denoiser' or 'vae'."""
+    """The family of a checkpoint: 'encoder', 'denoiser' or 'vae'."""
     generator = any('x_embedder.proj.weight' in entries for entries in checkpoint.sets.values())
     return KINDS[checkpoint.kind].family or ('denoiser' if generator else 'encoder')
 
 
 def _split(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Mapping[str, Tensor]], list[str], bool]:
-    """('model' and 'ema' -> weights, names of what else is in the file, whether the file names the two)."""
+    """Split a file into ('model' and 'ema' -> weights, names of all other entries, whether the file itself names the sets)."""
     sets = {key: content[key] for key in ('model', 'ema') if is_weights(content.get(key))}
     used = set(sets)
     alone = next((key for key in CONTAINERS if is_weights(content.get(key))), None)
@@ -117,7 +118,7 @@ def _why_beside(name: str, value: Any) -> str:
 
 
 def _entries(weights: Mapping[str, Tensor], which: str | None, path: Path, result: Checkpoint) -> Entries:
-    """Names without wrappers' prefixes; where a file has two sets, its names are noted as 'ema: blocks.0…'."""
+    """Entries under names without the prefixes of wrappers. With two sets in a file, sources are noted as 'ema: blocks.0…'."""
     noted = {name: name if which is None else f'{which}: {name}' for name in weights}
     names = unwrapped_names(weights, path)
     result.dropped += [(noted[name], 'the count of updates of an average') for name in weights if name not in names]
@@ -136,7 +137,7 @@ def _drop_asked(result: Checkpoint, drop: Sequence[str]) -> None:
             raise ValueError(f"drop '{prefix}': no name begins with it, they begin with {', '.join(shown)}")
 
 
-# ---------------------------------------------------------------------- one function a kind: its names -> official ones
+# ---------------------------------------------------------------------- one function per kind: its names -> official names
 
 
 def _official(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:
@@ -172,7 +173,7 @@ def _vae(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any])
 
 
 def _ours(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]) -> None:
-    """`denoiser.…` and its average become two sets, `backbone.…` and `neck.…` one; the rest stays beside them."""
+    """Make `denoiser.…` and its average two sets, or `backbone.…` and `neck.…` one set; the rest goes to `beside`."""
     entries = result.sets['model']
     meta = content.get('meta')
     if isinstance(meta, Mapping):
@@ -196,7 +197,7 @@ def _ours(result: Checkpoint, content: Mapping[str, Any], config: dict[str, Any]
     result.sets['model'] = to_official({name: x for name, x in entries.items() if name not in result.beside})
 
 
-#: Kinds whose files hold one set of weights, with no name or under state_dict or model.
+#: Kinds whose files hold a single set of weights, either plain or under state_dict or model.
 _ONE_SET = ('usp_mm', 'diffusers', 'kl16', 'vavae')
 _TRANSLATE = {
     'usp_mm': _ours,
@@ -226,7 +227,7 @@ def _check(result: Checkpoint) -> None:
 
 
 def _projector_beside(result: Checkpoint) -> None:
-    """The network's set gives the projector; its average is of no use to training or sampling."""
+    """Take the projector from the network's set. Its average is used by neither training nor sampling."""
     theirs, ours = PROJECTOR
     for which, entries in result.sets.items():
         projector = {ours + name[len(theirs) :]: entries.pop(name) for name in list(entries) if name.startswith(theirs)}

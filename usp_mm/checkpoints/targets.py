@@ -1,4 +1,4 @@
-"""Official names -> the names of another format."""
+"""Conversion from official names to the names of an output format."""
 
 from dataclasses import dataclass
 
@@ -24,12 +24,12 @@ _PRETRAINING = ('mask_token', 'decoder_')
 
 @dataclass
 class Output:
-    """What is to be written.
+    """The tensors to be written.
 
     Attributes:
-        sets: '' -> names and tensors of a flat file, or 'model' and 'ema' -> theirs.
-        official: the weights under official names, where the target's config follows from them.
-        steps: the average's count of updates, where official code has a place for it.
+        sets: '' -> tensors by name for a flat file, or 'model' and 'ema' -> the tensors of each set.
+        official: The weights under official names, from which a target's config is derived.
+        steps: The count of EMA updates, if official code has a place for it.
     """
 
     sets: dict[str, Entries]
@@ -38,15 +38,16 @@ class Output:
 
 
 def translate(source: Checkpoint, target: str, weights: str | None, fold: bool) -> Output:
-    """Names of `target` for a checkpoint; what is left out is noted in it.
+    """Rename a checkpoint's tensors for a target. Tensors that are left out are recorded in the checkpoint.
 
     Args:
-        target: a key of `TARGETS`.
-        weights: 'ema' or 'model', which set to take of a file with both; None: both, where the target holds both, else 'ema'.
-        fold: fold affine norms into adaLN.
+        source: The checkpoint.
+        target: Output format, a key of `TARGETS`.
+        weights: Set to take from a file with both, 'ema' or 'model'. None takes both if the target can hold both, else 'ema'.
+        fold: Whether to fold affine norms into adaLN.
 
     Raises:
-        ValueError: the target cannot hold it.
+        ValueError: The target cannot hold the network.
     """
     family = family_of(source)
     if target in ('timm', 'diffusers') and family != {'timm': 'encoder', 'diffusers': 'denoiser'}[target]:
@@ -63,7 +64,7 @@ def translate(source: Checkpoint, target: str, weights: str | None, fold: bool) 
 
 
 def _select(source: Checkpoint, weights: str | None, single: bool) -> None:
-    """Leave the sets that were asked for."""
+    """Drop the sets of weights that were not asked for."""
     if weights is not None and not (source.named and weights in source.sets):
         has = ' and '.join(source.sets) if source.named else 'one unnamed set of weights'
         raise ValueError(f"weights='{weights}': the file has {has}{'' if source.named else ', leave weights out'}")
@@ -154,7 +155,7 @@ def _safetensors(source: Checkpoint, family: str) -> Output:
 
 
 def _drop_training(source: Checkpoint) -> None:
-    """The projector and the count of updates; everything else that is beside a denoiser is refused."""
+    """Drop REPA's projector and the count of EMA updates; ValueError if there are other tensors beside the denoiser."""
     _refuse_beside(source, 'one network under official names', allowed=(PROJECTOR[1], STEPS))
     source.drop(source.beside.values(), 'of training alone')
     source.beside = {}

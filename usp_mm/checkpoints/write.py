@@ -1,4 +1,4 @@
-"""Converted checkpoints on disk, whole or not at all."""
+"""Writing of converted checkpoints, completely or not at all."""
 
 import os
 import shutil
@@ -20,12 +20,12 @@ from .entries import Entries
 
 
 def check_out(out: Path, source: Path, target: str, force: bool) -> None:
-    """Before anything is read.
+    """Check the output path before anything is read.
 
     Raises:
-        ValueError: an ending that the target is not written with, or `out` is the source or a folder that it lies in.
-        FileNotFoundError: the folder that `out` would be in does not exist.
-        FileExistsError: `out` exists, and `force` is not set or it is none of ours to replace.
+        ValueError: The suffix does not fit the target, or `out` is the source or a folder that contains it.
+        FileNotFoundError: The parent folder of `out` does not exist.
+        FileExistsError: `out` exists, and either `force` is not set or `out` is not a checkpoint of this format.
     """
     endings = {'diffusers': ('',), 'safetensors': (SAFE,)}.get(target, (*PICKLES, SAFE))
     if target != 'diffusers' and out.suffix not in endings:
@@ -48,16 +48,17 @@ def check_out(out: Path, source: Path, target: str, force: bool) -> None:
 
 
 def write_file(out: Path, sets: dict[str, Entries], extra: dict[str, Any], container: str | None) -> None:
-    """Flat weights, or several sets, to one file.
+    """Write flat weights or two sets of weights to one file.
 
     Args:
-        sets: '' -> weights, or 'model' and 'ema' -> theirs.
-        extra: what else goes into a pickle.
-        container: name that flat weights get in a pickle; None: they are the file's content.
+        out: The file; its suffix decides between safetensors and pickle.
+        sets: '' -> flat weights, or 'model' and 'ema' -> the weights of each set.
+        extra: Further entries of a pickle.
+        container: Key of flat weights in a pickle; None makes them the content of the file.
 
     Raises:
-        ValueError: two sets for safetensors.
-        OSError: too little disk space, found before or while writing.
+        ValueError: There are two sets for a safetensors file.
+        OSError: There is too little disk space, found before or while writing.
     """
     if out.suffix == SAFE and len(sets) > 1:
         raise ValueError(
@@ -65,7 +66,7 @@ def write_file(out: Path, sets: dict[str, Entries], extra: dict[str, Any], conta
         )
     tensors = {which: {name: own(entry.value) for name, entry in entries.items()} for which, entries in sets.items()}
     every = [x for weights in tensors.values() for x in weights.values()]
-    once = {x.untyped_storage().data_ptr(): x for x in every}.values()  # a pickle holds a tensor of two names once
+    once = {x.untyped_storage().data_ptr(): x for x in every}.values()  # a pickle saves a tensor with two names only once
     check_free_space(out.absolute().parent, sum(x.nbytes for x in (every if out.suffix == SAFE else once)))
     with _explained(out), write_whole(out) as file:
         if out.suffix == SAFE:
@@ -77,14 +78,14 @@ def write_file(out: Path, sets: dict[str, Entries], extra: dict[str, Any], conta
 
 
 def own(value: Tensor) -> Tensor:
-    """The tensor, copied if it is a part of a larger storage or not contiguous: nothing else is written with it."""
+    """The tensor, copied if it is not contiguous or part of a larger storage, so that nothing else is saved with it."""
     if value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes:
         return value
     return value.clone(memory_format=torch.contiguous_format)
 
 
 def _save_safe(weights: dict[str, Tensor], path: Path) -> None:
-    """Safetensors hold no tensor twice, so each gets a copy of its own where storages are shared."""
+    """Save to safetensors, which do not allow shared storage: tensors that share a storage are copied."""
     seen: set[int] = set()
     apart = {}
     for name, value in weights.items():
@@ -94,16 +95,23 @@ def _save_safe(weights: dict[str, Tensor], path: Path) -> None:
     path.touch()
     mode = path.stat().st_mode
     save_file(apart, path, metadata={'format': 'pt'})
-    path.chmod(mode)  # save_file's own file can be read by nobody else
-    with path.open('rb') as written:  # save_file has put a file of its own into its place
+    path.chmod(mode)  # save_file makes a file that only its owner can read
+    with path.open('rb') as written:  # reopened, since save_file has replaced the file
         os.fsync(written.fileno())
 
 
 def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[str, Any], vae: Path | None) -> None:
-    """A `DiTPipeline` folder: transformer, DDIM scheduler as facebook/DiT-XL-2-256 has it, and the VAE if one is given.
+    """Write a `DiTPipeline` folder with transformer, the DDIM scheduler of facebook/DiT-XL-2-256 and, if given, the VAE.
+
+    Args:
+        out: The folder.
+        entries: Weights under diffusers' names.
+        official: The same weights under official names.
+        facts: See `Checkpoint.facts`.
+        vae: Folder of an AutoencoderKL; None writes no VAE.
 
     Raises:
-        ValueError: the network does not fit diffusers' class, or the VAE's channels are not its.
+        ValueError: The network does not fit diffusers' class, or the VAE has another number of latent channels.
     """
     import diffusers
 
@@ -137,7 +145,7 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
         mode = (folder / 'model_index.json').stat().st_mode
         for file in folder.glob('vae/*.safetensors'):
             file.chmod(mode)
-        replacing.enter_context(_replaced(out))  # only now, so that a kill leaves the old folder
+        replacing.enter_context(_replaced(out))  # only now, so that an interruption keeps the old folder
 
 
 def _check_fit(entries: Entries, expected: dict[str, Tensor]) -> None:
@@ -161,7 +169,7 @@ def _load_vae(path: Path, channels: int) -> Any:
 
 @contextmanager
 def _explained(out: Path) -> Iterator[None]:
-    """How torch and safetensors report a failed write, as the OSError that it is."""
+    """Turn the errors with which torch and safetensors report a failed write into an OSError."""
     try:
         yield
     except (RuntimeError, SafetensorError) as error:
@@ -170,7 +178,7 @@ def _explained(out: Path) -> Iterator[None]:
 
 
 class _replaced:
-    """An existing folder steps aside in the block, and is back if it ends with an error."""
+    """Context that moves an existing folder away and deletes it on success or puts it back after an error."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.aside = path, path.with_name(f'.{path.name}.old')

@@ -1,4 +1,4 @@
-"""Metrics of generated images: importing this module registers them, and the feature extractors."""
+"""Metrics of generated images. Importing this module registers them and the feature extractors."""
 
 from .adm import ADMMetrics
 from .extractors import ClassifierFeatures, PixelFeatures, TimmFeatures, features_of

@@ -1,4 +1,4 @@
-"""The numbers of ADM's evaluator (Dhariwal & Nichol, arXiv 2105.05233), which the paper's tables are made of."""
+"""The metrics of ADM's evaluator (Dhariwal & Nichol, arXiv 2105.05233), which the paper's tables report."""
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from .inception import InceptionFeatures
 from .reference import Reference
 from .statistics import ReferenceStatistics
 
-#: Nearest neighbours that make a ball, for precision and recall.
+#: Precision and recall: the ball around a feature reaches to its K-th nearest neighbour.
 K = 3
 
 
@@ -23,16 +23,16 @@ class ADMMetrics(GenerativeMetric):
     Args:
         reference: ADM's `.npz` (statistics, and images for precision and recall), an `.npz` with uint8 images [N, H, W, 3]
             as arr_0, or a folder of images.
-        inception: torch-fidelity's weights; by default the file in PyTorch's cache.
-        num_reference_pr: reference images for precision and recall, evenly spaced over all; 0 leaves the two out.
-        sample_model, cache_dir, batch_size, out_dir, prefix: see `GenerativeMetric`.
-        img_size: side to centre-crop the images of a reference folder to; as they are if None.
-        num_workers: processes that decode a reference folder.
-        with_label: how a reference folder that can be read in two ways is read, see `FolderImages`.
+        inception: File with torch-fidelity's weights; by default the one in PyTorch's cache.
+        num_reference_pr: Number of reference images for precision and recall, evenly spaced over all; 0 omits both metrics.
+        sample_model, cache_dir, batch_size, out_dir, prefix: See `GenerativeMetric`.
+        img_size: Side in pixels that images of a reference folder are centre-cropped to; None keeps their size.
+        num_workers: Number of processes that decode a reference folder.
+        with_label: How to read a reference folder that has images beside sub-folders with images, see `FolderImages`.
 
     Raises:
-        FileNotFoundError: no reference, or no weights: names the file to fetch.
-        ValueError: a reference without what is needed, or with too few images.
+        FileNotFoundError: There is no reference, or there are no weights; the message names the file to fetch.
+        ValueError: The reference lacks data that are needed, or has too few images.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the generative metrics share: one pass over the samples, each counted once, and a report with the numbers."""
+"""Base class of the generative metrics: one pass over the samples, each counted once, and a report of the results."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -22,31 +22,32 @@ from .statistics import ReferenceStatistics, reference_statistics
 
 
 class GenerativeMetric(BaseMetric):
-    """Compares generated images with a reference, in mmagic's loops as in MMEngine's, and outside of either.
+    """Compares generated images with a reference, within mmagic's or MMEngine's loops or outside of both.
 
-    In mmagic's, `prepare` comes first and tells how the samples are drawn. In MMEngine's the data set's metainfo does, and
-    its `evaluate(size)` how many there are. Elsewhere call `expect`, `add` with the images, and `evaluate`.
+    In mmagic's loops, `prepare` is called first and finds out how the samples are drawn. In MMEngine's, this comes from the
+    data set's metainfo and the number of samples from `evaluate(size)`. Elsewhere call `expect`, `add` and `evaluate`.
 
-    Features are computed as images arrive. Samples are known by their number (`sample_idx`), so that the result depends
-    neither on the number of processes nor, beyond rounding, on batch sizes.
+    Features are computed as images arrive. Samples are identified by their number (`sample_idx`), so that the result does not
+    depend on the number of processes nor, beyond rounding, on batch sizes.
 
     Args:
-        reference: what to compare with.
-        extractor: uint8 images -> features, with a string `identity`.
-        features: names of the features whose mean and covariance are compared.
-        neighbours: the feature for precision and recall.
-        min_samples: fewer samples, or reference images for precision and recall, are refused.
-        sample_model: 'ema' or 'model', which weights mmagic's loop asks the generator to sample with; its own choice if None.
-        cache_dir: of the reference's statistics, see `cache_folder`.
-        batch_size: images in a call of the extractor.
-        out_dir: folder for the reports, one JSON file an evaluation; none if None.
-        prefix: of the metrics' names.
+        reference: Reference to compare with.
+        extractor: Module that maps uint8 images to features and has a string attribute `identity`.
+        features: Names of the features whose mean and covariance are compared.
+        neighbours: Name of the feature for precision and recall.
+        min_samples: Smallest number of samples, and of reference images for precision and recall.
+        sample_model: Weights that mmagic's loop asks the generator to sample with, 'ema' or 'model'; None leaves the choice to
+            the generator.
+        cache_dir: Folder for the reference's statistics, see `cache_folder`.
+        batch_size: Images per call of the extractor.
+        out_dir: Folder for the reports, one JSON file per evaluation; None writes no file.
+        prefix: Prefix of the metrics' names.
 
     Attributes:
-        report: of the last evaluation (main process), see `build_report`.
+        report: Report of the last evaluation, on the main process; see `build_report`.
 
     Raises:
-        ValueError: an extractor without identity; a reference with too few images.
+        ValueError: The extractor has no identity, or the reference has too few images.
     """
 
     SAMPLER_MODE = 'normal'
@@ -87,27 +88,32 @@ class GenerativeMetric(BaseMetric):
 
     @abstractmethod
     def compute(self, samples: dict[str, Tensor], reference: ReferenceStatistics) -> dict[str, float]:
-        """Metrics, without prefix, of the features of all samples in the order of their numbers."""
+        """Compute the metrics (names without prefix) from the features of all samples, which are sorted by number."""
 
     def expect(self, num: int, sampling: Mapping[str, Any]) -> None:
-        """Say how many samples will come, and how they are drawn (`report.SAMPLING` and details).
+        """Announce the number of samples and how they are drawn.
 
-        A warning tells of classes in the reference that are not the samples' (`classes`, or their number `num_classes`).
+        Logs a warning if the reference's classes differ from those of the samples.
+
+        Args:
+            num: Number of samples.
+            sampling: Facts for the report: those in `report.SAMPLING` and any details. `classes`, or else `num_classes`, is
+                compared with the reference.
 
         Raises:
-            ValueError: too few.
+            ValueError: There are too few samples.
         """
         self._check_number(num)
         self._expected, self.sampling = num, dict(sampling)
         warn_of_other_classes(sampling, self.reference)
 
     def prepare(self, module: nn.Module, dataloader: DataLoader) -> None:
-        """Learn from a generator and its requests what to expect, and obtain the reference's statistics.
+        """Call `expect` with the facts of a generator and its data loader, and obtain the reference's statistics.
 
-        mmagic's loops call it once.
+        mmagic's loops call this once.
 
         Raises:
-            ValueError: too few samples.
+            ValueError: There are too few samples.
         """
         assert isinstance(dataloader.dataset, Sized)
         self.expect(len(dataloader.dataset), sampling_facts(module, dataloader, self.sample_model))
@@ -115,26 +121,30 @@ class GenerativeMetric(BaseMetric):
         self._obtain_statistics()
 
     def get_metric_sampler(self, model: nn.Module, dataloader: DataLoader, metrics: Sequence[BaseMetric]) -> '_Requests':
-        """The batches of `dataloader`, asking for samples of `sample_model` if it is set."""
+        """The batches of `dataloader`, which also request `sample_model` if it is set."""
         return _Requests(dataloader, self.sample_model)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take in a batch of a generator's results.
+        """Add a batch of a generator's results.
 
         Args:
-            data_batch: not used.
-            data_samples: dicts of what `usp_mm.mmagic_samples.to_mmagic` makes.
+            data_batch: Not used.
+            data_samples: Results of `usp_mm.mmagic_samples.to_mmagic` as dicts.
 
         Raises:
-            ValueError: a result without them.
+            ValueError: A result lacks an entry.
         """
         self.add(*from_mmagic(data_samples))
 
     def add(self, numbers: Sequence[int], images: Tensor) -> None:
-        """Take in samples: their numbers, and uint8 images [N, 3, H, W] in RGB.
+        """Add samples.
+
+        Args:
+            numbers: Numbers of the samples, N.
+            images: RGB images, uint8[N, 3, H, W].
 
         Raises:
-            ValueError: other images, or features that are not finite.
+            ValueError: The images have another dtype or shape, or features are not finite.
         """
         self._warn_of_other_size(images)
         self.extractor.to(self.device)
@@ -143,14 +153,14 @@ class GenerativeMetric(BaseMetric):
             self._samples.add(numbers[chosen], extract(self.extractor, images[chosen].to(self.device)))
 
     def evaluate(self, size: int | None = None) -> dict[str, float]:
-        """Metrics of all samples since the last call, the same on every process; to be called on every one.
+        """Metrics of all samples since the last call. Must be called on every process; all get the same result.
 
         Args:
-            size: how many samples there should be; what `expect` or `prepare` was told if None.
+            size: Expected number of samples; None uses the number given to `expect` or `prepare`.
 
         Raises:
-            ValueError: not so many distinct samples, or too few.
-            SystemExit: on the other processes, if the main one fails.
+            ValueError: The number of distinct samples is not the expected one, or too small.
+            SystemExit: On the other processes, if the main one fails.
         """
         expected = self._expected if size is None else size
         if expected is not None:
@@ -163,7 +173,7 @@ class GenerativeMetric(BaseMetric):
         return decide_on_rank0(lambda: self._compute_and_report(samples))
 
     def compute_metrics(self, results: list) -> dict:
-        """Not in use: `evaluate` gathers features, not a list of results."""
+        """Not used, since `evaluate` gathers features instead of a list of results."""
         raise NotImplementedError
 
     def _compute_and_report(self, samples: dict[str, Tensor]) -> dict[str, float]:
@@ -208,13 +218,13 @@ class GenerativeMetric(BaseMetric):
 
 
 def _iteration() -> int | None:
-    """Of the training that this evaluation is a part of; MMEngine tells a metric by its message hub alone."""
+    """Iteration of the training run that this evaluation belongs to; a metric can only get it from MMEngine's message hub."""
     step = MessageHub.get_current_instance().get_info('iter')
     return None if step is None else int(step)
 
 
 class _Requests:
-    """A data loader whose batches also say which weights to sample with, if it matters."""
+    """A data loader whose batches also name the weights to sample with, unless that is None."""
 
     def __init__(self, dataloader: DataLoader, sample_model: str | None) -> None:
         self.dataloader, self.sample_model = dataloader, sample_model

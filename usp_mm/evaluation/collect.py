@@ -1,4 +1,4 @@
-"""Features of samples by sample number, on every process: each sample counts once, however the work was shared."""
+"""Collection of features by sample number over all processes, so that each sample counts exactly once."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class NumberedFeatures:
-    """Rows of float32 features, each with the number of its sample, in the memory of the process that made them."""
+    """Rows of float32 features with the numbers of their samples, kept on the CPU of the process that computed them."""
 
     def __init__(self) -> None:
         self.clear()
@@ -21,21 +21,21 @@ class NumberedFeatures:
         self._parts: list[dict[str, Tensor]] = []
 
     def add(self, numbers: Sequence[int], features: dict[str, Tensor]) -> None:
-        """Keep one row a sample; of a number that was kept before, both stay until `collect`."""
+        """Add one row per sample. Repeated numbers are allowed; `collect` removes duplicates."""
         self._numbers += [int(number) for number in numbers]
         self._parts.append({key: value.detach().float().cpu() for key, value in features.items()})
 
     def collect(self, expected: int | None, what: str) -> dict[str, Tensor]:
-        """Features [N, D] of all processes in the order of their numbers on the main process, {} on the others.
+        """Features [N, D] of all processes, sorted by sample number, on the main process; {} on the others.
 
-        To be called on every process. A padded sampler makes processes repeat a sample: the first one's counts.
+        Must be called on every process. If several processes have a sample, as with a padded sampler, the first one counts.
 
         Args:
-            expected: N, checked on every process; not checked if None.
-            what: the user's name of the samples, for the error.
+            expected: Expected number N of distinct samples, checked on every process; None skips the check.
+            what: Name of the samples in errors.
 
         Raises:
-            ValueError: another number of distinct samples.
+            ValueError: The number of distinct samples differs from `expected`, or is 0.
         """
         everyones = all_gather_object(self._numbers)
         distinct = {number for numbers in everyones for number in numbers}
@@ -67,7 +67,7 @@ class NumberedFeatures:
 
 
 def _gather_rows(rows: Tensor) -> Tensor:
-    """Rows [n, D] of all processes, one after another, on the main process; nothing elsewhere."""
+    """Concatenate the rows [n, D] of all processes on the main process; empty on the others."""
     if not is_distributed():
         return rows
     counts = all_gather_object(len(rows))

@@ -1,7 +1,7 @@
-"""Features of images other than ADM's, so that evaluation also runs offline and on other data than photographs.
+"""Feature extractors other than ADM's, for evaluation without Inception's weights and of images other than photographs.
 
-An extractor is a module registered in MODELS that maps uint8 images [N, 3, H, W], RGB, to float32 features [N, D] and has
-a string `identity`: two extractors of one identity give the same features. Reports and cached statistics go by it.
+An extractor is a module registered in MODELS that maps RGB images uint8[N, 3, H, W] to features float32[N, D]. It has a string
+attribute `identity`, which reports and cached statistics use: extractors with the same identity give the same features.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from .inception import full_float32
 
 @MODELS.register_module()
 class PixelFeatures(nn.Module):
-    """The image itself, averaged down to `size` × `size` pixels, in [0, 1]: [N, 3·size²], no weights."""
+    """The pixels of the image, averaged down to `size` × `size` and scaled to [0, 1], as features [N, 3·size²]."""
 
     def __init__(self, size: int = 16) -> None:
         super().__init__()
@@ -39,16 +39,17 @@ class PixelFeatures(nn.Module):
 
 @MODELS.register_module()
 class TimmFeatures(nn.Module):
-    """What a timm model hands to its classifier: [N, D].
+    """The input of a timm model's classifier as features [N, D].
+
+    Images are resized (bicubic) to the size and normalised with the statistics in timm's configuration of the model.
 
     Args:
-        model: timm's name of it.
-        checkpoint: its weights, a `.safetensors`, `.pth`, `.pt` or `.ckpt` file. Images are resized (bicubic) and
-            normalised as timm's configuration of the model says.
+        model: timm's name of the model.
+        checkpoint: Its weights, a `.safetensors`, `.pth`, `.pt` or `.ckpt` file.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: timm knows no such model, or the weights are another's.
+        FileNotFoundError: The checkpoint does not exist.
+        ValueError: timm has no such model, or the weights are those of another model.
     """
 
     mean: Tensor
@@ -61,7 +62,7 @@ class TimmFeatures(nn.Module):
 
         if not timm.is_model(model):
             raise ValueError(f"timm has no model '{model}': see timm.list_models()")
-        network: Any = timm.create_model(model, pretrained=False)  # has what nn.Module does not: reset_classifier
+        network: Any = timm.create_model(model, pretrained=False)  # Any, since nn.Module has no reset_classifier
         load_exactly(network, read_weights(checkpoint), checkpoint, f"timm's '{model}'", fix='give the weights of this model')
         network.reset_classifier(0)
         self.network = network.eval().requires_grad_(False)
@@ -79,18 +80,19 @@ class TimmFeatures(nn.Module):
 
 @MODELS.register_module()
 class ClassifierFeatures(nn.Module):
-    """What a classifier of mmpretrain (and so a fine-tuned or probed USP) hands to its last layer: [N, D].
+    """The input of the last layer of an mmpretrain classifier (such as a fine-tuned or probed USP) as features [N, D].
+
+    Normalisation and, in a latent model, the VAE are the model's own.
 
     Args:
-        config: a config file, the name with .py of one that comes with the package, or mmpretrain's name of a model.
-        checkpoint: its weights.
-        img_size: images are resized to this side (bicubic); left as they are if None. Normalisation, and a latent model's
-            VAE, are the model's own.
-        stage: of mmpretrain's `extract_feat`: 'backbone', 'neck' or 'pre_logits'. Maps are averaged over space.
+        config: A config file, the name (with .py) of a config that comes with the package, or mmpretrain's name of a model.
+        checkpoint: Weights of the classifier.
+        img_size: Side in pixels that images are resized to (bicubic); None keeps their size.
+        stage: Stage of mmpretrain's `extract_feat`, 'backbone', 'neck' or 'pre_logits'. Feature maps are averaged over space.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: the weights are another model's, a latent model's config leaves out the VAE's or has another VAE.
+        FileNotFoundError: The checkpoint does not exist.
+        ValueError: The weights are those of another model, or a latent model's config has no VAE weights or another VAE.
     """
 
     def __init__(self, config: str, checkpoint: str | Path, img_size: int | None = None, stage: str = 'pre_logits') -> None:
@@ -107,7 +109,7 @@ class ClassifierFeatures(nn.Module):
         built = hashlib.sha256(repr(network).encode()).hexdigest()[:8]
         weights = sha256(Path(checkpoint))[:16]
         self.identity = f'{Path(config).stem} ({built}), {stage} at {img_size or "image"} px, weights sha256 {weights}'
-        codec = getattr(network.data_preprocessor, 'codec', None)  # outside the module tree, and not in the checkpoint
+        codec = getattr(network.data_preprocessor, 'codec', None)  # neither in the module tree nor in the checkpoint
         if codec is not None:
             self.identity += f', VAE {codec.name} in {codec.dtype}, weights sha256 {codec.weight_hash}'
 
@@ -123,18 +125,19 @@ class ClassifierFeatures(nn.Module):
 
 
 def _resize(images: Tensor, size: tuple[int, ...]) -> Tensor:
-    """uint8 -> float32 in [0, 255], bicubic with anti-aliasing."""
+    """Resize uint8 images to float32 in [0, 255], bicubic with anti-aliasing."""
     return interpolate(images.float(), size=size, mode='bicubic', antialias=True).clamp(0, 255)
 
 
 def extract(extractor: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Features of a batch by name ('features' for an extractor of one kind), float32, checked.
+    """Compute and check the features of a batch, as {name: float32[N, D]}.
 
     Args:
-        images: uint8 [N, 3, H, W], RGB, on the extractor's device.
+        extractor: Module that returns features by name, or a single tensor, which is then named 'features'.
+        images: RGB images on the extractor's device, uint8[N, 3, H, W].
 
     Raises:
-        ValueError: images of another dtype or shape, features that are not [N, D] or not finite.
+        ValueError: The images have another dtype or shape, or features are not [N, D] or not finite.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f'images are {images.dtype}{list(images.shape)}: expected uint8[N, 3, height, width], RGB')
@@ -153,7 +156,7 @@ def extract(extractor: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def features_of(images: Tensor, extractor: nn.Module, batch_size: int = 64) -> dict[str, Tensor]:
-    """Features of images in memory, uint8 [N, 3, H, W], RGB, by name: float32 [N, D] on the CPU."""
+    """Features by name, float32[N, D] on the CPU, of RGB images in memory, uint8[N, 3, H, W]."""
     device = next((x.device for x in (*extractor.parameters(), *extractor.buffers())), torch.device('cpu'))
     parts: list[dict[str, Tensor]] = []
     for batch in images.split(batch_size):

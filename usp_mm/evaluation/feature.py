@@ -1,4 +1,4 @@
-"""The same kinds of numbers from any extractor's features: evaluation without Inception's weights, and on other data."""
+"""Metrics like ADM's with any feature extractor, for evaluation without Inception's weights or on other data."""
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ from .base import GenerativeMetric
 from .reference import Reference
 from .statistics import ReferenceStatistics
 
-#: Nearest neighbours that make a ball: for precision and recall as ADM's, for density and coverage as in their paper.
+#: The ball around a feature reaches to its K-th nearest neighbour: K of ADM, and K of the paper on density and coverage.
 K_PRECISION, K_DENSITY = 3, 5
 
 
@@ -20,17 +20,17 @@ class FeatureMetrics(GenerativeMetric):
     """Fréchet distance (FD), precision and recall (k = 3), density and coverage (k = 5), and the samples' Vendi score.
 
     Args:
-        extractor: a module as described in `extractors`, or the config of one registered in MODELS.
-        reference: an `.npz` with uint8 images [N, H, W, 3] as arr_0, or a folder of images.
-        num_reference_pr: reference images for precision, recall, density and coverage, evenly spaced over all.
-        sample_model, cache_dir, batch_size, out_dir, prefix: see `GenerativeMetric`.
-        img_size: side to centre-crop the images of a reference folder to; as they are if None.
-        num_workers: processes that decode a reference folder.
-        with_label: how a reference folder that can be read in two ways is read, see `FolderImages`.
+        extractor: A module as described in `extractors`, or the config of one registered in MODELS.
+        reference: An `.npz` with uint8 images [N, H, W, 3] as arr_0, or a folder of images.
+        num_reference_pr: Number of reference images for precision, recall, density and coverage, evenly spaced over all.
+        sample_model, cache_dir, batch_size, out_dir, prefix: See `GenerativeMetric`.
+        img_size: Side in pixels that images of a reference folder are centre-cropped to; None keeps their size.
+        num_workers: Number of processes that decode a reference folder.
+        with_label: How to read a reference folder that has images beside sub-folders with images, see `FolderImages`.
 
     Raises:
-        FileNotFoundError: no reference.
-        ValueError: a reference without images, or with too few.
+        FileNotFoundError: There is no reference.
+        ValueError: The reference has no images, or too few.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One hash for a folder of images, without reading them all again for every evaluation."""
+"""Hash of a folder of images, cached so that an evaluation need not read all files again."""
 
 import hashlib
 import os
@@ -14,20 +14,20 @@ from usp_mm.files import read_json, sha256, write_json
 
 T = TypeVar('T')
 _THREADS = 16
-#: Files that are given to the threads at a time.
+#: Number of files that are passed to the threads at a time.
 _BLOCK = 4096
 
 
 def folder_hash(folder: Path, names: Sequence[str], cache: Path | None = None) -> str:
-    """SHA-256 over names and contents of the files, in order.
+    """SHA-256 over the names and contents of files, in the given order.
 
-    With `cache`, the hash is kept in `<cache>/hashes`, and the files are read again only if the name, size or time of
-    modification of one of them differs.
+    With `cache`, the hash is kept in `<cache>/hashes`, and the files are read again only if the name, size or modification
+    time of one of them has changed.
 
     Args:
-        folder: where the files are.
-        names: their paths in it.
-        cache: a folder, made when needed.
+        folder: Folder of the files.
+        names: Paths of the files, relative to the folder.
+        cache: Folder for the hashes, which is created when needed; None reads the files every time.
     """
     note = None if cache is None else _note_of(folder, cache)
     state = None if note is None else _state(folder, names)
@@ -59,7 +59,7 @@ def _read_note(note: Path) -> dict:
 
 
 def _state(folder: Path, names: Sequence[str]) -> str:
-    """Digest of names, sizes and times of modification: whether the files may have changed."""
+    """Digest of names, sizes and modification times, which differs if files may have changed."""
     digest = hashlib.sha256()
     for name, found in zip(names, _threaded(os.stat, folder, names, 'look at'), strict=True):
         digest.update(f'{name}\0{found.st_size}\0{found.st_mtime_ns}\0'.encode())
@@ -67,7 +67,7 @@ def _state(folder: Path, names: Sequence[str]) -> str:
 
 
 def _threaded(function: Callable[[Path], T], folder: Path, names: Sequence[str], what: str) -> Iterator[T]:
-    """`function` of every file, in order, under a progress bar."""
+    """Results of `function` for every file, in order, with a progress bar."""
     progress = tqdm(total=len(names), desc=f'{what} {folder.name}', unit='image', leave=False, delay=2)
     with progress, ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(names), _BLOCK):

@@ -1,6 +1,6 @@
-"""Where samples and references come from: an `.npz` of ADM's evaluator, or a folder of images.
+"""Readers of samples and references: an `.npz` in the format of ADM's evaluator, or a folder of images.
 
-Images are handed out as uint8 [n, 3, H, W], RGB, with their numbers, so that several processes can share the work.
+They return batches of RGB images, uint8[n, 3, H, W], with their numbers, so that several processes can share the work.
 """
 
 import zipfile
@@ -23,21 +23,21 @@ from usp_mm.images import DECODING, load_image
 
 from .folder_hash import folder_hash
 
-#: Numbers of some images, and the images.
+#: Numbers of the images in a batch, and the images.
 Batch = tuple[list[int], Tensor]
 
 
 class NpzImages:
-    """`arr_0`, uint8 [N, H, W, 3] in RGB, of an `.npz`: read in passing, never as a whole.
+    """The RGB images in array `arr_0`, uint8[N, H, W, 3], of an `.npz`, read batch by batch and never all at once.
 
     Attributes:
-        num: N.
-        size: (H, W).
-        decoding: None, nothing is decoded.
+        num: Number N of images.
+        size: Their size (H, W).
+        decoding: None, since nothing is decoded.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no `.npz`, no `arr_0` in it, or an array of another kind.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not an `.npz` or has no `arr_0`, or the array is not as described.
     """
 
     KEY = 'arr_0'
@@ -61,7 +61,7 @@ class NpzImages:
         return sha256(self.path)
 
     def batches(self, batch_size: int, rank: int = 0, world: int = 1, num: int | None = None) -> Iterator[Batch]:
-        """The first `num` images (all, if None) that fall to process `rank` of `world`."""
+        """The share of process `rank` out of `world` in the first `num` images (None: all), in batches."""
         num = self.num if num is None else num
         with open_array(self.path, self.KEY) as (file, _):
             row = (*self.size, 3)
@@ -74,23 +74,24 @@ class NpzImages:
 
 
 class FolderImages:
-    """The images of a folder, by class folder and name, or by name.
+    """The images of a folder, sorted by class folder and name, or by name.
 
     Args:
-        path: the folder.
-        img_size: side to crop to (ADM's centre crop); the images as they are if None.
-        num_workers: decoding processes.
-        with_label: where images lie beside sub-folders with images, True takes those in the sub-folders, False all.
+        path: The folder.
+        img_size: Side in pixels of ADM's centre crop; None keeps the images' size.
+        num_workers: Number of processes that decode images.
+        with_label: For a folder with images beside sub-folders with images: True takes only those in the sub-folders, False
+            takes all.
 
     Attributes:
-        num: how many.
-        size: (H, W) with `img_size`, else None: unknown before they are read.
-        decoding: how files become pixels.
-        classes: names of the sub-folders; None in a folder without.
+        num: Number of images.
+        size: (H, W) with `img_size`, else None, since sizes are not known before the images are read.
+        decoding: Name of the way in which files are decoded.
+        classes: Names of the sub-folders; None if there are none.
 
     Raises:
-        FileNotFoundError: no such folder, or no image in it.
-        ValueError: see `scan_image_folder`.
+        FileNotFoundError: The folder does not exist or has no image.
+        ValueError: See `scan_image_folder`.
     """
 
     decoding: str | None = DECODING
@@ -108,7 +109,7 @@ class FolderImages:
         return folder_hash(self.path, self.files, cache)
 
     def batches(self, batch_size: int, rank: int = 0, world: int = 1, num: int | None = None) -> Iterator[Batch]:
-        """As `NpzImages.batches`; images of different sizes come in different batches."""
+        """Like `NpzImages.batches`; images of different sizes are in different batches."""
         num = self.num if num is None else num
         starts = range(0, num, batch_size)
         blocks = [list(range(start, min(start + batch_size, num))) for start in islice(starts, rank, None, world)]
@@ -141,17 +142,17 @@ class _Decoded(Dataset):
 
 
 def open_images(path: str | Path, img_size: int | None = None, num_workers: int = 0, with_label: bool | None = None) -> Images:
-    """An `.npz` or a folder; the other arguments are for folders.
+    """Open an `.npz` or a folder of images. All arguments but `path` are for folders, see `FolderImages`.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: not images.
+        FileNotFoundError: `path` does not exist, or the folder has no image.
+        ValueError: The `.npz` holds no images, or the folder can't be read as asked.
     """
     return NpzImages(path) if is_npz(path) else FolderImages(path, img_size, num_workers, with_label)
 
 
 def is_npz(path: str | Path) -> bool:
-    """Whether `path` is to be read as a file; FileNotFoundError if there is neither a file nor a folder."""
+    """Whether `path` is a file, not a folder; FileNotFoundError if it does not exist."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"'{path}' does not exist: give an .npz file or a folder of images")
@@ -159,11 +160,11 @@ def is_npz(path: str | Path) -> bool:
 
 
 def read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype, bool]]:
-    """Shape, dtype and whether in Fortran order of every array in an `.npz`, without reading the arrays.
+    """(shape, dtype, whether in Fortran order) of every array in an `.npz`, without reading the arrays.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an `.npz`, or a broken one.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not an `.npz`, or is broken.
     """
     if not path.is_file():
         raise FileNotFoundError(f"'{path}' is not a file: expected an .npz")

@@ -1,9 +1,9 @@
-"""What ADM's evaluator sees of an image: torch-fidelity's port of the Inception network of 2015.
+"""The features of ADM's evaluator, from torch-fidelity's port of the Inception network of 2015.
 
-ADM (arXiv 2105.05233) takes three things from the TensorFlow graph: `pool_3`, the first 7 channels of `mixed_6/conv` for
-sFID (Nash et al., arXiv 2103.03841), and, for the inception score, the softmax of pool_3 times the weights of the last
-layer **without its bias** (it multiplies by the matrix itself, where the graph's own softmax would add the bias). The last
-is torch-fidelity's feature 'logits_unbiased'.
+ADM (arXiv 2105.05233) takes three features from the TensorFlow graph: `pool_3`; the first 7 channels of `mixed_6/conv` for
+sFID (Nash et al., arXiv 2103.03841); and, for the inception score, the softmax of pool_3 times the weights of the last
+layer **without its bias** (ADM multiplies by the matrix itself, whereas the graph's own softmax adds the bias). For the last,
+torch-fidelity has the feature 'logits_unbiased'.
 """
 
 import io
@@ -20,17 +20,17 @@ from usp_mm.functional.precision import tf32
 from usp_mm.strict_loading import explain_misfit
 from usp_mm.weight_files import read_weights
 
-#: torch-fidelity's file, in PyTorch's own cache if it was ever used. The name carries the first digits of its SHA-256.
+#: torch-fidelity's file, which is in PyTorch's cache if torch-fidelity was used. The name ends with digits of its SHA-256.
 WEIGHTS_NAME = 'weights-inception-2015-12-05-6726825d.pth'
 WEIGHTS_URL = f'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS_NAME}'
 WEIGHTS_HASH = '6726825d'
 
 
 def find_weights(path: str | Path | None = None) -> Path:
-    """`path`, or the file in PyTorch's cache (`$TORCH_HOME/hub/checkpoints`). Nothing is downloaded.
+    """Find the weights at `path`, or by default in PyTorch's cache (`$TORCH_HOME/hub/checkpoints`). Nothing is downloaded.
 
     Raises:
-        FileNotFoundError: neither; names what to fetch and where to put it.
+        FileNotFoundError: There is no such file; the message names the file to fetch and where to put it.
     """
     found = Path(path) if path is not None else Path(torch.hub.get_dir()) / 'checkpoints' / WEIGHTS_NAME
     if not found.is_file():
@@ -42,20 +42,20 @@ def find_weights(path: str | Path | None = None) -> Path:
 
 
 class InceptionFeatures(nn.Module):
-    """uint8 images [N, 3, H, W], RGB, of any size -> float32 pool [N, 2048], spatial [N, 2023], probabilities [N, 1008].
+    """RGB images uint8[N, 3, H, W] of any size -> float32 pool [N, 2048], spatial [N, 2023], probabilities [N, 1008].
 
-    The resize to 299 is TensorFlow 1's, spatial features are flattened as height, width, channel, and arithmetic is
-    float32 on every device (no TF32, no autocast).
+    Images are resized to 299 pixels as TensorFlow 1 does, spatial features are flattened in the order height, width, channel,
+    and all arithmetic is in float32 on every device (no TF32, no autocast).
 
     Args:
-        weights: `WEIGHTS_NAME`; by default the one in PyTorch's cache.
+        weights: Path of the file `WEIGHTS_NAME`; by default the one in PyTorch's cache.
 
     Attributes:
-        identity: names the weights, for reports and cached statistics.
+        identity: Name of the weights, for reports and cached statistics.
 
     Raises:
-        FileNotFoundError: no weights.
-        ValueError: the file holds other weights.
+        FileNotFoundError: There are no weights.
+        ValueError: The file holds weights of another network.
         ModuleNotFoundError: torch-fidelity is not installed.
     """
 
@@ -94,7 +94,7 @@ def _load_network(path: Path) -> nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('the ADM metrics need torch-fidelity: `pip install torch-fidelity`') from error
-    checked = io.BytesIO()  # torch-fidelity unpickles what it is given, so it is given what was read as data
+    checked = io.BytesIO()  # torch-fidelity unpickles any file, so it only gets tensors that were read safely
     torch.save(read_weights(path), checked)
     checked.seek(0)
     with explain_misfit(path, "torch-fidelity's Inception", f'fetch {WEIGHTS_URL}'):
@@ -103,6 +103,6 @@ def _load_network(path: Path) -> nn.Module:
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Neither TF32 nor autocast in the block."""
+    """Context without TF32 and autocast."""
     with tf32(False), torch.autocast(device.type, enabled=False):
         yield

@@ -1,4 +1,4 @@
-"""What samples are compared with: ADM's `.npz` of statistics, or images.
+"""References that samples are compared with: ADM's `.npz` of statistics, or images.
 
 ADM's reference files (`VIRTUAL_imagenet256_labeled.npz`) hold the mean and covariance of the whole training set for both
 kinds of Inception features (mu, sigma, mu_s, sigma_s) and 10,000 of its images (arr_0), for precision and recall.
@@ -19,7 +19,7 @@ from usp_mm.files import sha256
 from .images import Images, NpzImages, is_npz, open_images, read_headers
 from .inception import InceptionFeatures
 
-#: Inception's features, and ADM's names of their mean and covariance.
+#: Inception's features -> names of their mean and covariance in ADM's files.
 ADM_STATISTICS = dict(pool=('mu', 'sigma'), spatial=('mu_s', 'sigma_s'))
 
 #: Mean float64[D] and covariance float64[D, D] by name of the features.
@@ -27,24 +27,24 @@ Moments = dict[str, tuple[Tensor, Tensor]]
 
 
 class Reference:
-    """A reference on disk, checked before any work: ADM's `.npz`, an `.npz` with images only, or a folder of images.
+    """A reference on disk, checked when it is opened: ADM's `.npz`, an `.npz` with images only, or a folder of images.
 
     Args:
-        path: of the file or folder.
-        adm: whether ADM's statistics are of use: features are Inception's.
-        num_neighbours: images for precision and recall, evenly spaced over all of them; 0 for none.
-        img_size: side to centre-crop a folder's images to, as ADM does; as they are if None.
-        num_workers: processes that decode a folder's images.
-        with_label: see `FolderImages`.
+        path: Path of the file or folder.
+        adm: Whether the features are Inception's, so that ADM's statistics can be used.
+        num_neighbours: Number of images for precision and recall, evenly spaced over all; 0 for none.
+        img_size: Side in pixels that a folder's images are centre-cropped to, as in ADM; None keeps their size.
+        num_workers: Number of processes that decode a folder's images.
+        with_label: See `FolderImages`.
 
     Attributes:
-        has_moments: whether mean and covariance come from the file.
-        images: None where none are needed.
+        has_moments: Whether mean and covariance come from the file.
+        images: Reader of the images; None if none are needed.
 
     Raises:
-        FileNotFoundError: nothing at the path, or no image in the folder.
-        ValueError: an `.npz` with neither statistics nor images, with a part of the statistics, or without images where
-            they are needed.
+        FileNotFoundError: The path does not exist, or the folder has no image.
+        ValueError: An `.npz` has neither statistics nor images, only some of the statistics, or no images although they are
+            needed.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """Of the file or folder."""
+        """Name of the file or folder, without its path."""
         return self.path.absolute().name
 
     @property
@@ -79,13 +79,13 @@ class Reference:
         return [i * self.images.num // num for i in range(num)]
 
     def content_hash(self, cache: Path | None = None) -> str:
-        """SHA-256 of the file, or over the folder's images (see `folder_hash`); computed once."""
+        """SHA-256 of the file, or of the folder's images (see `folder_hash`); computed once."""
         if self._hash is None:
             self._hash = sha256(self.path) if self.images is None else self.images.content_hash(cache)
         return self._hash
 
     def moments(self) -> Moments:
-        """The file's own."""
+        """Mean and covariance from ADM's file."""
         with np.load(self.path, allow_pickle=False) as arrays:
             return {
                 name: (torch.from_numpy(arrays[mean]).double(), torch.from_numpy(arrays[covariance]).double())
@@ -94,10 +94,11 @@ class Reference:
 
 
 def warn_of_other_classes(sampling: Mapping[str, Any], reference: Reference) -> None:
-    """Say in the log which class folders of a reference the samples are not of, and the other way round.
+    """Log a warning if the class folders of a reference are not the classes of the samples.
 
     Args:
-        sampling: `classes`, names of the samples' classes, or `num_classes`, where they are known.
+        sampling: Facts of the samples: `classes`, the names of their classes, or `num_classes`, if known.
+        reference: The reference.
     """
     theirs, number = getattr(reference.images, 'classes', None), sampling.get('num_classes')
     if not theirs:
@@ -114,7 +115,7 @@ def warn_of_other_classes(sampling: Mapping[str, Any], reference: Reference) -> 
 
 
 def _has_statistics(path: Path, found: dict) -> bool:
-    """Whether an `.npz` holds all of ADM's statistics; ValueError if a part of them, or of other shapes."""
+    """Whether an `.npz` holds ADM's statistics; ValueError if it holds only some of them, or if they have other shapes."""
     shapes: dict[str, tuple[int, ...]] = {}
     for feature, (mean, covariance) in ADM_STATISTICS.items():
         size = InceptionFeatures.SIZES[feature]

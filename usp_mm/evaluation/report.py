@@ -1,4 +1,4 @@
-"""What a number is worth nothing without: how the samples were drawn, and what they were compared with."""
+"""Reports of evaluations: metrics, how the samples were drawn, and the reference that they were compared with."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +12,14 @@ from usp_mm.renamed import recorded_weights
 
 from .reference import Reference
 
-#: How samples were drawn; a fact that nobody told is None in a report, and said to be missing in its line.
+#: Facts on how samples were drawn. An unknown fact is None in a report and 'not recorded' in its text.
 SAMPLING = ('objective', 'sampler', 'steps', 'guidance', 'sample_model', 'label_mode', 'seed', 'num_classes')
-#: Said elsewhere in a report, or too long.
+#: Facts that are elsewhere in a report, or too long for it.
 _NO_DETAIL = ('num_samples', 'classes')
 
 
 def sampling_facts(module: nn.Module, dataloader: DataLoader, sample_model: str | None = None) -> dict[str, Any]:
-    """`SAMPLING` of a generator (`describe`) and its sample requests (`metainfo`)."""
+    """Facts on sampling, from the generator (`describe`) and its data set of sample requests (`metainfo`)."""
     describe = getattr(module, 'describe', None)
     told = dict(describe(sample_model=sample_model)) if callable(describe) else {}
     return told | dict(getattr(dataloader.dataset, 'metainfo', None) or {})
@@ -33,13 +33,15 @@ def build_report(
     num_neighbours: int,
     extractor: str,
 ) -> dict[str, Any]:
-    """Numbers and their conditions, as JSON values.
+    """Metrics and the conditions under which they were measured, as JSON values.
 
     Args:
-        metrics: as they are logged, with prefix.
-        sampling: facts: `SAMPLING` are always reported, others as details.
-        num_neighbours: reference images behind precision and recall.
-        extractor: its identity.
+        metrics: Metrics by name, with prefix.
+        num_samples: Number of samples.
+        sampling: Facts on sampling. Those in `SAMPLING` are always reported, others as details.
+        reference: The reference.
+        num_neighbours: Number of reference images used for precision and recall.
+        extractor: Identity of the feature extractor.
     """
     facts, images = {name: sampling.get(name) for name in SAMPLING}, reference.images
     facts['sample_model'] = recorded_weights(facts['sample_model'])
@@ -62,7 +64,7 @@ def build_report(
 
 
 def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The report as lines of name and text, its details left out."""
+    """The report without its details, as rows (name, text)."""
     reference = report['reference']
     told = [(name, 'not recorded' if report[name] is None else _text(report[name])) for name in SAMPLING]
     return [
@@ -91,7 +93,7 @@ def _text(value: Any) -> str:
 
 
 def write_evaluation_report(report: Mapping[str, Any], folder: str | Path, name: str, iteration: int | None = None) -> Path:
-    """`<folder>/<name>_<iteration>.json` of an evaluation in training, `<folder>/<name>.json` of another."""
+    """Write a report to `<folder>/<name>_<iteration>.json`, or `<folder>/<name>.json` outside of training."""
     file = Path(folder) / (f'{name}.json' if iteration is None else f'{name}_{iteration}.json')
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, report)

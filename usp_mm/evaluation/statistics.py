@@ -1,4 +1,4 @@
-"""Statistics of a reference's images, computed once by all processes together and kept under the hash of what they are of."""
+"""Statistics of a reference's images, computed once by all processes together and cached by a hash of their inputs."""
 
 import hashlib
 import json
@@ -25,24 +25,24 @@ from .reference import Moments, Reference
 
 
 class ReferenceStatistics:
-    """Of a reference's features, on the CPU.
+    """Statistics of a reference's features, on the CPU.
 
     Args:
-        moments: mean and covariance of each feature.
-        neighbours: float32[M, D], what precision and recall are measured against; M may be 0.
+        moments: Mean and covariance of each feature.
+        neighbours: Features of reference images for precision and recall, float32[M, D]; M may be 0.
     """
 
     def __init__(self, moments: Moments, neighbours: Tensor) -> None:
         self.moments, self.neighbours = moments, neighbours
 
     def moments_on(self, device: torch.device, feature: str) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of a feature, on a device."""
+        """Mean and covariance of a feature, moved to a device."""
         mean, covariance = self.moments[feature]
         return mean.to(device), covariance.to(device)
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
-    """`folder`, else `$USP_CACHE`, else `~/.cache/usp_mm`."""
+    """The cache folder: `folder` if given, else `$USP_CACHE`, else `~/.cache/usp_mm`."""
     return Path(folder or os.environ.get('USP_CACHE') or '~/.cache/usp_mm').expanduser()
 
 
@@ -55,17 +55,21 @@ def reference_statistics(
     batch_size: int = 64,
     cache_dir: str | Path | None = None,
 ) -> ReferenceStatistics | None:
-    """Read from the reference or the cache, or computed; None but on the main process. To be called on every process.
+    """Read the statistics from the reference or the cache, or compute and cache them.
+
+    Must be called on every process. The result is None on all but the main process.
 
     Args:
-        extractor: on `device`; its `identity` is a part of the cache's key.
-        features: whose mean and covariance are wanted.
-        neighbours: the feature for precision and recall.
-        batch_size: images at a time; the result does not depend on it beyond rounding.
-        cache_dir: see `cache_folder`.
+        reference: The reference.
+        extractor: Feature extractor on `device`; its `identity` is part of the cache's key.
+        features: Names of the features whose mean and covariance are needed.
+        neighbours: Name of the feature for precision and recall.
+        device: Device of the computation.
+        batch_size: Images per call of the extractor; it changes the result only by rounding.
+        cache_dir: See `cache_folder`.
 
     Raises:
-        SystemExit: on the other processes, if the main one fails at what it does alone.
+        SystemExit: On the other processes, if the main one fails in a part that it runs alone.
     """
     found: ReferenceStatistics | None = None
     if reference.images is not None:
@@ -79,7 +83,7 @@ def reference_statistics(
 
 
 def _complete(reference: Reference, found: ReferenceStatistics | None) -> ReferenceStatistics:
-    """What the reference brings along, and what was `found` of its images."""
+    """Combine the reference's own statistics with those `found` from its images."""
     assert found is not None or reference.has_moments
     moments = reference.moments() if found is None or reference.has_moments else found.moments
     return ReferenceStatistics(moments, torch.zeros(0, 0) if found is None else found.neighbours)
@@ -102,7 +106,7 @@ def _cache_file(reference: Reference, extractor: nn.Module, wanted: Sequence[str
 def _compute(
     reference: Reference, extractor: nn.Module, wanted: Sequence[str], neighbours: str, device: torch.device, batch_size: int
 ) -> ReferenceStatistics:
-    """One pass over the images, each process over its share."""
+    """Compute statistics in one pass over the images, where each process takes its share."""
     rank, world = get_dist_info()
     images, chosen = reference.images, set(reference.neighbour_indices)
     assert images is not None
@@ -129,7 +133,7 @@ def _compute(
 
 
 def _add_up(moments: RunningMoments) -> None:
-    """Make a process's moments those of all processes."""
+    """Sum the moments over all processes, in place."""
     count = torch.tensor([moments.count])
     all_reduce(count)
     size = [len(moments.total)]
@@ -152,7 +156,7 @@ def _write(file: Path, statistics: ReferenceStatistics, reference: Reference) ->
 
 
 def _read(file: Path, wanted: Sequence[str]) -> ReferenceStatistics | None:
-    """None if there is no file, or a broken one."""
+    """Read cached statistics; None if the file does not exist or is broken."""
     if not file.is_file():
         return None
     try:

@@ -1,8 +1,8 @@
-"""`compile=` of every model: what torch.compile makes one graph of.
+"""The argument `compile` of every model: which parts torch.compile compiles.
 
 'blocks' is PyTorch's recipe of regional compilation (https://docs.pytorch.org/tutorials/recipes/regional_compilation.html):
-each transformer block is compiled in place. Blocks share their code, so that one compilation serves all of them, and names in a
-state dict stay as they are.
+each transformer block is compiled in place. Blocks share their code, so that one compilation serves all of them, and the names
+in the state dict do not change.
 """
 
 import functools
@@ -15,22 +15,22 @@ from mmengine.logging import print_log
 from torch import nn
 
 REGIONS = ('blocks', 'loss')
-#: Graphs of one block that a run may need, which PyTorch's default of 8 falls short of: with and without gradients, in float32,
-#: under autocast and with bfloat16 weights, for a batch of one and of many, and the first batch's own.
+#: Graphs that a run may need of one block: with and without gradients; in float32, under autocast and with bfloat16 weights;
+#: for one sample and for many; and one for the first batch. PyTorch's default limit of 8 is too low.
 MAX_GRAPHS = 32
 
 
 class Compiling:
-    """What a model compiles.
+    """Compiles the parts of a model that its argument `compile` selects.
 
     Args:
-        compile: False, nothing; 'blocks', every transformer block by itself; 'loss', the whole loss with the noise in it, and
-            the blocks, for what is outside of the loss (sampling, features); or a dict of `region`, one of the two, and
-            arguments of torch.compile.
-        regions: those that the model has.
+        compile: False compiles nothing. 'blocks' compiles every transformer block by itself. 'loss' compiles the whole loss
+            with its noise, and also the blocks, which run outside of the loss in sampling and feature extraction. A dict has
+            the key `region`, one of the two, and arguments of torch.compile.
+        regions: Values of `region` that the model supports.
 
     Raises:
-        ValueError: another value.
+        ValueError: `compile` has any other value.
     """
 
     def __init__(self, compile: str | bool | dict = False, regions: tuple[str, ...] = REGIONS) -> None:
@@ -51,7 +51,10 @@ class Compiling:
                 block.compile(**self.options)
 
     def loss(self, function: Callable) -> Callable:
-        """What computes a loss, compiled with region 'loss'. The model is an argument of it, so that copies of it share it."""
+        """The function, compiled if the region is 'loss'.
+
+        It takes the model as an argument, so that all copies of the model share one compiled function.
+        """
         if self.region != 'loss':
             return function
         return _compiled(function, repr(sorted(self.options.items())), **self.options)
@@ -66,14 +69,14 @@ def arguments(
     mode: str | None = None,
     options: dict | None = None,
 ) -> None:
-    """The keys of a dict `compile`: `region` and torch.compile's."""
+    """Declares the keys of a dict `compile`: `region` and the arguments of torch.compile."""
 
 
 def compile_denoiser_as(old: bool | dict, new: str | bool | dict) -> str | bool | dict:
-    """What the older `compile_denoiser` of a generator means as `compile`; says so if it is set.
+    """The value of `compile` that an older `compile_denoiser` stands for; warns if the older name is used.
 
     Raises:
-        ValueError: both are set.
+        ValueError: Both are set.
     """
     if not old:
         return new
@@ -104,7 +107,7 @@ def _allow_graphs() -> None:
 
 
 def _watch() -> None:
-    """From now on say once each, in the run's log, what runs without being compiled."""
+    """Log, once for each reason, what runs without being compiled from now on."""
     from torch._dynamo.callback import on_compile_end
 
     logging.getLogger('torch._dynamo.convert_frame').addHandler(_HANDLER)
@@ -112,7 +115,7 @@ def _watch() -> None:
 
 
 class _LimitHandler(logging.Handler):
-    """PyTorch says that it gives up compiling a function in a log of its own, on the screen alone."""
+    """Repeats PyTorch's notice that it stops compiling a function, which is otherwise missing from the run's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if 'hit config.' in record.msg:

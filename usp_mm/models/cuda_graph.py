@@ -1,24 +1,24 @@
-"""A network call recorded as a CUDA graph: small batches wait for the kernels' launches, not for the kernels."""
+"""Network calls recorded as CUDA graphs: for small batches, launching the kernels takes longer than running them."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-#: Samples of a batch up to which launches take longer than kernels.
+#: Largest batch size for which launching the kernels takes longer than running them.
 MOST_SAMPLES = 8
 
 
 def pays_off(device: torch.device, num_samples: int) -> bool:
-    """Whether a batch of so many samples is sampled by graphs."""
+    """Whether CUDA graphs make sampling faster for a batch of `num_samples` on this device."""
     return device.type == 'cuda' and torch.version.hip is None and num_samples <= MOST_SAMPLES
 
 
 class GraphedCall:
-    """A call with tensors of the same shapes every time, outside autograd.
+    """Records a function of tensors as a CUDA graph and replays it.
 
-    The first call runs as it is, beside the current stream, so that kernels are chosen and compiled; the second is recorded;
-    from then on the recording is replayed.
+    Shapes must be the same in every call, and autograd must be off. The first call runs normally on a side stream, so that
+    kernels are selected and compiled. The second call is recorded, and all later ones replay the recording.
     """
 
     def __init__(self, call: Callable[..., Tensor]) -> None:
@@ -27,7 +27,7 @@ class GraphedCall:
         self.inputs: list[Tensor] = []
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """What the call returns, in memory of its own."""
+        """The function's result, as a new tensor that later calls do not overwrite."""
         if not self.warm:
             return self._warm_up(*inputs)
         if self.graph is None:

@@ -1,4 +1,4 @@
-"""From images, cached moments or cached latents to the latents a model is fed."""
+"""Data preprocessor that turns images, cached moments or cached latents into a model's input latents."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ from usp_mm.vaes.base import InputKind
 
 from .sample_keys import SampleKeys, labels_of, sample_keys, to_device
 
-#: What `posterior='auto'` takes in training.
+#: What `posterior='auto'` means in training, by kind of input.
 AUTO_POSTERIOR: dict[InputKind, str] = {'image': 'mode', 'moments': 'sample'}
 
 
 def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> float:
-    """ᾱ from exactly one of itself and a number of steps of DDPM's 1000-step linear schedule.
+    """ᾱ, given either directly or as a number of steps of DDPM's linear schedule with 1000 steps.
 
-    Steps are counted as in DDPM's paper and in the official code's robustness runs: x_t is after t steps, ᾱ_0 = 1.
+    Steps are counted as in DDPM's paper and in the official code's robustness runs: x_t is the state after t steps, ᾱ_0 = 1.
     """
     if (alpha_bar is None) == (timestep is None):
         raise ValueError(f'noise takes exactly one of alpha_bar={alpha_bar} and timestep={timestep}')
@@ -38,39 +38,39 @@ def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> f
 
 
 def preprocessor_config(cfg: dict | None) -> dict:
-    """A model's `data_preprocessor` with what it may leave out."""
+    """The config of a model's data preprocessor, with defaults for `type` and `vae`."""
     return {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(cfg or {})}
 
 
 @MODELS.register_module()
 class LatentDataPreprocessor(ClsDataPreprocessor):
-    """Encode images with a frozen VAE; labels, one-hot scores and mixup/cutmix are mmpretrain's.
+    """Encodes images with a frozen VAE and prepares labels, one-hot scores and mixup/cutmix as mmpretrain does.
 
-    The VAE is held outside the module tree: no parameter of it reaches a checkpoint, an optimizer,
-    an EMA copy or DDP, and `.train()` and `init_weights()` do not touch it. What comes in, images in
-    [0, 255], posterior moments or scaled latents, is told apart by its channels, see
-    `LatentCodec.kind_of`. Copies to the device are not waited for.
+    The VAE is held outside the module tree: its parameters reach no checkpoint, optimizer, EMA copy or DDP wrapper, and
+    `.train()` and `init_weights()` do not touch it. Inputs are images in [0, 255], posterior moments or scaled latents. The
+    number of channels tells which, see `LatentCodec.kind_of`. Copies to the device are asynchronous.
 
     Args:
-        vae: a preset of `usp_mm.presets.VAES`. Backbone, decoder and head shapes follow from it.
-        vae_path: weights, a local file or folder; the preset's hub id if None.
-        vae_dtype: 'float32', 'bfloat16' or 'float16', the arithmetic of the VAE. Latents leave as float32.
-        vae_stats: per-channel latent statistics, for presets that need them: a cache's manifest.
-        load_vae: False to train from a cache without the VAE's weights; encoding and decoding then fail.
-        encode_batch_size: images per VAE call; the whole batch if None.
-        posterior: what training takes of the posterior, 'sample', 'mode' or 'auto' (also None): a sample of
-            cached moments (the paper) and the mode of images (the official online path).
-            Evaluation takes the mode. A sample's noise depends on (seed, epoch, sample).
-        mean, std: of the image normalisation, in [0, 255], before the VAE (Table 11 ablates them).
-        to_rgb: whether images come as BGR (mmcv's loading order).
-        num_classes: for one-hot scores, needed with `batch_augments`.
-        batch_augments: mmpretrain's RandomBatchAugment arguments (mixup, cutmix).
-        mix_space: 'latent', mix after the VAE (official), or 'image', before it.
-        noise: None, dict(alpha_bar=x) or dict(timestep=t): diffuse every latent to that level, or by t of DDPM's 1000
-            linear steps (0: clean), in training and evaluation (robustness runs, appendix A).
+        vae: A preset of `usp_mm.presets.VAES`. The shapes of backbone, decoder and head follow from it.
+        vae_path: A local file or folder with the VAE's weights; None uses the preset's hub id.
+        vae_dtype: Data type in which the VAE computes, 'float32', 'bfloat16' or 'float16'. Latents are always float32.
+        vae_stats: Path of a cache's manifest with per-channel latent statistics, for presets that need them.
+        load_vae: False trains from a cache without the VAE's weights; encoding and decoding then fail.
+        encode_batch_size: Images per call of the VAE; None encodes the whole batch at once.
+        posterior: How training turns the posterior into a latent: 'sample', 'mode' or 'auto' (also None), which draws a
+            sample from cached moments (as in the paper) and takes the mode for images (as the official code does online).
+            Evaluation always takes the mode. The noise of a sample depends on (seed, epoch, sample).
+        mean, std: Mean and standard deviation that images in [0, 255] are normalised with before the VAE (ablated in
+            Table 11).
+        to_rgb: Whether to convert images from BGR (mmcv's loading order) to RGB.
+        num_classes: Number of classes in one-hot scores; needed with `batch_augments`.
+        batch_augments: Arguments of mmpretrain's RandomBatchAugment (mixup, cutmix).
+        mix_space: 'latent' mixes after the VAE (official), 'image' before it.
+        noise: dict(alpha_bar=x) diffuses every latent to that level, dict(timestep=t) by t of DDPM's 1000 linear steps
+            (0: clean), in training and evaluation (robustness runs, appendix A). None adds no noise.
     """
 
-    #: What takes the arguments that are dicts.
+    #: Arguments that are dicts -> the callable whose signature their keys must fit.
     ARGUMENTS_OF = {'noise': _alpha_bar, 'batch_augments': RandomBatchAugment}
 
     def __init__(
@@ -103,29 +103,29 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
             vae, path=vae_path, dtype=vae_dtype, encode_batch_size=encode_batch_size, stats=vae_stats, load_weights=load_vae
         )
 
-    #: Keys beside `inputs` that a generator with REPA is fed: what its teacher sees, or what it saw when a cache was made.
+    #: Further inputs of a generator with REPA: images for its teacher, or the teacher's tokens from a cache.
     TEACHER_KEYS = ('images', 'teacher_tokens')
 
     def set_noise(self, noise: dict | None) -> None:
-        """From now on diffuse latents to this level, as the argument `noise` does."""
+        """Change the argument `noise` after construction."""
         self.alpha_bar = None if noise is None else _alpha_bar(**noise)
 
     def pass_on(self, *, keys: bool = False, labels: bool = False, images: bool = False) -> None:
-        """Say what `forward` returns beside latents and data samples; a model asks for what its loss takes.
+        """Choose what `forward` returns in addition to latents and data samples. A model requests what its loss needs.
 
         Args:
-            keys: in training, the batch's `SampleKeys`, as `keys`.
-            labels: in training, its classes, as `labels`, int64[N].
-            images: its images, RGB in [0, 255], and its `teacher_tokens`, if it has them.
+            keys: In training, return the batch's `SampleKeys` as `keys`.
+            labels: In training, return the classes int64[N] as `labels`.
+            images: Return `images`, RGB in [0, 255], and `teacher_tokens`, each if the batch has them.
         """
         self._keys_too, self._labels_too, self._images_too = keys, labels, images
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collated images, moments or latents [N, ., ., .] -> dict(inputs=float32 latents, data_samples).
 
-        A dict of inputs asks a generator for samples: it passes. What the model's loss takes beside them is added where the
-        model asks for it, see `pass_on`. The labels in the data samples of a model that asks for keys stay where they are,
-        unless `batch_augments` mix them.
+        If the inputs are a dict, they are a request for samples from a generator and only move to the device. Entries that the
+        model requested with `pass_on` are added. If the model requested keys, the labels in its data samples stay on their
+        device, unless `batch_augments` mixes them.
         """
         data_samples = data.get('data_samples')
         if isinstance(data['inputs'], dict):
@@ -142,7 +142,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
     def _prepared(
         self, inputs: Tensor, data_samples: list | None, training: bool, keys: Callable[[], SampleKeys]
     ) -> dict[str, Any]:
-        """dict(inputs, data_samples) of latents; of data samples that a head reads, with label and score."""
+        """dict(inputs, data_samples) with latents as inputs, and with label and score in data samples that a head reads."""
         if self.mix_space == 'image' and self.batch_augments is not None and training:
             if self.codec.kind_of(inputs) != 'image':
                 raise ValueError(
@@ -159,7 +159,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         return out
 
     def _with_targets(self, inputs: Tensor, data_samples: list | None, training: bool) -> dict[str, Any]:
-        """mmpretrain's augmentations, labels and scores, whose copies to the device are one."""
+        """Apply mmpretrain's augmentations and set labels and scores, with a single copy of the labels to the device."""
         if training and self._keys_too and self.batch_augments is None:
             return dict(inputs=inputs, data_samples=data_samples)
         samples = data_samples or []
@@ -170,7 +170,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         return out
 
     def _place_targets(self, samples: Sequence[DataSample], labels: Tensor) -> None:
-        """Put rows of one tensor of labels, and of one of one-hot scores if they are wanted, into the data samples."""
+        """Give each data sample its row of one tensor of labels and, if needed, of one tensor of one-hot scores."""
         num_classes = self.num_classes or samples[0].get('num_classes')
         on_device = to_device(labels, self.device)
         for sample, label in zip(samples, on_device.split(1), strict=True):
@@ -194,7 +194,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         return kept
 
     def normalize(self, inputs: Tensor) -> Tensor:
-        """Images [0, 255] -> the VAE's range, RGB; moments and latents pass."""
+        """Images in [0, 255] -> RGB in the VAE's range; moments and latents are returned unchanged."""
         if self.codec.kind_of(inputs) != 'image':
             return inputs
         if self.bgr_to_rgb:

@@ -1,4 +1,4 @@
-"""The generators' network, DiT and SiT (arXiv 2212.09748, 2401.08740) with USP's norms (arXiv 2503.06132, section 2.3).
+"""Networks of the generators: DiT and SiT (arXiv 2212.09748, 2401.08740) with USP's norms (arXiv 2503.06132, section 2.3).
 
 Shape legend: N batch, C latent channels, h×w latent, L tokens, D width.
 """
@@ -30,29 +30,29 @@ ACTIVATIONS = {'gelu': nn.GELU, 'gelu_tanh': partial(nn.GELU, approximate='tanh'
 class DiT(BaseModule):
     """PatchConv, fixed sine-cosine positions, modulated blocks, and a modulated linear layer back to patches.
 
-    State-dict names are those of the official DiT and SiT, with `block='lightning'` those of LightningDiT (arXiv 2501.01423),
-    whose norms have a scale.
+    State-dict names are those of the official DiT and SiT. With `block='lightning'` they are those of LightningDiT (arXiv
+    2501.01423), whose norms have a scale.
 
     Args:
-        arch: a preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
-        vae: the preset that fixes latent channels, stride and patch; the generator fills it in from the data preprocessor.
-        img_size: image side in pixels that the position table is made for.
-        patch_size: latent pixels per token side; the VAE's own if None.
-        num_classes: labels are 0 … num_classes - 1, and `null_label` = num_classes stands for "no class".
-        class_dropout: probability of training a sample without its class; 0: there is no "no class".
-        norm_affine: USP's trainable scale and shift of norm1 and norm2 (Table 8b); plain DiT has none.
-        act: activation of 'gelu' MLPs; 'gelu_tanh' is official, although the encoder has 'gelu'.
-        learn_sigma: predict twice the channels, the second half for the variance.
-        gate_bias: initial bias of the residual gates, 0 (adaLN-Zero) or 1 (appendix A).
-        block: a preset of `usp_mm.presets.BLOCKS`, or a dict of options, see `usp_mm.layers.block_options`: the encoder's
-            that it starts from.
-        with_cp: recompute the blocks' activations in the backward pass instead of keeping them.
-        init_cfg: mmengine's; dict(type='USPPretrained', checkpoint=…) starts from a pretrained encoder.
+        arch: A preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
+        vae: The preset that fixes latent channels, stride and patch size. The generator takes it from its data preprocessor.
+        img_size: Side in pixels of the images that the position table is made for.
+        patch_size: Latent pixels per token side; None uses the VAE's own.
+        num_classes: Number of classes. Labels are 0 … num_classes - 1, and `null_label` = num_classes means "no class".
+        class_dropout: Probability that training drops the class of a sample. With 0 there is no label for "no class".
+        norm_affine: Whether norm1 and norm2 have USP's trainable scale and shift (Table 8b); plain DiT has none.
+        act: Activation of 'gelu' MLPs. The official networks use 'gelu_tanh', although the encoder uses 'gelu'.
+        learn_sigma: Whether to predict twice the channels, with the variance in the second half.
+        gate_bias: Initial bias of the residual gates, 0 (adaLN-Zero) or 1 (appendix A).
+        block: A preset of `usp_mm.presets.BLOCKS`, or a dict of options, see `usp_mm.layers.block_options`. It must be the
+            same as in the encoder that the network starts from.
+        with_cp: Whether the backward pass recomputes the blocks' activations instead of keeping them in memory.
+        init_cfg: MMEngine's `init_cfg`; dict(type='USPPretrained', checkpoint=…) starts from a pretrained encoder.
     """
 
-    #: `forward` takes `rows`.
+    #: Whether `forward` accepts `rows`.
     shares_conditions = True
-    #: Weight [depth·6·D, D] and bias of all blocks' modulation, while `sampling_weights` holds them in one tensor.
+    #: Weight [depth·6·D, D] and bias of the modulation of all blocks, set only within `sampling_weights`.
     stacked_modulation: tuple[Tensor, Tensor] | None = None
 
     def __init__(
@@ -93,7 +93,7 @@ class DiT(BaseModule):
 
     @property
     def out_channels(self) -> int:
-        """Channels of what `forward` returns."""
+        """Number of channels that `forward` returns."""
         return self.geometry.channels * (2 if self.learn_sigma else 1)
 
     def init_weights(self) -> None:
@@ -115,18 +115,18 @@ class DiT(BaseModule):
         """Predict from noisy latents.
 
         Args:
-            x: float[N, C, h, w], scaled.
-            t: [N], steps 0 … 999 (DiT) or times in [0, 1] (SiT).
-            y: int64[N], labels.
-            return_hidden: numbers of blocks passed, 1 … depth, after which to return the tokens.
-            rows: int64[N], for sampling, where samples share conditions: sample i has time and label `rows[i]` of t [K] or
-                [1] and y [K], and the modulation is computed once for each of the K.
+            x: Scaled noisy latents, float[N, C, h, w].
+            t: Steps 0 … 999 (DiT) or times in [0, 1] (SiT), [N].
+            y: Labels, int64[N].
+            return_hidden: Numbers k of blocks, 1 … depth; the tokens after block k are returned too.
+            rows: int64[N], for sampling, where samples share conditions. Sample i has the time and label number `rows[i]` of
+                `t`, [K] or [1], and `y`, [K], and the modulation is computed only once for each of the K conditions.
 
         Returns:
-            [N, out_channels, h, w]; with `return_hidden`, that and {k: tokens [N, L, D]}.
+            The prediction [N, out_channels, h, w]; with `return_hidden`, a tuple of it and {k: tokens [N, L, D]}.
 
         Raises:
-            ValueError: latents of another size than the position table's, or no such block.
+            ValueError: The latents do not have the size of the position table, or there is no block k.
         """
         self._check(x, return_hidden)
         tokens = self.x_embedder(x) + self.pos_embed
@@ -144,10 +144,10 @@ class DiT(BaseModule):
         return out if return_hidden is None else (out, hidden)
 
     def _modulation(self, c: Tensor, rows: Tensor | None) -> Sequence[Tensor | None]:
-        """Vectors of all blocks, [N, 6·D] each, and of the last layer, [N, 2·D]; None each: they compute their own.
+        """Modulation vectors of all blocks, [N, 6·D] each, and of the last layer, [N, 2·D].
 
-        With gradients they do, so that checkpointing needn't keep them. There, one product for all blocks would need their
-        weights in one tensor in every step: a copy of 223 million numbers for arch 'xl', 0.9 GB in float32.
+        In training all are None and each block computes its own, so that checkpointing need not keep them. One product for
+        all blocks would copy their weights into one tensor at every step: 223 million numbers for arch 'xl', 0.9 GB in float32.
         """
         if rows is None and torch.is_grad_enabled():
             return [None] * (self.num_layers + 1)
@@ -178,7 +178,7 @@ class DiT(BaseModule):
 
 @MODELS.register_module()
 class SiT(DiT):
-    """DiT whose forward drops the variance half: flow matching has no use for it, official checkpoints carry it."""
+    """DiT whose `forward` drops the variance half of the output, which official checkpoints have but flow matching ignores."""
 
     @property
     def out_channels(self) -> int:

@@ -32,43 +32,44 @@ from .sampling_weights import bfloat16_weights
 from .weight_average import WeightAverage
 
 SAMPLE_DTYPES = ('float32', 'bfloat16')
-STEPS_AT_ONCE = 8  # noise of so many steps is drawn in one go
-_GIVEN: Any = None  # stands for what the generator itself passes
+STEPS_AT_ONCE = 8  # number of steps whose noise is drawn together
+_GIVEN: Any = None  # placeholder for arguments that the generator itself passes
 EMA = dict(momentum=1e-4)  # a decay of 0.9999 (Table 14)
 
 
 @MODELS.register_module()
 class LatentDiffusionGenerator(BaseModel):
-    """A denoiser, what it is trained for (objective), and how it is sampled (sampler).
+    """A latent generator: a denoiser, its training objective and its sampler.
 
-    The VAE is named once, in `data_preprocessor.vae`. Training noise, times and dropped classes depend on (seed, epoch,
-    sample); sample i depends on (seed, i, label): neither on batch size, process or step.
+    The VAE is named once, in `data_preprocessor.vae`. Training noise, times and dropped classes depend only on (seed, epoch,
+    sample), and the i-th generated sample only on (seed, i, label); batch size, number of processes and step do not matter.
 
     Args:
-        denoiser: config of DiT or SiT.
-        objective: config of DDPMObjective or FlowObjective.
-        sampler: config of a sampler that serves the objective.
-        data_preprocessor: config of LatentDataPreprocessor.
-        guidance: arguments of `Guidance`; none by default.
-        ema: `momentum` (1 - decay) of the averaged weights that GeneratorEMAHook updates; None: no average.
-        sample_model: which weights sample, 'ema' or 'model' (older: 'orig').
-        sample_dtype: 'float32', or 'bfloat16': sample under autocast, from weights that are cast once a call.
-        tf32: whether float32 may round to TF32 on a GPU, in sampling and, by TF32Hook, in training (official: it may).
-        decode_batch_size: images per VAE call in sampling; by default 16 on a GPU, and 1 on a CPU, where an image's pixels
-            then don't depend on the others'.
-        repa: arguments of `REPA`, but for the denoiser's: training aligns the denoiser's tokens with a frozen encoder's.
-        compile: False, 'blocks', 'loss', or a dict of arguments of torch.compile with `region`, see `Compiling`: of the
-            denoiser and of its average.
-        compile_denoiser: the older name; True is 'blocks'.
-        cuda_graph: sample batches of up to 8 by CUDA graphs of the network on a GPU, but for adaptive ODE methods. The code
-            has not run on a GPU yet.
-        init_cfg: mmengine's.
+        denoiser: Config of DiT or SiT.
+        objective: Config of DDPMObjective or FlowObjective.
+        sampler: Config of a sampler that supports the objective.
+        data_preprocessor: Config of LatentDataPreprocessor.
+        guidance: Arguments of `Guidance`; None samples without guidance.
+        ema: dict(momentum=1 - decay) of the averaged weights that GeneratorEMAHook updates; None keeps no average.
+        sample_model: Weights to sample with, 'ema' or 'model' (formerly 'orig').
+        sample_dtype: 'float32', or 'bfloat16' to sample under autocast with weights that are cast once per call.
+        tf32: Whether float32 may round to TF32 on a GPU, in sampling and (through TF32Hook) in training, as official code may.
+        decode_batch_size: Images per call of the VAE in sampling. By default 16 on a GPU and 1 on a CPU, where an image's
+            pixels then do not depend on the other images.
+        repa: Arguments of `REPA` except those that describe the denoiser. Training then aligns the denoiser's tokens with
+            those of a frozen encoder. None trains without REPA.
+        compile: False, 'blocks', 'loss', or a dict of arguments of torch.compile with `region`, see `Compiling`. It applies
+            to the denoiser and to its average.
+        compile_denoiser: Older name of `compile`; True means 'blocks'.
+        cuda_graph: Whether to sample batches of up to 8 on a GPU with CUDA graphs of the network. Adaptive ODE methods ignore
+            it. The code has not run on a GPU yet.
+        init_cfg: MMEngine's `init_cfg`.
 
     Raises:
-        ValueError: parts that do not fit each other.
+        ValueError: Parts do not fit each other.
     """
 
-    #: What takes the arguments that are dicts; those that are given by this class are left out.
+    #: Arguments that are dicts -> the callable whose signature their keys must fit, without what this class passes itself.
     ARGUMENTS_OF = {
         'guidance': Guidance,
         'ema': partial(WeightAverage, _GIVEN),
@@ -131,7 +132,7 @@ class LatentDiffusionGenerator(BaseModel):
             raise ValueError(f'guidance scale={self.guidance.scale} needs a "no class" label, but denoiser.class_dropout is 0')
 
     def check_sample_model(self, sample_model: str | None) -> str:
-        """'ema' or 'model': the one asked for, or the model's own; ValueError if it is another name or there is no average."""
+        """'ema' or 'model', by default the generator's own choice; ValueError for another name or without an average."""
         name = weights_name(sample_model or self.sample_model)
         if name not in WEIGHTS:
             raise ValueError(f'sample_model={name!r} must be one of {WEIGHTS}')
@@ -150,22 +151,22 @@ class LatentDiffusionGenerator(BaseModel):
             self.denoiser_ema.module.load_state_dict(self.denoiser.state_dict())
 
     def update_ema(self) -> None:
-        """Move the average towards the current weights; once for each step of the optimizer."""
+        """Move the average towards the current weights. Call it once after each optimizer step."""
         if self.denoiser_ema is not None:
             self.denoiser_ema.update_parameters(self.denoiser)
 
     # ------------------------------------------------------------------ mmengine's modes
 
     def forward(self, inputs: Any, data_samples: list | None = None, mode: str = 'tensor', **kwargs: Any) -> Any:
-        """MMEngine's modes.
+        """Run one of MMEngine's modes.
 
         Args:
-            inputs: 'loss': scaled latents [N, C, h, w]. 'predict': dict(index=int64[N], label=int64[N]) and optionally `seed`,
-                `sample_model`; or mmagic's dict(num_batches=N), with optional `labels`. 'tensor': noisy latents.
-            data_samples: 'loss': with `gt_label`.
-            kwargs: 'loss': see there; 'tensor': of the network.
-            mode: 'loss' -> dict of losses; 'predict' -> list of mmagic DataSample, `fake_img` float[3, H, W], BGR in
-                [0, 255]; 'tensor' -> what the network returns, called with `t` and `y`.
+            inputs: For 'loss', scaled latents [N, C, h, w]. For 'predict', dict(index=int64[N], label=int64[N]) with optional
+                `seed` and `sample_model`, or mmagic's dict(num_batches=N) with optional `labels`. For 'tensor', noisy latents.
+            data_samples: Data samples with `gt_label`, for 'loss'.
+            kwargs: Further arguments of `loss`, or for 'tensor' of the network (`t` and `y`).
+            mode: 'loss' returns a dict of losses; 'predict' a list of mmagic's DataSample, whose `fake_img` is float[3, H, W],
+                BGR in [0, 255]; 'tensor' what the network returns.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples, **kwargs)
@@ -184,11 +185,11 @@ class LatentDiffusionGenerator(BaseModel):
         keys: SampleKeys | None = None,
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Latents [N, C, h, w] with labels -> mean over the batch of the loss and of its parts, 'repa' among them.
+        """Latents [N, C, h, w] with labels -> batch means of the loss and of its parts (with `repa` also 'repa').
 
         Args:
-            images, teacher_tokens: with `repa`, see `REPA.targets`.
-            keys, labels: of the data samples, and made of them unless given.
+            images, teacher_tokens: Inputs of `REPA.targets`, used only with `repa`.
+            keys, labels: Keys and classes of the data samples; by default computed from them.
         """
         if keys is None:
             keys = sample_keys(data_samples, len(inputs), inputs.device, self.training)
@@ -220,7 +221,7 @@ class LatentDiffusionGenerator(BaseModel):
         return {**parts, 'loss': parts['loss'] + repa.weight * alignment, 'repa': alignment.detach()}
 
     def predict(self, inputs: dict) -> list:
-        """Sample what `inputs` asks for, as mmagic's data samples."""
+        """Generate the requested samples and return them as mmagic's data samples."""
         index, label, seed = self._request(inputs)
         images = self.sample(index, label, seed=seed, sample_model=recorded_weights(inputs.get('sample_model')))
         return to_mmagic(images, index, label)
@@ -240,7 +241,7 @@ class LatentDiffusionGenerator(BaseModel):
     # ------------------------------------------------------------------ sampling
 
     def network(self, sample_model: str | None = None) -> DiT:
-        """The weights that sample."""
+        """The network that samples: the denoiser or its average."""
         if self.check_sample_model(sample_model) == 'model':
             return self.denoiser
         assert self.denoiser_ema is not None
@@ -256,20 +257,20 @@ class LatentDiffusionGenerator(BaseModel):
         sample_model: str | None = None,
         on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Scaled latents of the samples with these numbers.
+        """Generate scaled latents.
 
         Args:
-            index: int64[N], numbers of the samples: with `seed`, what their noise depends on.
-            label: int64[N], classes.
-            seed: of all samples.
-            sample_model: 'ema' or 'model'; the model's own if None.
-            on_step: called with (step, state [N, C, h, w]) after each step.
+            index: Numbers of the samples, int64[N]. The noise of a sample depends on its number and on `seed`.
+            label: Classes, int64[N].
+            seed: Seed of the noise of all samples.
+            sample_model: Weights to sample with, 'ema' or 'model'; None uses the generator's own choice.
+            on_step: Callback that is called with (step, state [N, C, h, w]) after each step.
 
         Returns:
-            float32[N, C, h, w].
+            Latents, float32[N, C, h, w].
 
         Raises:
-            ValueError: a label that is no class (`null_label` is allowed), or averaged weights that there are not.
+            ValueError: A label is not a class (`null_label` is allowed), or 'ema' is asked for and there is no average.
         """
         network = self.network(sample_model)
         device = network.pos_embed.device
@@ -285,10 +286,10 @@ class LatentDiffusionGenerator(BaseModel):
 
     @contextmanager
     def sampling_weights(self, sample_model: str | None = None) -> Iterator[None]:
-        """The weights that sample, in evaluation mode and, with `sample_dtype` 'bfloat16', cast to it.
+        """Put the sampling network into evaluation mode and, with `sample_dtype` 'bfloat16', cast its weights.
 
-        `sample_latents` does this itself; around many calls of it, they are cast once for all. Don't train or save in the
-        block.
+        `sample_latents` does this itself. Around several calls of it, this context casts the weights only once. Don't train
+        or save the model within the context.
         """
         network = self.network(sample_model)
         was_training = network.training
@@ -301,7 +302,7 @@ class LatentDiffusionGenerator(BaseModel):
 
     @contextmanager
     def arithmetic(self, device: torch.device) -> Iterator[None]:
-        """How sampling computes: `sample_dtype`, and `tf32` on a GPU."""
+        """Context that applies `sample_dtype` and, on a GPU, `tf32`."""
         with ExitStack() as block:
             if device.type == 'cuda':
                 block.enter_context(precision.tf32(self.tf32))
@@ -311,10 +312,10 @@ class LatentDiffusionGenerator(BaseModel):
             yield
 
     def sample(self, index: Tensor | Sequence[int], label: Tensor | Sequence[int], **kwargs: Any) -> Tensor:
-        """Images of the samples with these numbers: uint8[N, 3, H, W], RGB; arguments as in `sample_latents`.
+        """Generate images uint8[N, 3, H, W], RGB. The arguments are those of `sample_latents`.
 
         Raises:
-            ValueError: as in `sample_latents`, or a latent that is not finite.
+            ValueError: See `sample_latents`; or a latent is not finite.
         """
         latents = self.sample_latents(index, label, **kwargs)
         check_samples(latents, index, label)
@@ -349,7 +350,7 @@ class LatentDiffusionGenerator(BaseModel):
 
 
 def check_samples(latents: Tensor, index: Tensor | Sequence[int], label: Tensor | Sequence[int]) -> None:
-    """ValueError that names the first sample whose latent [C, h, w] is not finite."""
+    """Raise a ValueError that names the first sample whose latent [C, h, w] is not finite, if there is one."""
     broken = (~latents.flatten(1).isfinite().all(1)).nonzero().flatten()
     if len(broken):
         first = int(broken[0])
@@ -360,7 +361,7 @@ def check_samples(latents: Tensor, index: Tensor | Sequence[int], label: Tensor 
 
 
 class _StepNoise:
-    """k -> noise of the k-th stochastic step, [N, *shape]; several steps are drawn together, which costs little more."""
+    """Maps k to the noise of the k-th stochastic step, [N, *shape]. Noise for several steps is drawn together for speed."""
 
     def __init__(self, index: Tensor, shape: tuple[int, ...], seed: int) -> None:
         self.index, self.shape, self.seed = index, shape, seed

@@ -1,7 +1,4 @@
-"""What follows from naming a VAE once: the shapes of everything downstream.
-
-A config names the VAE in `data_preprocessor.vae`; backbone and decoder shapes are derived here.
-"""
+"""Shapes of latents and networks, derived from the VAE that a config names once, in `data_preprocessor.vae`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +8,13 @@ from usp_mm.presets import ARCHS, VAES, lookup, nearest
 
 @dataclass(frozen=True)
 class LatentGeometry:
-    """Shapes of the latent of square images.
+    """Shapes of the latents of square images.
 
     Attributes:
-        channels: of the latent.
-        stride: image pixels per latent pixel.
-        patch_size: latent pixels per token side.
-        img_size: image side in pixels.
+        channels: Number of latent channels.
+        stride: Image pixels per latent pixel, along one side.
+        patch_size: Latent pixels per token, along one side.
+        img_size: Image side in pixels.
     """
 
     channels: int
@@ -27,18 +24,18 @@ class LatentGeometry:
 
     @property
     def latent_size(self) -> int:
-        """Side of the latent."""
+        """Side of the latent in latent pixels."""
         return self.img_size // self.stride
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Tokens per column and per row."""
+        """Number of rows and columns of tokens."""
         side = self.latent_size // self.patch_size
         return side, side
 
     @property
     def patch_dim(self) -> int:
-        """Numbers in a token's patch."""
+        """Number of values in a token's patch, over all channels."""
         return self.patch_size**2 * self.channels
 
 
@@ -46,7 +43,7 @@ def latent_geometry(vae: str, img_size: int, patch_size: int | None = None) -> L
     """Shapes for a preset of `usp_mm.presets.VAES`.
 
     Raises:
-        ValueError: an unknown preset, or an image side that the VAE's stride times the patch does not divide.
+        ValueError: The preset is unknown, or `img_size` is not a multiple of the VAE's stride times the patch size.
     """
     row = lookup(VAES, vae, 'VAE')
     patch = patch_size or row['patch_size']
@@ -60,10 +57,10 @@ def latent_geometry(vae: str, img_size: int, patch_size: int | None = None) -> L
 
 
 def resolve_arch(arch: str | dict) -> dict[str, Any]:
-    """A row of `usp_mm.presets.ARCHS`, or a dict that sets the same keys (missing ones as in 'base').
+    """All settings of an architecture, given as a preset of `usp_mm.presets.ARCHS` or as changes to the preset 'base'.
 
     Raises:
-        ValueError: an unknown preset or key.
+        ValueError: A preset or key is unknown.
     """
     if isinstance(arch, str):
         return lookup(ARCHS, arch, 'arch')
@@ -74,10 +71,15 @@ def resolve_arch(arch: str | dict) -> dict[str, Any]:
 
 
 def share_vae(data_preprocessor: dict, network: Any, part: str = 'backbone') -> Any:
-    """A copy of the config of `part`, a network on latents, with the preprocessor's VAE preset in it (a built module passes).
+    """A copy of a network's config with the VAE preset of the data preprocessor; a built module is returned as it is.
+
+    Args:
+        data_preprocessor: Config with the key `vae`.
+        network: Config of a network on latents, or the network itself.
+        part: Name of the network in errors.
 
     Raises:
-        ValueError: the network names another VAE than the data preprocessor.
+        ValueError: The network names another VAE than the data preprocessor.
     """
     if not isinstance(network, dict):
         return network
@@ -91,10 +93,10 @@ def share_vae(data_preprocessor: dict, network: Any, part: str = 'backbone') -> 
 
 
 def vae_into_backbone(data_preprocessor: dict, backbone: dict) -> tuple[dict, dict]:
-    """Copies of both configs, the VAE moved from the first to the second: what is left in front of it are pixels.
+    """Copies of both configs in which the VAE has moved into the backbone and the data preprocessor handles pixels.
 
     Raises:
-        ValueError: the data preprocessor sets what only a frozen VAE has.
+        ValueError: The data preprocessor has a setting that only a frozen VAE supports.
     """
     for key in ('vae_dtype', 'encode_batch_size', 'noise'):
         if data_preprocessor.get(key) is not None:

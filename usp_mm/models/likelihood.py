@@ -1,8 +1,8 @@
 """Log-likelihood of latents under a flow, by the instantaneous change of variables.
 
 Along the velocity v, d log p(x_t) / dt = -div v (Chen et al., arXiv 1806.07366, theorem 1); the divergence is estimated with
-one random vector a sample (Hutchinson; FFJORD, arXiv 1810.01367, eq. 7), which stays the same along the path. It is what
-the official SiT computes with `--likelihood`, there with a new vector at every evaluation.
+one random vector per sample (Hutchinson; FFJORD, arXiv 1810.01367, eq. 7), which stays the same along the path. The official
+SiT computes the same quantity with `--likelihood`, but draws a new vector at every evaluation.
 
 Shape legend: N samples, C×h×w latent.
 """
@@ -20,20 +20,20 @@ from .samplers.ode import GIVES_UP, ODESampler, VelocityField, odeint
 def log_likelihood(
     denoise: Denoise, latents: Tensor, objective: FlowObjective, sampler: ODESampler, probe: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Integrate from data to noise, with the sampler's method, grid and tolerances.
+    """Log-likelihood of latents, by integrating from data to noise.
 
     Args:
-        denoise: (x, t) -> the network's output, without guidance: a guided field is no flow of one density.
-        latents: scaled, float32[N, C, h, w].
-        objective: what the network was trained for.
-        sampler: of the ODE.
-        probe: entries +1 and -1 drawn with equal odds, like `latents`.
+        denoise: (x, t) -> the network's output, without guidance, since a guided field is not the flow of a density.
+        latents: Scaled latents, float32[N, C, h, w].
+        objective: The objective that the network was trained with.
+        sampler: Sampler whose method, time grid and tolerances are used.
+        probe: Random signs +1 and -1 with equal probability, of the shape of `latents`.
 
     Returns:
-        log p(latents) in nats, float64[N], and the noise that they come from, float32[N, C, h, w].
+        log p(latents) in nats, float64[N], and the noise that the latents come from, float32[N, C, h, w].
 
     Raises:
-        ValueError: no step of an adaptive method is short enough.
+        ValueError: An adaptive method finds no step that is short enough.
     """
     times = sampler.times(objective)
     last, grid = float(times[-1]), (times[-1] - times.flip(0)).to(latents)
@@ -68,5 +68,5 @@ def standard_normal(x: Tensor) -> Tensor:
 
 
 def bits_per_dimension(log_p: Tensor, dims: int) -> Tensor:
-    """Nats of `dims` numbers -> bits a number, the lower the likelier; of a density, it may be negative."""
+    """Log-density in nats of `dims` values -> bits per value; lower is more likely, and negative values are possible."""
     return -log_p / (dims * math.log(2))

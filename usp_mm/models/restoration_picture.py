@@ -20,20 +20,20 @@ _HIDDEN = 0.0  # mid-grey in [-1, 1]
 def restoration_picture(
     model: USP, samples: Sequence[dict], composite: str = 'predicted', denormalize: bool = True
 ) -> np.ndarray:
-    """One row a sample: original, masked, restored, and what the VAE alone makes of the true latent.
+    """Picture with a row per sample: original, masked, restored, and (with a VAE) the decoded true latent.
 
     Args:
-        model: a `USP` algorithm (its mode is put back afterwards).
-        samples: items of a data set: dict(inputs, data_samples), images or cached latents.
-        composite: 'predicted', decode the predicted latents everywhere (the official picture for a
-            VAE); 'visible', keep the true latents where they were visible (pixel MAE's picture).
-        denormalize: see `USP.reconstruct`.
+        model: A `USP` algorithm; its training mode is restored afterwards.
+        samples: Items of a data set, dict(inputs, data_samples), with images or cached latents.
+        composite: 'predicted' decodes the predicted latents everywhere (the official picture for a VAE); 'visible' keeps the
+            true latents where they were visible (the picture of MAE on pixels).
+        denormalize: See `USP.reconstruct`.
 
     Returns:
-        uint8[rows, columns, 3], RGB.
+        RGB image, uint8[height, width, 3].
 
     Raises:
-        ValueError: an unknown composite.
+        ValueError: `composite` is unknown.
     """
     if composite not in COMPOSITES:
         raise ValueError(f"composite='{composite}' must be one of {COMPOSITES}")
@@ -59,13 +59,13 @@ def restoration_picture(
 
 
 def _original(samples: Sequence[dict], preprocessor: LatentDataPreprocessor, decoded: Tensor) -> Tensor:
-    """The images as the VAE saw them; where only latents are stored, their decoding."""
+    """The images as the VAE saw them, or the decoded latents where only latents are stored."""
     inputs = torch.stack([sample['inputs'] for sample in samples]).to(decoded.device)
     return preprocessor.normalize(inputs) if preprocessor.codec.kind_of(inputs) == 'image' else decoded
 
 
 def _tile(columns: list[Tensor], preprocessor: LatentDataPreprocessor) -> np.ndarray:
-    """[N, 3, H, W] normalised images, one list entry a column -> uint8[rows, columns, 3]."""
+    """Normalised images [N, 3, H, W], one list entry per column -> the whole picture, uint8[height, width, 3]."""
     pixels = [(column * preprocessor.std + preprocessor.mean).clamp(0, 255) for column in columns]
     framed = [F.pad(p, (_GAP, _GAP, _GAP, _GAP), value=255.0) for p in pixels]
     grid = torch.cat([torch.cat(list(p), dim=1) for p in framed], dim=2)

@@ -1,4 +1,4 @@
-"""Which sample each row of a batch is, for addressable noise, and of which class."""
+"""Identity and class of each sample in a batch, from which its random numbers are derived."""
 
 import functools
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from usp_mm.functional import random
 class SampleKeys:
     """What the random numbers of a batch depend on.
 
-    sample, epoch: int64[N] each, on the device of the model.
-    seed: of the whole batch.
+    Attributes:
+        sample, epoch: Number of the sample and epoch, int64[N] each, on the model's device.
+        seed: Seed of the whole batch.
     """
 
     sample: Tensor
@@ -36,12 +37,12 @@ class SampleKeys:
 def sample_keys(data_samples: Sequence | None, num: int, device: torch.device, training: bool) -> SampleKeys:
     """The keys of a batch of `num` samples, in one copy to the device.
 
-    They come from each data sample's `sample_idx`, an `EpochIndex` where the sampler is `EpochSampler`.
-    Where it is not, training warns and takes fresh numbers from torch's generator, so that a sample's
-    draws differ from step to step; evaluation takes the plain index, so that they do not.
+    They come from each data sample's `sample_idx`, which is an `EpochIndex` if the sampler is `EpochSampler`. With plain
+    indices, training warns and takes fresh numbers from torch's generator, so that a sample's random numbers differ from step
+    to step; evaluation uses the plain index, so that they stay the same.
 
     Raises:
-        ValueError: samples of one batch that carry different seeds.
+        ValueError: Samples of one batch carry different seeds.
     """
     indices = [sample.get('sample_idx') for sample in data_samples or ()]
     if indices and all(isinstance(index, EpochIndex) for index in indices):
@@ -67,7 +68,7 @@ def labels_of(data_samples: Sequence | None, device: torch.device) -> Tensor | N
 
 
 def to_device(numbers: Tensor, device: torch.device) -> Tensor:
-    """A copy for which a GPU's queue of work need not run empty: of pinned memory, and not waited for."""
+    """Copy to a device, for a GPU asynchronously from pinned memory, so that its queue of work does not run empty."""
     if device.type == 'cuda' and numbers.device.type == 'cpu':
         return numbers.pin_memory().to(device, non_blocking=True)
     return numbers.to(device)
@@ -85,7 +86,7 @@ def _seed_of(indices: Sequence[EpochIndex]) -> int:
 
 @functools.cache
 def _warn_of_plain_indices() -> None:
-    """Once in a process."""
+    """Log the warning, once per process."""
     MMLogger.get_current_instance().warning(
         "masks, noise and posterior samples of training come from torch's generator, not from (seed, epoch, sample), since the "
         "data samples' sample_idx is no EpochIndex: they depend on batch size and processes. Use "

@@ -8,20 +8,21 @@ from torch import Tensor, nn
 
 from .dit import DiT
 
-#: Layers whose weights autocast casts; of a DiT all the others' stay float32, as do residual stream, norms and softmax.
+#: Layers whose weights autocast casts. All others of a DiT stay in float32, as do residual stream, norms and softmax.
 _CAST = (nn.Linear, nn.Conv2d)
 
 
 @contextmanager
 def bfloat16_weights(network: nn.Module) -> Iterator[None]:
-    """Cast the weights that autocast would cast in every call once, for the block.
+    """Context that casts weights to bfloat16 once, instead of in every call under autocast.
 
-    To be used under bfloat16 autocast, which finds nothing left to cast: outputs are those without this. A `DiT` has the
-    weights of all blocks' modulation in one tensor meanwhile, and multiplies once. After the block the parameters are the
-    ones that were there before. Blocks within one another cast once.
+    Use it under bfloat16 autocast, whose outputs it does not change. Within the context, a `DiT` also holds the modulation
+    weights of all its blocks in one tensor and multiplies by them once. On exit the original parameters are back. Nested
+    contexts cast once.
 
     Args:
-        network: its linear layers and convolutions hold bfloat16 copies in the block: don't train or save it there.
+        network: Network whose linear layers and convolutions hold bfloat16 copies within the context. Don't train or save it
+            there.
     """
     layers = [module for module in network.modules() if isinstance(module, _CAST)]
     before = [dict(layer._parameters) for layer in layers]
@@ -42,7 +43,7 @@ def bfloat16_weights(network: nn.Module) -> Iterator[None]:
 
 
 def _stack_modulation(network: DiT) -> None:
-    """The blocks' own weights become views of the stacked ones: nothing is held twice."""
+    """Stack the modulation weights of all blocks; the blocks' own weights become views, so nothing is held twice."""
     layers = [block.get_submodule('adaLN_modulation.1') for block in network.blocks]
     stacked = [torch.cat([getattr(layer, name).detach().to(torch.bfloat16) for layer in layers]) for name in ('weight', 'bias')]
     for name, whole in zip(('weight', 'bias'), stacked, strict=True):

@@ -21,22 +21,22 @@ from .sample_keys import SampleKeys, sample_keys
 @MODELS.register_module()
 @older_arguments(noise_alpha_bar='alpha_bar_range')
 class USP(BaseSelfSupervisor):
-    """Encode the visible latent patches, decode all of them, compare the masked ones.
+    """Masked pretraining: encodes the visible latent patches, decodes all patches and compares the masked ones.
 
-    The VAE is named once, in `data_preprocessor.vae`; size, `img_size` and `patch_size` once, in `backbone`.
+    The VAE is named once, in `data_preprocessor.vae`. `arch`, `img_size` and `patch_size` are set once, in `backbone`.
 
     Args:
-        backbone, neck, head: configs of USPViT, USPDecoder and USPHead.
-        data_preprocessor: config of LatentDataPreprocessor.
-        mask_ratio: share of hidden tokens, in (0, 1).
-        alpha_bar_range: None, or the range (low, high) of ᾱ, drawn uniformly per sample, to which the
-            encoder's input is diffused; the target stays clean (appendix A; official: 0.5, 1.0).
+        backbone, neck, head: Configs of USPViT, USPDecoder and USPHead.
+        data_preprocessor: Config of LatentDataPreprocessor.
+        mask_ratio: Share of hidden tokens, in (0, 1).
+        alpha_bar_range: Range (low, high) of ᾱ. The encoder's input is diffused to a level that is drawn uniformly from it for
+            each sample, while the target stays clean (appendix A; official: 0.5, 1.0). None adds no noise.
         compile: False, 'blocks', 'loss', or a dict of arguments of torch.compile with `region`, see `Compiling`.
-        tf32: whether float32 may round to TF32 on a GPU, see TF32Hook.
-        init_cfg: mmengine's.
+        tf32: Whether float32 may round to TF32 on a GPU, see TF32Hook.
+        init_cfg: MMEngine's `init_cfg`.
     """
 
-    #: What takes the arguments that are dicts.
+    #: Arguments that are dicts -> the callable whose signature their keys must fit.
     ARGUMENTS_OF = {'compile': arguments}
 
     def __init__(
@@ -67,13 +67,13 @@ class USP(BaseSelfSupervisor):
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor', keys: SampleKeys | None = None
     ) -> Any:
-        """mmpretrain's modes; `keys` as in `loss`."""
+        """Run one of mmpretrain's modes. `keys` are used by 'loss' only, see `loss`."""
         if mode == 'loss':
             return self.loss(inputs, data_samples, keys)
         return super().forward(inputs, data_samples, mode)
 
     def loss(self, inputs: Tensor, data_samples: list | None, keys: SampleKeys | None = None) -> dict[str, Tensor]:
-        """Latents [N, C, H, W] -> dict(loss). `keys` are of the data samples, and made of them unless given."""
+        """Latents [N, C, H, W] -> dict(loss). `keys` are by default computed from the data samples."""
         if keys is None:
             keys = self._keys(inputs, data_samples)
         return dict(loss=self.compiling.loss(USP._loss)(self, inputs, keys))
@@ -84,11 +84,11 @@ class USP(BaseSelfSupervisor):
         return self.head.loss(pred, latents, mask.mask)
 
     def predict_patches(self, latents: Tensor, mask: Mask) -> Tensor:
-        """Latents and a mask over their tokens -> predicted patches [N, L, P·P·C], as the head normalises them."""
+        """Latents and a mask over their tokens -> predicted patches [N, L, P·P·C], normalised as the head's targets are."""
         return self.neck(self.backbone.forward_visible(latents, mask.keep), mask.restore)
 
     def draw_mask(self, latents: Tensor, data_samples: list | None) -> Mask:
-        """The mask of each sample, a function of (seed, epoch, sample) only."""
+        """Draw the mask of each sample, which depends only on (seed, epoch, sample)."""
         return self._mask(self._keys(latents, data_samples))
 
     def _mask(self, keys: SampleKeys) -> Mask:
@@ -99,10 +99,10 @@ class USP(BaseSelfSupervisor):
         return sample_keys(data_samples, len(latents), latents.device, self.training)
 
     def reconstruct(self, latents: Tensor, data_samples: list | None = None, denormalize: bool = True) -> tuple[Tensor, Tensor]:
-        """Predicted latents everywhere [N, C, H, W], and the mask [N, 1, h, w] over tokens (1: hidden).
+        """Predicted latents [N, C, H, W], also at visible tokens, and the mask [N, 1, h, w] over tokens (1: hidden).
 
-        Normalised predictions are put on the scale of the true patch, as MAE's own pictures do; without `denormalize` they
-        stay as the network gives them, as in the official USP's pictures.
+        `denormalize` brings normalised predictions to the mean and scale of the true patches, as in MAE's pictures. Without it
+        they stay as the network predicts them, as in the official USP's pictures.
         """
         mask = self.draw_mask(latents, data_samples)
         pred = self.predict_patches(latents, mask)
@@ -125,10 +125,10 @@ def _shape_of(backbone: dict) -> dict:
 
 
 def _head_of(backbone: dict, head: Any) -> Any:
-    """The head's config with the patch size that the backbone will have in it (a built module has its own).
+    """The head's config, completed with the backbone's patch size; a built module is returned as it is.
 
     Raises:
-        ValueError: it has another.
+        ValueError: The head has another patch size.
     """
     patch_size = backbone.get('patch_size') or lookup(VAES, backbone['vae'], 'VAE')['patch_size']
     if not isinstance(head, nn.Module):

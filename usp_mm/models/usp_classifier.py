@@ -14,16 +14,20 @@ from .geometry import resolve_arch, share_vae, vae_into_backbone
 
 @MODELS.register_module()
 class USPClassifier(ImageClassifier):
-    """mmpretrain's ImageClassifier whose shapes follow from `data_preprocessor.vae` and `backbone.arch`.
+    """mmpretrain's ImageClassifier with shapes that follow from `data_preprocessor.vae` and `backbone.arch`.
 
-    `neck.input_features` (BatchNorm neck of the linear probe) and `head.in_channels` default to the
-    encoder's width. With `backbone.train_vae` the VAE that the data preprocessor names moves into the backbone, and
-    the data preprocessor normalises images; its `batch_augments` with `mix_space='latent'` are then applied here, to the
-    latents of the trained VAE. `compile` is False, 'blocks', or a dict of arguments of torch.compile, see `Compiling`; `tf32`
-    says whether float32 may round to TF32 on a GPU, see TF32Hook.
+    `neck.input_features` (of the BatchNorm neck in linear probing) and `head.in_channels` default to the encoder's width. With
+    `backbone.train_vae`, the VAE that the data preprocessor names moves into the backbone, and the data preprocessor only
+    normalises images. Its `batch_augments` with `mix_space='latent'` are then applied here, to the latents of the trained VAE.
+
+    Args:
+        compile: False, 'blocks', or a dict of arguments of torch.compile, see `Compiling`.
+        tf32: Whether float32 may round to TF32 on a GPU, see TF32Hook.
+
+    The other arguments are `ImageClassifier`'s.
     """
 
-    #: What takes the arguments that are dicts.
+    #: Arguments that are dicts -> the callable whose signature their keys must fit.
     ARGUMENTS_OF = {'train_cfg': RandomBatchAugment, 'compile': arguments}
 
     def __init__(
@@ -52,11 +56,11 @@ class USPClassifier(ImageClassifier):
         self.tf32 = tf32
         self.mix_latents = None
         if backbone.get('train_vae') and self.data_preprocessor.mix_space == 'latent':
-            # the data preprocessor still makes the one-hot scores
+            # the data preprocessor still computes the one-hot scores
             self.mix_latents, self.data_preprocessor.batch_augments = self.data_preprocessor.batch_augments, None
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """mmpretrain's; in training with a trained VAE, of mixed latents."""
+        """mmpretrain's loss. If the VAE is trained and `mix_space` is 'latent', latents and scores are mixed first."""
         if self.mix_latents is not None and self.training:
             scores = torch.stack([sample.gt_score for sample in data_samples])
             inputs, scores = self.mix_latents(self.backbone.to_latents(inputs), scores)

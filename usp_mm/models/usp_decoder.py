@@ -14,7 +14,7 @@ from .geometry import latent_geometry, resolve_arch
 
 
 class DecoderBlock(BlockParts):
-    """The shared block with code of its own, so that a compiler keeps its shapes apart from the encoder's."""
+    """The shared block with a `forward` of its own, so that torch.compile keeps its shapes apart from the encoder's."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [N, L, dim] -> tokens."""
@@ -24,10 +24,10 @@ class DecoderBlock(BlockParts):
 
 @MODELS.register_module()
 class USPDecoder(BaseModule):
-    """Visible tokens and mask tokens -> a patch for every token.
+    """Predicts a patch for every token from the encoded visible tokens and a learned mask token.
 
-    Its blocks are plain ones, whatever the encoder's. Arguments as in `USPViT`; the algorithm copies them from the
-    backbone's config.
+    Its blocks are always of the kind 'plain', whatever kind the encoder has. The arguments are those of `USPViT`; `USP` copies
+    them from the backbone's config.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class USPDecoder(BaseModule):
         super().init_weights()
 
     def forward(self, x: Tensor, restore: Tensor) -> Tensor:
-        """Encoded [N, 1 + K, D], int64[N, L] of `Mask.restore` -> predicted patches [N, L, P·P·C]."""
+        """Encoded tokens [N, 1 + K, D] and `Mask.restore`, int64[N, L] -> predicted patches [N, L, P·P·C]."""
         x = self.decoder_embed(x)
         hidden = self.mask_token.to(x.dtype).expand(x.shape[0], restore.shape[1] + 1 - x.shape[1], -1)
         tokens = gather_tokens(torch.cat([x[:, 1:], hidden], dim=1), restore)

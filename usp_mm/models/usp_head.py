@@ -9,11 +9,11 @@ from usp_mm.registry import MODELS
 
 @MODELS.register_module()
 class USPHead(BaseModule):
-    """Mean squared error against the target's patches, averaged over masked patches, in float32.
+    """Mean squared error between predicted and true patches, averaged over the masked ones, in float32.
 
     Args:
-        norm_pix: 'patch', targets normalised token by token; 'image', over the whole latent; None, raw (Table 8c).
-        patch_size: latent pixels per token side; `USP` gives its backbone's.
+        norm_pix: 'patch' normalises the target of each token by itself, 'image' the whole latent, None nothing (Table 8c).
+        patch_size: Latent pixels per token side; `USP` sets it to its backbone's.
     """
 
     def __init__(self, norm_pix: str | None = 'patch', patch_size: int = 2, init_cfg: dict | None = None) -> None:
@@ -29,7 +29,7 @@ class USPHead(BaseModule):
         return (error * mask).sum() / mask.sum()
 
     def denormalize(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Predicted patches on the scale of the latents, given the latents whose statistics normalised them."""
+        """Bring predicted patches to the scale of the latents `target`, whose statistics normalised the targets."""
         if self.norm_pix is None:
             return pred.float()
         mean, std = patch_statistics(patchify(target, self.patch_size), self.norm_pix)

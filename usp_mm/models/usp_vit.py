@@ -26,29 +26,27 @@ class USPViT(BaseBackbone):
     Input: scaled latents [N, C, H, W]; with `codec`, images in [-1, 1], or latents that `to_latents` made of them.
 
     Args:
-        arch: a preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
-        vae: the preset that fixes latent channels, stride and patch; algorithms fill it in from
-            the data preprocessor.
-        img_size: image side in pixels that the position table is made for. Other sizes are served
-            by resizing the table.
-        patch_size: latent pixels per token side; the VAE's own if None.
-        out_type: 'cls_token' [N, D], 'avg_featmap' (mean of the patch tokens, through its own fresh
-            `fc_norm`) [N, D], 'featmap' [N, D, h, w] or 'raw' [N, 1 + L, D].
-        out_indices: blocks whose output is returned, negative ones from the end.
-        final_norm: whether the last block's output passes the final norm `norm`; by default it does,
-            except with 'avg_featmap', whose `fc_norm` takes its place.
-        drop_path_rate: of the last block; linear from 0 at the first.
-        frozen_stages: -1, nothing frozen; k ≥ 0, patch embedding, tokens and the first k blocks are
-            frozen and stay in eval mode (all of it when k is the depth).
-        interpolate_mode: for resizing the position table, 'bicubic' or 'bilinear'.
-        codec: None where latents come from the data preprocessor; a dict of `build_codec` arguments
-            (path, dtype, …) makes the frozen VAE the first stage here (sliding windows count pixels).
-            Neither placement adds a key to the state dict.
-        train_vae: train the encoder of `codec` too, as the submodule `vae_encoder`; its decoder is dropped (section 3.3.1).
-            Layer-wise decay leaves its learning rate as it is, as the official parameter group does.
-        block: a preset of `usp_mm.presets.BLOCKS`, or a dict of options, see `usp_mm.layers.block_options`: generators that
-            start from this encoder have the same. Rotary positions leave the class token as it is.
-        init_cfg: mmengine's; dict(type='USPPretrained', checkpoint=…) loads an encoder.
+        arch: A preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
+        vae: The preset that fixes latent channels, stride and patch size. Algorithms take it from their data preprocessor.
+        img_size: Side in pixels of the images that the position table is made for. For other sizes the table is resized.
+        patch_size: Latent pixels per token side; None uses the VAE's own.
+        out_type: 'cls_token' [N, D]; 'avg_featmap' [N, D], the mean of the patch tokens, normalised by a new `fc_norm`;
+            'featmap' [N, D, h, w]; or 'raw' [N, 1 + L, D].
+        out_indices: Numbers of the blocks whose output is returned; negative ones count from the end.
+        final_norm: Whether the final norm `norm` is applied to the last block's output. By default it is, except with
+            'avg_featmap', where `fc_norm` takes its place.
+        drop_path_rate: Drop-path rate of the last block; it grows linearly from 0 at the first.
+        frozen_stages: -1 freezes nothing. k ≥ 0 freezes patch embedding, tokens and the first k blocks and keeps them in
+            evaluation mode; with k equal to the depth, the norms are frozen too.
+        interpolate_mode: 'bicubic' or 'bilinear', how the position table is resized.
+        codec: None if latents come from the data preprocessor. A dict of `build_codec` arguments (path, dtype, …) makes the
+            frozen VAE the first stage of the backbone, so that sliding windows count pixels. Neither adds a key to the state
+            dict.
+        train_vae: Whether to train the encoder of `codec` too, as the submodule `vae_encoder` (section 3.3.1); its decoder is
+            dropped. Layer-wise decay does not change its learning rate, as in the official parameter groups.
+        block: A preset of `usp_mm.presets.BLOCKS`, or a dict of options, see `usp_mm.layers.block_options`. Generators that
+            start from this encoder need the same. Rotary positions do not rotate the class token.
+        init_cfg: MMEngine's `init_cfg`; dict(type='USPPretrained', checkpoint=…) loads an encoder.
     """
 
     OUT_TYPES = ('raw', 'cls_token', 'avg_featmap', 'featmap')
@@ -116,7 +114,7 @@ class USPViT(BaseBackbone):
         return tuple(index % depth for index in indices)
 
     def init_weights(self) -> None:
-        """Official initialisation, then whatever `init_cfg` says."""
+        """Apply the official initialisation, then `init_cfg`."""
         for module in (self.patch_embed, self.blocks, self.norm, self.fc_norm):  # and not the VAE
             init_vit_weights(module)
         nn.init.normal_(self.cls_token, std=0.02)
@@ -125,7 +123,7 @@ class USPViT(BaseBackbone):
     # ------------------------------------------------------------------ forward
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """One output, of kind `out_type`, for each of `out_indices`."""
+        """Outputs of the blocks `out_indices`, each in the form `out_type`."""
         x, grid = self._embed(x)
         x = torch.cat([self._class_token(x.shape[0]), x], dim=1)
         rope = None if self.rope is None else self.rope(grid)
@@ -137,14 +135,14 @@ class USPViT(BaseBackbone):
         return tuple(outs)
 
     def to_latents(self, x: Tensor) -> Tensor:
-        """Images [N, 3, H, W] through `codec`, if there is one, to scaled latents [N, C, h, w]; latents pass."""
+        """Encode images [N, 3, H, W] to scaled latents [N, C, h, w] with `codec`; latents are returned unchanged."""
         if self.codec is None or self.codec.kind_of(x) == 'latents':
             return x
         codec = self.codec.to(x.device)
         return codec.mode(codec.encode(x) if self.vae_encoder is None else self.vae_encoder(x))
 
     def forward_visible(self, x: Tensor, keep: Tensor) -> Tensor:
-        """Encode the visible tokens alone: latents [N, C, H, W], int64[N, K] -> [N, 1 + K, D]."""
+        """Encode only the visible tokens: latents [N, C, H, W] and their numbers int64[N, K] -> tokens [N, 1 + K, D]."""
         expected = self.geometry.latent_size
         if x.shape[-2:] != (expected, expected):
             raise ValueError(
@@ -208,8 +206,8 @@ class USPViT(BaseBackbone):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(layer of a parameter, number of layers) for layer-wise learning-rate decay (Table 13).
 
-        Patch embedding and tokens are layer 0, block i is i + 1, everything after the last block is the last layer,
-        depth + 1. So is a trained VAE, whose rate does not decay.
+        Patch embedding and tokens are layer 0, block i is layer i + 1, and everything after the last block is the last layer,
+        depth + 1. A trained VAE counts as the last layer too, so that its learning rate does not decay.
         """
         num_layers = self.num_layers + 2
         if not param_name.startswith(prefix):

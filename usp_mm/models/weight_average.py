@@ -6,13 +6,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage(ExponentialMovingAverage):
-    """MMEngine's average (same names in a state dict) of a module whose state is its parameters, from the first update on.
+    """MMEngine's exponential moving average, with faster updates, for a module that has parameters but no buffers.
 
-    MMEngine's own first update copies, and each of its updates waits for the device and launches a kernel a tensor.
+    Names in the state dict are MMEngine's. Unlike MMEngine's, the first update averages instead of copying, and an update
+    neither waits for the device nor launches a kernel for each tensor.
 
     Args:
-        model: starts the average.
-        momentum: share of the current weights in an update, in (0, 1): 1 - decay.
+        model: Module whose weights start the average.
+        momentum: Share of the current weights in an update, in (0, 1); 1 - decay.
     """
 
     def __init__(self, model: nn.Module, momentum: float) -> None:

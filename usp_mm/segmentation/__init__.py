@@ -1,4 +1,4 @@
-"""Segmentation in mmseg: importing this module registers its types, and needs mmseg."""
+"""Segmentation with mmseg. Importing this module registers its types and requires mmseg."""
 
 from .datasets import ADE20KFolder, DemoScenes
 from .segmentor import USPSegmentor

@@ -1,4 +1,4 @@
-"""ADE20K's folder layout, checked before training, and the demo's scenes in it."""
+"""Data sets in ADE20K's folder layout, checked before training: ADE20K itself and the demo's scenes."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ from usp_mm.registry import DATASETS
 
 @DATASETS.register_module()
 class ADE20KFolder(ADE20KDataset):
-    """mmseg's `ADE20KDataset` (same arguments, local folders) that names what is missing when it is built.
+    """mmseg's `ADE20KDataset` (same arguments, local folders), which checks its files when it is built.
 
-    Hidden files and folders do not count. A step `LoadImageFromFile` with imdecode_backend='pillow', which mmseg's inferencer
-    looks for, decodes as `LoadImage`.
+    Hidden files and folders are ignored. A pipeline step `LoadImageFromFile` with imdecode_backend='pillow', which mmseg's
+    inferencer looks for, is replaced by `LoadImage`, so that images are decoded as in the rest of this package.
 
     Raises:
-        FileNotFoundError: a folder of the split is missing or holds no image; an image has no label map.
-        ValueError: a label map has no image.
+        FileNotFoundError: A folder of the split is missing or holds no image, or an image has no label map.
+        ValueError: A label map has no image.
     """
 
     def __init__(self, *args: Any, pipeline: Sequence[dict | Callable] = (), **kwargs: Any) -> None:
@@ -45,11 +45,11 @@ class ADE20KFolder(ADE20KDataset):
         return [info for info in super().load_data_list() if info['img_path'] in wanted]
 
     def prepare_data(self, idx: int) -> Any:
-        """A sample through the pipeline.
+        """Run a sample through the pipeline and check its labels.
 
         Raises:
-            ValueError: a file that can't be decoded, or a label that is neither a class nor ignored (255). Such a label
-                would be left out of the evaluation, and read beyond the logits in training.
+            ValueError: A file can't be decoded, or a label is neither a class nor 255 (ignored). Otherwise evaluation would
+                skip such a label, and training would index beyond the logits.
         """
         info = self.get_data_info(idx)
         try:
@@ -74,7 +74,7 @@ class ADE20KFolder(ADE20KDataset):
             )
 
     def _files(self, kind: str, suffix: str) -> set[str]:
-        """Names of the files in a folder of the split, relative to it and without suffix."""
+        """Names of the files in a folder of the split, relative to the folder and without suffix."""
         folder = Path(self.data_prefix[kind])
         if not folder.is_dir():
             raise FileNotFoundError(

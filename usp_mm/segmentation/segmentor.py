@@ -11,22 +11,22 @@ from usp_mm.registry import MODELS
 
 @MODELS.register_module()
 class USPSegmentor(EncoderDecoder):
-    """mmseg's `EncoderDecoder` whose shapes follow from `backbone.arch`.
+    """mmseg's `EncoderDecoder` with shapes that follow from `backbone.arch`.
 
-    The backbone, a `USPViT` with `codec`, gives the token maps of four blocks (`feature_blocks`) without a final norm, as
-    in MAE's recipe (arXiv 2111.06377, appendix A.4). The frozen VAE is its first stage, so that sizes of crops and
-    sliding windows are pixels; mmseg's own data preprocessor normalises images to [-1, 1].
+    The backbone, a `USPViT` with `codec`, returns the token maps of four blocks (`feature_blocks`) without a final norm, as in
+    MAE's recipe (arXiv 2111.06377, appendix A.4). The frozen VAE is its first stage, so that crops and sliding windows are
+    measured in pixels. mmseg's own data preprocessor normalises images to [-1, 1].
 
     Args:
-        norm_cfg: of the neck and both heads, unless they set their own.
-        auxiliary_head: `num_classes` is the decode head's unless set.
-        compile: False, 'blocks', or a dict of arguments of torch.compile, see `Compiling`: the backbone's blocks.
-        tf32: whether float32 may round to TF32 on a GPU, see TF32Hook.
+        norm_cfg: Config of the norms in the neck and both heads, unless they set their own.
+        auxiliary_head: Config of the auxiliary head, whose `num_classes` defaults to the decode head's.
+        compile: False, 'blocks', or a dict of arguments of torch.compile, see `Compiling`. It applies to the backbone's blocks.
+        tf32: Whether float32 may round to TF32 on a GPU, see TF32Hook.
 
     The other arguments are `EncoderDecoder`'s.
     """
 
-    #: What takes the arguments that are dicts.
+    #: Arguments that are dicts -> the callable whose signature their keys must fit.
     ARGUMENTS_OF = {'compile': arguments}
 
     def __init__(
@@ -58,15 +58,15 @@ class USPSegmentor(EncoderDecoder):
         self.tf32 = tf32
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """(layer of a parameter, number of layers) for layer-wise decay: the backbone's; neck and heads are the last."""
+        """(layer of a parameter, number of layers) for layer-wise decay, as in the backbone; neck and heads are the last."""
         depth: tuple[int, int] = self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')
         return depth
 
 
-#: Of MAE's and BEiT's base and large models.
+#: Depth -> blocks whose output is taken in MAE's and BEiT's base and large models.
 _BLOCKS = {12: (3, 5, 7, 11), 24: (7, 11, 15, 23)}
 
 
 def feature_blocks(depth: int) -> Sequence[int]:
-    """Four blocks of an encoder whose output is taken; the last of each quarter where no recipe names others."""
+    """Numbers of the four blocks whose output is taken: those of a known recipe, else the last of each quarter."""
     return _BLOCKS.get(depth) or tuple(depth * quarter // 4 - 1 for quarter in range(1, 5))

@@ -1,4 +1,4 @@
-"""What a denoiser is trained to predict, and how its predictions are to be read."""
+"""Training objectives: what a denoiser is trained to predict, and how its output is interpreted."""
 
 from .base import Objective
 from .ddpm import DDPMObjective

@@ -9,59 +9,59 @@ from torch import Tensor
 
 #: (x_t [N, C, h, w], t [N]) -> the network's output, [N, C or 2C, h, w].
 Denoise = Callable[[Tensor, Tensor], Tensor]
-#: The same, and with it what else is wanted of that call, which the objective hands on.
+#: The same, with a second result, such as hidden tokens, that the objective passes on unchanged.
 DenoiseMore = Callable[[Tensor, Tensor], tuple[Tensor, Any]]
 #: (x_t, t, further arguments) -> the network's output.
 Network = Callable[..., Tensor]
 
 
 def times(x: Tensor, num: int, time: float) -> Tensor:
-    """A time, or an integer step, `num` times on the device of `x`, of its type or int64: [num]."""
+    """A tensor [num] that repeats a time (in the dtype of `x`) or an integer step (int64), on the device of `x`."""
     return torch.full((num,), time, dtype=torch.int64 if isinstance(time, int) else x.dtype, device=x.device)
 
 
 class Objective(ABC):
-    """A loss on noisy latents. It has no parameters.
+    """A training loss on noisy latents. It has no parameters.
 
     Shape legend: N samples, C×h×w latent.
     """
 
-    #: Whether times are steps, int64, or float32.
+    #: Whether times are integer steps (int64); otherwise they are float32.
     integer_times: bool
 
     @abstractmethod
     def out_channels(self, channels: int) -> int:
-        """Channels that the network must return for latents of `channels`."""
+        """Number of channels that the network must return for latents with `channels` channels."""
 
     @abstractmethod
     def draw_times(self, u: Tensor) -> Tensor:
-        """Uniform draws in [0, 1), [N] -> times of training, [N]."""
+        """Uniform random numbers in [0, 1), [N] -> training times, [N]."""
 
     def network_times(self, t: Tensor | float) -> Any:
-        """Times of this package -> those that the network was trained with."""
+        """Convert times from this package's convention to the one that the network was trained with."""
         return t
 
     def adapted(self, network: Network) -> Network:
-        """The network, called with times and answering with signs of this package; most networks know no others."""
+        """Wrap a network so that its times and signs follow this package's convention; most networks need no wrapper."""
         return network
 
     def losses(self, denoise: Denoise, x: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """One call of the network.
+        """Compute the loss of each sample with one call of the network.
 
         Args:
-            denoise: the network itself; `adapted` is called here.
-            x: scaled latents, float32[N, C, h, w].
-            t: times, [N].
-            noise: standard normal, like `x`.
+            denoise: The network in its own convention, not the result of `adapted`.
+            x: Scaled latents, float32[N, C, h, w].
+            t: Times in this package's convention, [N].
+            noise: Standard normal noise with the shape of `x`.
 
         Returns:
-            float32[N] each: 'loss', to be minimised, and its parts.
+            'loss', which is minimised, and its parts, float32[N] each.
         """
         return self.losses_and_more(lambda x_t, t: (denoise(x_t, t), None), x, t, noise)[0]
 
     @abstractmethod
     def losses_and_more(self, denoise: DenoiseMore, x: Tensor, t: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Any]:
-        """`losses` of a network that returns more than its output, and that, such as tokens for `REPA`."""
+        """Like `losses`, for a network with a second result (such as tokens for `REPA`), which is returned too."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -13,17 +13,17 @@ from .base import DenoiseMore, Objective
 
 @MODELS.register_module()
 class DDPMObjective(Objective):
-    """Mean squared error of the noise, plus the bound's term in bits where the variance is learned.
+    """Mean squared error of the noise, plus the term of the variational bound (in bits) if the variance is learned.
 
     Args:
-        num_steps, beta_start, beta_end: the linear schedule.
-        learn_sigma: the network's second half of channels is a variance; otherwise it is β.
+        num_steps, beta_start, beta_end: Number of steps, first and last β of the linear schedule.
+        learn_sigma: Whether the second half of the network's channels gives the variance; otherwise the variance is β.
 
     Attributes:
-        alpha_bar: ᾱ, float64[num_steps], on the CPU.
+        alpha_bar: ᾱ of each step, float64[num_steps], on the CPU.
 
     Raises:
-        ValueError: not a schedule.
+        ValueError: The numbers do not define a schedule.
     """
 
     integer_times = True
@@ -46,7 +46,7 @@ class DDPMObjective(Objective):
         return (u.double() * self.num_steps).long()
 
     def split(self, out: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The network's output -> predicted noise and, if it is learned, variance, float32[N, C, h, w] each."""
+        """Split the network's output into predicted noise and, if learned, variance (else None), float32[N, C, h, w] each."""
         if not self.learn_sigma:
             return out.float(), None
         eps, fraction = out.float().chunk(2, dim=1)

@@ -16,21 +16,22 @@ TIME_CONVENTIONS = ('data_at_1', 'noise_at_1')
 
 @MODELS.register_module()
 class FlowObjective(Objective):
-    """Mean squared error of what the network predicts at times t in [0, 1], 0 noise and 1 data.
+    """Mean squared error of the network's prediction at times t in [0, 1], where 0 is noise and 1 is data.
 
     Args:
         path: 'linear', 'gvp' or 'vp', see `usp_mm.functional.flow`.
-        prediction: 'velocity', 'noise' or 'score'.
-        weighting: of a noise or score loss: None, or as a 'velocity' loss or the 'likelihood' would weigh it.
-        times: how training draws t, 'uniform' or 'logit_normal'.
-        logit_mean, logit_std: of 'logit_normal'.
-        cosine_weight: of the cosine distance of velocities, added to the loss; LightningDiT has 1.
-        time_convention: what the network is told and answers: 'data_at_1', as everywhere here (SiT, LightningDiT), or
-            'noise_at_1' (REPA, arXiv 2410.06940): the network gets 1 - t, and its velocity points to the noise. Objective,
-            samplers and guidance keep t = 1 for data.
+        prediction: What the network predicts, 'velocity', 'noise' or 'score'.
+        weighting: Weights of a noise or score loss over time: those that make it equal to a 'velocity' loss, those of the
+            'likelihood', or None.
+        times: Distribution of t in training, 'uniform' or 'logit_normal'.
+        logit_mean, logit_std: Mean and standard deviation of the logit of t, for 'logit_normal'.
+        cosine_weight: Weight of the cosine distance between velocities, which is added to the loss; LightningDiT uses 1.
+        time_convention: Convention of the network. 'data_at_1' is that of this package (SiT, LightningDiT). With 'noise_at_1'
+            (REPA, arXiv 2410.06940) the network gets 1 - t, and its velocity points to the noise; objective, samplers and
+            guidance still use t = 1 for data.
 
     Raises:
-        ValueError: an unknown name, or settings that exclude each other.
+        ValueError: A name is unknown, or settings exclude each other.
     """
 
     integer_times = False
@@ -82,11 +83,11 @@ class FlowObjective(Objective):
         return lambda x, t, *args, **kwargs: self._answer(network(x, self.network_times(t), *args, **kwargs))
 
     def _answer(self, out: Tensor) -> Tensor:
-        """The network's output with signs of this package; noise and score don't depend on the direction of time."""
+        """The network's output with this package's sign; noise and score don't depend on the direction of time."""
         return -out if self.time_convention == 'noise_at_1' and self.prediction == 'velocity' else out
 
     def losses_and_more(self, denoise: DenoiseMore, x: Tensor, t: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Any]:
-        """'loss' = 'flow' + cosine_weight·'cosine' (only where it is weighed); see `Objective`."""
+        """'loss' = 'flow' + cosine_weight·'cosine' (without the second term if its weight is 0); see `Objective`."""
         c = self.coefficients(t.double())
         x_t, u_t = flow.interpolate(c, x, noise)
         out, more = denoise(x_t, self.network_times(t))

@@ -1,4 +1,4 @@
-"""Alignment of a denoiser's tokens with a frozen image encoder's (REPA, arXiv 2410.06940)."""
+"""Alignment of a denoiser's tokens with those of a frozen image encoder (REPA, arXiv 2410.06940)."""
 
 from .alignment import REPA
 from .teacher import Teacher, build_teacher

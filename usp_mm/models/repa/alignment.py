@@ -1,4 +1,4 @@
-"""REPA's term of the loss (arXiv 2410.06940, equation 8).
+"""REPA's alignment loss (arXiv 2410.06940, equation 8).
 
 Shape legend: N samples, L tokens, D width of the denoiser, E width of the teacher.
 """
@@ -19,23 +19,24 @@ RESIZES = ('bilinear', 'bicubic', 'area')
 
 
 class REPA(BaseModule):
-    """Projects tokens of a denoiser and compares them with those of a frozen teacher on the clean image.
+    """Projects tokens of a denoiser and compares them with the tokens of a frozen teacher for the clean image.
 
-    Its only parameters are the projector's: they train with the denoiser, are in its checkpoint as `repa.projector.*`, and
-    sampling has no use for them. The teacher is in no state dict, and nothing of it is loaded before training starts.
+    Its only parameters are the projector's. They are trained with the denoiser, saved in its checkpoint as `repa.projector.*`
+    and not used in sampling. The teacher is in no state dict, and its weights are not loaded before training starts.
 
     Args:
-        geometry, embed_dims, num_layers: of the denoiser.
-        teacher: see `build_teacher`.
-        depth: number of blocks passed, 1 … num_layers, after which tokens are taken.
-        weight: of the term in the loss.
+        geometry, embed_dims, num_layers: Latent shapes, width and depth of the denoiser.
+        teacher: Config of the teacher, see `build_teacher`.
+        depth: Number of the denoiser's block, 1 … num_layers, whose output tokens are aligned.
+        weight: Weight of the alignment in the loss.
         projector: 'mlp' (REPA) or 'conv' (iREPA, arXiv 2512.10794).
-        hidden_dims: of the MLP, by default 2048.
-        resize: 'bilinear', 'bicubic' or 'area': bring the teacher's grid of tokens to the denoiser's; None: they must agree.
-        spatial_norm: γ of iREPA's normalisation of the teacher's tokens; None leaves it out.
+        hidden_dims: Width of the MLP's hidden layers, by default 2048.
+        resize: 'bilinear', 'bicubic' or 'area' resizes the teacher's token grid to the denoiser's. With None the grids must be
+            the same.
+        spatial_norm: γ of iREPA's normalisation of the teacher's tokens; None omits it.
 
     Raises:
-        ValueError: an unknown name, a block that there is not, or grids that differ.
+        ValueError: A name is unknown, there is no such block, or the grids differ.
     """
 
     def __init__(
@@ -71,11 +72,15 @@ class REPA(BaseModule):
             self.projector = project(embed_dims, self.teacher.dim, self.grid, hidden_dims or 2048)
 
     def init_weights(self) -> None:
-        """As REPA: that of the denoiser's linear layers."""
+        """Initialise the projector like the denoiser's linear layers, as REPA does."""
         init_vit_weights(self.projector)
 
     def check_grid(self, grid: tuple[int, int] | None) -> None:
-        """ValueError unless the teacher's grid of tokens (None: not known yet) is the denoiser's, or is to be resized."""
+        """Raise a ValueError if the teacher's token grid differs from the denoiser's and `resize` is None.
+
+        Args:
+            grid: The teacher's grid; None, if it is not known yet, passes.
+        """
         if grid is not None and tuple(grid) != self.grid and self.resize is None:
             ours, theirs = (f'{h}x{w}' for h, w in (self.grid, grid))
             raise ValueError(
@@ -84,28 +89,28 @@ class REPA(BaseModule):
             )
 
     def prepare(self, device: torch.device | str) -> None:
-        """Load the teacher and try it on an empty image, so that what is wrong with it shows before training.
+        """Load the teacher and run it on an empty image, so that problems show before training.
 
         Raises:
-            FileNotFoundError: no weights.
-            ValueError: weights of another model, or tokens of another width or grid than expected.
+            FileNotFoundError: There are no weights.
+            ValueError: The weights are those of another model, or the tokens have an unexpected width or grid.
         """
         self.teacher.to(device).probe()
         self.check_grid(self.teacher.grid)
 
     @torch.no_grad()
     def targets(self, images: Tensor | None, tokens: Tensor | None) -> Tensor:
-        """What the projected tokens are to be like.
+        """Target tokens that the projected tokens are compared with, from images or from cached tokens.
 
         Args:
-            images: [N, 3, H, W], RGB in [0, 255], of the same crop and flip as the latents; or
-            tokens: [N, L, E], the teacher's, from a cache.
+            images: RGB images in [0, 255], [N, 3, H, W], with the same crop and flip as the latents; not used with `tokens`.
+            tokens: The teacher's tokens from a cache, [N, L, E].
 
         Returns:
             float32[N, L, E].
 
         Raises:
-            ValueError: neither, or tokens of another width or grid.
+            ValueError: Neither is given, or the tokens have another width or grid.
         """
         if tokens is None:
             if images is None:
@@ -130,5 +135,13 @@ class REPA(BaseModule):
         return tokens
 
     def forward(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Mean over tokens of the negative cosine: [N, L, D] after block `depth`, [N, L, E] -> float32[N], in [-1, 1]."""
+        """Alignment loss: the negative cosine similarity, averaged over tokens.
+
+        Args:
+            hidden: The denoiser's tokens after block `depth`, [N, L, D].
+            targets: Tokens from `targets`, [N, L, E].
+
+        Returns:
+            float32[N], in [-1, 1].
+        """
         return -F.cosine_similarity(self.projector(hidden).float(), targets, dim=-1).mean(1)

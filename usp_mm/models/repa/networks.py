@@ -1,4 +1,4 @@
-"""Networks of teachers: made, loaded strictly from files that are data, and run."""
+"""Networks of teachers: functions that build them, load their weights strictly and run them."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,12 @@ from usp_mm.registry import MODELS
 from usp_mm.strict_loading import explain_misfit, load_exactly
 from usp_mm.weight_files import check_finite, read_weights
 
-#: Where a folder of timm's hub has its weights, as data alone.
+#: Weights file in a folder downloaded from timm's hub.
 _FOLDER_FILE = 'model.safetensors'
 
 
 def timm_shape(model: str) -> tuple[str, int, int | None]:
-    """(model, width, patch or None of an encoder without class token and patches) of timm's model, without its weights.
+    """(model, width, patch size) of a timm model, found without its weights; patch size None if it is not a ViT.
 
     Raises:
         ValueError: timm has no such model.
@@ -37,15 +37,16 @@ def timm_shape(model: str) -> tuple[str, int, int | None]:
 
 
 def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Module:
-    """timm's model with pretrained weights, its position table resized by timm to images of `size` (None: not asked to).
+    """Build a timm model and load pretrained weights.
 
     Args:
-        model: timm's name.
-        path: a file, or a folder with config.json and weights as timm's hub has it; None: the hub.
+        model: timm's name of the model.
+        path: A file, or a folder with config.json and weights as downloaded from timm's hub; None downloads from the hub.
+        size: Image side in pixels that timm resizes the position table to; None leaves it as it is.
 
     Raises:
-        FileNotFoundError: no weights there; the hub can't be reached.
-        ValueError: weights of another model.
+        FileNotFoundError: There are no weights, or the hub can't be reached.
+        ValueError: The weights are those of another model.
     """
     import timm
 
@@ -75,7 +76,7 @@ def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Modul
 
 
 def _read(path: Path, model: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights, and the mean and std of images (in [0, 1]) where a folder's config has them."""
+    """Weights, and the mean and std of images in [0, 1] if a folder's config has them."""
     if not path.is_dir():
         return read_weights(path), {}
     config = json.loads((path / 'config.json').read_text()) if (path / 'config.json').is_file() else {}
@@ -95,7 +96,7 @@ def timm_normalization(network: Any) -> tuple[list[float], list[float]]:
 
 
 def run_timm(network: Any, images: Tensor) -> Tensor:
-    """Patch tokens after the final norm [N, L, E], or the last map [N, E, h, w]."""
+    """Patch tokens after the final norm, [N, L, E], or the last feature map, [N, E, h, w]."""
     out: Tensor = network.forward_features(images)
     if out.ndim == 3:
         return out[:, getattr(network, 'num_prefix_tokens', 0) :]
@@ -103,11 +104,11 @@ def run_timm(network: Any, images: Tensor) -> Tensor:
 
 
 def load_backbone(backbone: dict, checkpoint: str | Path, prefix: str) -> nn.Module:
-    """A registered encoder with the weights of a checkpoint whose names begin with `prefix`, loaded strictly.
+    """Build a registered encoder and strictly load the weights of a checkpoint whose names begin with `prefix`.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: weights of another encoder.
+        FileNotFoundError: The checkpoint does not exist.
+        ValueError: The weights are those of another encoder.
     """
     weights = {k[len(prefix) :]: v for k, v in read_weights(checkpoint).items() if k.startswith(prefix)}
     if not weights:
@@ -120,6 +121,6 @@ def load_backbone(backbone: dict, checkpoint: str | Path, prefix: str) -> nn.Mod
 
 
 def run_backbone(network: nn.Module, images: Tensor) -> Tensor:
-    """The last of its outputs."""
+    """The last of the encoder's outputs."""
     out = network(images)
     return out[-1] if isinstance(out, tuple | list) else out

@@ -1,4 +1,4 @@
-"""From a denoiser's tokens to a teacher's width.
+"""Projectors from a denoiser's tokens to a teacher's width.
 
 Shape legend: N samples, L tokens, D width.
 """
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def mlp(in_dims: int, out_dims: int, grid: tuple[int, int], hidden_dims: int) -> nn.Module:
-    """REPA's three layers with SiLU (arXiv 2410.06940, appendix), token by token."""
+    """REPA's projector (arXiv 2410.06940, appendix): three linear layers with SiLU, applied to each token."""
     return nn.Sequential(
         nn.Linear(in_dims, hidden_dims),
         nn.SiLU(),
@@ -19,7 +19,7 @@ def mlp(in_dims: int, out_dims: int, grid: tuple[int, int], hidden_dims: int) ->
 
 
 class ConvProjector(nn.Conv2d):
-    """iREPA's (arXiv 2512.10794): one 3×3 convolution over the grid of tokens, [N, L, D] -> [N, L, out_dims]."""
+    """iREPA's projector (arXiv 2512.10794): a 3×3 convolution over the token grid, [N, L, D] -> [N, L, out_dims]."""
 
     def __init__(self, in_dims: int, out_dims: int, grid: tuple[int, int], hidden_dims: int) -> None:
         super().__init__(in_dims, out_dims, kernel_size=3, padding=1)
@@ -35,7 +35,7 @@ PROJECTORS = {'mlp': mlp, 'conv': ConvProjector}
 def spatial_norm(tokens: Tensor, gamma: float) -> Tensor:
     """iREPA's spatial normalisation (arXiv 2512.10794) of a teacher's tokens [N, L, D]: (x - γ·mean) / (std + 1e-6) over L.
 
-    It takes away what all places of an image share, of which γ = 1 leaves nothing.
+    It reduces the component that all positions of an image share; γ = 1 removes it completely.
     """
     std, mean = torch.std_mean(tokens, dim=1, keepdim=True)
     return (tokens - gamma * mean) / (std + 1e-6)

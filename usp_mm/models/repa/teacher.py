@@ -18,28 +18,28 @@ from usp_mm.weight_files import weights_hash
 
 from . import networks
 
-#: Pixels of the image a token of a DiT or SiT covers, in each direction, with the presets' VAEs and patches.
+#: Image pixels per token side of a DiT or SiT with the VAEs and patch sizes of the presets.
 TOKEN_PIXELS = 16
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 class Teacher:
-    """A frozen encoder, loaded when it is first asked for tokens.
+    """A frozen image encoder, which is loaded when tokens are first requested.
 
     It holds its network outside every module tree, as `LatentCodec` does and for the same reasons.
 
     Args:
-        load: makes the network, and loads and checks its weights.
-        run: (network, images) -> tokens [N, L, E], or a map [N, E, h, w].
-        name: in errors and manifests.
-        dim: E.
-        img_size: side of the images, pixels.
-        size: to which they are resized (bicubic, as in REPA).
-        patch_size: of a vision transformer, None of other encoders.
-        mean, std: of the normalisation, in [0, 255]; None where the network says them (timm).
-        dtype: the network's arithmetic; tokens are float32.
-        encode_batch_size: images a call; all at once if None.
+        load: Builds the network, then loads and checks its weights.
+        run: (network, images) -> tokens [N, L, E], or a feature map [N, E, h, w].
+        name: Name in errors and manifests.
+        dim: Width E of the tokens.
+        img_size: Image side in pixels.
+        size: Side in pixels that images are resized to (bicubic, as in REPA).
+        patch_size: Patch size of a vision transformer; None for other encoders.
+        mean, std: Mean and standard deviation for images in [0, 255]; None takes them from timm's network.
+        dtype: Data type in which the network computes; tokens are always float32.
+        encode_batch_size: Images per call of the network; None encodes all at once.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Teacher:
 
     @property
     def network(self) -> nn.Module:
-        """The encoder; asking loads it.
+        """The encoder, which is loaded on first access.
 
         Raises:
-            FileNotFoundError: no weights.
-            ValueError: weights of another model.
+            FileNotFoundError: There are no weights.
+            ValueError: The weights are those of another model.
         """
         if self._network is None:
-            with torch.random.fork_rng(devices=[]):  # random weights come before the loaded ones
+            with torch.random.fork_rng(devices=[]):  # building draws random weights before the real ones are loaded
                 network = self._load().requires_grad_(False)
             network.eval()  # in two steps: mmpretrain's backbones return nothing
             if self.mean is None:
@@ -99,7 +99,7 @@ class Teacher:
         return self._network
 
     def to(self, device: torch.device | str) -> 'Teacher':
-        """Move it, unless it is there already."""
+        """Move the network to a device; returns the teacher itself."""
         device = torch.device(device)
         if device != self.device:
             self.device = device
@@ -109,11 +109,11 @@ class Teacher:
         return self
 
     def probe(self) -> None:
-        """Load it and encode an empty image: from then on `grid` is known.
+        """Load the network and encode an empty image, which also sets `grid`.
 
         Raises:
-            FileNotFoundError: no weights.
-            ValueError: weights of another model, or tokens of another width than `dim`, or that are not square.
+            FileNotFoundError: There are no weights.
+            ValueError: The weights are those of another model, or the tokens do not have width `dim` or a square grid.
         """
         self.tokens(torch.zeros(1, 3, self.img_size, self.img_size, dtype=torch.uint8, device=self.device))
 
@@ -122,13 +122,13 @@ class Teacher:
         """Patch tokens of images.
 
         Args:
-            images: [N, 3, img_size, img_size], RGB in [0, 255], of any dtype.
+            images: RGB images in [0, 255] of any dtype, [N, 3, img_size, img_size].
 
         Returns:
-            float32[N, L, E], row by row.
+            float32[N, L, E], row by row of the grid.
 
         Raises:
-            ValueError: other images, or an output that is no square of tokens of width E.
+            ValueError: The images have another shape, or the output is not a square grid of tokens of width E.
         """
         if tuple(images.shape[1:]) != (3, self.img_size, self.img_size):
             expected = f'[N, 3, {self.img_size}, {self.img_size}]'
@@ -159,7 +159,7 @@ class Teacher:
         return out
 
     def facts(self) -> dict[str, Any]:
-        """What a cache of its tokens notes; loads it.
+        """Facts that a cache of the teacher's tokens records. Loads the network if necessary.
 
         Keys: name, dim, size, grid, dtype and weight_hash (of the weights in that dtype).
         """
@@ -173,21 +173,24 @@ class Teacher:
 
 
 def build_teacher(cfg: str | Mapping[str, Any], img_size: int) -> Teacher:
-    """A teacher from its config; its weights are not read yet.
+    """Build a teacher from its config. Its weights are not read yet.
 
     Args:
-        cfg: a preset of `usp_mm.presets.TEACHERS` ('dinov2-b'), or timm's name of a model; or a dict of
-            - name: either of these; path: its weights, a file, or a folder as timm's hub has them (by default the hub); or
-            - backbone: config of a registered encoder of images whose (last) output is a map [N, E, h, w] or patch tokens
-              [N, L, E]; checkpoint: its weights, whose names begin with prefix (default 'backbone.'); dim: E; mean, std: in
-              [0, 255], by default ImageNet's; name: what caches of its tokens and errors call it;
-            - size: side that images are resized to. By default a vision transformer of patch p gets img_size·p/16, so that
-              it has a token where a DiT or SiT has (REPA: 224 for DINOv2's p = 14 and 256 pixels), others the image as it is;
-            - dtype: its arithmetic, 'float32', 'bfloat16' or 'float16'; encode_batch_size: images a call.
-        img_size: side of the images, pixels.
+        cfg: A preset of `usp_mm.presets.TEACHERS` ('dinov2-b'), timm's name of a model, or a dict. Its keys are either
+            - name: a preset or timm's name of a model; path: its weights, a file or a folder downloaded from timm's hub (by
+              default they are downloaded); or
+            - backbone: config of a registered image encoder whose (last) output is a map [N, E, h, w] or patch tokens
+              [N, L, E]; checkpoint: its weights, whose names begin with prefix (default 'backbone.'); dim: the width E; mean,
+              std: normalisation in [0, 255], by default ImageNet's; name: its name in errors and in caches of its tokens;
+            and in both cases
+            - size: side in pixels that images are resized to. The default for a vision transformer with patch size p is
+              img_size·p/16, so that its tokens match those of a DiT or SiT (REPA: 224 for DINOv2's p = 14 and 256 pixels);
+              other encoders get the image without resizing;
+            - dtype: data type of the computation, 'float32', 'bfloat16' or 'float16'; encode_batch_size: images per call.
+        img_size: Image side in pixels.
 
     Raises:
-        ValueError: an unknown name or key, or a size that patches don't divide.
+        ValueError: A name or key is unknown, or the patch size does not divide `size`.
     """
     cfg = dict(name=cfg) if isinstance(cfg, str) else dict(cfg)
     build: Callable[..., Teacher] = _backbone_teacher if 'backbone' in cfg else _named_teacher

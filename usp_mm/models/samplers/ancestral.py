@@ -1,4 +1,4 @@
-"""DDPM's own sampler, on fewer steps than training had (arXiv 2102.09672, section 4)."""
+"""DDPM's ancestral sampler with fewer steps than in training (arXiv 2102.09672, section 4)."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
 @MODELS.register_module()
 class AncestralSampler(Sampler[DDPMObjective]):
-    """Draws x_{t-1} from what the network makes of x_t, at evenly spaced steps from the last to 0; nothing is clipped.
+    """Draws x_{t-1} from the network's prediction for x_t, at evenly spaced steps from the last to 0, without clipping.
 
-    The chain is that of diffusers' `DDPMScheduler(variance_type='learned_range', timestep_spacing='linspace',
-    clip_sample=False)`, which draws its noise itself, so that a sample would depend on its batch. The steps are those of
-    ADM's and DiT's code for every count; of some odd counts diffusers keeps a step beside one of them.
+    This is diffusers' `DDPMScheduler(variance_type='learned_range', timestep_spacing='linspace', clip_sample=False)`, except
+    that diffusers draws the noise itself, so that a sample would depend on its batch. The steps are always those of ADM's and
+    DiT's code; for some odd numbers of steps, one of diffusers' is off by 1.
 
     Args:
-        num_steps: network calls; one fewer are stochastic.
+        num_steps: Number of network calls. All steps but the last are stochastic.
 
     Raises:
-        ValueError: fewer than 2 steps.
+        ValueError: There are fewer than 2 steps.
     """
 
     objective_type = DDPMObjective

@@ -18,21 +18,21 @@ ObjectiveT = TypeVar('ObjectiveT', bound=Objective)
 
 
 class Sampler(ABC, Generic[ObjectiveT]):
-    """Turns noise into latents by calling a denoiser at falling noise levels. It has no parameters.
+    """Turns noise into latents by calling a denoiser at decreasing noise levels. It has no parameters.
 
     Shape legend: N samples, C×h×w latent.
     """
 
     #: The objective that the denoiser must have been trained for.
     objective_type: type[ObjectiveT]
-    #: Whether a sample is the same whatever the others in its batch.
+    #: Whether a sample does not depend on the other samples in its batch.
     batch_invariant = True
 
     def check(self, objective: Objective) -> None:
-        """Refuse what can't be sampled.
+        """Check that this sampler can sample a network that was trained with `objective`.
 
         Raises:
-            ValueError: an objective of another kind, or settings that are numerically invalid for it.
+            ValueError: The objective is of another kind, or the settings are numerically invalid for it.
         """
         if not isinstance(objective, self.objective_type):
             fitting = 'AncestralSampler or DDIMSampler' if isinstance(objective, DDPMObjective) else 'ODESampler or SDESampler'
@@ -45,14 +45,14 @@ class Sampler(ABC, Generic[ObjectiveT]):
     def sample(
         self, denoise: Denoise, z: Tensor, objective: ObjectiveT, step_noise: StepNoise, on_step: OnStep | None = None
     ) -> Tensor:
-        """Run the chain, without autograd.
+        """Generate latents from noise, without autograd.
 
         Args:
-            denoise: (x, t) -> the network's output, guided if it is to be; see `denoise_at`.
-            z: start noise, float32[N, C, h, w].
-            objective: what the network was trained for; `check` accepted it.
-            step_noise: noise by number of the stochastic step, from 0.
-            on_step: called after each step.
+            denoise: (x, t) -> the network's output, with guidance if there is any; see `denoise_at`.
+            z: Noise to start from, float32[N, C, h, w].
+            objective: The objective that the network was trained with; `check` has accepted it.
+            step_noise: Maps the number of a stochastic step, from 0, to its noise.
+            on_step: Callback that is called after each step.
 
         Returns:
             Latents, float32[N, C, h, w].
@@ -60,7 +60,7 @@ class Sampler(ABC, Generic[ObjectiveT]):
 
     @property
     def num_updates(self) -> int | None:
-        """Calls of `on_step`; None: unknown, or states would be kept for it that the sampler has no use for."""
+        """Number of calls of `on_step`; None if it is unknown, or if the sampler would have to keep extra states for them."""
         return None
 
     @abstractmethod
@@ -76,9 +76,9 @@ def at_least(num_steps: int, least: int) -> int:
 
 
 def denoise_at(denoise: Denoise, x: Tensor, time: float) -> Tensor:
-    """What `denoise` makes of states [N, C, h, w] at one time, or integer step, for all.
+    """Output of `denoise` for states [N, C, h, w] that share one time or integer step.
 
-    A `denoise` with a method `at` is told the number, so that it needn't wait for the device to learn it.
+    If `denoise` has a method `at`, it gets the time as a number and need not copy it from the device.
     """
     at = getattr(denoise, 'at', None)
     return denoise(x, times(x, len(x), time)) if at is None else at(x, time)

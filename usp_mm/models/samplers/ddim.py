@@ -1,4 +1,4 @@
-"""DDIM (arXiv 2010.02502) without noise, by diffusers' scheduler."""
+"""DDIM (arXiv 2010.02502) without noise, with diffusers' scheduler."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from .base import OnStep, Sampler, StepNoise, at_least, denoise_at
 
 @MODELS.register_module()
 class DDIMSampler(Sampler[DDPMObjective]):
-    """Deterministic steps between the training steps 0, s, 2s, …, for s = the objective's steps / `num_steps`, as in DiT.
+    """Deterministic sampler on the training steps 0, s, 2s, …, where s is the objective's steps / `num_steps`, as in DiT.
 
     Args:
-        num_steps: network calls; must divide the objective's steps.
+        num_steps: Number of network calls; it must divide the number of training steps.
 
     Raises:
-        ValueError: fewer than 2 steps.
+        ValueError: There are fewer than 2 steps.
     """
 
     objective_type = DDPMObjective

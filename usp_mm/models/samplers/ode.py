@@ -1,4 +1,4 @@
-"""Deterministic sampling of flows: the probability flow, along a time grid or by torchdiffeq's adaptive solvers."""
+"""Deterministic sampling of flows: the probability-flow ODE, on a time grid or with torchdiffeq's adaptive solvers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class Tableau(NamedTuple):
     weights: tuple[float, ...]
 
 
-#: torchdiffeq's methods of these names: what steps along the given times, and None if the method chooses its steps.
+#: torchdiffeq's methods by name: the tableau of those that step along a time grid, None for adaptive ones.
 METHODS = {
     'euler': Tableau((0,), ((),), (1,)),
     'midpoint': Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1)),
@@ -32,7 +32,7 @@ METHODS = {
     'rk4': Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8)),
     'adaptive_heun': None, 'bosh3': None, 'dopri5': None, 'dopri8': None,
 }  # fmt: skip
-#: How torchdiffeq's assertions begin where no step is short enough.
+#: Beginnings of the assertions with which torchdiffeq reports that no step is short enough.
 GIVES_UP = ('underflow in dt', 'non-finite values in state')
 
 
@@ -40,21 +40,21 @@ GIVES_UP = ('underflow in dt', 'non-finite values in state')
 class ODESampler(Sampler[FlowObjective]):
     """Integrates the velocity from noise to data.
 
-    Methods on a time grid are torchdiffeq's, stepped here: torchdiffeq compares times on the device, and so waits for it in
-    every step.
+    Methods on a time grid are those of torchdiffeq but implemented here, because torchdiffeq compares times on the device and
+    so waits for it in every step.
 
     Args:
-        method: as torchdiffeq names it. On the time grid: 'euler' (one network call a step), 'midpoint', 'heun2' (two), 'heun3'
-            (three), 'rk4' (four). With steps of adaptive length: 'adaptive_heun', 'bosh3', 'dopri5', 'dopri8'; they are
-            chosen for the batch as a whole, so that a sample depends, within the tolerances, on the others in its batch.
-        num_steps: points of the time grid, as in SiT: num_steps - 1 steps. Adaptive methods choose their own: there, these
-            are the points that `on_step` sees.
-        atol, rtol: tolerances of adaptive methods.
-        timestep_shift: s of `usp_mm.functional.flow.shift_times`, which moves the grid; below 1 it takes smaller steps near
-            noise (LightningDiT: 0.3). 1 leaves it even.
+        method: torchdiffeq's name of the method. On the time grid: 'euler' (one network call per step), 'midpoint', 'heun2'
+            (two), 'heun3' (three), 'rk4' (four). Adaptive: 'adaptive_heun', 'bosh3', 'dopri5', 'dopri8'. Adaptive methods
+            choose step lengths for the whole batch, so that a sample depends on the others within the tolerances.
+        num_steps: Number of points of the time grid, as in SiT; there are num_steps - 1 steps. Adaptive methods choose their
+            steps themselves and call `on_step` at these points.
+        atol, rtol: Absolute and relative tolerance of adaptive methods.
+        timestep_shift: The factor s of `usp_mm.functional.flow.shift_times`. Below 1, steps near noise are smaller
+            (LightningDiT: 0.3). 1 keeps the grid even.
 
     Raises:
-        ValueError: an unknown method or an impossible number.
+        ValueError: The method is unknown, or a number is out of range.
     """
 
     objective_type = FlowObjective
@@ -101,7 +101,7 @@ class ODESampler(Sampler[FlowObjective]):
         settings = dict(atol=self.atol, rtol=self.rtol, method=self.method)
         points = grid if on_step is not None else grid[[0, -1]]
         try:
-            # a step lands on the end: otherwise the last one would look beyond it, where the path is not defined
+            # `step_t` makes a step end at the last time; otherwise the method would evaluate beyond it, outside of the path
             states = odeint()(field, z, points, options=dict(step_t=grid[-1:].double()), **settings)
         except AssertionError as error:
             if not str(error).startswith(GIVES_UP):
@@ -115,7 +115,7 @@ class ODESampler(Sampler[FlowObjective]):
     def _step_through(
         self, tableau: Tableau, denoise: Denoise, x: Tensor, objective: FlowObjective, on_step: OnStep | None
     ) -> Tensor:
-        """Step along the grid, whose times and lengths are numbers of the type of `x`."""
+        """Step along the time grid, with times and step lengths rounded to the dtype of `x`."""
         grid = self.times(objective).to(x.dtype)
         steps = grid.diff()
         nodes = torch.stack([grid[:-1] + node * steps if node < 1 else grid[1:] for node in tableau.nodes], dim=1)
@@ -130,7 +130,7 @@ class ODESampler(Sampler[FlowObjective]):
         return x
 
     def _broken(self, z: Tensor, field: 'VelocityField', error: AssertionError) -> Tensor:
-        """NaN for the samples that diverged, as a solver with fixed steps would end; their caller names them."""
+        """Set samples that diverged to NaN, as a solver with fixed steps would end; the caller reports them."""
         if field.finite is None or bool(field.finite.all()):
             raise ValueError(
                 f"'{self.method}' found no step short enough for atol={self.atol}, rtol={self.rtol} ({error}): raise them, or "
@@ -150,11 +150,11 @@ class ODESampler(Sampler[FlowObjective]):
 
 
 class VelocityField:
-    """(t 0-d, x) -> velocity, as torchdiffeq calls it.
+    """The velocity as a function (t, x) with a 0-d tensor t, as torchdiffeq calls it.
 
     Attributes:
-        finite: bool[N], for a solver that chooses its steps: whose velocities were finite in the first call in which not all
-            were, else in the latest.
+        finite: bool[N], set with `watch`: which samples had finite velocities in the first call in which some had not, or in
+            the latest call if all had.
     """
 
     def __init__(self, denoise: Denoise, objective: FlowObjective, watch: bool = False) -> None:
@@ -167,13 +167,13 @@ class VelocityField:
             out = flow.velocity(self.objective.coefficients(t.double()), self.objective.prediction)(x, out)
         if self.watch:
             finite = out.isfinite().flatten(1).all(1)
-            # of the first call that fails: the solver's step then takes the others' states with it
+            # keep the result of the first call that fails: the solver then spoils the states of all samples
             self.finite = finite if self.finite is None else torch.where(self.finite.all(), finite, self.finite)
         return out
 
 
 def velocity_at(denoise: Denoise, objective: FlowObjective) -> Callable[[Tensor, float], Tensor]:
-    """(x, time) -> velocity, for a time that is a number."""
+    """The velocity as a function (x, time) for a time that is a Python number."""
 
     def velocity(x: Tensor, time: float) -> Tensor:
         out = denoise_at(denoise, x, time).float()
@@ -191,9 +191,9 @@ def _weighed(dt: float, weights: tuple[float, ...], slopes: list[Tensor]) -> Ten
 
 
 def odeint() -> Callable[..., Any]:
-    """torchdiffeq's."""
+    """The function `odeint` of torchdiffeq; ImportError if it is not installed."""
     try:
-        with torch.device('cpu'):  # its coefficients are tensors, made on import: a model may be built on meta then
+        with torch.device('cpu'):  # torchdiffeq makes tensors on import, perhaps while a model is built on meta
             from torchdiffeq import odeint as solve
     except ImportError as error:
         raise ImportError("ODESampler needs torchdiffeq: install it with `pip install 'usp-mm[gen]'`") from error

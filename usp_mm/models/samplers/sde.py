@@ -1,4 +1,4 @@
-"""Stochastic sampling of flows (SiT, arXiv 2401.08740), with one network call where the drift is needed once."""
+"""Stochastic sampling of flows (SiT, arXiv 2401.08740), with a single network call per evaluation of the drift."""
 
 from typing import Any
 
@@ -20,17 +20,18 @@ METHODS = ('euler', 'heun')
 class SDESampler(Sampler[FlowObjective]):
     """Euler–Maruyama or Heun steps of equal length, and a noiseless last step.
 
-    Velocity and score come from the same network output, so that 'euler' calls the network once a step, 'heun' twice.
+    Velocity and score come from the same network output, so that 'euler' calls the network once per step and 'heun' twice.
 
     Args:
         method: 'euler' or 'heun'.
-        num_steps: points of the time grid: num_steps - 1 stochastic steps, and the last step.
-        diffusion: D, a key of `usp_mm.functional.sde.DIFFUSIONS`.
-        last_step: 'mean', 'euler' or 'tweedie', see `usp_mm.functional.sde.last_step`; None: stop where the grid ends.
-        last_step_size: its length; without last step the grid runs to the end.
+        num_steps: Number of points of the time grid; there are num_steps - 1 stochastic steps, followed by the last step.
+        diffusion: Diffusion coefficient D, a key of `usp_mm.functional.sde.DIFFUSIONS`.
+        last_step: 'mean', 'euler' or 'tweedie', see `usp_mm.functional.sde.last_step`. None omits the last step, and the grid
+            then reaches the end of the path.
+        last_step_size: Length of the last step, in (0, 1).
 
     Raises:
-        ValueError: an unknown name or an impossible number.
+        ValueError: A name is unknown, or a number is out of range.
     """
 
     objective_type = FlowObjective

@@ -1,4 +1,4 @@
-"""Start a model from pretrained weights: the one place that maps names and resizes position tables."""
+"""Initialisation from pretrained weights, including the mapping of names and the resizing of position tables."""
 
 from .denoiser import transfer_encoder
 from .encoder import ENCODER_KEYS, encoder_weights, fit_pos_embed

@@ -1,4 +1,4 @@
-"""Pretrained encoder -> DiT or SiT (USP, arXiv 2503.06132, section 2.3 and Tables 8a, 8b, 8g, 9)."""
+"""Transfer of a pretrained encoder to DiT or SiT (USP, arXiv 2503.06132, section 2.3 and Tables 8a, 8b, 8g, 9)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ INTERPOLATIONS = ('bicubic', 'bilinear')
 _PATCH_CONV = 'patch_embed.proj.'
 _NORMS = ('norm1', 'norm2')
 _BLOCK_PARTS = (*_NORMS, 'attn', 'mlp')
-#: What a generator has no use for: class token, final norms, decoder and heads of the flat official checkpoints.
+#: Tensors that a generator does not use: class token, final norms, decoder and heads of the flat official checkpoints.
 _ENCODER_ONLY = ('cls_token', 'norm.', 'fc_norm.', 'mask_token', 'decoder_', 'head.')
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """Which of an encoder's tensors are wanted."""
+    """The names of an encoder's tensors that are to be copied."""
 
     blocks: frozenset[int]
     parts: tuple[str, ...]
@@ -48,23 +48,28 @@ def transfer_encoder(
 ) -> TransferReport:
     """Copy a ViT encoder into a DiT or SiT in place; nothing is copied unless everything fits.
 
-    PatchConv becomes `x_embedder`, the blocks keep their names, the position table loses its class token and is resized.
-    Class token, final norms, decoder and heads are dropped; modulation, time and label embedding and the final layer stay
-    as they were initialised. An EMA copy is not touched: make it afterwards.
+    PatchConv becomes `x_embedder`, the blocks keep their names, and the position table is resized without its class token.
+    Class token, final norms, decoder and heads are dropped. Modulation, time and label embedding and the final layer keep
+    their initialisation. An EMA copy is not changed, so create it afterwards.
 
     Args:
-        module: has the official names (`x_embedder`, `pos_embed` [1, L, D], `blocks`) and `geometry.grid`.
-        weights: official names, without prefix; a whole official checkpoint is fine.
-        keep_layers: n, the first n blocks; or their numbers; the others stay random (Table 8g). None: all, of equal depth.
-        load_norms: take scale and shift of norm1 and norm2. A model without them (`norm_affine=False`, Table 8b)
-            drops them.
-        load_patch_embed: take PatchConv; Table 8a's pixel MAE has another shape and needs False.
-        load_pos_embed: take the table; otherwise the model's own sine-cosine table stays.
-        pos_interp: 'bicubic' (14 to 16 tokens a side at 256 px) or 'bilinear' (16 to 32 at 512 px).
+        module: A network with the official names (`x_embedder`, `pos_embed` [1, L, D], `blocks`) and `geometry.grid`.
+        weights: Weights with official names and no prefix; a whole official checkpoint is allowed.
+        keep_layers: Number n, to copy the first n blocks, or a list of the blocks' numbers; the others stay random (Table 8g).
+            None copies all blocks and requires equal depth.
+        load_norms: Whether to copy scale and shift of norm1 and norm2. A model without them (`norm_affine=False`, Table 8b)
+            drops them in any case.
+        load_patch_embed: Whether to copy PatchConv. It must be False for the pixel MAE of Table 8a, whose shape differs.
+        load_pos_embed: Whether to copy the position table; otherwise the model keeps its own sine-cosine table.
+        pos_interp: Interpolation of the position table, 'bicubic' (14 to 16 tokens per side at 256 px) or 'bilinear' (16 to
+            32 at 512 px).
+
+    Returns:
+        A report on every tensor of both sides.
 
     Raises:
-        ValueError: an argument out of range, another depth or kind of block, missing, unknown or misshapen tensors, a
-            position table whose tokens are no square, nothing learned left to take.
+        ValueError: An argument is out of range; depth or kind of the blocks differ; tensors are missing, unknown or of the
+            wrong shape; the position table is not for a square of tokens; or no learned tensor is left to copy.
     """
     check_interpolation(pos_interp)
     target = module.state_dict()
@@ -93,7 +98,7 @@ def transfer_encoder(
 
 
 def check_interpolation(mode: str) -> None:
-    """ValueError unless `mode` is one of `INTERPOLATIONS`."""
+    """Raise a ValueError unless `mode` is one of `INTERPOLATIONS`."""
     if mode not in INTERPOLATIONS:
         raise ValueError(f"pos_interp='{mode}' must be one of {INTERPOLATIONS}{nearest(mode, INTERPOLATIONS)}")
 
@@ -108,7 +113,7 @@ def _width(state_dict: Mapping[str, Tensor]) -> int | None:
 
 
 def _check_sizes(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], any_depth: bool) -> None:
-    """Depth and width, before any name: with another arch everything else would differ too."""
+    """Check depth and width before all names, since with another arch everything else would differ too."""
     if not _depth(weights):
         raise ValueError(f"no 'blocks.…' in the checkpoint, whose names begin with {sorted(weights)[:5]}: not a ViT encoder")
     same_width = _width(weights) in (None, _width(target))
@@ -167,7 +172,7 @@ def _is_known(name: str) -> bool:
 
 
 def _fit_table(table: Tensor, grid: Grid, mode: str) -> tuple[Tensor, Grid]:
-    """[1, 1 + s·s, D] -> the table of the patch tokens on `grid` [1, L, D], and (s, s)."""
+    """Position table [1, 1 + s·s, D] -> the table of the patch tokens resized to `grid`, [1, L, D], and (s, s)."""
     side = square_side(table) if table.ndim == 3 else None
     if not side:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The encoder in a checkpoint: which names are its own, and its position table on another grid."""
+"""Functions that find the encoder in a checkpoint, compare its blocks and resize its position table."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,18 +10,18 @@ from torch import Tensor
 from usp_mm.functional.pos_embed import resize_pos_embed
 from usp_mm.presets import BLOCKS
 
-#: Names of an encoder, with this package's prefix or none.
+#: Beginnings of an encoder's names, after this package's prefix if there is one.
 ENCODER_KEYS = ('cls_token', 'pos_embed', 'patch_embed.', 'blocks.', 'norm.', 'fc_norm.')
 
 
 def split_checkpoint(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.') -> tuple[dict[str, Tensor], list[str]]:
-    """(module that holds the encoder, without `prefix`; names of everything beside it).
+    """Split a checkpoint into (weights of the module with the encoder, without `prefix`; all other names).
 
-    This package's checkpoints keep the encoder under `prefix`. Official ones are one flat module, whose decoder
-    or head is in the first part.
+    This package's checkpoints keep the encoder under `prefix`. Official ones are a single flat module, so that decoder or head
+    belong to the first part.
 
     Raises:
-        ValueError: no encoder in it.
+        ValueError: The checkpoint has no encoder.
     """
     if prefix + 'cls_token' in state_dict:
         module = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
@@ -34,10 +34,10 @@ def split_checkpoint(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.'
 
 
 def encoder_weights(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:
-    """The encoder of a checkpoint with this package's names (under `prefix`) or the official ones (no prefix).
+    """The encoder's weights in a checkpoint with this package's names (under `prefix`) or official names (no prefix).
 
     Raises:
-        ValueError: no encoder in it.
+        ValueError: The checkpoint has no encoder.
     """
     module, _ = split_checkpoint(state_dict, prefix)
     flat = prefix + 'cls_token' not in state_dict
@@ -45,16 +45,18 @@ def encoder_weights(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.')
 
 
 def block_part(name: str) -> tuple[int, str] | None:
-    """(3, 'attn') of 'blocks.3.attn.qkv.weight'; None for what is in no block."""
+    """Number and part of a block in a name, such as (3, 'attn') in 'blocks.3.attn.qkv.weight'; None for other names."""
     match = re.match(r'blocks\.(\d+)\.(\w+)\.', name)
     return (int(match[1]), match[2]) if match else None
 
 
 def check_blocks(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], norms: bool = True) -> None:
-    """ValueError if the blocks of both have other parts; rotary positions have no weights, so they can't be compared.
+    """Raise a ValueError if the blocks of two networks differ in kind. Rotary positions, without weights, can't be compared.
 
     Args:
-        norms: whether their norms are to be the same too.
+        weights: Weights in the checkpoint.
+        target: Weights of the model.
+        norms: Whether to compare the kind of norm too.
     """
     theirs, ours = _block_parts(weights), _block_parts(target)
     differing = [part for part in theirs.keys() & ours.keys() if theirs[part] != ours[part] and (norms or part != 'norm')]
@@ -67,7 +69,7 @@ def check_blocks(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], no
 
 
 def _block_parts(names: Iterable[str]) -> dict[str, str | bool]:
-    """Those options of `usp_mm.layers.BlockOptions` that the names in the first block tell."""
+    """The options of `usp_mm.layers.BlockOptions` that follow from the names in the first block."""
     has = {name.removeprefix('blocks.0.') for name in names if name.startswith('blocks.0.')}
     found: dict[str, str | bool] = {}
     if {'mlp.w12.weight', 'mlp.fc1.weight'} & has:
@@ -80,14 +82,14 @@ def _block_parts(names: Iterable[str]) -> dict[str, str | bool]:
 
 
 def square_side(table: Tensor) -> int | None:
-    """s of a position table with class token [1, 1 + s·s, D]; None if its tokens are no square."""
+    """The side s of a position table with class token, [1, 1 + s·s, D]; None if the tokens form no square."""
     tokens = table.shape[1] - 1
     side = isqrt(tokens)
     return side if side * side == tokens else None
 
 
 def fit_pos_embed(table: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
-    """A square table with class token [1, 1 + s·s, D], resized to `grid`; one that is not square is returned as it is."""
+    """Resize a position table with class token, [1, 1 + s·s, D], to `grid`; a table that is not square is not changed."""
     side = square_side(table)
     if side is None or (side, side) == grid:
         return table

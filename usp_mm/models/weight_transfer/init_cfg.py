@@ -1,4 +1,4 @@
-"""`init_cfg=dict(type='USPPretrained', …)`: pretrained weights as MMEngine's configs ask for them."""
+"""The initializer `init_cfg=dict(type='USPPretrained', …)`, which starts a model from pretrained weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,27 +13,27 @@ from usp_mm.weight_files import read_weights
 from .denoiser import transfer_encoder
 from .encoder import check_blocks, encoder_weights, split_checkpoint
 
-#: The final norms follow `out_type`: `fc_norm` may be new, and either may be left over. A VAE has weights of its own.
+#: The final norms depend on `out_type`: `fc_norm` may be new, and both may be left over. A VAE loads its own weights.
 _VAE, _MAY_BE_NEW, _MAY_BE_LEFT = 'vae_encoder.', ('fc_norm.',), ('norm.', 'fc_norm.')
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class USPPretrained:
-    """`init_cfg=dict(type='USPPretrained', checkpoint=…)` of USPViT, DiT or SiT: load a pretrained encoder.
+    """Loads a pretrained encoder into USPViT, DiT or SiT: `init_cfg=dict(type='USPPretrained', checkpoint=…)`.
 
-    USPViT takes it strictly: only `fc_norm` may be new, only final norms left over. DiT and SiT take it through
-    `transfer_encoder`, whose report is logged; the generator makes its EMA copy afterwards. The blocks must be of one kind;
-    rotary positions, which have no weights, are the one option that can't be compared.
+    USPViT loads it strictly: only `fc_norm` may be new, and only final norms may be left over. DiT and SiT use
+    `transfer_encoder` and log its report; the generator creates its EMA copy afterwards. The blocks must be of the same kind.
+    Only rotary positions can't be compared, since they have no weights.
 
     Args:
-        checkpoint: pretraining, fine-tuned classifier (Table 9) or pixel MAE (Table 8a): a file of this package, of the
-            official code, MAE or timm's ViT names.
-        keep_layers, load_norms, load_patch_embed, load_pos_embed, pos_interp: of DiT and SiT, see `transfer_encoder`.
-        prefix: of the encoder's keys in this package's checkpoints.
+        checkpoint: File of a pretrained network, a fine-tuned classifier (Table 9) or a pixel MAE (Table 8a), with the names
+            of this package, the official code, MAE or timm's ViT.
+        keep_layers, load_norms, load_patch_embed, load_pos_embed, pos_interp: See `transfer_encoder`; only for DiT and SiT.
+        prefix: Prefix of the encoder's keys in this package's checkpoints.
 
     Raises (when the weights are initialised):
-        FileNotFoundError: no such file.
-        ValueError: `checkpoint` unset, a switch that the model doesn't have, keys or shapes that do not fit.
+        FileNotFoundError: The file does not exist.
+        ValueError: `checkpoint` is unset, the model does not support a given argument, or keys or shapes do not fit.
     """
 
     def __init__(

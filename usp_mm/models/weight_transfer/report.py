@@ -1,4 +1,4 @@
-"""What a transfer did to every tensor, in full and on one line."""
+"""Report of a transfer: what happened to every tensor, in full and as one line."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Names of every tensor of both sides, sorted.
+    """Sorted names of all tensors in the checkpoint and the model, by what happened to them.
 
     Attributes:
-        taken: of the model, filled from the checkpoint.
-        resized: those of `taken` that were resized -> (grid in the checkpoint, grid of the model).
-        dropped: of the checkpoint, without a place in the model, or left out as asked.
-        random: of the model, left as they were initialised.
+        taken: Tensors of the model that were filled from the checkpoint.
+        resized: Tensors of `taken` that were resized -> (grid in the checkpoint, grid of the model).
+        dropped: Tensors of the checkpoint that have no place in the model or were left out as requested.
+        random: Tensors of the model that kept their initialisation.
     """
 
     taken: tuple[str, ...]
@@ -26,7 +26,7 @@ class TransferReport:
     random: tuple[str, ...]
 
     def with_dropped(self, names: Iterable[str]) -> 'TransferReport':
-        """The same with more names in `dropped`."""
+        """A copy with more names in `dropped`."""
         return replace(self, dropped=tuple(sorted({*self.dropped, *names})))
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class TransferReport:
 
 
 def group_names(names: Iterable[str]) -> str:
-    """'blocks 0-11 attn, mlp (96), x_embedder (2)': numbers of tensors by block and by first part of the name."""
+    """Summarise names by block and by first part, with numbers of tensors: 'blocks 0-11 attn, mlp (96), x_embedder (2)'."""
     blocks: dict[int, set[str]] = defaultdict(set)
     counts: dict[int | str, int] = defaultdict(int)
     for name in names:
