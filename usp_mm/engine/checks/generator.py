@@ -109,7 +109,7 @@ def _check_tokens(model: Any, dataset: Any) -> None:
 
 
 def _pictures(runner: Runner) -> Iterator[dict]:
-    """Yield the generator settings that mmagic's VisualizationHook asks for."""
+    """Yield the arguments with which mmagic's VisualizationHook calls the generator."""
     for hook in runner.hooks:
         for kwargs in getattr(hook, 'vis_kwargs_list', None) or ():
             yield kwargs.get('forward_kwargs') or {}

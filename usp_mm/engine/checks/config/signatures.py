@@ -64,7 +64,7 @@ def arguments(target: Callable[..., Any]) -> Arguments:
 
 
 def _constructed(cls: type) -> Arguments | None:
-    """Arguments of a class that `__new__` or a metaclass takes (such as a NamedTuple's); None if only `__init__` takes any."""
+    """Arguments that the `__new__` or metaclass of a class takes, as for a NamedTuple; None if the class has neither."""
     takers = vars(object)['__new__'], vars(type)['__call__']
     return None if (cls.__new__, type(cls).__call__) == takers else Arguments(*_own(cls))
 
