@@ -1,4 +1,4 @@
-"""What `tools/probe_layers.py` and `tools/knn.py` share."""
+"""Code that `tools/probe_layers.py` and `tools/knn.py` share."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -15,11 +15,11 @@ from .features import FrozenModel, load_frozen
 
 
 def split_folders(args: Namespace) -> tuple[Path, Path]:
-    """Folders of training and validation.
+    """The folders of training and validation data.
 
     Raises:
-        ValueError: not given, or given twice.
-        FileNotFoundError: they are not there.
+        ValueError: A folder is not given, or given twice.
+        FileNotFoundError: A folder does not exist.
     """
     if args.data is not None and (args.train or args.val):
         raise ValueError('--data stands for --train and --val: give one or the others')
@@ -65,7 +65,7 @@ def load_probe(
 
 
 def probe_facts(args: Namespace, model: FrozenModel, train: ProbeData, val: ProbeData) -> dict[str, Any]:
-    """What a report says of model and data."""
+    """Facts about model and data for a report."""
     return dict(
         config=args.config,
         checkpoint=str(args.checkpoint),
