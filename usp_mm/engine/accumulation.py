@@ -37,7 +37,7 @@ class AccumulationHook(Hook):
                 'tools/train.py --auto-scale-lr, or set the learning rate and auto_scale_lr.enable=False'
             )
         _check_intervals(runner)
-        # it comes also where nothing is lost, and names a class that is not there; `before_train` says what there is to say
+        # it also appears where nothing is lost, and names a class that does not exist; `before_train` warns instead
         runner.logger.addFilter(_not_upstreams_warning)
 
     def before_train(self, runner: Runner) -> None:

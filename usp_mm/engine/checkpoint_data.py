@@ -25,8 +25,8 @@ class CheckpointDataHook(Hook):
     """Save only what can be read back: data, never code.
 
     Config dicts become dicts, paths become strings, named tuples become tuples, enums become their values, NumPy values of
-    types that `usp_mm.compat.NUMPY_DTYPES` does not list become numbers, dates become strings and classes their qualified
-    names. Anything else (functions, modules, objects) is left out, and the log says so once.
+    types that are not in `usp_mm.compat.NUMPY_DTYPES` become lists and numbers, dates become strings and classes their
+    qualified names. Anything else (functions, modules, objects) is left out, and the log says so once.
 
     The weights themselves are not checked.
     """

@@ -14,7 +14,7 @@ from .checks.config.signatures import arguments
 
 
 def make_fast(cfg: Config, task: str = 'train') -> list[str]:
-    """Set bfloat16, compiled blocks, a fused optimizer and a VAE frozen in bfloat16, where the config has these parts.
+    """Set bfloat16, compiled blocks, a fused optimizer, and bfloat16 for a frozen VAE, where the config has these parts.
 
     A value that the config sets to anything but its default is kept. Without `--fast`, configs use the official arithmetic.
 

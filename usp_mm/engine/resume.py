@@ -91,7 +91,7 @@ class ResumeHook(Hook):
         for line in lines:
             runner.logger.warning(f'resume: {line}')
         _check_left(saved, position, old, new)
-        # after an epoch's last iteration, its epoch-wise scheduler steps are still to come
+        # a checkpoint of an epoch's last iteration was saved before the epoch-wise scheduler steps
         ended = by_epoch(runner) and position.epoch != saved.epoch
         if lines or ended or (runner.param_schedulers and 'param_schedulers' not in checkpoint):
             _take_over(runner, checkpoint, position, new)
@@ -252,7 +252,7 @@ def _check_left(saved: Position, position: Position, old: dict[str, Any], new: d
 
 
 def _seek(runner: Runner, iteration: int) -> None:
-    """Start the next epoch at an iteration after its first."""
+    """Start the next epoch after its first `iteration` iterations."""
     loader = runner.train_dataloader
     if not hasattr(loader.sampler, 'seek'):
         raise ValueError(

@@ -34,10 +34,10 @@ def split_folders(args: Namespace) -> tuple[Path, Path]:
 def load_probe(
     cfg: Config, args: Namespace, *, pool: str, augment: bool | None = False
 ) -> tuple[FrozenModel, ProbeData, ProbeData]:
-    """Model, training and validation data of the command line.
+    """Load the model and the training and validation data that the command line names.
 
     Raises:
-        FileNotFoundError, ValueError: as `split_folders`, `open_data` and `load_frozen`.
+        FileNotFoundError, ValueError: As in `split_folders`, `open_data` and `load_frozen`.
     """
     if not 0 <= args.seed < 2**56:
         raise ValueError(f'--seed {args.seed} must be from 0 to 2^56 - 1')
