@@ -1,1 +1,1 @@
-"""What models and runs cost and how they converge, and models under noise."""
+"""Cost and convergence of models and runs, and models under noise."""

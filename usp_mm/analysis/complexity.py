@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations of a config, and what its training costs, without weights or data."""
+"""Parameters and floating-point operations of a config, and the cost of its training, without weights or data."""
 
 import json
 import math
@@ -29,25 +29,26 @@ _IMAGENET_FOLDERS = (('data', 'imagenet'), ('data', 'imagenet_latents'))
 
 
 def complexity(cfg: Config) -> dict[str, Any]:
-    """What a config costs; a multiplication and an addition are two operations. Everything happens on the meta device.
+    """Cost of a config; a multiplication and an addition count as two operations. Everything happens on the meta device.
 
-    Only matrix products and convolutions count. Activation checkpointing, the optimizer, data loading and validation don't.
+    Only matrix products and convolutions are counted, without activation checkpointing, optimizer, data loading and validation.
 
     Returns:
-        'model', its type, and
-        'network': what is trained: 'parameters', 'trainable', 'forward' and 'train' (forward and backward) of an image
-        (of a crop in segmentation);
-        'vae', None where there is none: 'name', 'parameters', 'trained', 'online' (whether training encodes), 'encode',
-        'train' (what encoding a training image costs), 'decode';
-        'teacher', None or REPA's 'name', 'parameters', 'forward', 'online' (whether training runs it), 'train' (what it then
-        costs an image), 'projector' with 'parameters' and 'train';
-        'batch', images of an optimizer step, and 'step', its operations; 'images' and 'total' of the whole training (None
-        where the data set's size is not known);
-        'sample', None or 'calls' of the network and 'total' with the decoder, of a generated image (None for an adaptive
+        A dict with the keys
+        'model': the model's type;
+        'network': what is trained, with 'parameters', 'trainable', 'forward' and 'train' (forward and backward) for one image
+        (one crop in segmentation);
+        'vae': None if there is none, else 'name', 'parameters', 'trained', 'online' (whether training encodes images),
+        'encode', 'train' (cost of encoding one training image), 'decode';
+        'teacher': None, or for REPA 'name', 'parameters', 'forward', 'online' (whether training runs it), 'train' (its cost for
+        one training image), and 'projector' with 'parameters' and 'train';
+        'batch': number of images per optimizer step; 'step': its operations; 'images' and 'total': those of the whole training
+        (None if the size of the data set is unknown);
+        'sample': None, or for a generated image 'calls' of the network and 'total' with the decoder (None for an adaptive
         solver).
 
     Raises:
-        ValueError: a model that can't be counted, or a config without training.
+        ValueError: The model cannot be counted, or the config has no training.
     """
     if missing := [key for key in ('model', 'train_dataloader', 'train_cfg', 'auto_scale_lr') if key not in cfg]:
         raise ValueError(f'no whole config, it lacks {", ".join(missing)}: expected one of training, not a base of some')
@@ -75,12 +76,12 @@ def complexity(cfg: Config) -> dict[str, Any]:
 
 
 def gpu_hours(operations: float, peak: float = H100_BF16, utilisation: float = UTILISATION) -> float:
-    """Hours of one GPU of this peak rate that so many operations take at this utilisation."""
+    """Hours that one GPU with this peak rate (operations/s) needs for this many operations at this utilisation."""
     return operations / (peak * utilisation) / 3600
 
 
 def build_meta(cfg: Config) -> nn.Module:
-    """The model of a config on the meta device: shapes, no data, and no VAE."""
+    """Build the model of a config on the meta device, with shapes but no data, and without the VAE."""
     return _build(_network_config(cfg), cfg)
 
 
@@ -92,7 +93,7 @@ _counted: dict[str, dict[str, int]] = {}
 
 
 def _network(cfg: Config) -> dict[str, int]:
-    """Parameters and operations of what is trained; in a process, each network is counted once."""
+    """Parameters and operations of what is trained; each network is counted once per process."""
     model = _network_config(cfg)
     key = json.dumps(_without(model, _NO_SHAPES), sort_keys=True, default=str)
     if key not in _counted:
@@ -118,11 +119,11 @@ def _network_config(cfg: Config) -> dict[str, Any]:
 
 @cache
 def _scale_folder(vae: str) -> TemporaryDirectory:
-    """A folder that says the VAE's scale, which changes no shape: it is there until the process ends."""
+    """A temporary folder with a VAE scale, which affects no shape; it exists until the process ends."""
     folder = TemporaryDirectory(prefix='usp_mm-')
     codec = blank_codec(vae)
     assert codec is not None
-    network: Any = codec.network  # of diffusers
+    network: Any = codec.network  # a network of diffusers
     network.save_config(folder.name)
     return folder
 
@@ -139,7 +140,7 @@ def _build(model: dict[str, Any], cfg: Config, device: str = 'meta') -> Any:
 
 
 def _vae(cfg: Config) -> dict[str, Any] | None:
-    """The VAE's part, of the images that the config trains on."""
+    """The VAE's costs for the images on which the config trains."""
     model = cfg.model
     backbone = model.get('denoiser') or model.backbone
     name = model.data_preprocessor.get('vae') or backbone.get('vae', 'sd-f8d4')
@@ -168,7 +169,7 @@ def _cached(dataset: ConfigDict) -> bool:
 
 
 def _teacher(cfg: Config) -> dict[str, Any] | None:
-    """REPA's frozen teacher, one forward pass an image (arXiv 2410.06940), and its projector."""
+    """Costs of REPA's frozen teacher, with one forward pass per image (arXiv 2410.06940), and of its projector."""
     if not cfg.model.get('repa'):
         return None
     denoiser = _build(_network_config(cfg), cfg).denoiser
@@ -192,7 +193,7 @@ def _teacher(cfg: Config) -> dict[str, Any] | None:
 
 
 def _teacher_network(teacher: Teacher, spec: Any) -> tuple[nn.Module, Tensor]:
-    """A teacher's network without weights, and an image (its latent, of an encoder that looks through a VAE) for it."""
+    """A teacher's network without weights, and an input for it: an image, or a latent for an encoder on latents."""
     if isinstance(spec, dict) and 'backbone' in spec:
         backbone = {key: value for key, value in spec['backbone'].items() if key not in ('init_cfg', 'codec')}
         network = MODELS.build(backbone)
@@ -209,7 +210,7 @@ def _teacher_network(teacher: Teacher, spec: Any) -> tuple[nn.Module, Tensor]:
 
 
 def _training_images(cfg: Config) -> int | None:
-    """Images (crops) that training sees."""
+    """Number of images (crops) that training uses."""
     loop = cfg.train_cfg
     if 'max_iters' in loop:
         return loop.max_iters * cfg.auto_scale_lr.base_batch_size
@@ -218,7 +219,7 @@ def _training_images(cfg: Config) -> int | None:
 
 
 class _Counter(nn.Module):
-    """Answers zeros and counts for how many images it was asked."""
+    """Returns zeros, and counts the images of its calls."""
 
     null_label = 1
 
@@ -232,7 +233,7 @@ class _Counter(nn.Module):
 
 
 def _sample(cfg: Config, forward: int, vae: dict[str, Any] | None) -> dict[str, int] | None:
-    """The sampler runs, with a network that counts its calls."""
+    """Cost of a sample: runs the sampler with a network that counts its calls."""
     sampler, objective = (_build(part, cfg, 'cpu') for part in (cfg.model.sampler, cfg.model.objective))
     if not getattr(sampler, 'fixed_steps', True):
         return None

@@ -1,4 +1,4 @@
-"""How fast runs converge, and how many times faster one than another (USP, arXiv 2503.06132, Figure 3).
+"""Compare how fast runs converge (USP, arXiv 2503.06132, Figure 3).
 
 Shape legend: P points.
 """
@@ -26,14 +26,14 @@ DIRECTIONS = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric of one arm: of one run, or the mean over several that differ in their seed.
+    """A metric of one arm, which is one run or the mean over several that differ in their seed.
 
     Attributes:
-        steps: int64[P], increasing.
-        values: float64[P].
-        deviation: float64[P], standard deviation (unbiased) over the runs, 0 for a single one.
-        hours: float64[P], processes times hours of training.
-        runs: how many.
+        steps: Training steps, int64[P], increasing.
+        values: Values of the metric, float64[P].
+        deviation: Unbiased standard deviation over the runs, float64[P]; 0 for a single run.
+        hours: Hours of training times processes, float64[P].
+        runs: Number of runs.
     """
 
     label: str
@@ -48,18 +48,19 @@ class Curve:
         return int(np.argmin(self.values) if lower else np.argmax(self.values))
 
     def hours_at(self, step: float) -> float:
-        """Hours at a step from 0 to the last."""
+        """Hours at a step between 0 and the last one."""
         return float(np.interp(step, [0, *self.steps], [0.0, *self.hours]))
 
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """How soon an arm reaches another's best value.
+    """How soon an arm reaches another arm's best value.
 
     Attributes:
-        value, other_step, other_hours: the other's best, and where it is.
-        step, hours: where the arm has it first, between its points by linear interpolation; None: it never does.
-        at_first: the arm is better from its first point on, which `step` is then: an upper bound.
+        value, other_step, other_hours: The other arm's best value, and where it is reached.
+        step, hours: Where this arm first reaches the value, with linear interpolation between its points; None if it never
+            does.
+        at_first: Whether this arm is better from its first point on. `step` is then that point, and so an upper bound.
     """
 
     label: str
@@ -73,17 +74,17 @@ class SpeedUp:
 
     @property
     def ratio(self) -> float | None:
-        """Steps of the other for one step of the arm."""
+        """Steps of the other arm per step of this arm."""
         return None if self.step is None else self.other_step / self.step
 
     @property
     def hours_ratio(self) -> float | None:
-        """Likewise in hours."""
+        """Hours of the other arm per hour of this arm."""
         return None if self.hours is None else self.other_hours / self.hours
 
 
 def lower_is_better(metric: str) -> bool:
-    """By the metric's name; ValueError for one that is not known."""
+    """Whether lower values of a metric are better, by its name; ValueError for an unknown metric."""
     name = metric.rsplit('/', 1)[-1]
     if name not in DIRECTIONS:
         raise ValueError(f"is a low '{metric}' good? say --lower-is-better or --higher-is-better")
@@ -94,7 +95,7 @@ def curve(label: str, runs: Sequence[RunLog], metric: str) -> Curve:
     """The mean over an arm's runs, at the steps that all of them have.
 
     Raises:
-        ValueError: a run without the metric, or no step that all have.
+        ValueError: A run does not have the metric, or the runs have no step in common.
     """
     points = [dict(zip(*(column.tolist() for column in run.metric(metric)), strict=True)) for run in runs]
     steps = sorted(set(points[0]).intersection(*points[1:]))
@@ -111,7 +112,7 @@ def curve(label: str, runs: Sequence[RunLog], metric: str) -> Curve:
 
 
 def reach(arm: Curve, value: float, lower: bool) -> float | None:
-    """First step at which the straight lines between an arm's points are as good as `value`; None: nowhere."""
+    """First step at which an arm, interpolated linearly, is as good as `value`; None if it never is."""
     gap = (arm.values - value) * (1 if lower else -1)  # above 0: not reached
     reached = np.flatnonzero(gap <= 0)
     if not len(reached):
@@ -124,7 +125,7 @@ def reach(arm: Curve, value: float, lower: bool) -> float | None:
 
 
 def speed_up(arm: Curve, other: Curve, lower: bool) -> SpeedUp:
-    """Steps and hours of `arm` to reach the best of `other`."""
+    """Compare the steps and hours that `arm` needs to reach the best value of `other`."""
     best = other.best(lower)
     value = float(other.values[best])
     step = reach(arm, value, lower)
@@ -143,13 +144,13 @@ def speed_up(arm: Curve, other: Curve, lower: bool) -> SpeedUp:
 def draw_convergence(
     curves: Sequence[Curve], metric: str, out: str | Path, hours: str | None = 'GPU-hours', log: bool = False
 ) -> None:
-    """A picture of the curves against steps and, unless `hours` is None, against hours, whose axis it names.
+    """Draw the curves against steps and, unless `hours` is None, against hours; `hours` is the label of that axis.
 
-    A band is one standard deviation either way; `log` draws the metric on a logarithmic axis. The file's kind follows from
-    its suffix.
+    A band shows one standard deviation above and below; `log` draws the metric on a logarithmic axis. The suffix of `out`
+    determines the file format.
 
     Raises:
-        ValueError: a suffix that matplotlib cannot write.
+        ValueError: matplotlib cannot write this suffix.
     """
     out = Path(out)
     figure = Figure(figsize=(6.4 * (1 if hours is None else 2), 4.8), layout='constrained')

@@ -1,4 +1,4 @@
-"""What a training run cost (USP, arXiv 2503.06132, Table 5)."""
+"""Cost of a training run (USP, arXiv 2503.06132, Table 5)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +12,16 @@ def run_cost(run: RunLog, until: int | None = None) -> dict[str, Any]:
     """Cost of a run's training, without validation and sampling.
 
     Args:
-        until: steps that count; all that were logged if None.
+        run: Log of the run.
+        until: Number of steps to include; None for all logged steps.
 
     Returns:
-        'run', 'stage', 'config', 'device'; 'steps', 'samples', 'samples/s' (of all processes together); 'hours' of the
-        clock, 'GPU-days' (processes times days); 'GFLOP/sample' and 'EFLOP' in all, forward and backward, None where
-        they were not counted.
+        'run', 'stage', 'config', 'device'; 'steps', 'samples', 'samples/s' (all processes together); 'hours' of wall time,
+        'GPU-days' (processes times days); 'GFLOP/sample' and the total 'EFLOP', forward and backward, None if they were not
+        counted.
 
     Raises:
-        ValueError: no run_info.json, or fewer steps in the log than `until`.
+        ValueError: run_info.json is missing, or the log has fewer steps than `until`.
     """
     info, last = run.info, int(run.steps[-1])
     if 'world_size' not in info:
@@ -46,7 +47,7 @@ def run_cost(run: RunLog, until: int | None = None) -> dict[str, Any]:
 
 
 def total_cost(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sums over runs of what can be added; 'EFLOP' is None where a run's is."""
+    """Sums over several runs; 'EFLOP' is None if that of a run is None."""
     flops = [cost['EFLOP'] for cost in costs]
     sums = {key: sum(cost[key] for cost in costs) for key in ('steps', 'samples', 'hours', 'GPU-days')}
     return dict(run='total', **sums, EFLOP=None if None in flops else sum(flops))

@@ -1,4 +1,4 @@
-"""How likely a flow finds data: bits per dimension of their latents (SiT, arXiv 2401.08740; arXiv 1806.07366)."""
+"""Likelihood of data under a flow: bits per dimension of their latents (SiT, arXiv 2401.08740; arXiv 1806.07366)."""
 
 import math
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from usp_mm.probing.data import ProbeData
 
 @dataclass(frozen=True)
 class LikelihoodSettings:
-    """How the integral is taken.
+    """Settings of the likelihood's integral.
 
     Attributes:
-        num: samples, spread evenly over the data; all if None.
-        probes: random vectors a sample, over which the estimate is averaged.
-        batch_size: samples at a time; adaptive methods choose their steps for a batch as a whole.
-        seed: of the random vectors: those of sample i depend on (seed, i) alone.
+        num: Number of samples, spread evenly over the data; None for all.
+        probes: Number of random vectors per sample, over which the estimate is averaged.
+        batch_size: Number of samples at a time; adaptive methods choose their steps for a whole batch.
+        seed: Seed of the random vectors; those of sample i depend only on (seed, i).
 
     Raises:
-        ValueError: a value that can't be.
+        ValueError: A value is invalid.
     """
 
     num: int | None = None
@@ -44,7 +44,7 @@ class LikelihoodSettings:
 
 
 def check_flow(model: LatentDiffusionGenerator) -> None:
-    """ValueError unless the generator's samples follow a velocity."""
+    """Raise ValueError unless the generator's samples follow a velocity field."""
     if not isinstance(model.objective, FlowObjective):
         raise ValueError(
             f'a likelihood needs a flow, this generator was trained with {type(model.objective).__name__}: give a SiT'
@@ -58,20 +58,20 @@ def measure_likelihood(
     settings: LikelihoodSettings,
     sample_model: str | None = None,
 ) -> dict[str, Any]:
-    """Bits per dimension of latents, each with its own class.
+    """Bits per dimension of latents, each conditioned on its own class.
 
     Args:
-        model: in eval mode; of a posterior its data preprocessor takes the mode.
-        data: labelled images or cached latents.
-        sampler: of the ODE.
-        settings: see there.
-        sample_model: 'ema' or 'model'; the model's own if None.
+        model: Generator in eval mode; its data preprocessor takes the mode of a posterior.
+        data: Labelled images or cached latents.
+        sampler: Solver of the ODE.
+        settings: Settings of the integral.
+        sample_model: Weights to use, 'ema' or 'model'; None for the model's own choice.
 
     Returns:
         dict(mean, standard_error, num, dims, bits, indices, sampler): bits per dimension of all samples, and their list.
 
     Raises:
-        ValueError: a generator that is no flow, or a sample of a class that it has not.
+        ValueError: The generator is not a flow, or a sample has a class that the generator does not have.
     """
     check_flow(model)
     sampler.check(model.objective)
@@ -107,7 +107,7 @@ def _labels(data_samples: list, num_classes: int) -> Tensor:
 
 
 def _signs(rows: list[int], like: Tensor, seed: int, number: int) -> Tensor:
-    """+1 and -1, [N, C, h, w]: the `number`-th vector of each sample."""
+    """Random +1 and -1, [N, C, h, w]: vector `number` of each sample."""
     samples = torch.tensor(rows, device=like.device)
     draws = random.uniform(samples, torch.full_like(samples, number), like[0].numel(), seed=seed, stream='divergence')
     return torch.where(draws < 0.5, -1.0, 1.0).reshape(like.shape).to(like)

@@ -1,4 +1,4 @@
-"""Classifiers under noise (robustness runs of USP's appendix A): on images, and on latents."""
+"""Evaluate classifiers under noise on images or latents (robustness experiments of USP's appendix A)."""
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -10,10 +10,10 @@ NUM_TIMESTEPS = 1000
 
 
 def add_image_noise(cfg: Config, severity: int) -> None:
-    """Let the test data carry ImageNet-C's Gaussian noise, put before the pipeline's last step, which packs.
+    """Add ImageNet-C's Gaussian noise to the test data, before the last step of the pipeline, which packs the sample.
 
     Raises:
-        ValueError: another severity than 1 to 5, a config without a classifier, or whose test data is no images.
+        ValueError: The severity is not 1 to 5, the config has no classifier, or its test data are not images.
     """
     check_severity(severity)
     _check_classifier(cfg)
@@ -28,10 +28,10 @@ def add_image_noise(cfg: Config, severity: int) -> None:
 
 
 def add_latent_noise(cfg: Config, timestep: int) -> None:
-    """Let the data preprocessor diffuse every latent by `timestep` steps of DDPM's 1000-step linear schedule (0: clean).
+    """Make the data preprocessor diffuse every latent by `timestep` steps of DDPM's 1000-step linear schedule (0: clean).
 
     Raises:
-        ValueError: a number of steps that there is not, or a config without a classifier on latents.
+        ValueError: The number of steps is not in the schedule, or the config has no classifier on latents.
     """
     check_timestep(timestep)
     _check_classifier(cfg)
@@ -39,23 +39,24 @@ def add_latent_noise(cfg: Config, timestep: int) -> None:
 
 
 def check_severity(severity: int) -> None:
-    """ValueError unless it is one of ImageNet-C's."""
+    """Raise ValueError unless the severity is one of ImageNet-C's."""
     if severity not in range(1, len(NOISE_SEVERITIES) + 1):
         raise ValueError(f'image noise of severity {severity}: use 1 to {len(NOISE_SEVERITIES)}')
 
 
 def check_timestep(timestep: int) -> None:
-    """ValueError unless it is a number of steps of the schedule."""
+    """Raise ValueError unless the timestep is in the schedule."""
     if timestep not in range(NUM_TIMESTEPS + 1):
         raise ValueError(f'latent noise of {timestep} of {NUM_TIMESTEPS} steps: use 0 (clean) to {NUM_TIMESTEPS}')
 
 
 def evaluate_under_noise(runner: Runner, severity: int | None = None, timestep: int | None = None) -> dict[str, float]:
-    """Metrics of a runner's test loop at one level of noise; model, VAE and weights stay as they are.
+    """Metrics of a runner's test loop at one level of noise; model, VAE and weights are not changed.
 
     Args:
-        runner: of the clean config.
-        severity, timestep: of the image noise and the latent noise, None for none.
+        runner: Runner of the config without noise.
+        severity: Severity of the image noise; None for no image noise.
+        timestep: Timestep of the latent noise; None for no latent noise.
     """
     cfg = Config(runner.cfg.to_dict())
     if severity is not None:

@@ -1,4 +1,4 @@
-"""Accuracy of a trained classifier by level of noise (robustness runs of USP's appendix A)."""
+"""Accuracy of a trained classifier by level of noise (robustness experiments of USP's appendix A)."""
 
 import io
 from collections.abc import Sequence
@@ -30,11 +30,12 @@ def measure(runner: Runner, severities: Sequence[int], timesteps: Sequence[int])
 
 
 def draw_noise_levels(path: Path, results: dict, metric: str) -> None:
-    """Write a PNG: `metric` against the noise, a panel for each kind that was measured.
+    """Draw `metric` against the level of noise as a PNG, with a panel for each kind of noise that was measured.
 
     Args:
-        results: of `measure`.
-        metric: a key of `results['clean']`.
+        path: File to write.
+        results: Results of `measure`.
+        metric: A key of `results['clean']`.
     """
     kinds = [('image', 'std', 'standard deviation of image noise'), ('latent', 'timestep', 'diffusion step of the latent')]
     kinds = [kind for kind in kinds if results[kind[0]]]

@@ -1,8 +1,8 @@
-"""What MMEngine logged of a training run, put together from all the parts it was run in.
+"""Read MMEngine's logs of a training run and join those of its resumed parts.
 
 A work folder has one folder for each start of the run, named by its time, with `vis_data/scalars.json` and, written by
-`RunInfoHook`, `run_info.json`. A part that was resumed counts from the step it was resumed at; what an earlier part
-logged after that step was lost with it.
+`RunInfoHook`, `run_info.json`. A resumed part counts from the step at which it was resumed; what an earlier part logged
+after that step is discarded.
 
 Shape legend: R logged training steps, P points of a metric.
 """
@@ -28,14 +28,14 @@ _NO_METRICS = ('iter', 'step', 'epoch', 'time', 'data_time', 'memory')
 
 @dataclass(frozen=True)
 class RunLog:
-    """Times and metrics of a run, by training step (iteration).
+    """Times and metrics of a run by training step (iteration).
 
     Attributes:
-        info: run_info.json of the last part, empty where there is none.
-        steps: int64[R], the logged ones.
-        seconds: float64[R], of training since step 0, without validation and sampling.
-        process_seconds: float64[R], times the number of processes.
-        samples: float64[R], trained on by all processes together; NaN where run_info.json is missing.
+        info: Content of the last part's run_info.json; empty if there is none.
+        steps: Logged steps, int64[R].
+        seconds: Seconds of training since step 0, without validation and sampling, float64[R].
+        process_seconds: The same times the number of processes, float64[R].
+        samples: Samples that all processes together have trained on, float64[R]; NaN if run_info.json is missing.
         metrics: {name: (int64[P] steps, float64[P] values)}.
     """
 
@@ -48,14 +48,14 @@ class RunLog:
     metrics: dict[str, tuple[np.ndarray, np.ndarray]]
 
     def metric(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps and values of a metric; ValueError, with the nearest name, for one that was not logged."""
+        """Steps and values of a metric; a name that was not logged raises a ValueError with the nearest name."""
         if name not in self.metrics:
             known = sorted(self.metrics)
             raise ValueError(f"'{self.folder}' has no metric '{name}': it logged {known}{nearest(name, known)}")
         return self.metrics[name]
 
     def at(self, quantity: str, steps: Any) -> np.ndarray:
-        """'seconds', 'process_seconds' or 'samples' at any steps: linear between logged ones, and beyond the last."""
+        """'seconds', 'process_seconds' or 'samples' at any steps: linear between the logged steps and beyond the last."""
         x, y = np.concatenate([[0], self.steps]), np.concatenate([[0.0], getattr(self, quantity)])
         rate = (y[-1] - y[-2]) / (x[-1] - x[-2])
         steps = np.asarray(steps, dtype=np.float64)
@@ -63,11 +63,11 @@ class RunLog:
 
 
 def read_run(folder: str | Path) -> RunLog:
-    """The log of a work folder.
+    """Read the log of a work folder.
 
     Raises:
-        FileNotFoundError: no such folder, or no training was logged in it.
-        ValueError: a log that cannot be read, or metrics logged by epochs of unknown length.
+        FileNotFoundError: The folder does not exist, or has no log of a training.
+        ValueError: A log cannot be read, or metrics were logged by epochs of unknown length.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -91,7 +91,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class _Part:
-    """One start of a run: training steps with their times, validations, metrics by step."""
+    """One start of a run, with its training steps and their times, validations, and metrics by step."""
 
     path: Path
     info: dict[str, Any]
@@ -111,7 +111,7 @@ class _Part:
                     self.metrics[name][step] = value
 
     def _add_training(self, record: dict[str, Any]) -> None:
-        while self.steps and self.steps[-1] >= record['step']:  # a second start within the same second
+        while self.steps and self.steps[-1] >= record['step']:  # a second start at the same timestamp
             for values in (self.steps, self.times, self.data_times):
                 values.pop()
         self.steps.append(record['step'])
@@ -119,7 +119,7 @@ class _Part:
         self.data_times.append(record.get('data_time', 0.0))
 
     def _step_of(self, record: dict[str, Any]) -> int:
-        """The iteration that a record belongs to; metrics may be logged by epoch."""
+        """The iteration of a record, whose metrics may be logged by epoch."""
         if 'iter' in record or 'time' not in record:
             return record['step']
         if self.info.get('iters_per_epoch'):
@@ -134,16 +134,16 @@ class _Part:
         return record['step']
 
     def start(self, interval: int) -> int:
-        """The step that it began at; `interval`: usual steps from one logged step to the next."""
+        """The step at which this part began; `interval` is the usual distance between logged steps."""
         return self.info.get('start_iter', max(0, self.steps[0] - interval))
 
     def training_times(self, usual_wait: float) -> list[float]:
-        """Seconds an iteration, with the `usual_wait` for data where the clock also ran during a validation's end."""
+        """Seconds per iteration; a wait for data that includes the end of a validation counts as `usual_wait`."""
         waits = np.where(self.follow_validation(), np.maximum(0, np.array(self.data_times) - usual_wait), 0)
         return list(np.array(self.times) - waits)
 
     def follow_validation(self) -> np.ndarray:
-        """bool[R]: whether a logged time includes the iteration after a validation, and so the metrics' computation."""
+        """bool[R]: whether a logged time includes the iteration after a validation, and so the computation of metrics."""
         steps, validations = np.array(self.steps)[:, None], np.array(self.validations, dtype=int)
         return ((steps - self.info.get('log_window', WINDOW) <= validations) & (validations < steps)).any(axis=1)
 
@@ -161,7 +161,10 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def _lineage(parts: Sequence[_Part]) -> tuple[list[_Part], list[float]]:
-    """The parts that led to the last one, each resumed from the latest earlier one that came as far, and their ends."""
+    """The parts that led to the last one, and the step at which each ends.
+
+    Each part was resumed from the latest earlier part that had reached its first step.
+    """
     gaps = [gap for part in parts for gap in np.diff(part.steps)]
     interval = int(np.median(gaps)) if gaps else parts[0].steps[0]
     chain, ends = [parts[-1]], [math.inf]

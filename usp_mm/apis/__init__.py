@@ -1,4 +1,4 @@
-"""Trained models for people who want results, not training."""
+"""Use trained models in Python: load, encode, classify, restore, segment and sample."""
 
 from typing import TYPE_CHECKING
 

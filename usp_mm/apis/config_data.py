@@ -1,6 +1,6 @@
-"""Configs that come with weights from elsewhere: read as data, and never run.
+"""Read configs that come with weights from elsewhere as data, and never run them.
 
-MMEngine's `Config.fromfile` executes a config, and its registries import what a type with a dot names. Neither happens here.
+MMEngine's `Config.fromfile` executes a config, and its registries import the module of a type with a dot. Neither happens here.
 """
 
 import ast
@@ -20,10 +20,10 @@ _STEPS_OF = ('usp_mm.', 'mmcv.transforms.', 'mmpretrain.datasets.transforms.')
 
 
 def parse_config(text: str, where: str | Path) -> dict[str, Any]:
-    """The values of a dumped config: names and literals, `dict(…)` among them.
+    """Read the values of a dumped config: names, literals and `dict(…)` calls.
 
     Raises:
-        ValueError: anything else, which would have to be run.
+        ValueError: The text has anything else, which would have to be executed.
     """
     try:
         tree = ast.parse(text)
@@ -67,10 +67,10 @@ def _code(where: str | Path, node: ast.AST) -> ValueError:
 
 
 def dump_config(values: Mapping[str, Any]) -> str:
-    """The text of a config whose values are literals, as `parse_config` reads it back.
+    """Write a config whose values are literals as text that `parse_config` can read.
 
     Raises:
-        ValueError: a value that is no literal; names its key.
+        ValueError: A value is not a literal; the message names its key.
     """
     text = ''
     for key, value in values.items():
@@ -86,10 +86,10 @@ def dump_config(values: Mapping[str, Any]) -> str:
 
 
 def check_types(model: Mapping[str, Any], where: str | Path) -> None:
-    """Refuse a model of a type that has no business in a model folder.
+    """Refuse a model whose type is not allowed in a model folder.
 
     Raises:
-        ValueError: another kind of model, or a part of another library.
+        ValueError: The model is of another kind, or a part of it belongs to another library.
     """
     from mmengine.registry import MODELS as ROOT
     from mmpretrain.registry import MODELS
@@ -103,7 +103,7 @@ def check_types(model: Mapping[str, Any], where: str | Path) -> None:
 
 
 def check_steps(pipeline: list, where: str | Path) -> None:
-    """The same for the steps of a pipeline."""
+    """Refuse a pipeline with a step that is not allowed in a model folder."""
     from mmcv.transforms import TRANSFORMS as OF_MMCV
     from mmengine.registry import TRANSFORMS as ROOT
     from mmpretrain.registry import TRANSFORMS
@@ -126,7 +126,7 @@ def _types(node: Any) -> Iterator[Any]:
         if 'type' in node:
             yield node['type']
         for key, value in node.items():
-            if key != 'init_cfg':  # of training: dropped before anything is built
+            if key != 'init_cfg':  # used in training only: dropped before anything is built
                 yield from _types(value)
     elif isinstance(node, list | tuple):
         for value in node:

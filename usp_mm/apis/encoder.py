@@ -1,4 +1,4 @@
-"""A pretrained encoder: features, restored pictures and classes.
+"""A pretrained encoder that computes features, restores masked pictures and predicts classes.
 
 Shape legend: N images, L patch tokens, D width.
 """
@@ -28,12 +28,12 @@ _POOLS = ('cls', 'mean', None)
 
 
 class Restoration(NamedTuple):
-    """Pictures of one size.
+    """Pictures of one restored image, all of the same size.
 
     Attributes:
-        picture: what the model makes of the visible patches.
-        mask: 'L', white where patches were hidden.
-        vae: what the VAE alone makes of the whole latent.
+        picture: The image as the model reconstructs it from the visible patches.
+        mask: Image of mode 'L', white where patches were hidden.
+        vae: The VAE's reconstruction of the whole latent.
     """
 
     picture: Image.Image
@@ -42,27 +42,27 @@ class Restoration(NamedTuple):
 
 
 class Encoder(Pretrained):
-    """A `USP` or `USPClassifier` for use; `usp_mm.from_pretrained` makes it.
+    """A `USP` or `USPClassifier` for inference, made by `usp_mm.from_pretrained`.
 
-    Images are files, PIL images, arrays uint8[H, W, 3] (RGB) in any size, one or several, which are resized and cropped: a
-    classifier's as its config tests them, others' to a square from the centre. Tensors [N, 3, H, W], uint8 or floats from 0 to
-    1, are taken as they are, and so are scaled latents [N, C, h, w].
+    Images are one or several files, PIL images or arrays uint8[H, W, 3] (RGB) of any size. They are resized and cropped: for a
+    classifier as its config does in tests, otherwise to a square at the centre. Tensors [N, 3, H, W], uint8 or floats in [0,
+    1], and scaled latents [N, C, h, w] are used unchanged.
     """
 
     @property
     def network(self) -> USPViT:
-        """The encoder itself."""
+        """The encoder network."""
         found: USPViT = self.model.backbone
         return found
 
     @property
     def classifier(self) -> nn.Module | None:
-        """The trained head; None without one."""
+        """The trained classification head; None if there is none."""
         return None if isinstance(self.model, USP) else getattr(self.model, 'head', None)
 
     @property
     def img_size(self) -> int:
-        """Side of the images, in pixels."""
+        """Side length of the images in pixels."""
         return self.network.geometry.img_size
 
     @cached_property
@@ -75,20 +75,20 @@ class Encoder(Pretrained):
     def encode(
         self, images: Any, layer: int | Sequence[int] | None = None, pool: str | None = 'mean', batch_size: int = 32
     ) -> Any:
-        """Features.
+        """Compute features of images.
 
         Args:
-            images: see the class.
-            layer: number of blocks passed, 1 … depth, or several; by default all. After the last block the final norm is
-                applied, if the encoder has one.
-            pool: 'mean' over the patch tokens, 'cls', the class token, or None, all tokens, the class token first.
-            batch_size: images at a time.
+            images: Images, tensors or latents, see the class.
+            layer: Number of the block after which to take features, 1 … depth, or several; by default the last. After the last
+                block the final norm is applied, if the encoder has one.
+            pool: 'mean' over the patch tokens, 'cls' for the class token, or None for all tokens, the class token first.
+            batch_size: Number of images that are encoded at a time.
 
         Returns:
-            float32[N, D], without a pool float32[N, 1 + L, D], on the CPU; of several layers, a list.
+            float32[N, D] on the CPU, or float32[N, 1 + L, D] without a pool; a list of these for several layers.
 
         Raises:
-            ValueError: no such layer or pool, or images of another kind.
+            ValueError: A layer or pool does not exist, or the images are of an unsupported kind.
         """
         if pool not in _POOLS:
             raise ValueError(f'pool={pool!r} must be one of {_POOLS}')
@@ -103,13 +103,18 @@ class Encoder(Pretrained):
 
     @torch.no_grad()
     def classify(self, images: Any, topk: int = 5, batch_size: int = 32) -> list[list[dict[str, Any]]]:
-        """The best classes of each image, as evaluation scores them.
+        """Predict the best classes of each image, with the same scores as in evaluation.
+
+        Args:
+            images: Images, tensors or latents, see the class.
+            topk: Number of classes per image.
+            batch_size: Number of images that are classified at a time.
 
         Returns:
-            For each image dicts of label, class (its name; None where it is not known) and score, best first.
+            For each image, a list of dicts with label, class (its name, None if unknown) and score, best first.
 
         Raises:
-            ValueError: a model without a head, or images of another kind.
+            ValueError: The model has no head, or the images are of an unsupported kind.
         """
         if self.classifier is None:
             raise ValueError(f'{self!r} has no classifier: encode(images) gives its features')
@@ -131,18 +136,18 @@ class Encoder(Pretrained):
 
     @torch.no_grad()
     def restore(self, image: Picture, mask_ratio: float | None = None, seed: int = 0) -> Restoration:
-        """Hide patches of a picture and fill them in.
+        """Hide patches of a picture and reconstruct them.
 
         Args:
-            image: one picture.
-            mask_ratio: share of hidden patches; the model's own, 0.75, by default.
-            seed: of the mask.
+            image: One picture.
+            mask_ratio: Fraction of hidden patches; by default the model's own, 0.75.
+            seed: Seed of the mask.
 
         Returns:
-            picture, mask, and what the VAE alone makes of the image.
+            The reconstructed picture, the mask, and the VAE's reconstruction of the image.
 
         Raises:
-            ValueError: a model without a decoder, or a ratio that is none.
+            ValueError: The model has no decoder, or the ratio is invalid.
         """
         model = self.model
         if not isinstance(model, USP):
@@ -163,7 +168,7 @@ class Encoder(Pretrained):
         return Restoration(self._picture(restored), Image.fromarray(hidden).resize(size, 0), self._picture(latents))
 
     def _picture(self, latents: Tensor) -> Image.Image:
-        """The VAE's picture of a latent, as restoration pictures show it."""
+        """Decode a latent with the VAE, as for restoration pictures."""
         preprocessor = self.model.data_preprocessor
         decoded = preprocessor.codec.to(latents.device).decode(latents)
         pixels = (decoded * preprocessor.std + preprocessor.mean).clamp(0, 255).round().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""A model folder: config, weights, what is known of them, and a card for readers. Whole or absent."""
+"""Write a model folder: config, weights, known facts and a model card. The folder is written completely or not at all."""
 
 import platform
 import shutil
@@ -40,23 +40,23 @@ def write_model_folder(
     license: str | None = None,
     include_vae: bool | None = None,
 ) -> None:
-    """Write the model.
+    """Write a model folder.
 
     Args:
-        out: a folder that does not exist or is empty.
-        source: what it was built of.
-        model: whose weights are written, all of them.
-        name: id on the hub, for the card.
-        numbers: what was measured, for the card: {'top-1 accuracy': 83.2}.
-        picture: for the card; a file or an image.
-        license: of the weights, as the hub names it: 'cc-by-nc-4.0'.
-        include_vae: copy the autoencoder too, from its local folder or file; by default preset 'tiny' alone, which is nowhere
-            else.
+        out: A folder that does not exist or is empty.
+        source: What the model was built from.
+        model: Model whose weights are all written.
+        name: Id on the hub, for the card.
+        numbers: Measured results for the card, such as {'top-1 accuracy': 83.2}.
+        picture: Picture for the card, a file or an image.
+        license: License of the weights, as the hub names it, such as 'cc-by-nc-4.0'.
+        include_vae: Whether to copy the autoencoder too, from its local folder or file. By default only preset 'tiny' is
+            copied, which is not available elsewhere.
 
     Raises:
-        FileExistsError: `out` holds something.
-        ValueError: a VAE to include that has no local copy, or no picture.
-        OSError: too little room.
+        FileExistsError: `out` is not empty.
+        ValueError: The VAE to include has no local copy, or the picture is not an image.
+        OSError: The disk does not have enough space.
     """
     check_absent(out)
     image = None if picture is None else _picture(picture)
@@ -76,7 +76,7 @@ def write_model_folder(
             preprocessor['vae_stats'] = f'{HERE}/{STATS}'
         (folder / CONFIG).write_text(dump_config(cfg))
         save_file(weights, folder / WEIGHTS, metadata={'format': 'pt'})
-        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # save_file's can be read by nobody else
+        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # save_file makes a file that only its owner can read
         info = _facts(source, model, sha256(folder / WEIGHTS))
         write_json(folder / INFO, info)
         if image is not None:
@@ -87,7 +87,7 @@ def write_model_folder(
 
 
 def check_absent(out: Path) -> None:
-    """FileExistsError where a folder can't be written without replacing something."""
+    """Raise FileExistsError if writing a folder would replace something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"'{out}' exists and is not an empty folder: choose another name")
 
@@ -101,7 +101,7 @@ def _picture(picture: str | Path | Image.Image) -> Image.Image:
 
 
 def _facts(source: Source, model: nn.Module, digest: str) -> dict[str, Any]:
-    """What `run_info.json` says; a model from a folder keeps what that said."""
+    """The content of `run_info.json`; a model from a folder keeps the facts stored there."""
     facts = {
         'model': source.cfg['model']['type'],
         **source.facts,
@@ -127,7 +127,7 @@ def _versions() -> dict[str, str]:
 
 
 def _copy_vae(path: str | None, preset: str, folder: Path) -> str:
-    """Name of the copy in `folder`."""
+    """Copy the VAE into `folder` and return the name of the copy."""
     if path is None or ('://' not in path and not Path(path).exists()):
         wanted = f"'{VAES[preset]['source']}'"
         raise ValueError(f"the VAE '{preset}' can be included from a local copy alone: give vae=PATH, that of {wanted}")

@@ -1,4 +1,4 @@
-"""A trained generator: pictures of classes."""
+"""A trained generator that samples pictures of classes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from .hub import Pretrained
 
 
 class Generator(Pretrained):
-    """A `LatentDiffusionGenerator` for use; `usp_mm.from_pretrained` makes it."""
+    """A `LatentDiffusionGenerator` for inference, made by `usp_mm.from_pretrained`."""
 
     model: LatentDiffusionGenerator
 
@@ -31,18 +31,18 @@ class Generator(Pretrained):
         seed: int = 0,
         batch_size: int = 16,
     ) -> list[Image.Image]:
-        """Pictures, in the order of the classes.
+        """Draw pictures, in the order of the requested classes.
 
         Args:
-            classes: numbers or names, or either with a count, as `usp sample --classes` takes them.
-            per_class: pictures of a class without a count.
-            guidance: scale of classifier-free guidance, 1 is none; the config's by default.
-            steps: of the sampler; the config's by default.
-            seed: picture k of a class depends on it, the class and k alone.
-            batch_size: pictures at a time.
+            classes: Numbers or names, or either with a count, as for `usp sample --classes`.
+            per_class: Number of pictures for a class without a count.
+            guidance: Scale of classifier-free guidance, 1 for none; by default the config's.
+            steps: Number of sampling steps; by default the config's.
+            seed: Seed of the noise; picture k of a class depends only on the seed, the class and k.
+            batch_size: Number of pictures that are drawn at a time.
 
         Raises:
-            ValueError: a class that there is not, or a setting that the model or sampler has not.
+            ValueError: A class does not exist, or the model or sampler does not have a setting.
         """
         draw = dict(seed=seed, batch_size=batch_size)
         with self._settings(guidance, steps):
@@ -60,7 +60,7 @@ class Generator(Pretrained):
         seed: int = 0,
         batch_size: int = 16,
     ) -> list[list[Image.Image]]:
-        """How the pictures of `sample` come about: for each of at most `frames` states, what `sample` returns."""
+        """Show how the pictures of `sample` arise: a list as from `sample` for each of at most `frames` states."""
         draw = dict(num_frames=frames, seed=seed, batch_size=batch_size)
         with self._settings(guidance, steps):
             found = sample_trajectory(self._loaded(), _listed(classes), per_class, **draw)  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ class Generator(Pretrained):
 
     @contextmanager
     def _settings(self, guidance: float | None, steps: int | None) -> Iterator[None]:
-        """Meanwhile the model has these in place of its config's."""
+        """Use these settings in place of the config's within the context."""
         model = self.model
         before: tuple[Guidance, Any] = model.guidance, model.sampler
         scale = before[0].scale if guidance is None else guidance

@@ -1,4 +1,4 @@
-"""What encoders and generators share: where they run, and the hub's way to save, publish and load."""
+"""The common base of encoders and generators: their device, and saving, publishing and loading with the hub."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,18 +15,18 @@ from .sources import Source
 
 
 class Pretrained(ModelHubMixin, library_name='usp_mm', repo_url='https://arxiv.org/abs/2503.06132', tags=['usp']):
-    """A trained model, in eval mode.
+    """A trained model in eval mode.
 
     Attributes:
-        model: the network with its VAE, a module of `usp_mm.models`.
-        source: its config and what is known of it.
+        model: The network with its VAE, a module of `usp_mm.models`.
+        source: Its config and what else is known of it.
     """
 
     model: Any
     source: Source
 
     def __new__(cls, *args: Any, **kwargs: Any) -> 'Pretrained':
-        """Without the mixin's config.json, for which it would copy all arguments."""
+        """Skip the mixin's config.json, for which it would copy all arguments."""
         return object.__new__(cls)
 
     def __init__(self, model: nn.Module, source: Source) -> None:
@@ -37,25 +37,25 @@ class Pretrained(ModelHubMixin, library_name='usp_mm', repo_url='https://arxiv.o
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     def to(self, device: str | torch.device) -> 'Pretrained':
-        """Move it there."""
+        """Move the model to a device."""
         self.model.to(device)
         return self
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of its classes, from 0, where they are known."""
+        """Names of the classes, in the order of their labels; None if unknown."""
         return self.source.classes
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> 'Pretrained':
-        """`usp_mm.from_pretrained`, of this kind alone.
+        """Call `usp_mm.from_pretrained` and check that the model is of this class.
 
         Raises:
-            ValueError: it is of the other kind.
+            ValueError: The model is of the other class.
         """
         from .pretrained import from_pretrained
 
@@ -76,20 +76,20 @@ class Pretrained(ModelHubMixin, library_name='usp_mm', repo_url='https://arxiv.o
         include_vae: bool | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write a model folder, whole or not at all, and publish it if asked to.
+        """Write a model folder, completely or not at all, and publish it on request.
 
         Args:
-            save_directory: a folder that does not exist or is empty.
-            repo_id: id on the hub, by default the folder's name.
-            push_to_hub: publish it, with the arguments that `push_to_hub` takes.
-            numbers, picture, license, include_vae: see `usp_mm.apis.folder.write_model_folder`.
+            save_directory: A folder that does not exist or is empty.
+            repo_id: Id on the hub; by default the folder's name.
+            push_to_hub: Whether to publish the folder, with further arguments for `push_to_hub`.
+            numbers, picture, license, include_vae: See `usp_mm.apis.folder.write_model_folder`.
 
         Returns:
-            The address of the commit if it was published.
+            The URL of the commit if the folder was published.
 
         Raises:
-            FileExistsError: the folder holds something.
-            ValueError: what can't be written.
+            FileExistsError: The folder is not empty.
+            ValueError: A part of the model cannot be written.
         """
         out = Path(save_directory)
         if push_to_hub_kwargs and not push_to_hub:
@@ -111,10 +111,10 @@ class Pretrained(ModelHubMixin, library_name='usp_mm', repo_url='https://arxiv.o
         create_pr: bool | None = None,
         **card: Any,
     ) -> str:
-        """Publish it: huggingface_hub's arguments, and those of `save_pretrained` for the card.
+        """Publish the model, with arguments of huggingface_hub and those of `save_pretrained` for the card.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
         """
         with TemporaryDirectory() as folder:
             out = Path(folder, repo_id.split('/')[-1])

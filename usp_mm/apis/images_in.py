@@ -1,4 +1,4 @@
-"""Pictures in any of the forms that people have them, as a model's preprocessor takes them."""
+"""Convert images of any supported form to the input of a model's preprocessor."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ _EIGHT_BITS = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr'
 
 
 def square_crop(size: int) -> Compose:
-    """The shorter side to `size`, bicubic, and the centre of the longer one: as restoration pictures are made."""
+    """Resize the shorter side to `size` (bicubic) and crop the centre, as for restoration pictures."""
     return _built([
         dict(type='ResizeEdge', scale=size, edge='short', backend='pillow', interpolation='bicubic'),
         dict(type='CenterCrop', crop_size=size),
@@ -33,10 +33,10 @@ def square_crop(size: int) -> Compose:
 
 
 def evaluation_crop(cfg: Mapping[str, Any], size: int, where: str) -> Compose:
-    """What a classifier's config does to the images that it is tested on; of a latent cache, the centre crop that it holds.
+    """The resizing and cropping that a classifier's config applies to test images; for a latent cache, its centre crop.
 
     Raises:
-        ValueError: a step of another library.
+        ValueError: A step belongs to another library.
     """
     loader = Config(dict(loader=cfg.get('test_dataloader') or cfg.get('val_dataloader') or {})).loader
     pipelines = [list(dataset.pipeline) for dataset in dataset_configs(loader.get('dataset')) if dataset.get('pipeline')]
@@ -52,18 +52,18 @@ def _built(steps: Sequence[Mapping[str, Any]]) -> Compose:
 
 
 def batches(images: Any, crop: Compose, batch_size: int, channels: int) -> Iterator[Tensor]:
-    """Pictures -> float or uint8 batches [n, 3, H, W], RGB in [0, 255], or latents as they are.
+    """Yield float or uint8 batches [n, 3, H, W], RGB in [0, 255], or latents unchanged.
 
     Args:
-        images: a picture or several; or a tensor [N, 3, H, W], RGB, uint8 or float in [0, 1], which is not resized; or scaled
-            latents [N, `channels`, h, w].
-        crop: of pictures.
-        batch_size: at most so many at a time.
-        channels: of the model's latents.
+        images: One or several pictures; or a tensor [N, 3, H, W] (RGB, uint8 or float in [0, 1]), which is not resized; or
+            scaled latents [N, `channels`, h, w].
+        crop: Resizing and cropping of pictures.
+        batch_size: Maximum number of images in a batch.
+        channels: Number of channels of the model's latents.
 
     Raises:
-        ValueError: something else, or no picture at all.
-        FileNotFoundError: there is no such file.
+        ValueError: The images are of an unsupported kind, or there are none.
+        FileNotFoundError: A file does not exist.
     """
     if isinstance(images, Tensor):
         yield from _of_tensor(images, channels).split(batch_size)
@@ -90,26 +90,26 @@ def _of_tensor(images: Tensor, channels: int) -> Tensor:
 
 
 def cropped(image: Picture, crop: Compose) -> Tensor:
-    """A picture -> uint8[3, H, W], RGB."""
-    pixels = rgb(image)[..., ::-1]  # the steps are written for BGR
+    """Crop a picture and return it as uint8[3, H, W], RGB."""
+    pixels = rgb(image)[..., ::-1]  # the steps expect BGR
     size = pixels.shape[:2]
     found = crop(dict(img=np.ascontiguousarray(pixels), img_shape=size, ori_shape=size, sample_idx=0))
     return torch.from_numpy(np.ascontiguousarray(found['img'][..., ::-1])).permute(2, 0, 1)
 
 
 def rgb(image: Picture) -> np.ndarray:
-    """A picture -> uint8[H, W, 3].
+    """Return a picture as uint8[H, W, 3], RGB.
 
     Raises:
-        ValueError: an array of another shape or type, or an image whose values have no 8 bits.
-        FileNotFoundError: there is no such file.
+        ValueError: An array has another shape or type, or the values of an image do not have 8 bits.
+        FileNotFoundError: The file does not exist.
     """
     if isinstance(image, str | Path):
         return np.asarray(load_image(image))
     if isinstance(image, Image.Image):
         if image.mode not in _EIGHT_BITS:
             raise ValueError(f"a PIL image of mode '{image.mode}': convert it to 'RGB', or give its file, which is scaled")
-        upright = ImageOps.exif_transpose(image)  # as files are read
+        upright = ImageOps.exif_transpose(image)  # as when files are read
         return np.asarray((upright or image).convert('RGB'))
     if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
         return image

@@ -1,4 +1,4 @@
-"""Classify images and extract their features with a trained classifier: mmpretrain's inferencers, on files as in evaluation."""
+"""mmpretrain's inferencers for trained classifiers, which classify and embed files with the same results as evaluation."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ class _FromFiles:
         return Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
 
     def preprocess(self, inputs: Sequence, batch_size: int = 1) -> Iterator[dict]:
-        """Files or arrays uint8[H, W, 3] -> batches for `model.test_step`."""
+        """Yield batches for `model.test_step` from files or arrays uint8[H, W, 3]."""
         yield from map(default_collate, self._get_chunk_data(map(self._load, enumerate(inputs)), batch_size))
 
     def _load(self, item: tuple[int, Any]) -> dict:
@@ -40,11 +40,11 @@ class _FromFiles:
 
 
 class FileClassifier(_FromFiles, ImageClassificationInferencer):
-    """mmpretrain's `ImageClassificationInferencer` with the scores that `tools/test.py` computes."""
+    """mmpretrain's `ImageClassificationInferencer`, with the same scores as `tools/test.py`."""
 
 
 class FileFeatureExtractor(_FromFiles, FeatureExtractor):
-    """mmpretrain's `FeatureExtractor` on images decoded as `tools/test.py` decodes them."""
+    """mmpretrain's `FeatureExtractor`, with images decoded as in `tools/test.py`."""
 
 
 KINDS: dict[str, type[FileClassifier | FileFeatureExtractor]] = {'classify': FileClassifier, 'embed': FileFeatureExtractor}
@@ -57,18 +57,18 @@ def inferencer(
     device: str | None = None,
     cfg_options: dict[str, Any] | None = None,
 ) -> FileClassifier | FileFeatureExtractor:
-    """mmpretrain's inferencer for a classifier's config and checkpoint, loaded strictly, on images.
+    """Build mmpretrain's inferencer for a classifier's config and a checkpoint, loaded strictly.
 
     Args:
-        config: as `usp_mm.engine.loading.load_config` takes it; its test data may be a latent cache.
-        checkpoint: of `tools/train.py`; a file or an address.
+        config: Config, as `usp_mm.engine.loading.load_config` takes it; its test data may be a latent cache.
+        checkpoint: Checkpoint of `tools/train.py`, a file or a URL.
         kind: 'classify' or 'embed'.
-        device: by default the GPU, else the CPU.
-        cfg_options: settings to override.
+        device: Device of the model; by default the GPU if there is one, else the CPU.
+        cfg_options: Settings to override.
 
     Raises:
-        FileNotFoundError: no such config or checkpoint.
-        ValueError: another kind, a config of another stage, or a checkpoint of another model or VAE.
+        FileNotFoundError: The config or checkpoint does not exist.
+        ValueError: The kind is unknown, the config is of another stage, or the checkpoint is of another model or VAE.
     """
     if kind not in KINDS:
         raise ValueError(f"kind='{kind}' must be one of {sorted(KINDS)}")
@@ -81,13 +81,13 @@ def inferencer(
 
 
 def image_config(cfg: Config) -> Config:
-    """A copy of a classifier's config that runs on images: what mmpretrain's inferencers need where data is a latent cache.
+    """Copy a classifier's config and change it to run on images, as mmpretrain's inferencers need.
 
-    A latent cache as test data is replaced by an ImageFolder with the cache's centre crop at the backbone's `img_size`,
-    a wrapper of data sets by the first below it that has a pipeline, and the VAE is loaded.
+    A latent cache as test data is replaced by an ImageFolder with the cache's centre crop at the backbone's `img_size`. A
+    wrapper of data sets is replaced by the first data set inside it that has a pipeline. The VAE is loaded.
 
     Raises:
-        ValueError: a config of another stage.
+        ValueError: The config is of another stage.
     """
     if cfg.model.type != 'USPClassifier':
         raise ValueError(f"inference needs the config of a classifier (model.type 'USPClassifier'), got '{cfg.model.type}'")
@@ -105,7 +105,7 @@ def image_config(cfg: Config) -> Config:
 
 
 def check_images(paths: Sequence[Path]) -> None:
-    """ValueError that names the first file that is no image, or too large for one by Pillow's limit (its header is read)."""
+    """Raise a ValueError that names the first file that is no image or exceeds Pillow's size limit; only headers are read."""
     for path in paths:
         try:
             with Image.open(path):

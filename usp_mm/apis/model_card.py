@@ -1,4 +1,4 @@
-"""The README.md of a model folder, as the hub shows it."""
+"""Write the README.md of a model folder, which the hub shows as its model card."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,15 +35,15 @@ def model_card(
     picture: str | None = None,
     license: str | None = None,
 ) -> str:
-    """Markdown with the hub's metadata.
+    """Write the card as Markdown with the hub's metadata.
 
     Args:
-        name: id on the hub or name of the folder, in the example.
-        cfg: the config.
-        info: content of `run_info.json`.
-        numbers: what was measured, by name.
-        picture: name of a file in the folder.
-        license: of the weights.
+        name: Id on the hub or name of the folder, for the example.
+        cfg: Config of the model.
+        info: Content of `run_info.json`.
+        numbers: Measured results by name.
+        picture: File name of a picture in the folder.
+        license: License of the weights.
     """
     kind = cfg['model']['type']
     task, told = _TASKS[kind]

@@ -1,4 +1,4 @@
-"""What a classifier makes of images, for people: its best classes, as values and as a picture."""
+"""A classifier's predictions for images as values and as a picture, and its features."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,11 @@ from .inference import FileClassifier, FileFeatureExtractor
 
 
 def classify_images(infer: FileClassifier, paths: Sequence[Path], top: int = 5, batch_size: int = 32) -> list[dict]:
-    """For each file dict(path, top=[{label, class (None without names), score}, …]), best first, at most `top`."""
+    """Predict the classes of each file.
+
+    Returns:
+        For each file dict(path, top=[{label, class (None without names), score}, …]), at most `top` classes, best first.
+    """
     samples = _run(infer, paths, batch_size, 'classifying')
     found = []
     for path, one in zip(paths, infer.postprocess(samples, None), strict=True):
@@ -27,10 +31,10 @@ def classify_images(infer: FileClassifier, paths: Sequence[Path], top: int = 5, 
 
 
 def embed_images(infer: FileFeatureExtractor, paths: Sequence[Path], batch_size: int = 32) -> np.ndarray:
-    """The backbone's last output for each file: float32[N, D].
+    """Features float32[N, D] of the files: the backbone's last output.
 
     Raises:
-        ValueError: a backbone whose output is no vector.
+        ValueError: The backbone's output is not a vector per image.
     """
     features = [one[-1].float().cpu().numpy() for one in _run(infer, paths, batch_size, 'embedding', stage='backbone')]
     if features[0].ndim != 1:
@@ -42,7 +46,7 @@ def embed_images(infer: FileFeatureExtractor, paths: Sequence[Path], batch_size:
 
 
 def draw_predictions(path: Path, predictions: Sequence[dict]) -> None:
-    """Write a PNG with a row for each of `classify_images`'s results: the image, and bars of its best classes."""
+    """Write a PNG with one row per result of `classify_images`: the image, and bars of its best classes."""
     figure = Figure(figsize=(8, 2 * len(predictions)), layout='constrained')
     rows = figure.subplots(len(predictions), 2, squeeze=False, width_ratios=(1, 2))
     for (left, right), one in zip(rows, predictions, strict=True):
@@ -60,7 +64,7 @@ def draw_predictions(path: Path, predictions: Sequence[dict]) -> None:
 
 
 def shown(best: dict) -> str:
-    """The class's name, its number where it has none."""
+    """Name of a class, or its number if it has no name."""
     return str(best['label']) if best['class'] is None else best['class']
 
 

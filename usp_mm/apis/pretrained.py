@@ -1,4 +1,4 @@
-"""`usp_mm.from_pretrained`: a trained model from wherever it is."""
+"""`usp_mm.from_pretrained`: load a trained model from a folder, a checkpoint or the hub."""
 
 import re
 from collections.abc import Mapping
@@ -34,31 +34,31 @@ def from_pretrained(
     cfg_options: Mapping[str, Any] | None = None,
     allow_other_vae: bool = False,
 ) -> Encoder | Generator:
-    """A trained model, ready for use: an `Encoder` of pretraining and classifiers, a `Generator` of DiT and SiT.
+    """Load a trained model for inference: an `Encoder` for pretraining and classifiers, a `Generator` for DiT and SiT.
 
-    Nothing that is fetched is run: weights are read as data, and so is the config that lies beside them or in them.
+    Nothing that is downloaded is executed: weights are read as data, and so is the config beside or inside them.
 
     Args:
-        source: a model folder (`usp export`, `save_pretrained`); a checkpoint of this package or of another project (official
-            USP, MAE, timm, DiT, SiT, REPA, LightningDiT, a folder of diffusers), which is converted on the way; or where one
-            is: `owner/name` or `owner/name/file` on the hub, `hf://…`, `https://…`. What exists here goes before the hub.
-        revision: of the hub: branch, tag or commit.
-        device: by default the GPU, else the CPU.
-        config: of a checkpoint of this package; by default the one in it.
-        weights: of a generator, 'ema' (the default, if there are averaged ones), 'model' or 'both'.
-        vae: the autoencoder, where it is not the one that the config names: a preset of `usp_mm.presets.VAES`, a path or hub
-            id, or a dict of `name`, `path`, `stats`, `dtype`.
-        load_vae: False leaves its weights out: the model then takes and gives latents alone.
-        kind: of another project's file, a key of `usp_mm.checkpoints.KINDS`, where names leave it open (DiT or SiT).
-        arch: of another project's network that is no preset, such as dict(num_heads=6).
-        num_classes: of another project's generator without a "no class" row.
-        cfg_options: settings of the config to override: {'model.sampler.num_steps': 50}.
-        allow_other_vae: warn of a VAE that is not the one it was trained with, and go on.
+        source: A model folder (from `usp export` or `save_pretrained`), or a checkpoint of this package or of another project
+            (official USP, MAE, timm, DiT, SiT, REPA, LightningDiT, a folder of diffusers), which is converted. A path, or
+            `owner/name` or `owner/name/file` on the hub, `hf://…` or `https://…`. Local paths are tried before the hub.
+        revision: Branch, tag or commit on the hub.
+        device: Device of the model; by default the GPU if there is one, else the CPU.
+        config: Config for a checkpoint of this package; by default the one stored in it.
+        weights: Weights of a generator: 'ema' (the default if there are averaged ones), 'model' or 'both'.
+        vae: The autoencoder, if it is not the one that the config names: a preset of `usp_mm.presets.VAES`, a path or hub id,
+            or a dict of `name`, `path`, `stats`, `dtype`.
+        load_vae: Whether to load the VAE's weights. If False, the model only takes and returns latents.
+        kind: Kind of another project's file, a key of `usp_mm.checkpoints.KINDS`, if the names in it do not tell (DiT or SiT).
+        arch: Architecture of another project's network that is not a preset, such as dict(num_heads=6).
+        num_classes: Number of classes of another project's generator without a row for "no class".
+        cfg_options: Settings of the config to override, such as {'model.sampler.num_steps': 50}.
+        allow_other_vae: Only warn, instead of refusing, if the VAE is not the one with which the model was trained.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ConnectionError: an address that can't be reached, and of which there is no copy.
-        ValueError: no model, one of another kind, or a fact that only an argument can tell; names it.
+        FileNotFoundError: The source does not exist.
+        ConnectionError: A URL cannot be reached and there is no local copy.
+        ValueError: The source is not a model or is of another kind, or the message names an argument that is needed.
     """
     where = _fetched(source, revision)
     given = Given(arch, vae_given(vae).get('name'), num_classes)
@@ -73,14 +73,14 @@ def from_pretrained(
     found.where = str(source)
     prepare(found, weights, vae, load_vae, cfg_options)
     model = build(found, allow_other_vae).to(device or get_device())
-    found.weights = {}  # the model holds them
+    found.weights = {}  # the model has its own copy
     if 'denoiser' not in found.cfg['model']:
         return Encoder(model, found)
     return Generator(model, found)
 
 
 def _fetched(source: str | Path, revision: str | None) -> Path:
-    """The file or folder on this machine."""
+    """Local path of the file or folder, which is downloaded if necessary."""
     text = str(source)
     if not text.startswith('hf:'):
         path = Path(source).expanduser()
@@ -102,7 +102,7 @@ def _fetched(source: str | Path, revision: str | None) -> Path:
 
 
 def _told_contents(source: str | Path, folder: Path) -> str:
-    """What to give in place of a folder that is none of ours."""
+    """What to pass instead of a folder that is not a model folder."""
     on_hub = not Path(source).exists()
     if on_hub:
         address = hub_address(re.sub('^hf:/+', '', str(source)))

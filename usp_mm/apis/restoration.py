@@ -24,17 +24,17 @@ def load_algorithm(
     device: str | None = None,
     cfg_options: dict[str, Any] | None = None,
 ) -> USP:
-    """The pretraining algorithm of a config with a checkpoint's weights, loaded strictly.
+    """Build the pretraining algorithm of a config and load a checkpoint's weights strictly.
 
     Args:
-        config: as `usp_mm.engine.loading.load_config` takes it.
-        checkpoint: of `tools/train.py`, or official weights.
-        device: by default the GPU, else the CPU.
-        cfg_options: settings to override.
+        config: Config, as `usp_mm.engine.loading.load_config` takes it.
+        checkpoint: Checkpoint of `tools/train.py`, or official weights.
+        device: Device of the model; by default the GPU if there is one, else the CPU.
+        cfg_options: Settings to override.
 
     Raises:
-        FileNotFoundError: no such config or checkpoint.
-        ValueError: a config of another stage or with an unknown key, or a checkpoint of another model or VAE.
+        FileNotFoundError: The config or checkpoint does not exist.
+        ValueError: The config is of another stage or has an unknown key, or the checkpoint is of another model or VAE.
     """
     cfg = load_config(config, cfg_options, initialises=False, evaluates=False)
     if cfg.model.type != 'USP':
@@ -49,13 +49,15 @@ def load_algorithm(
 def restore_images(
     model: USP, images: Sequence[str | Path], composite: str = 'predicted', seed: int = 0, denormalize: bool = True
 ) -> np.ndarray:
-    """One row an image, as `restoration_picture` draws it: uint8[rows, columns, 3], RGB.
+    """Draw one row per image, as `restoration_picture` does: uint8[rows, columns, 3], RGB.
 
     Args:
-        images: files; each is resized and centre-cropped to the model's size.
+        model: The pretraining algorithm.
+        images: Files; each is resized and centre-cropped to the model's size.
         composite: 'predicted' or 'visible'.
-        seed: of the masks.
-        denormalize: whether predicted patches are put on the scale of the true ones; the official pictures are without.
+        seed: Seed of the masks.
+        denormalize: Whether predicted patches are scaled to the mean and deviation of the true ones; the official pictures
+            are made without.
     """
     size = model.backbone.geometry.img_size
     steps = [

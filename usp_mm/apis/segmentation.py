@@ -1,4 +1,4 @@
-"""Label images with a trained segmentor: mmseg's inferencer, loaded strictly, and its results as files."""
+"""Segment images with a trained segmentor: mmseg's inferencer with strict loading, and its results as files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +24,12 @@ class FileSegmentor(MMSegInferencer):
     """mmseg's `MMSegInferencer` for a config and a checkpoint of tools/train.py, or its weights alone.
 
     Args:
-        cfg: a segmentor's; its test pipeline decodes the images.
-        checkpoint: loaded strictly; its noted classes name the labels, else the test data set's.
-        device: by default the GPU, else the CPU.
+        cfg: Config of a segmentor, whose test pipeline decodes the images.
+        checkpoint: Checkpoint, loaded strictly. The classes stored in it name the labels, or else the test data set's.
+        device: Device of the model; by default the GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: a checkpoint of another model or VAE.
+        ValueError: The checkpoint is of another model or VAE.
     """
 
     def __init__(self, cfg: Config, checkpoint: Checkpoint, device: str | None = None) -> None:
@@ -40,7 +40,7 @@ class FileSegmentor(MMSegInferencer):
         pipeline = super()._init_pipeline(cfg)
         for step in pipeline.transforms:
             if isinstance(step, InferencerLoader):
-                step.from_file = LoadImage()  # decoded as everywhere, not by mmcv
+                step.from_file = LoadImage()  # decoded as in the rest of the package, not by mmcv
         return pipeline
 
     def _load_weights_to_model(self, model: Any, checkpoint: dict | None, cfg: Config) -> None:
@@ -54,11 +54,11 @@ class FileSegmentor(MMSegInferencer):
 def segmentor(
     config: str | Path | Config, checkpoint: str | Path, device: str | None = None, cfg_options: dict[str, Any] | None = None
 ) -> FileSegmentor:
-    """The inferencer of a segmentor's config and checkpoint.
+    """Build the inferencer of a segmentor's config and checkpoint.
 
     Raises:
-        FileNotFoundError: no such config or checkpoint.
-        ValueError: a config of another stage, or a checkpoint of another model.
+        FileNotFoundError: The config or checkpoint does not exist.
+        ValueError: The config is of another stage, or the checkpoint is of another model.
     """
     trained = read_trained(checkpoint)
     cfg = load_config(config, cfg_options, initialises=False)
@@ -75,14 +75,15 @@ _OPACITY = 0.6
 def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path) -> list[dict]:
     """Label every pixel of each image.
 
-    Writes `out`/labels/NAME.png, the labels as numbers at the image's size, and `out`/overlays/NAME.png, the same as colours
-    over the image.
+    Writes `out`/labels/NAME.png, a map of labels at the image's size, and `out`/overlays/NAME.png, the labels as colours over
+    the image.
 
     Returns:
-        For each image dict(path, labels, overlay, classes=[{label, class, share}, …]), the largest share of pixels first.
+        For each image dict(path, labels, overlay, classes=[{label, class, share}, …]), with the classes that cover most pixels
+        first.
 
     Raises:
-        ValueError: two images of one name, since files are named after them.
+        ValueError: Two images have the same name, from which the names of their files are made.
     """
     _check_names(paths)
     classes = infer.model.dataset_meta['classes']
@@ -101,7 +102,7 @@ def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path) -> li
 
 
 def _palette(known: dict[str, Any], num_classes: int) -> Sequence[Sequence[int]]:
-    """The data set's colours; for another number of classes, always the same others (mmseg's are of Cityscapes' 19)."""
+    """Colours of the data set, or fixed other colours if the number of classes differs (mmseg's default has Cityscapes' 19)."""
     palette = known.get('palette') or ()
     return palette if len(palette) == num_classes else np.random.default_rng(0).integers(0, 256, (num_classes, 3)).tolist()
 

@@ -1,4 +1,4 @@
-"""A model from a folder, a checkpoint or another project's file: config, weights, and what is known of them."""
+"""Read config, weights and facts of a model from a folder, a checkpoint or another project's file, and build the model."""
 
 import re
 from collections.abc import Mapping
@@ -42,17 +42,17 @@ _LEFT_OUT = ('init_cfg', 'repa', 'compile', 'compile_denoiser', 'cuda_graph')
 
 @dataclass
 class Source:
-    """What a model is built of.
+    """The parts from which a model is built.
 
     Attributes:
-        cfg: the config as plain values, or `model` alone.
-        weights: of the whole model.
-        where: how errors call it.
-        file: of the weights.
-        classes: names, from 0.
-        vae: record of the VAE it was trained with.
-        facts: what else `run_info.json` says.
-        chosen: whether the weights are the ones that were asked for already.
+        cfg: The config as plain values; may have only `model`.
+        weights: Weights of the whole model.
+        where: Name of the source in error messages.
+        file: File of the weights.
+        classes: Names of the classes, in the order of their labels.
+        vae: Record of the VAE with which the model was trained.
+        facts: Further content of `run_info.json`.
+        chosen: Whether the weights are already the requested ones.
     """
 
     cfg: dict[str, Any]
@@ -66,11 +66,11 @@ class Source:
 
 
 def read_folder(folder: Path, config: str | Path | Config | None = None) -> Source:
-    """A model folder, as `usp export` and `save_pretrained` write it.
+    """Read a model folder that `usp export` or `save_pretrained` wrote.
 
     Raises:
-        FileNotFoundError: a file of it is missing.
-        ValueError: one that is not what it should be.
+        FileNotFoundError: A file of the folder is missing.
+        ValueError: A file of the folder is invalid.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -88,7 +88,7 @@ def read_folder(folder: Path, config: str | Path | Config | None = None) -> Sour
 
 
 def _placed(node: Any, folder: Path) -> Any:
-    """With the folder in place of MMEngine's word for it."""
+    """Replace MMEngine's placeholder for the config's folder by `folder`."""
     if isinstance(node, dict):
         return {key: _placed(value, folder) for key, value in node.items()}
     if isinstance(node, list | tuple):
@@ -97,16 +97,17 @@ def _placed(node: Any, folder: Path) -> Any:
 
 
 def read_file(path: Path, config: str | Path | Config | None, kind: str | None, given: Given, weights: str | None) -> Source:
-    """A checkpoint of this package, or of another project.
+    """Read a checkpoint of this package or of another project.
 
     Args:
-        config: of this package's checkpoint; by default the one in it, or beside it in a model folder.
-        kind: of another project's file, a key of `usp_mm.checkpoints.KINDS`.
-        given: of another project's network, what neither names nor shapes tell.
-        weights: of a generator, 'ema' or 'model'.
+        path: The checkpoint.
+        config: Config for a checkpoint of this package; by default the one in it, or beside it in a model folder.
+        kind: Kind of another project's file, a key of `usp_mm.checkpoints.KINDS`.
+        given: Facts about another project's network that neither names nor shapes of its weights tell.
+        weights: Weights of a generator, 'ema' or 'model'.
 
     Raises:
-        ValueError: no config, or no model in the file.
+        ValueError: There is no config, or the file has no model.
     """
     content = read_checkpoint(path, mmap=True)
     state = weights_in(content, path)
@@ -130,23 +131,23 @@ def read_file(path: Path, config: str | Path | Config | None, kind: str | None, 
 
 
 def _own_config(config: str | Path | Config) -> dict[str, Any]:
-    """What somebody has of their own, which may be code."""
+    """Load a user's own config, which may be executed."""
     if isinstance(config, Config):
         return dict(config.to_dict())
     return dict(Config.fromfile(find_config(config)).to_dict())
 
 
 def _run_facts(path: Path) -> dict[str, Any]:
-    """The latest `run_info.json` of the run that wrote a checkpoint, if it lies in its work folder."""
+    """The latest `run_info.json` of the run that wrote a checkpoint; empty if the checkpoint is not in its work folder."""
     found = sorted(path.parent.glob(f'*/{INFO}'))
     return {'training': read_json(found[-1])} if found else {}
 
 
 def read_foreign(path: Path, kind: str | None, given: Given, weights: str | None) -> Source:
-    """Another project's file or diffusers' folder, under this package's names, with a config of its shapes.
+    """Read another project's file or a diffusers folder, with this package's names and a config for its shapes.
 
     Raises:
-        ValueError: a fact that the file does not tell; names the argument that gives it.
+        ValueError: The file lacks a fact; the message names the argument that supplies it.
     """
     found = read(path, kind)
     noted = found.facts.get('num_heads')
@@ -179,7 +180,7 @@ def read_foreign(path: Path, kind: str | None, given: Given, weights: str | None
 
 
 def _has_args(path: Path) -> bool:
-    """Whether training noted its arguments, of which SiT's have a path_type."""
+    """Whether the file stores the arguments of its training, which for SiT include a path_type."""
     return path.is_file() and read_checkpoint(path, mmap=True).get('args') is not None
 
 
@@ -194,7 +195,7 @@ def _choose(sets: Mapping[str, Any], weights: str | None, path: Path) -> str:
 
 
 def _evaluation(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The crop that classifiers of official code are evaluated with: the shorter side to 8/7 of the crop's, bicubic."""
+    """The evaluation crop of official classifiers: the shorter side is resized to 8/7 of the crop's, bicubic."""
     if model['type'] != 'USPClassifier':
         return {}
     size = model['backbone']['img_size']
@@ -207,21 +208,22 @@ def _evaluation(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prepare(source: Source, weights: str | None, vae: Any, load_vae: bool, cfg_options: Mapping[str, Any] | None) -> None:
-    """Set the config's model for inference, and keep the weights that it has then.
+    """Set up the config's model for inference, and keep only the weights that it then has.
 
     Args:
-        weights: of a generator 'ema', 'model' or 'both'; the averaged ones by default.
-        vae, load_vae: see `usp_mm.from_pretrained`.
-        cfg_options: settings to override.
+        source: Source to change in place.
+        weights: Weights of a generator, 'ema', 'model' or 'both'; by default the averaged ones.
+        vae, load_vae: See `usp_mm.from_pretrained`.
+        cfg_options: Settings to override.
 
     Raises:
-        ValueError: weights that are not there, or a type that is not this package's.
+        ValueError: The requested weights are missing, or a type is not this package's.
     """
     if 'model' not in source.cfg:
         raise ValueError(f"the config of '{source.where}' has no `model`")
     if cfg_options:
         scope = {key: source.cfg[key] for key in ('default_scope',) if key in source.cfg}
-        cfg = Config({key: value for key, value in source.cfg.items() if key not in scope})  # which would import its library
+        cfg = Config({key: value for key, value in source.cfg.items() if key not in scope})  # a scope would import its library
         merge_cfg_options(cfg, dict(cfg_options))
         source.cfg = {**scope, **cfg.to_dict()}
     model = source.cfg['model'] = _without_training(source.cfg['model'])
@@ -241,7 +243,7 @@ def _without_training(node: Any) -> Any:
 
 
 def _select(source: Source, model: dict[str, Any], weights: str | None) -> None:
-    """Leave one set of a generator's weights under the network's name, or both."""
+    """Keep one set of a generator's weights under the network's name, or both sets."""
     if weights is not None:
         lookup(SETS, weights, 'set of weights')
     averaged = any(name.startswith(SETS['ema']) for name in source.weights)
@@ -264,7 +266,7 @@ def _select(source: Source, model: dict[str, Any], weights: str | None) -> None:
 
 
 def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> None:
-    """Which autoencoder, from where; see `usp_mm.from_pretrained`."""
+    """Set the autoencoder and its path; see `usp_mm.from_pretrained`."""
     preprocessor = model.setdefault('data_preprocessor', {})
     for key in ('batch_augments', 'noise', 'load_vae'):
         preprocessor.pop(key, None)
@@ -288,10 +290,10 @@ def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> Non
 
 
 def vae_given(vae: Any) -> dict[str, Any]:
-    """The argument `vae` of `usp_mm.from_pretrained` by keys.
+    """The argument `vae` of `usp_mm.from_pretrained` as a dict.
 
     Raises:
-        ValueError: an unknown key or preset.
+        ValueError: A key or preset is unknown.
     """
     if vae is None:
         return {}
@@ -305,10 +307,10 @@ def vae_given(vae: Any) -> dict[str, Any]:
 
 
 def build(source: Source, allow_other_vae: bool) -> nn.Module:
-    """The model with its weights, in eval mode.
+    """Build the model with its weights, in eval mode.
 
     Raises:
-        ValueError: weights or VAE that are not the config's.
+        ValueError: The weights or VAE do not fit the config.
     """
     cfg = source.cfg['model']
     with explain_arguments(Config(dict(model=cfg))):

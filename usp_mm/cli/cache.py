@@ -159,10 +159,10 @@ def write(args: argparse.Namespace) -> int:
 
 
 def encode_fast(args: argparse.Namespace) -> None:
-    """What --fast means for a cache.
+    """Apply --fast to the options of a cache.
 
     Raises:
-        ValueError: --encode-dtype says something else.
+        ValueError: --encode-dtype has a conflicting value.
     """
     from mmengine.logging import MMLogger
 
@@ -177,7 +177,7 @@ def encode_fast(args: argparse.Namespace) -> None:
 
 
 def load_teacher(args: argparse.Namespace) -> 'TokenEncoder':
-    """The teacher of --teacher, in the arithmetic of --encode-dtype unless its config says another."""
+    """Load the teacher of --teacher, with --encode-dtype unless the teacher's config has a dtype of its own."""
     from mmengine.config import Config
 
     from usp_mm.config_files import find_config

@@ -42,10 +42,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_arms(words: list[str], labels: list[str] | None) -> 'dict[str, list[RunLog]]':
-    """The runs of each label.
+    """Read the runs of each label.
 
     Raises:
-        ValueError: not one label for each RUN, or one twice.
+        ValueError: The number of labels differs from that of RUN arguments, or a label occurs twice.
     """
     from usp_mm.analysis.run_log import read_run
 
@@ -62,10 +62,10 @@ def read_arms(words: list[str], labels: list[str] | None) -> 'dict[str, list[Run
 
 
 def split(word: str) -> tuple[str, list[str]]:
-    """'LABEL=DIR1,DIR2' -> ('LABEL', ['DIR1', 'DIR2']); the label of bare folders is the first one's name."""
+    """Split 'LABEL=DIR1,DIR2' into ('LABEL', ['DIR1', 'DIR2']); without a label, the first folder's name is used."""
     if Path(word).is_dir():
         return Path(word).resolve().name, [word]
-    # a folder's own '=' and commas count as such where that makes folders that are there
+    # '=' and commas may belong to a folder's name if that folder exists
     starts = [i for i, character in enumerate(word) if character == '=']
     for start in starts:
         if (folders := existing_folders(word[start + 1 :])) is not None:
@@ -77,7 +77,7 @@ def split(word: str) -> tuple[str, list[str]]:
 
 
 def existing_folders(words: str) -> list[str] | None:
-    """The folders of 'DIR1,DIR2', None if one is missing."""
+    """The folders of 'DIR1,DIR2'; None if one does not exist."""
     if Path(words).is_dir():
         return [words]
     for i, character in enumerate(words):

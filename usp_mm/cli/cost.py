@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def cost_of(word: str) -> dict[str, Any]:
-    """Cost of DIR or DIR@STEP."""
+    """The training cost of DIR or DIR@STEP."""
     from usp_mm.analysis.cost import run_cost
     from usp_mm.analysis.run_log import read_run
 

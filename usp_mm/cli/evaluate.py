@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
-    """The metric that the options name."""
+    """Build the metric that the options select."""
     from usp_mm.evaluation import ADMMetrics, FeatureMetrics
 
     common = dict(num_reference_pr=args.num_ref, cache_dir=args.cache_dir, batch_size=args.batch_size)
@@ -73,7 +73,7 @@ def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
 
 
 def chosen_extractor(args: argparse.Namespace) -> dict | None:
-    """Config of the extractor; None for ADM's."""
+    """Config of the selected feature extractor; None for ADM's."""
     if args.classifier:
         config, checkpoint = args.classifier
         return dict(type='ClassifierFeatures', config=config, checkpoint=checkpoint, img_size=args.classifier_size)
@@ -93,7 +93,7 @@ def chosen_extractor(args: argparse.Namespace) -> dict | None:
 
 
 def count_samples(args: argparse.Namespace, there: int) -> int:
-    """How many samples to score."""
+    """Number of samples to score."""
     if args.num is not None and not 0 < args.num <= there:
         raise ValueError(f"--num {args.num}: '{args.samples}' holds {there} samples")
     return there if args.num is None else args.num
@@ -131,7 +131,7 @@ def main() -> None:
 
 
 def show(report: dict) -> None:
-    """The report as a table."""
+    """Print the report as a table."""
     from rich.table import Table
 
     from usp_mm.evaluation.report import rows

@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def number(value: float) -> str:
-    """With a unit: 130.5 M, 19.2 G."""
+    """Format a number with a unit: 130.5 M, 19.2 G."""
     for unit, size in (('E', 1e18), ('P', 1e15), ('T', 1e12), ('G', 1e9), ('M', 1e6), ('k', 1e3)):
         if value >= size:
             return f'{value / size:.4g} {unit}'
@@ -37,7 +37,7 @@ def number(value: float) -> str:
 
 
 def rows(cost: dict[str, Any]) -> list[tuple[str, ...]]:
-    """(part, parameters, of them trained, FLOPs forward, FLOPs of a training image)."""
+    """Rows of (part, parameters, trainable parameters, forward FLOPs, FLOPs per training image)."""
     network, vae, teacher = cost['network'], cost['vae'], cost['teacher']
     lines = [('network', *(number(network[key]) for key in ('parameters', 'trainable', 'forward', 'train')))]
     if vae:

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print the table."""
+    """Print the report as a table."""
     from rich.table import Table
 
     table = Table('k', 'top-1 %', 'top-5 %', title=f'k-NN of {report["network"]}, {report["num_val"]} samples')

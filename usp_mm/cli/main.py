@@ -41,10 +41,10 @@ USAGE = '\n'.join(
 
 
 def main() -> None:
-    """The console script `usp`.
+    """Entry point of the console script `usp`.
 
     Raises:
-        SystemExit: always, with the command's exit code; 2 for an unknown command, as argparse has it.
+        SystemExit: Always, with the command's exit code; 2 for an unknown command, as in argparse.
     """
     words = sys.argv[1:]
     if not words or words[0] in ('-h', '--help'):

@@ -47,10 +47,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def chosen_layers(words: list[str], depth: int) -> list[int]:
-    """Blocks in order, each once.
+    """The selected blocks in ascending order, without repetitions.
 
     Raises:
-        ValueError: not a number, or no such block.
+        ValueError: A value is not a number, or the block does not exist.
     """
     from usp_mm.probing.features import check_layers
 
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print the table; the best layer has a star."""
+    """Print the report as a table; a star marks the best layer."""
     from rich.table import Table
 
     table = Table('layer', 'top-1 %', 'top-5 %', title=f'linear probe of {report["network"]}, {report["num_val"]} samples')

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_levels(cfg: 'Config', severities: list[int], timesteps: list[int]) -> None:
-    """ValueError for a level that there is not, or noise that the config can't carry."""
+    """Raise ValueError if a noise level does not exist or the config cannot use this noise."""
     from mmengine.config import Config
 
     from usp_mm.analysis.noise import add_image_noise, add_latent_noise

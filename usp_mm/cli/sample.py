@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def setting(name: str) -> dict:
-    """How argparse keeps `name` of the guidance: not at all where it is not given."""
+    """Arguments for argparse that store a guidance option as `name`, and store nothing if the option is not given."""
     return dict(dest=f'guidance_{name}', default=argparse.SUPPRESS)
 
 
@@ -77,10 +77,10 @@ def channels(word: str) -> int | None:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Find what can't be done before anything is loaded.
+    """Check the arguments before anything is loaded.
 
     Raises:
-        ValueError, FileNotFoundError: an argument is missing or invalid, or a folder does not exist.
+        ValueError, FileNotFoundError: An argument is missing or invalid, or a folder does not exist.
     """
     pictures = [path for path in (args.grid, args.trajectory) if path]
     if not pictures and args.out is None and args.num is None:
@@ -100,19 +100,19 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.trajectory:
         from usp_mm.sampling.pictures import check_picture_path
 
-        check_picture_path(args.trajectory, ('.gif', '.mp4'))  # and what writes it is installed
+        check_picture_path(args.trajectory, ('.gif', '.mp4'))  # also checks that the library to write it is installed
 
 
 def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
-    """Flags that stand for settings of the config; returns what the log has to say of them.
+    """Write flags into the config, and return lines for the log.
 
     Raises:
-        ValueError: --steps for a sampler that has none.
+        ValueError: --steps is given for a sampler without a number of steps.
     """
     from usp_mm.registry import MODELS
 
     if 'denoiser' not in cfg.model:
-        return []  # build_generator says what is wrong
+        return []  # build_generator raises the error
     told = []
     if args.fast:
         from usp_mm.engine.fast import make_fast
@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def draw_pictures(model: 'LoadedGenerator', args: argparse.Namespace, draw: dict) -> None:
-    """Write --grid and --trajectory."""
+    """Draw the pictures of --grid and --trajectory."""
     from usp_mm.apis import sample_classes, sample_trajectory
     from usp_mm.sampling.pictures import draw_grid, write_animation, write_picture
 

@@ -36,7 +36,7 @@ def augment(cfg: 'Config') -> None:
     """Test on every view of `tta_pipeline`, merged by `tta_model`, as mmseg's own tools/test.py does.
 
     Raises:
-        ValueError: a config without them.
+        ValueError: The config does not have them.
     """
     if not {'tta_model', 'tta_pipeline'} <= cfg.keys():
         raise ValueError('--tta: the config has no tta_model and tta_pipeline: of the models here, segmentors have them')

@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
-    """Write the flags into the config; returns what the run's log has to say of it."""
+    """Write flags into the config, and return lines for the run's log."""
     from usp_mm.engine.amp import train_in_bfloat16
     from usp_mm.engine.launch import choose_start, follow_config_resume, missing_checks
     from usp_mm.engine.lr_scaling import scale_learning_rates

@@ -1,4 +1,4 @@
-"""Gradients that several iterations accumulate, and where a run may be saved and resumed."""
+"""Keep checkpoints at optimizer steps when gradients accumulate over several iterations."""
 
 import logging
 
@@ -13,16 +13,16 @@ from .settings import accumulative_counts, by_epoch, wrappers
 
 @HOOKS.register_module()
 class AccumulationHook(Hook):
-    """Keep every checkpoint at an optimizer step, where `optim_wrapper.accumulative_counts` is above 1.
+    """Keep every checkpoint at an optimizer step when `optim_wrapper.accumulative_counts` is above 1.
 
-    Gradients are in no checkpoint: what iterations have accumulated since the last step is lost in a resumed run. So a loop
-    over epochs steps at the end of each one, its last group of iterations weighed by its own number; MMEngine goes on
-    accumulating into the next epoch. In a loop over iterations, and for checkpoints within epochs, an interval that would
-    save between two steps is refused.
+    A checkpoint holds no gradients, so a resumed run would lose what was accumulated since the last step. A loop over epochs
+    therefore takes a step at the end of each epoch, and the mean of its last, shorter group is over the iterations in it;
+    MMEngine goes on accumulating into the next epoch. In a loop over iterations, and for checkpoints within an epoch, an
+    interval that would save between two steps is refused.
 
     Raises:
-        ValueError: such an interval, with the nearest that serve; `auto_scale_lr.enable` under a runner that leaves the
-            accumulation out of the scale.
+        ValueError: An interval would save between two steps (the message names the nearest valid ones), or
+            `auto_scale_lr.enable` is set under a runner that leaves the accumulation out of the scale.
     """
 
     priority = 'HIGH'  # refuses before anything is written
@@ -37,7 +37,7 @@ class AccumulationHook(Hook):
                 'tools/train.py --auto-scale-lr, or set the learning rate and auto_scale_lr.enable=False'
             )
         _check_intervals(runner)
-        # it comes also where nothing is lost, and names a class that is not there; `before_train` says what there is to say
+        # it also appears where nothing is lost, and names a class that does not exist; `before_train` warns instead
         runner.logger.addFilter(_not_upstreams_warning)
 
     def before_train(self, runner: Runner) -> None:
@@ -69,7 +69,7 @@ class AccumulationHook(Hook):
 
 
 def _counts(runner: Runner) -> int:
-    """Iterations an optimizer step; of several optimizers 1 or the most."""
+    """Iterations per optimizer step; the largest number if several optimizers differ."""
     return max(accumulative_counts(wrapper) for wrapper in wrappers(runner).values())
 
 
@@ -93,7 +93,7 @@ def _check_intervals(runner: Runner) -> None:
 
 
 def _check_interval(name: str, interval: int, counts: int, epoch_length: int | None) -> None:
-    """Refuse what saves between two steps: of the whole run, or of each epoch of so many iterations."""
+    """Refuse an interval that saves between two steps, counted over the whole run or within epochs of `epoch_length`."""
     if interval <= 0 or (interval % counts == 0 and (epoch_length is None or epoch_length % counts == 0)):
         return
     if epoch_length is not None:

@@ -18,13 +18,14 @@ _OF_FLOAT16 = set(inspect.signature(AmpOptimWrapper).parameters) - set(inspect.s
 
 
 def train_in_bfloat16(cfg: Config, flag: str = '--amp') -> None:
-    """Put AutocastOptimWrapper in the place of OptimWrapper, and of AmpOptimWrapper, which the log says.
+    """Replace OptimWrapper, and AmpOptimWrapper with a line in the log, by AutocastOptimWrapper.
 
     Args:
-        flag: the one that asks for it, for messages.
+        cfg: Config to change in place.
+        flag: Name of the command line flag that asks for it, used in messages.
 
     Raises:
-        ValueError: a config that trains nothing, or with another wrapper.
+        ValueError: The config trains nothing, or has another optimizer wrapper.
     """
     if not cfg.get('optim_wrapper'):
         raise ValueError(f'{flag}: the config has no optim_wrapper, so that nothing is trained')
@@ -35,7 +36,7 @@ def train_in_bfloat16(cfg: Config, flag: str = '--amp') -> None:
 
 
 def slow_bfloat16(flag: str = '--amp') -> str | None:
-    """A line for the log where bfloat16 is slower than float32: without a GPU, on a processor without instructions for it."""
+    """A line for the log if this is a CPU without bfloat16 instructions, where bfloat16 is slower than float32; else None."""
     if torch.cuda.is_available() or bfloat16_instructions() != ():
         return None
     return (
@@ -45,7 +46,7 @@ def slow_bfloat16(flag: str = '--amp') -> str | None:
 
 
 def optimizer_wrappers(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The config of each optimizer wrapper, with its place."""
+    """Yield the place in the config and the settings of each optimizer wrapper."""
     wrapper = cfg.optim_wrapper
     several = 'constructor' in wrapper and not {'optimizer', 'type'} & set(wrapper)
     for place, one in wrapper.items() if several else [('optim_wrapper', wrapper)]:

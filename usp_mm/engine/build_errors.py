@@ -13,7 +13,7 @@ _REFUSED = re.compile(r'(?:\w+\.)*?(\w+)(?:\.__init__)?\(\) (?:missing \d+ requi
 
 @contextmanager
 def explain_arguments(cfg: Config) -> Iterator[None]:
-    """Turn what Python says of a call with wrong arguments into a ValueError with the places of the class in the config."""
+    """Turn Python's TypeError for wrong arguments into a ValueError that says where in the config the class stands."""
     try:
         yield
     except TypeError as error:
@@ -25,7 +25,7 @@ def explain_arguments(cfg: Config) -> Iterator[None]:
 
 
 def _places(node: Any, name: str, path: str) -> Iterator[str]:
-    """Where in a config a type of this name stands."""
+    """Yield every place in a config where the type `name` is used."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
     if isinstance(node, dict) and str(node.get('type')).split('.')[-1] == name:
         yield path

@@ -22,15 +22,16 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, torch.Si
 
 @HOOKS.register_module()
 class CheckpointDataHook(Hook):
-    """Limit what is saved to what is read back: data, never code.
+    """Save only what can be read back: data, never code.
 
-    Configs' dicts become dicts, paths strings, named tuples tuples, enums their values, numpy values of other types than
-    `usp_mm.compat.NUMPY_DTYPES` lists and numbers, dates strings, classes their qualified names. What is no data (functions,
-    modules, objects) is left out, which the log says once.
-    Weights are not looked at.
+    Config dicts become dicts, paths become strings, named tuples become tuples, enums become their values, NumPy values of
+    types that are not in `usp_mm.compat.NUMPY_DTYPES` become lists and numbers, dates become strings and classes their
+    qualified names. Anything else (functions, modules, objects) is left out, and the log says so once.
+
+    The weights themselves are not checked.
     """
 
-    priority = 'LOWEST'  # after all that write into the checkpoint
+    priority = 'LOWEST'  # after all hooks that write into the checkpoint
 
     def __init__(self) -> None:
         self._told: set[str] = set()
@@ -45,7 +46,7 @@ class CheckpointDataHook(Hook):
             runner.logger.info(f'left out of checkpoints, which hold data alone: {", ".join(new)}')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        # MMEngine compares pickled bytes, and would warn of a difference that is not there
+        # MMEngine compares pickled bytes, and would warn although the values are equal
         meta, dataset = checkpoint.get('meta', {}), getattr(runner._train_loop, 'dataloader', None)
         current = getattr(getattr(dataset, 'dataset', None), 'metainfo', None)
         if 'dataset_meta' in meta and current is not None and same(meta['dataset_meta'], plain(current)):
@@ -53,11 +54,13 @@ class CheckpointDataHook(Hook):
 
 
 def plain(value: Any, place: str = '', dropped: list[str] | None = None) -> Any:
-    """`value` in the types that a checkpoint is read back with.
+    """Convert `value` to the types that can be read back from a checkpoint.
 
     Args:
-        place: the value's name in `dropped`.
-        dropped: takes the names and types of what is left out, for which None stands outside of dicts, lists and sets.
+        value: Any value, nested or not.
+        place: Name of the value in `dropped`.
+        dropped: List that receives the names and types of what is left out. A value that is left out is removed from a dict,
+            list or set, and replaced by None elsewhere.
     """
     return None if (made := _readable(value, place, [] if dropped is None else dropped)) is _Dropped else made
 
@@ -76,7 +79,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 class _Dropped:
-    """Stands for what is left out."""
+    """Marks a value that is left out."""
 
 
 def _readable(value: Any, place: str, dropped: list[str]) -> Any:

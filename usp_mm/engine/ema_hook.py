@@ -1,4 +1,4 @@
-"""When a generator's averaged weights move."""
+"""Update a generator's averaged weights after optimizer steps."""
 
 from typing import Any
 
@@ -15,12 +15,13 @@ from .hooks import resuming, unwrapped
 
 @HOOKS.register_module()
 class GeneratorEMAHook(Hook):
-    """Update the average of LatentDiffusionGenerator after each step that its optimizer really took.
+    """Update the averaged weights of LatentDiffusionGenerator after each optimizer step.
 
-    Neither the iterations between which gradients accumulate nor a step that loss scaling skips count. MMEngine's EMAHook
-    keeps its average outside the model, where sampling, `load_from` and weight transfer don't reach it.
+    Iterations that only accumulate gradients do not count, nor do steps that loss scaling skips. MMEngine's EMAHook keeps its
+    average outside the model, where sampling, `load_from` and weight transfer cannot reach it.
 
-    Training from a `load_from` without averaged weights starts the average at the weights; upstream leaves it random.
+    Training that starts from a `load_from` without averaged weights initialises the average with the weights; upstream leaves
+    it random.
     """
 
     priority = 'HIGH'  # before CheckpointMatchHook
@@ -42,7 +43,7 @@ class GeneratorEMAHook(Hook):
         model = unwrapped(runner)
 
         def update(optimizer: Optimizer, *_: Any) -> None:
-            skipped = getattr(optimizer, 'found_inf', None)  # of fused optimizers, which are stepped nevertheless
+            skipped = getattr(optimizer, 'found_inf', None)  # set by fused optimizers, whose `step` is called even then
             if skipped is None or not skipped.any():
                 model.update_ema()
 

@@ -1,4 +1,4 @@
-"""`--fast` of the tools: what changes bits but not results, written into the config."""
+"""`--fast` of the tools: write settings into the config that change rounding but not results."""
 
 import inspect
 from collections.abc import Iterator
@@ -14,18 +14,19 @@ from .checks.config.signatures import arguments
 
 
 def make_fast(cfg: Config, task: str = 'train') -> list[str]:
-    """Set bfloat16, compiled blocks, a fused optimizer and a frozen VAE in bfloat16, as far as the config has them.
+    """Set bfloat16, compiled blocks, a fused optimizer, and bfloat16 for a frozen VAE, where the config has these parts.
 
-    What the config sets already to other than its default stays. Plain configs keep the official arithmetic.
+    A value that the config sets to anything but its default is kept. Without `--fast`, configs use the official arithmetic.
 
     Args:
+        cfg: Config to change in place.
         task: 'train', 'test' or 'sample'.
 
     Returns:
-        Lines for the log: what was set, and what was left and why.
+        Lines for the log that say what was set, and what was kept and why.
 
     Raises:
-        ValueError: an optimizer wrapper that may cast in its own way, as with `--amp`.
+        ValueError: The optimizer wrapper may cast in its own way, as with `--amp`.
     """
     done: list[str] = []
     left: list[str] = []
@@ -92,7 +93,7 @@ def _cast_vae(model: Any, done: list[str], left: list[str]) -> None:
 
 
 def _vaes(model: Any) -> Iterator[tuple[str, str, Any]]:
-    """Where a model of this package says in which arithmetic its VAE computes."""
+    """Yield the places where a model of this package sets the arithmetic of its VAE."""
     if not _is_ours(model):
         return
     if (codec := model.get('backbone', {}).get('codec')) is not None:

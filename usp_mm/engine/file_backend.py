@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""A file backend that writes files completely or not at all."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from usp_mm.files import write_whole
 
 
 class AtomicLocalBackend(LocalBackend):
-    """LocalBackend that writes beside the target, syncs, then renames.
+    """LocalBackend that writes a temporary file beside the target, syncs it and renames it.
 
-    A kill, a full disk or Ctrl-C during a checkpoint leaves the previous file as it was.
-    Chosen by `backend_args=dict(backend='atomic')` of CheckpointHook.
+    A kill, a full disk or Ctrl-C while a checkpoint is written leaves the previous file intact.
+    Select it with `backend_args=dict(backend='atomic')` of CheckpointHook.
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""A training whose numbers are no longer finite ends, and saves nothing over what was saved before."""
+"""End a training whose numbers are NaN or infinite, before it overwrites an earlier checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,20 +22,21 @@ _KEPT = 1000
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """End a training, on all processes together, whose loss, weights, averages or optimizer state are NaN or infinite.
+    """End a training, on all processes together, when loss, weights, averages or optimizer state become NaN or infinite.
 
-    Each iteration's loss is kept on the device, which costs one copy of a number and no synchronisation. They are read
-    where LoggerHook logs, or after 1000 iterations, and with all weights before a validation, before a checkpoint, at the end
-    and before each hook that follows this one works at its `interval` of iterations, such as a picture of samples.
+    The loss of each iteration is kept on the device, which costs one copy of a number and no synchronisation. The losses are
+    read where LoggerHook logs, or after 1000 iterations. Losses and all weights are checked before a validation, before a
+    checkpoint, at the end, and before each later hook that works at an `interval` of iterations, such as a picture of samples.
 
-    With loss scaling (`AmpOptimWrapper`) a step with infinite gradients is skipped and leaves the weights as they are. A loss
-    that is not finite is then only told in the log, unless `patience` of them follow each other.
+    With loss scaling (`AmpOptimWrapper`), a step with infinite gradients is skipped and leaves the weights unchanged. A loss
+    that is not finite is then only logged, unless it occurs `patience` times in a row.
 
     Args:
-        patience: of loss scaling, iterations in a row.
+        patience: Consecutive iterations with a non-finite loss that end a training with loss scaling.
 
     Raises:
-        ValueError: names what is not finite and since when, the last checkpoint, and what to try.
+        ValueError: A number is not finite; the message says which and since when, names the last checkpoint, and suggests what
+            to try.
     """
 
     priority = 85  # after LoggerHook, which shows the loss, and EMAHook; before pictures and CheckpointHook
@@ -47,8 +48,8 @@ class FiniteHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._training, self._losses = True, list[Tensor]()
-        self._read = runner.iter  # iterations whose losses were looked at
-        self._row = 0  # losses at their end that were not finite
+        self._read = runner.iter  # number of iterations whose losses were checked
+        self._row = 0  # consecutive non-finite losses at their end
         self._begun, self._checked = 0, -1
         self._loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self._savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
@@ -79,12 +80,12 @@ class FiniteHook(Hook):
         self._training = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The last to refuse, whoever saves; of several processes this is the first alone."""
+        """Check once more, whichever hook saves; in a distributed run, only the first process comes here."""
         if self._training and self._checked != self._begun and (found := first_not_finite(_tensors(runner))):
             self._refuse(runner, found)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed run takes the optimizer's state; weights were looked at when the file was read."""
+        """Check the optimizer state of a resumed run; the weights were checked when the file was read."""
         if resuming(runner) and (found := first_not_finite(dict(_flat(checkpoint.get('optimizer'), 'optimizer')))):
             raise ValueError(
                 f'the checkpoint cannot be resumed, {found} is NaN or infinite: resume from an earlier one, or start from its '
@@ -117,7 +118,7 @@ class FiniteHook(Hook):
         )
 
     def _check(self, runner: Runner) -> None:
-        """The losses, and everything that a checkpoint holds."""
+        """Check the losses and everything that a checkpoint holds."""
         if not self._training or self._checked == self._begun:
             return
         self._check_losses(runner)
@@ -143,7 +144,7 @@ class FiniteHook(Hook):
 
 
 def _loss(outputs: Mapping[str, Any]) -> Tensor | None:
-    """A copy of the loss that was minimised, as MMEngine sums it; None where a model's train_step returns none."""
+    """A copy of the minimised loss, summed as MMEngine does; None if the model's train_step returns no loss."""
     losses = [outputs['loss']] if 'loss' in outputs else [x for name, x in outputs.items() if 'loss' in name]
     tensors = [x.detach().float() for x in losses if isinstance(x, Tensor) and x.numel() == 1]
     return torch.stack([x.reshape(()) for x in tensors]).sum() if tensors else None
@@ -155,7 +156,7 @@ def _scales_loss(runner: Runner) -> bool:
 
 
 def _following(hooks: list[Hook], hook: Hook) -> list[Any]:
-    """The hooks after this one that do something every `interval` iterations."""
+    """The hooks after this one that act every `interval` iterations."""
     after = hooks[hooks.index(hook) + 1 :] if hook in hooks else []
     return [
         one
@@ -165,7 +166,7 @@ def _following(hooks: list[Hook], hook: Hook) -> list[Any]:
 
 
 def _tensors(runner: Runner) -> dict[str, Tensor]:
-    """Weights, averages and the optimizer's state by name, without a copy."""
+    """The weights, averages and optimizer state by name, not copied."""
     model = unwrapped(runner)
     found = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -179,7 +180,7 @@ def _tensors(runner: Runner) -> dict[str, Tensor]:
 
 
 def _flat(node: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested dicts and lists."""
+    """Yield the name of every tensor in nested dicts and lists, and the tensor."""
     if isinstance(node, Tensor):
         yield path, node
     elif isinstance(node, Mapping):

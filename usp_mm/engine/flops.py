@@ -1,7 +1,7 @@
-"""Floating-point operations of a training sample, counted without computing anything.
+"""Count the floating-point operations of a training sample without computing anything.
 
-The network runs on meta tensors, which have shapes and no data: weights, buffers, gradients, memory and the
-processes' random numbers stay as they are, and the count of a large model takes no longer than that of a small one.
+The network runs on meta tensors, which have shapes and no data. Weights, buffers, gradients, memory and the random number
+generators are not touched, and counting a large model takes no longer than counting a small one.
 """
 
 import copy
@@ -25,18 +25,18 @@ BATCH = 2
 
 
 def count_flops(model: nn.Module) -> dict[str, int]:
-    """Operations of one sample, a multiplication and an addition being two.
+    """Operations for one sample; a multiplication and an addition count as two.
 
-    Counted are the matrix products and convolutions of what is trained: the algorithm of pretraining (of the visible
-    tokens, and the decoder), encoder and head of a classifier, encoder, neck and heads of a segmentor (of a crop), the
-    denoiser of a generator. A frozen VAE is not; an encoder that is trained with the classifier is.
+    The count covers matrix products and convolutions of what is trained: the pretraining algorithm (encoder on the visible
+    tokens, and decoder), encoder and head of a classifier, encoder, neck and heads of a segmentor (for a crop), or the
+    denoiser of a generator. A frozen VAE is not counted; the encoder of a VAE that is trained with the classifier is.
 
     Returns:
-        'forward', and 'train': forward and backward, without the optimizer and without what activation
-        checkpointing computes twice; less than three times the forward pass where a part is frozen.
+        'forward', and 'train' for forward and backward pass, without the optimizer and without what activation checkpointing
+        computes twice. 'train' is less than three times 'forward' where a part is frozen.
 
     Raises:
-        TypeError: a model of another kind.
+        TypeError: The model is of another kind.
     """
     network, arguments, keywords = _call_of(model)
     tensors = {
@@ -55,9 +55,9 @@ def count_flops(model: nn.Module) -> dict[str, int]:
 
 
 def count_codec(codec: LatentCodec, img_size: int) -> dict[str, int]:
-    """Operations of a VAE (on the meta device: `usp_mm.vaes.blank`) for one image: 'encode', 'encode_train' and 'decode'.
+    """Operations of a VAE on the meta device (`usp_mm.vaes.blank`) for one image: 'encode', 'encode_train' and 'decode'.
 
-    'encode_train' is forward and backward of the encoder, for where it is trained.
+    'encode_train' is the forward and backward pass of the encoder, for runs that train it.
     """
     images = torch.empty(1, 3, img_size, img_size, device='meta')
     latents = torch.empty(1, codec.channels, img_size // codec.stride, img_size // codec.stride, device='meta')
@@ -87,7 +87,7 @@ def count_forward(network: nn.Module, *inputs: Tensor) -> int:
 
 @contextmanager
 def _counting() -> Iterator[Callable[[], int]]:
-    # the mathematical kernel of attention is the one whose products are counted on every device
+    # only the math kernel of attention has products that are counted on every device
     with torch.random.fork_rng(devices=[]), torch.compiler.set_stance('force_eager'), sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as counter:
             yield counter.get_total_flops
@@ -95,7 +95,7 @@ def _counting() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def _on_meta(network: nn.Module) -> Iterator[None]:
-    """Without activation checkpointing, statistics across processes, and what would move the VAE to the meta device."""
+    """Disable activation checkpointing, synchronised statistics and whatever would move the VAE to the meta device."""
     changes: list[tuple[Any, str, Any]] = []
     for module in network.modules():
         if getattr(module, 'with_cp', False):
@@ -103,7 +103,7 @@ def _on_meta(network: nn.Module) -> Iterator[None]:
         if isinstance(module, nn.SyncBatchNorm):
             changes.append((module, 'training', False))
         if isinstance(codec := getattr(module, 'codec', None), LatentCodec):
-            # of a frozen VAE, latents stand in for the images; of a trained one, what is left scales
+            # a frozen VAE is replaced by latents as input; of a trained one, scaling remains
             changes.append((module, 'codec', None if codec.network is not None else copy.copy(codec)))
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     try:
@@ -116,7 +116,7 @@ def _on_meta(network: nn.Module) -> Iterator[None]:
 
 
 class _Segmentation(nn.Module):
-    """What an mmseg segmentor computes in training: backbone, neck and all heads."""
+    """The parts of an mmseg segmentor that compute in training: backbone, neck and all heads."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class _Segmentation(nn.Module):
 
 
 def _call_of(model: Any) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]:
-    """The network that is trained, and what to call it with."""
+    """The network that is trained, and the arguments with which to call it."""
     indices = torch.zeros(BATCH, dtype=torch.int64, device='meta')
     if hasattr(model, 'denoiser'):
         return model.denoiser, (_latents(model.denoiser), indices, indices), {}

@@ -21,7 +21,7 @@ from usp_mm.registry import HOOKS
 class StatelessSeedHook(Hook):
     """Seed python, numpy and torch before each training iteration from (seed, rank, iteration).
 
-    Drop path, dropout and mixup of a resumed run are those of an uninterrupted one.
+    A resumed run then has the same drop path, dropout and mixup as an uninterrupted one.
     """
 
     priority = 'VERY_HIGH'
@@ -32,10 +32,11 @@ class StatelessSeedHook(Hook):
 
 @HOOKS.register_module()
 class BatchNormMeanHook(Hook):
-    """Give every process the mean of all processes' BatchNorm statistics after each training iteration.
+    """Average the BatchNorm statistics over all processes after each training iteration.
 
-    MMEngine's SyncBuffersHook does that before a validation, which in a loop over iterations comes after the checkpoint: a
-    resumed run would go on with the first process's statistics alone. SyncBatchNorm needs neither, and costs nothing here.
+    MMEngine's SyncBuffersHook does this only before a validation. In a loop over iterations, that is after the checkpoint, so a
+    resumed run would continue with the statistics of the first process alone. SyncBatchNorm does not need this hook, which then
+    costs nothing.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -51,14 +52,14 @@ class BatchNormMeanHook(Hook):
 
 @HOOKS.register_module()
 class RestorationHook(Hook):
-    """Draw what the model restores (Figures 5, 6): every `interval` epochs and at the end.
+    """Draw a picture of restored images (Figures 5, 6) every `interval` epochs and at the end.
 
     The picture goes to the visualizer's backends (files, TensorBoard) under the name 'restoration'.
 
     Args:
-        interval: epochs between pictures.
-        num_images: evenly spaced samples of the training set.
-        composite: see `restoration_picture`.
+        interval: Number of epochs between pictures.
+        num_images: Number of images, evenly spaced over the training set.
+        composite: See `restoration_picture`.
     """
 
     priority = 88  # after FiniteHook, which ends all processes together, and before CheckpointHook
@@ -86,12 +87,12 @@ class RestorationHook(Hook):
 
 
 def resuming(runner: Runner) -> bool:
-    """Whether a checkpoint that is being loaded is the one that the run goes on from, not weights that are loaded later on."""
+    """Whether the checkpoint being loaded is the one from which the run resumes, rather than weights loaded later."""
     return bool(runner._resume) and not getattr(runner, '_has_loaded', False)
 
 
 def built_loops(runner: Runner) -> Iterator[tuple[str, BaseLoop]]:
-    """('training', 'validation' or 'test', loop) of each loop that has been built."""
+    """Yield ('training', 'validation' or 'test', loop) for each loop that has been built."""
     for name, stage in (('_train_loop', 'training'), ('_val_loop', 'validation'), ('_test_loop', 'test')):
         loop = getattr(runner, name, None)
         if isinstance(loop, BaseLoop):
@@ -99,24 +100,24 @@ def built_loops(runner: Runner) -> Iterator[tuple[str, BaseLoop]]:
 
 
 def loaders_of(loop: BaseLoop) -> list[DataLoader]:
-    """The data loaders of a loop, of which mmagic's have several."""
+    """The data loaders of a loop; mmagic's loops have several."""
     return getattr(loop, 'dataloaders', None) or [loop.dataloader]
 
 
 def datasets_of(loop: BaseLoop) -> Iterator[Any]:
-    """The data sets of a loop, and every one below them."""
+    """Yield the data sets of a loop, and every data set inside them."""
     for loader in loaders_of(loop):
         yield from all_datasets(loader.dataset)
 
 
 def metrics_of(loop: BaseLoop) -> list[Any]:
-    """The metrics of a loop, of which mmagic's have several evaluators."""
+    """The metrics of a loop; mmagic's loops have several evaluators."""
     evaluators = getattr(loop, 'evaluators', None) or [loop.evaluator]
     return [metric for evaluator in evaluators for metric in evaluator.metrics or ()]
 
 
 def unwrapped(runner: Runner) -> Any:
-    """The model itself, of the class that the config says, without the wrappers of DDP and of test-time augmentation."""
+    """The model of the class that the config names, without wrappers for DDP or test-time augmentation."""
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module

@@ -1,4 +1,4 @@
-"""What of an optimizer's parameter groups follows from the config; the rest is the optimizer's state."""
+"""Separate the hyper-parameters in an optimizer's parameter groups from the optimizer's own state."""
 
 import inspect
 from typing import Any
@@ -14,9 +14,10 @@ _KNOWN = {
 
 
 def hyper_parameter_names(optimizer: Optimizer, optim_wrapper: Any = None) -> set[str]:
-    """The names that the constructors of the optimizer, its base classes and the optimizers inside it take, and usual ones.
+    """Names of arguments of the optimizer, its base classes and any inner optimizers, and other usual names.
 
-    With options that only `paramwise_cfg.custom_keys` of the config's `optim_wrapper` gives, which no constructor names.
+    This includes options that only `paramwise_cfg.custom_keys` of the config's `optim_wrapper` sets, which no constructor
+    takes.
     """
     optimizers = [optimizer, *(value for value in vars(optimizer).values() if isinstance(value, Optimizer))]
     classes = {base for one in optimizers for base in type(one).__mro__ if issubclass(base, Optimizer)}
@@ -32,14 +33,14 @@ def _custom_options(optim_wrapper: Any) -> set[str]:
 
 
 def hyper_parameters(group: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """The part of a group that follows from the config: `names`, and what schedulers move or keep there."""
+    """The part of a group that follows from the config: `names`, and the values that schedulers change or store there."""
     moved = {key.removeprefix('initial_') for key in group if key.startswith('initial_')}
     found = (names | moved) - {'params'}
     return {key: value for key, value in group.items() if key in found or _of_schedule(key, found)}
 
 
 def optimizer_state(group: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """The part of a group that the optimizer itself counts or estimates, as `step` of Lamb and `d` of Prodigy."""
+    """The part of a group that the optimizer itself counts or estimates, such as `step` of Lamb and `d` of Prodigy."""
     config = hyper_parameters(group, names)
     return {key: value for key, value in group.items() if key not in config and key != 'params'}
 
@@ -52,7 +53,7 @@ def hyper_parameter_changes(old: list[dict], new: list[dict], names: set[str], p
         for key in ours.keys() & theirs.keys():
             if ours[key] != theirs[key]:
                 found.setdefault(key, []).append((theirs[key], ours[key]))
-    # of many groups the last: MMEngine's wrapper keeps the config's own values there
+    # the last of many groups: MMEngine's wrapper keeps the config's own values there
     return [f'{prefix}{key} {pairs[-1][0]} -> {pairs[-1][1]}' for key, pairs in sorted(found.items())]
 
 

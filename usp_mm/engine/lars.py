@@ -16,14 +16,14 @@ from usp_mm.registry import OPTIMIZERS
 
 @OPTIMIZERS.register_module()
 class MAELARS(Optimizer):
-    """Layer-wise adaptive rate scaling.
+    """Layer-wise adaptive rate scaling (LARS).
 
     Args:
-        params: parameters or groups.
-        lr: learning rate, > 0 (Table 12: 0.1 × batch / 256).
-        weight_decay: added to the gradient of parameters with two or more dimensions.
-        momentum: of the buffer.
-        trust_coefficient: η of ‖w‖ / ‖g + wd·w‖ · η, the local rate.
+        params: Parameters or parameter groups.
+        lr: Learning rate, > 0 (Table 12: 0.1 × batch / 256).
+        weight_decay: Weight decay wd, added to the gradient of parameters with two or more dimensions.
+        momentum: Momentum factor of the gradient buffer.
+        trust_coefficient: Coefficient η of the local rate η · ‖w‖ / ‖g + wd·w‖.
     """
 
     def __init__(

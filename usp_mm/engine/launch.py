@@ -1,4 +1,4 @@
-"""What `tools/train.py` and `tools/test.py` share."""
+"""Code that `tools/train.py` and `tools/test.py` share."""
 
 import os
 import re
@@ -30,7 +30,10 @@ def load_run_config(
     local_rank: int = 0,
     initialises: bool = True,
 ) -> Config:
-    """`load_config`, with launcher and work folder set: the arguments of `usp_mm.arguments.add_run_arguments`."""
+    """Load a checked config with `load_config` and set its launcher and work folder.
+
+    The arguments are those of `usp_mm.arguments.add_run_arguments`.
+    """
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     cfg = load_config(config, cfg_options, initialises=initialises)
     cfg.launcher = (cfg_options or {}).get('launcher', launcher)  # as upstream, --cfg-options come last
@@ -39,15 +42,15 @@ def load_run_config(
 
 
 def choose_start(cfg: Config, resume: str) -> str:
-    """Let a config resume from a file, or from the latest checkpoint of its work folder ('auto') where there is one.
+    """Set a config to resume from a file, or with 'auto' from the latest checkpoint in its work folder.
 
-    Without one, the run starts as it does without resuming: from `load_from`, or from the beginning.
+    If the folder has no checkpoint, the run starts as it would without resuming: from `load_from`, or from the beginning.
 
     Returns:
         A line for the log.
 
     Raises:
-        FileNotFoundError: the work folder names a last checkpoint that is not there.
+        FileNotFoundError: The checkpoint does not exist, or `last_checkpoint` names one that does not.
     """
     folder = Path(cfg.work_dir)
     checkpoint, reason = _latest_checkpoint(folder) if resume == 'auto' else (resume, '')
@@ -59,18 +62,18 @@ def choose_start(cfg: Config, resume: str) -> str:
         told = f'{folder / "last_checkpoint"} names' if resume == 'auto' else '--resume:'
         raise FileNotFoundError(f"{told} '{checkpoint}', which is not there: give --resume FILE")
     named_so = resume == 'auto' and _named_checkpoint(folder) == checkpoint
-    cfg.load_from = None if named_so else checkpoint  # None: MMEngine looks there too
+    cfg.load_from = None if named_so else checkpoint  # None: MMEngine then reads last_checkpoint itself
     return f'--resume: the run goes on from {checkpoint}{reason}'
 
 
 def follow_config_resume(cfg: Config) -> str | None:
-    """Let `resume=True` of a config mean `--resume`; with `load_from`, the run goes on from that file, as in MMEngine.
+    """Treat `resume=True` in a config as `--resume`; with `load_from`, the run resumes from that file, as in MMEngine.
 
     Returns:
-        A line for the log, if there is something to say.
+        A line for the log, or None.
 
     Raises:
-        FileNotFoundError: the work folder names a last checkpoint that is not there.
+        FileNotFoundError: The work folder names a last checkpoint that does not exist.
     """
     if not cfg.get('resume'):
         return None
@@ -86,7 +89,7 @@ def follow_config_resume(cfg: Config) -> str | None:
 
 
 def _is_newer(own: Path, chosen: str) -> bool:
-    """Whether a checkpoint is there, and was written after the chosen one, if that is a file."""
+    """Whether the checkpoint `own` exists and is newer than the chosen one, if that is a file."""
     if not own.exists():
         return False
     other = Path(chosen)
@@ -94,14 +97,15 @@ def _is_newer(own: Path, chosen: str) -> bool:
 
 
 def _named_checkpoint(folder: Path) -> str | None:
-    """What `last_checkpoint` of a folder says; None where it is not there or empty."""
+    """The checkpoint that `last_checkpoint` of a folder names; None if the file is missing or empty."""
     return (find_latest_checkpoint(str(folder)) or None) if (folder / 'last_checkpoint').is_file() else None
 
 
 def _latest_checkpoint(folder: Path) -> tuple[str | None, str]:
-    """What `last_checkpoint` names, or of a moved or copied folder the file of that name in it; else the last by number.
+    """The last checkpoint of a folder, and text to add to the log.
 
-    With it, what the log has to add.
+    This is the file that `last_checkpoint` names, or in a moved or copied folder the file of that name inside it; without a
+    name, it is the checkpoint with the highest number.
     """
     named = _named_checkpoint(folder)
     if named is None:
@@ -114,12 +118,12 @@ def _latest_checkpoint(folder: Path) -> tuple[str | None, str]:
 
 
 def prepare_cpu(cfg: Config) -> None:
-    """Where there is no GPU, join the processes through gloo and wrap the model without device ids.
+    """Without a GPU, initialise gloo for several processes and wrap the model without device ids.
 
     MMEngine's own launchers call `torch.cuda.set_device`.
 
     Raises:
-        ValueError: a launcher other than 'pytorch', or another runner than MMEngine's Runner, without a GPU.
+        ValueError: There is no GPU, and the launcher is not 'pytorch' or the runner is not MMEngine's Runner.
     """
     if torch.cuda.is_available() or cfg.launcher == 'none':
         return
@@ -139,14 +143,14 @@ def prepare_cpu(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Runner of a checked config, of its `runner_type`, on whatever devices there are."""
+    """Build the runner of a checked config, of the class `runner_type`, on the available devices."""
     prepare_cpu(cfg)
     with explain_arguments(cfg):
         return find_runner(cfg).from_cfg(cfg)
 
 
 class KeepMetrics(Hook):
-    """The metrics of a test, which mmagic's loop doesn't return."""
+    """Keep the metrics of a test, which mmagic's loop doesn't return."""
 
     metrics: dict | None = None
 
@@ -155,7 +159,7 @@ class KeepMetrics(Hook):
 
 
 def missing_checks(cfg: Config) -> str | None:
-    """A line for the log of a config that leaves out hooks by which a run is refused; None where all are there."""
+    """A line for the log that names the checking hooks which a config leaves out; None if it has them all."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
     kinds = [hook.get('type') if isinstance(hook, dict) else type(hook) for hook in hooks]
     missing = sorted(set(CHECKS) - {getattr(kind, '__name__', kind) for kind in kinds})

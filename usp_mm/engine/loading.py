@@ -1,4 +1,4 @@
-"""A config and a checkpoint of its model: each read and checked once, whoever asks."""
+"""Load and check a config and a checkpoint of its model."""
 
 import copy
 import logging
@@ -29,18 +29,18 @@ def load_config(
     initialises: bool = True,
     evaluates: bool = True,
 ) -> Config:
-    """A config with a user's options, checked.
+    """Load and check a config, with a user's options applied.
 
     Args:
-        config: a file, the name of one that comes with the package (see `usp_mm.config_files.find_config`), or what
-            `Config.fromfile` made of it, which is copied and not changed.
-        cfg_options: settings to override: {'model.sampler.num_steps': 50}.
-        initialises: whether weights will be initialised, so that `init_cfg` has to name its checkpoint.
-        evaluates: whether evaluators will be built, so that they have to be right.
+        config: A file, the name of a config that comes with the package (see `usp_mm.config_files.find_config`), or a Config
+            from `Config.fromfile`, which is copied and not changed.
+        cfg_options: Settings to override, such as {'model.sampler.num_steps': 50}.
+        initialises: Whether weights will be initialised, so that `init_cfg` has to name its checkpoint.
+        evaluates: Whether evaluators will be built, so that their settings have to be valid.
 
     Raises:
-        FileNotFoundError: no such config.
-        ValueError: a key that nothing reads.
+        FileNotFoundError: The config does not exist.
+        ValueError: Nothing reads a key, or `check_config` refuses a value.
     """
     if isinstance(config, Config):
         cfg = copy.deepcopy(config)
@@ -58,28 +58,31 @@ def load_config(
 
 
 def load_trained(model: nn.Module, checkpoint: Checkpoint, cfg: Config, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Give a model of a config its checkpoint's weights, see `load_exactly`, and compare the VAE with the checkpoint's.
+    """Load a checkpoint's weights into a model with `load_exactly`, and compare the VAE with the checkpoint's.
 
     Args:
-        weights: those of the checkpoint that the model takes, by its names; all of them if None.
+        model: Model that the config describes.
+        checkpoint: Checkpoint that has been read.
+        cfg: Config of the model.
+        weights: Weights of the checkpoint to load, under the model's names; all of them if None.
 
     Raises:
-        ValueError: a checkpoint of another model or VAE.
+        ValueError: The checkpoint is of another model or VAE.
     """
     load_exactly(model, checkpoint.weights if weights is None else weights, checkpoint.path)
     check_model_vae(checkpoint, codec_of(model), cfg)
 
 
 def class_names(checkpoint: Checkpoint, cfg: Config) -> Sequence[str] | None:
-    """As MMEngine noted them of the training data set, else as the config has them for validation.
+    """Class names that MMEngine stored with the training data set, or else those that the config has for validation.
 
     Raises:
-        ValueError: both name them, and label k is not the same class.
+        ValueError: Both have names, and label k does not stand for the same class.
     """
     noted, configured = checkpoint.classes, None
     for dataset in dataset_configs((cfg.get('val_dataloader') or {}).get('dataset')):
         configured = configured or dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
-    if isinstance(configured, str):  # mmpretrain's: a file with a name a line
+    if isinstance(configured, str):  # in mmpretrain, a file with one name per line
         configured = list_from_file(str(Path(configured).expanduser()))
     if noted and configured:
         meeting = f"checkpoint '{checkpoint.path}' and the config's val_dataloader"

@@ -1,4 +1,4 @@
-"""A training loop that MMEngine lacks."""
+"""A loop over iterations that resumes at the next sample."""
 
 import logging
 from collections.abc import Sequence
@@ -19,22 +19,22 @@ SEEN = 'samples_seen'
 
 
 class _PastFirst(chain):
-    """An item for each past iteration, then the data."""
+    """Yields a placeholder for each past iteration, then the data."""
 
     def skip_iter(self, num_iters: int) -> None:
-        """Take so many items: onedl-mmengine's loop asks for this where MMEngine's takes them itself."""
+        """Skip `num_iters` items: onedl-mmengine's loop calls this where MMEngine's loop takes the items itself."""
         for _ in range(num_iters):
             next(self)
 
 
 @LOOPS.register_module()
 class PositionedIterTrainLoop(IterBasedTrainLoop):
-    """MMEngine's `IterBasedTrainLoop` (same arguments) whose resumed run goes on at the next sample.
+    """MMEngine's `IterBasedTrainLoop` (same arguments), except that a resumed run continues at the next sample.
 
-    Upstream reads all past batches again; here the sampler is told where to start.
+    Upstream reads all past batches again; here the sampler starts at the right position.
 
     Raises:
-        ValueError: the training data come from another sampler than `EpochInfiniteSampler`.
+        ValueError: The training data do not come from an `EpochInfiniteSampler`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,7 +47,7 @@ class PositionedIterTrainLoop(IterBasedTrainLoop):
 
     @property
     def batch(self) -> int:
-        """Samples an iteration, of all processes."""
+        """Samples per iteration over all processes."""
         return self.dataloader.batch_size * get_world_size()
 
     def run(self) -> nn.Module:
@@ -74,5 +74,5 @@ class PositionedIterTrainLoop(IterBasedTrainLoop):
 
 
 def _not_upstreams_advance(record: logging.LogRecord) -> bool:
-    """Keeps out that past batches are read again, which this loop does not do."""
+    """Filter out the message that past batches are read again, which does not happen in this loop."""
     return not record.getMessage().startswith('Advance dataloader')

@@ -14,16 +14,16 @@ _PROCESSES = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COM
 def scale_learning_rates(cfg: Config) -> str | None:
     """Scale the rates of `optim_wrapper` by batch · accumulation · processes / base batch, if `auto_scale_lr.enable` is set.
 
-    The config then says what was done: the scaled rates, `auto_scale_lr.base_batch_size` of the batch that they are for, and
-    `enable=False`. So it can be run again as it is, with or without scaling. MMEngine's own scaling leaves out the
-    accumulation, and leaves the unscaled rate in the config.
+    The config is changed to the scaled rates, with their batch size as `auto_scale_lr.base_batch_size` and `enable=False`, so
+    it can be run again as it is, with or without scaling. MMEngine's own scaling leaves out the accumulation, and leaves the
+    unscaled rate in the config.
 
     Returns:
-        A line for the log, or None if nothing is to be scaled.
+        A line for the log, or None if there is nothing to scale.
 
     Raises:
-        ValueError: no `base_batch_size`, no `train_dataloader.batch_size`, no rate, a schedule that sets the rate itself, or an
-            unknown number of processes.
+        ValueError: `base_batch_size`, `train_dataloader.batch_size` or a learning rate is missing, a scheduler sets the rate
+            itself, or the number of processes is unknown.
     """
     scale = cfg.get('auto_scale_lr')
     if not scale or not scale.get('enable'):
@@ -54,10 +54,10 @@ def scale_learning_rates(cfg: Config) -> str | None:
 
 
 def number_of_processes(launcher: str) -> int:
-    """Processes of the run, as the launcher's environment tells.
+    """Number of processes of the run, from the launcher's environment variables.
 
     Raises:
-        ValueError: it does not tell.
+        ValueError: The environment does not give the number.
     """
     if launcher == 'none':
         return 1
@@ -68,7 +68,7 @@ def number_of_processes(launcher: str) -> int:
 
 
 def _wrappers(cfg: Config) -> dict[str, Any]:
-    """The configs of the optimizer wrappers, by their place: one, or several under names."""
+    """Configs of the optimizer wrappers by their place in the config; there may be one, or several by name."""
     wrapper = cfg.optim_wrapper
     if 'optimizer' in wrapper:
         return {'optim_wrapper': wrapper}
@@ -78,7 +78,7 @@ def _wrappers(cfg: Config) -> dict[str, Any]:
 def _check_schedulers(cfg: Config) -> None:
     for place, scheduler in schedulers_in('param_scheduler', cfg.get('param_scheduler')):
         kind = scheduler.get('type')
-        kind = kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]  # behind a scope or a module
+        kind = kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]  # without its scope or module
         if kind.startswith('OneCycle') and 'Momentum' not in kind:
             raise ValueError(
                 f'auto_scale_lr: {place} ({kind}) sets the rate by its own eta_max: scale that by hand, and leave scaling off'

@@ -1,4 +1,4 @@
-"""Equal parameter groups of an optimizer, merged into one."""
+"""Merge equal parameter groups of an optimizer."""
 
 import logging
 from collections.abc import Iterable
@@ -28,21 +28,21 @@ _PER_GROUP = ('base_values', '_last_value', 'min_values')
 
 @HOOKS.register_module()
 class MergeParamGroupsHook(Hook):
-    """Merge the parameter groups that are equal in every option, before the first iteration of a Runner's training.
+    """Merge parameter groups whose options are all equal, before the first iteration of training.
 
-    With `paramwise_cfg`, the constructors of MMEngine and mmpretrain make a group of every parameter, and an optimizer's step
-    takes the host several times as long. Whichever constructor made them, of one optimizer or several: every parameter keeps
-    its options, groups stand in the order of their first parameters, parameters in the order that they had. A merged group
-    lists the names of its parameters under `param_names`, as torch's groups of named parameters do. An optimizer that works
-    something out for each group by itself does that for a merged one.
+    With `paramwise_cfg`, the constructors of MMEngine and mmpretrain make one group per parameter, and an optimizer step takes
+    several times as long on the host. Merging works for any constructor, and for one optimizer or several. Every parameter
+    keeps its options; groups are ordered by their first parameters, and parameters keep their order. A merged group lists the
+    names of its parameters under `param_names`, as torch does for named parameters. An optimizer that estimates a quantity per
+    group estimates it per merged group.
 
-    The log has a line a group in place of MMEngine's line a parameter.
+    The log has one line per group, in place of MMEngine's line per parameter.
 
     Args:
-        enable: False leaves groups and log as MMEngine makes them.
+        enable: If False, groups and log stay as MMEngine makes them.
 
     Attributes:
-        constructed: the names in the groups that the constructor of an optimizer wrapper made.
+        constructed: Names of the parameters in each group as the optimizer wrapper's constructor made it.
     """
 
     priority = 'HIGH'  # before hooks that look at groups
@@ -78,7 +78,7 @@ class MergeParamGroupsHook(Hook):
 
 
 def layout_of(wrapper: OptimWrapper, model: nn.Module) -> Layout:
-    """The names in each group of an optimizer; of parameters that are not the model's, their numbers."""
+    """Names of the parameters in each group of an optimizer; a number for a parameter that is not the model's."""
     known = {id(param): name for name, param in model.named_parameters()}
     layout: Layout = []
     for group in wrapper.optimizer.param_groups:
@@ -89,10 +89,12 @@ def layout_of(wrapper: OptimWrapper, model: nn.Module) -> Layout:
 
 
 def merge_equal_groups(wrapper: OptimWrapper, schedulers: list[_ParamScheduler], layout: Layout) -> None:
-    """Merge the groups of an optimizer that has taken no step, in place, with what its schedulers keep of each group.
+    """Merge the equal groups of an optimizer that has taken no step, and what its schedulers keep per group, in place.
 
     Args:
-        layout: the names in the groups.
+        wrapper: Wrapper of the optimizer.
+        schedulers: Schedulers of the optimizer.
+        layout: Names of the parameters in each group.
     """
     groups = wrapper.optimizer.param_groups
     kept = [vars(scheduler)[key] for scheduler in schedulers for key in _PER_GROUP if key in vars(scheduler)]
@@ -111,16 +113,19 @@ def merge_equal_groups(wrapper: OptimWrapper, schedulers: list[_ParamScheduler],
         first.pop('param_name', None)
         first['param_names'] = [name for i in members for name in layout[i]]
         whole.append(first)
-    groups[:] = whole  # in place: an optimizer around another one may share the list
+    groups[:] = whole  # in place: an optimizer that wraps another may share the list
     for scheduler in schedulers:
         pick_groups(vars(scheduler), [members[0] for members in merged], count)
 
 
 def pick_groups(scheduler: dict[str, Any], places: list[int], count: int, base: bool = True) -> None:
-    """Leave, of what a scheduler or its saved state keeps of each of `count` groups, what is of those at `places`.
+    """Keep only the values of the groups at `places` in a scheduler or its saved state.
 
     Args:
-        base: whether what MMEngine's wrapper keeps after them, of the config's own values, stays too.
+        scheduler: Attributes or saved state of a scheduler, changed in place.
+        places: Indices of the groups to keep.
+        count: Number of groups before.
+        base: Whether to keep the values that MMEngine's wrapper adds after those of the groups, which are the config's own.
     """
     for key in _PER_GROUP:
         values = scheduler.get(key)
@@ -129,7 +134,7 @@ def pick_groups(scheduler: dict[str, Any], places: list[int], count: int, base: 
 
 
 def _told(group: dict[str, Any]) -> str:
-    """Learning rate and weight decay, before any schedule."""
+    """Learning rate and weight decay of a group before any schedule, as text."""
     base = base_values(group)
     return ', '.join(f'{key}={base[key]:.4g}' for key in ('lr', 'weight_decay') if isinstance(base.get(key), int | float))
 
@@ -139,7 +144,7 @@ def _options(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Equality of options, in which tensors are equal if they are the same."""
+    """Whether two options are equal; tensors are equal only if they are the same object."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
@@ -150,7 +155,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _not_to_merge(runner: Runner, optimizer: Optimizer) -> str:
-    """Why the groups of an optimizer stay as they are; empty if they need not."""
+    """Why the groups of an optimizer must stay as they are; empty if they can be merged."""
     if not isinstance(runner, Runner):
         return f'{type(runner).__name__} may have handed them on'
     inner = [value for value in vars(optimizer).values() if isinstance(value, Optimizer)]
@@ -172,6 +177,6 @@ def _params(wrapper: OptimWrapper) -> Iterable[Tensor]:
 
 
 def _not_of_one_parameter(record: logging.LogRecord) -> bool:
-    """A filter of MMEngine's lines of one parameter each."""
+    """Filter out MMEngine's log lines about single parameters."""
     message = record.getMessage()
     return not (message.startswith('paramwise_options -- ') or message.endswith('is skipped since its requires_grad=False'))

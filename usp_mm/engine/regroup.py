@@ -1,4 +1,4 @@
-"""A checkpoint's optimizer state in the parameter groups of the run that it is resumed in."""
+"""Convert a checkpoint's optimizer state to the parameter groups of the run that resumes from it."""
 
 from itertools import chain
 from typing import Any, NamedTuple
@@ -14,23 +14,23 @@ from .settings import of_optimizer, saved_schedulers
 
 
 class Layouts(NamedTuple):
-    """Which parameter is in which group: of a checkpoint, and of this run."""
+    """The parameters in each group of a checkpoint and of this run."""
 
     saved: Layout
     current: Layout
 
     def pairs(self) -> list[tuple[int, int]]:
-        """The places of the checkpoint's group and of this run's, of all parameters, each pair once."""
+        """For all parameters, the distinct pairs (index of the checkpoint's group, index of this run's group)."""
         saved = {name: place for place, names in enumerate(self.saved) for name in names}
         pairs = ((saved[name], place) for place, names in enumerate(self.current) for name in names)
         return list(dict.fromkeys(pairs))
 
 
 def layouts(runner: Runner, wrapper: OptimWrapper, saved: dict[str, Any]) -> Layouts | None:
-    """The groups of a saved optimizer state and of an optimizer; None if they are of other parameters.
+    """The groups of a saved optimizer state and of an optimizer; None if their parameters differ.
 
-    A state that names its parameters is read by name; one that does not, by the order in which the constructor of this run's
-    optimizer wrapper takes them, if that makes groups of the same sizes.
+    A state that names its parameters is matched by name. A state without names is matched by the order in which the optimizer
+    wrapper's constructor takes the parameters, if the constructor makes groups of the same sizes.
     """
     current = layout_of(wrapper, unwrapped(runner))
     hooks = (hook for hook in runner.hooks if isinstance(hook, MergeParamGroupsHook))
@@ -46,7 +46,7 @@ def layouts(runner: Runner, wrapper: OptimWrapper, saved: dict[str, Any]) -> Lay
 
 
 def only_in_one(wrapper: OptimWrapper, model: nn.Module, saved: dict[str, Any]) -> str:
-    """A parameter that only a saved state that names its parameters has, and one that it lacks, in words."""
+    """Text that names a parameter only the checkpoint has, and one only this run has; empty if the state has no names."""
     theirs = {name for group in saved['param_groups'] for name in group.get('param_names') or ()}
     ours = set(chain(*layout_of(wrapper, model)))
     if not theirs:
@@ -56,7 +56,7 @@ def only_in_one(wrapper: OptimWrapper, model: nn.Module, saved: dict[str, Any]) 
 
 
 def changed_options(runner: Runner, wrapper: OptimWrapper, saved: dict[str, Any], layouts: Layouts, name: str) -> list[str]:
-    """One line for each hyper-parameter that is another for any parameter, or in the config's own values."""
+    """One line for each hyper-parameter that changed for any parameter, or in the config's own values."""
     pairs = layouts.pairs()
     ours = [wrapper.optimizer.param_groups[current] for _, current in pairs]
     theirs = [saved['param_groups'][place] for place, _ in pairs]
@@ -67,12 +67,12 @@ def changed_options(runner: Runner, wrapper: OptimWrapper, saved: dict[str, Any]
 
 
 def regroup(runner: Runner, wrapper: OptimWrapper, checkpoint: dict[str, Any], layouts: Layouts, name: str) -> None:
-    """Rewrite the state of an optimizer and of its schedulers in a checkpoint for this run's groups.
+    """Rewrite the state of an optimizer and its schedulers in a checkpoint for this run's groups.
 
-    Of groups that are one in this run, the hyper-parameters of the first are taken.
+    Where several saved groups become one, the hyper-parameters of the first are used.
 
     Raises:
-        ValueError: groups that are one in this run, of which the optimizer keeps different things.
+        ValueError: Saved groups that become one hold different optimizer values.
     """
     if layouts.saved == layouts.current:
         return

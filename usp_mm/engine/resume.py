@@ -1,4 +1,4 @@
-"""A resumed run follows the config that it was started with."""
+"""Make a resumed run follow its own config."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ _FIX = 'start from its weights with load_from, without --resume'
 
 
 class Position(NamedTuple):
-    """Where a run stands: whole epochs (0 in a loop over iterations), and iterations since."""
+    """Position of a run: completed epochs (0 in a loop over iterations), and iterations since then."""
 
     epoch: int
     iteration: int
@@ -41,21 +41,22 @@ class Position(NamedTuple):
 
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Let a resumed run take weights and moments from its checkpoint, and everything else from its own config.
+    """Take weights and moments of a resumed run from its checkpoint, and everything else from its own config.
 
-    MMEngine's resume puts the checkpoint's hyper-parameters and schedules, whose ends are counted in old iterations, over the
-    config's. If batch size, processes, accumulation, length, hyper-parameters or schedules differ from the checkpoint's, one
-    line of the log names each, and all hyper-parameters are what an uninterrupted run of this config has at the same
-    progress: epochs, or samples seen in a loop over iterations. What an optimizer itself keeps in its groups, such as counts
-    of steps, is the checkpoint's. If nothing differs, nothing is touched; how `MergeParamGroupsHook` merges groups is no
-    difference. The seed is the checkpoint's, for the training data as for all else.
+    MMEngine's resume replaces the config's hyper-parameters and schedules by the checkpoint's, whose ends are counted in old
+    iterations. If batch size, processes, accumulation, length, hyper-parameters or schedules differ from the checkpoint's, the
+    log has one line for each difference, and all hyper-parameters take the values that an uninterrupted run of this config has
+    at the same progress, measured in epochs, or in samples in a loop over iterations. Values that an optimizer itself keeps in
+    its groups, such as step counts, come from the checkpoint. If nothing differs, nothing is changed; groups that
+    `MergeParamGroupsHook` merges do not count as a difference. The checkpoint's seed is used for the training data as for all
+    else.
 
-    The settings are kept in checkpoints as `meta['training_settings']`.
+    Checkpoints store the settings as `meta['training_settings']`.
 
     Raises:
-        ValueError: a checkpoint without optimizer or message hub; of another optimizer, other parameter groups, or another
-            kind of loop; one that has trained for longer than this config; one from within an epoch, with a sampler that
-            cannot start there.
+        ValueError: The checkpoint has no optimizer or message hub, has another optimizer, other parameter groups or another
+            kind of loop, has trained for longer than this config, or was saved within an epoch and the sampler cannot start
+            there.
     """
 
     priority = 'LOW'  # after the checks of the weights
@@ -90,7 +91,7 @@ class ResumeHook(Hook):
         for line in lines:
             runner.logger.warning(f'resume: {line}')
         _check_left(saved, position, old, new)
-        # an epoch that was saved by its last iteration has its epoch-wise steps still before it
+        # a checkpoint of an epoch's last iteration was saved before the epoch-wise scheduler steps
         ended = by_epoch(runner) and position.epoch != saved.epoch
         if lines or ended or (runner.param_schedulers and 'param_schedulers' not in checkpoint):
             _take_over(runner, checkpoint, position, new)
@@ -100,7 +101,10 @@ class ResumeHook(Hook):
 
 
 def _take_seed(runner: Runner, seed: int | None) -> None:
-    """Give the training data the checkpoint's seed: MMEngine takes it over for all but the loaders, which are built before."""
+    """Give the training data the checkpoint's seed.
+
+    MMEngine uses it for everything but the data loaders, which are built before the checkpoint is read.
+    """
     loader, now = runner.train_dataloader, runner.seed
     if seed is None or seed == now:
         return
@@ -108,19 +112,19 @@ def _take_seed(runner: Runner, seed: int | None) -> None:
         runner.logger.warning(f"resume: the seed is the checkpoint's, {seed}, not randomness.seed={now} of the config")
     samplers: list[Any] = [loader.sampler, getattr(loader.batch_sampler, 'sampler', None)]
     for sampler in samplers:
-        if getattr(sampler, 'seed', None) == now:  # and not one of its own
+        if getattr(sampler, 'seed', None) == now:  # a sampler's own seed is kept
             sampler.seed = seed
             if isinstance(sampler, InfiniteSampler):
                 sampler.indices = sampler._indices_of_rank()
     start = loader.worker_init_fn
     if isinstance(start, partial) and start.keywords.get('seed') == now:
         start.keywords['seed'] = seed
-    if hasattr(runner.train_loop, 'dataloader_iterator'):  # whose workers have begun to load
+    if hasattr(runner.train_loop, 'dataloader_iterator'):  # its workers have begun to load
         runner.train_loop.dataloader_iterator = _InfiniteDataloaderIterator(loader)
 
 
 def _check_whole(checkpoint: dict) -> None:
-    """Refuse what was saved to be published or tested."""
+    """Refuse a checkpoint that was saved for publishing or testing only."""
     for key, what in (('optimizer', 'state of the optimizer'), ('message_hub', 'message hub')):
         if key not in checkpoint:
             raise ValueError(f'the checkpoint holds no {what}, so a run cannot be resumed from it: {_FIX}')
@@ -136,7 +140,7 @@ def _saved_settings(runner: Runner, checkpoint: dict, new: dict[str, Any]) -> di
 
 
 def _check_same_kind(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuse what no schedule can put right."""
+    """Refuse differences that no change of the schedule can resolve."""
     kinds = ['iterations' if settings['max_epochs'] is None else 'epochs' for settings in (old, new)]
     if kinds[0] != kinds[1]:
         raise ValueError(f'the checkpoint is of a run over {kinds[0]}, train_cfg counts {kinds[1]}: {_FIX}')
@@ -145,7 +149,7 @@ def _check_same_kind(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _take_groups(runner: Runner, checkpoint: dict) -> list[str]:
-    """Put the optimizer's state into this run's parameter groups; a line for each hyper-parameter that differs."""
+    """Convert the optimizer's state to this run's parameter groups; return a line for each hyper-parameter that differs."""
     found: dict[str, Layouts] = {}
     lines = []
     for name, wrapper in wrappers(runner).items():
@@ -167,7 +171,7 @@ def _take_groups(runner: Runner, checkpoint: dict) -> list[str]:
 
 
 def _position(checkpoint: dict, old: dict[str, Any], new: dict[str, Any]) -> Position:
-    """Where a run with the settings `new` stands after what the checkpoint's has trained on."""
+    """Position of a run with the settings `new` after the same progress as the checkpoint's."""
     epoch, iteration = checkpoint['meta']['epoch'], checkpoint['meta']['iter']
     batches = [settings['batch_size'] * settings['world_size'] for settings in (old, new)]
     if new['max_epochs'] is None:
@@ -182,7 +186,7 @@ def _position(checkpoint: dict, old: dict[str, Any], new: dict[str, Any]) -> Pos
 
 
 def _take_over(runner: Runner, checkpoint: dict, position: Position, settings: dict[str, Any]) -> None:
-    """Write this run's hyper-parameters, schedules and position into the checkpoint, which MMEngine then resumes."""
+    """Write this run's hyper-parameters, schedules and position into the checkpoint, from which MMEngine then resumes."""
     length = settings['iters_per_epoch'] or 0
     if settings['max_epochs'] is not None:
         checkpoint['meta']['epoch'] = position.epoch
@@ -209,7 +213,7 @@ def _take_over(runner: Runner, checkpoint: dict, position: Position, settings: d
 def _keep_scored(
     runner: Runner, schedulers: list, states: list[dict], old_states: list[dict], groups: list[dict], theirs: list[dict]
 ) -> None:
-    """Leave what scheduler steps made of validation scores as it is in the checkpoint."""
+    """Keep the values in the checkpoint that schedulers derived from validation scores."""
     for i, scheduler in enumerate(schedulers):
         if not needs_score(scheduler):
             continue
@@ -230,7 +234,7 @@ def _keep_scored(
 
 
 def _check_left(saved: Position, position: Position, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuse to resume what has trained for longer than this config does."""
+    """Refuse a checkpoint that has already trained for longer than this config does."""
     if new['max_epochs'] is not None:
         if position.epoch > new['max_epochs']:
             raise ValueError(
@@ -248,7 +252,7 @@ def _check_left(saved: Position, position: Position, old: dict[str, Any], new: d
 
 
 def _seek(runner: Runner, iteration: int) -> None:
-    """Let the next epoch begin after its first iterations."""
+    """Start the next epoch after its first `iteration` iterations."""
     loader = runner.train_dataloader
     if not hasattr(loader.sampler, 'seek'):
         raise ValueError(

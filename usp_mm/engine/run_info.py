@@ -1,4 +1,4 @@
-"""What a run was: the facts that its logged times and metrics are read with."""
+"""Record the facts needed to interpret the logged times and metrics of a run."""
 
 import platform
 from pathlib import Path
@@ -30,11 +30,11 @@ class RunInfoHook(Hook):
     """Write `<work_dir>/<timestamp>/run_info.json` when training begins or is resumed.
 
     Keys: config, stage ('pretraining', 'classification', 'generation', 'segmentation', or the model's type), model, network;
-    world_size, device, device_name, batch_size (of a process and iteration), accumulative_counts (iterations an
-    optimizer step; where several optimizers differ, of each by its name); parameters (trainable); flops_per_sample and
-    train_flops_per_sample (`count_flops`; null where they cannot be counted); online_encoding (whether each
-    step runs the VAE's encoder, which is not counted); torch, seed, start_iter, max_iters, iters_per_epoch (null in a loop
-    over iterations), log_window (iterations that a logged time is the mean of).
+    world_size, device, device_name, batch_size (per process and iteration), accumulative_counts (iterations per optimizer step;
+    a dict by name if several optimizers differ); parameters (trainable ones); flops_per_sample and train_flops_per_sample (see
+    `count_flops`; null if they cannot be counted); online_encoding (whether each step runs the VAE's encoder, whose operations
+    are not counted); torch, seed, start_iter, max_iters, iters_per_epoch (null in a loop over iterations), log_window (number
+    of iterations over which a logged time is averaged).
     """
 
     priority = 'LOW'  # after the checks that may refuse to train
@@ -45,7 +45,7 @@ class RunInfoHook(Hook):
 
 
 def run_info(runner: Runner) -> dict[str, Any]:
-    """The facts of a runner that is about to train, as `RunInfoHook` lists them."""
+    """The facts about a runner that is about to train, as `RunInfoHook` lists them."""
     model = unwrapped(runner)
     loader, loop = runner.train_dataloader, runner.train_loop
     network = getattr(model, 'denoiser', getattr(model, 'backbone', model))
@@ -76,7 +76,7 @@ def run_info(runner: Runner) -> dict[str, Any]:
 
 
 def device_name() -> str:
-    """The GPU, or how many threads of which processor."""
+    """Name of the GPU, or the number of threads and name of the processor."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f'{torch.get_num_threads()} CPU threads ({platform.machine()})'
@@ -92,19 +92,19 @@ def _stage(model: nn.Module) -> str:
 
 
 def _flops(runner: Runner, model: nn.Module) -> dict[str, int] | None:
-    """None, with the reason in the log, for a model that cannot be counted."""
+    """Operations per sample; None, with the reason in the log, if the model cannot be counted."""
     if is_model_wrapper(runner.model) and not isinstance(runner.model, MMDistributedDataParallel):
         runner.logger.warning(f'floating-point operations are not counted: {type(runner.model).__name__} splits the weights')
         return None
     try:
         return count_flops(model)
-    except Exception as error:  # a number for a table is no reason to stop anybody's training
+    except Exception as error:  # a failed count must not stop the training
         runner.logger.warning(f'floating-point operations are not counted: {type(error).__name__}: {error}')
         return None
 
 
 def _encodes(model: nn.Module, dataset: Any) -> bool:
-    """Whether images come in and a VAE stands between them and the network."""
+    """Whether the data are images that a VAE encodes for the network."""
     codec = getattr(getattr(model, 'data_preprocessor', None), 'codec', None)
     encoder = codec is not None and codec.network is not None and not isinstance(codec, PixelCodec)
     encoder = encoder or getattr(getattr(model, 'backbone', None), 'codec', None) is not None

@@ -1,4 +1,4 @@
-"""MMEngine's message hub, written without waiting for the device."""
+"""Write to MMEngine's message hub without waiting for the device."""
 
 from functools import partial
 from typing import Any
@@ -17,14 +17,14 @@ from .settings import wrappers
 
 @HOOKS.register_module()
 class DeferredRuntimeInfoHook(RuntimeInfoHook):
-    """MMEngine's RuntimeInfoHook, in whose place it stands, that leaves losses and gradient norms on the device.
+    """A replacement for MMEngine's RuntimeInfoHook that leaves losses and gradient norms on the device.
 
-    MMEngine's reads each of them at each iteration, for which a GPU finishes all its work. Here they are read when the
-    message hub is: where LoggerHook logs, and in checkpoints. Values and windows are the same.
+    MMEngine's hook reads each of them at each iteration, so that the CPU waits for the GPU. Here they are read when the message
+    hub is read: where LoggerHook logs, and in checkpoints. Values and windows are the same.
 
-    With `ReduceLossHook` the processes of a distributed run meet for the means where the numbers are read: at the iterations
-    that log or save, every 1000, before a validation and at the end of an epoch. Who reads the message hub elsewhere gets this
-    process's own losses, which the log says once.
+    With `ReduceLossHook`, the processes of a distributed run compute the means together where the numbers are read: at
+    iterations that log or save, every 1000 iterations, before a validation and at the end of an epoch. Code that reads the
+    message hub at other times gets the losses of its own process, and the log says so once.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -44,7 +44,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             keep(hub, f'train/{name}', value, own=self._reduces)
         for name in hub.log_scalars:
             if name.startswith('train/'):
-                defer(hub, name)  # rates and times, to which MMEngine's own history adds a number by copying all
+                defer(hub, name)  # rates and times: MMEngine's own history copies itself to add a number
         if self._reduces and self._is_read(runner, batch_idx):
             reduce_histories(hub)
 
@@ -72,9 +72,10 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
 
 @HOOKS.register_module()
 class ReduceLossHook(Hook):
-    """Log the mean over processes of every loss, not the first process's share of it.
+    """Log the mean of every loss over all processes instead of the first process's value.
 
-    With DeferredRuntimeInfoHook the processes meet where losses are read; with MMEngine's own hook in each iteration.
+    The processes synchronise only where losses are read with DeferredRuntimeInfoHook, and at each iteration with MMEngine's
+    hook.
     """
 
     priority = 'HIGHEST'
@@ -90,7 +91,7 @@ class ReduceLossHook(Hook):
 
 
 def saves_now(hook: Hook, savers: list[CheckpointHook], runner: Runner) -> bool:
-    """Whether one of these hooks, which count iterations, saves a checkpoint after this iteration."""
+    """Whether one of these CheckpointHooks, which count iterations, saves after this iteration."""
     last = hook.is_last_train_iter(runner)
     return any(
         hook.every_n_train_iters(runner, saver.interval, saver.save_begin) or (saver.save_last and last) for saver in savers
@@ -98,5 +99,5 @@ def saves_now(hook: Hook, savers: list[CheckpointHook], runner: Runner) -> bool:
 
 
 def _clip(hub: MessageHub, name: str, parameters: Any, **kwargs: Any) -> None:
-    """`clip_grad_norm_` that keeps the norm; MMEngine, which would wait for it, is given none."""
+    """Call `clip_grad_norm_` and keep the norm in the message hub; MMEngine, which would wait for the value, gets none."""
     keep(hub, name, clip_grad_norm_(parameters, **kwargs))

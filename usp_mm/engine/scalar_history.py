@@ -1,4 +1,4 @@
-"""Logged numbers that stay on the device until somebody reads them."""
+"""Logged numbers that stay on the device until they are read."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ KEPT = 1000
 
 
 class ScalarHistory(HistoryBuffer):
-    """MMEngine's `HistoryBuffer` that takes one-element tensors too, and reads them, all at once, when it is read itself.
+    """A `HistoryBuffer` of MMEngine that also takes one-element tensors, and reads them all at once when it is read itself.
 
-    It is copied, pickled and saved as a `HistoryBuffer`.
+    Copies, pickles and checkpoints of it are plain `HistoryBuffer`s.
 
     Attributes:
-        own: whether tensors are of this process alone until `reduce_histories` was called.
+        own: Whether the tensors are values of this process only, until `reduce_histories` is called.
     """
 
     def __init__(self, history: HistoryBuffer | None = None) -> None:
@@ -50,7 +50,7 @@ class ScalarHistory(HistoryBuffer):
         self._counts = values
 
     def update(self, log_val: Any, count: int = 1) -> None:
-        """A number, or a tensor of one element, of which a copy is kept."""
+        """Add a number, or a copy of a tensor with one element."""
         if isinstance(log_val, Tensor):
             log_val = log_val.detach().reshape(()).clone()
         elif isinstance(log_val, np.ndarray | np.number):
@@ -62,17 +62,17 @@ class ScalarHistory(HistoryBuffer):
             self.read()
 
     def current(self) -> Any:
-        """The latest number; of numbers that are no tensors without reading the others."""
+        """The latest number; if it is not a tensor, the others are not read."""
         if self._pending and not isinstance(self._pending[-1][0], Tensor):
             return self._pending[-1][0]
         return super().current()
 
     def unread(self) -> list[Tensor]:
-        """The tensors that were not read yet."""
+        """The tensors that have not been read yet."""
         return [value for value, _ in self._pending if isinstance(value, Tensor)]
 
     def read(self, values: list[float] | None = None) -> None:
-        """Wait for the device and take the tensors' numbers, or those given in their place."""
+        """Wait for the device and store the tensors' numbers, or `values` in their place."""
         if not self._pending:
             return
         tensors = self.unread()
@@ -101,9 +101,9 @@ class ScalarHistory(HistoryBuffer):
 
 
 def keep(hub: MessageHub, name: str, value: Any, own: bool = False) -> None:
-    """`hub.update_scalar`, without waiting for the device; `own` as in `ScalarHistory`."""
+    """`hub.update_scalar` without waiting for the device; for `own`, see `ScalarHistory`."""
     if name not in hub.log_scalars:
-        hub.update_scalar(name, 0.0)  # which also enters it among what a resumed run goes on with
+        hub.update_scalar(name, 0.0)  # this also registers the name for resumed runs
         hub.log_scalars[name] = ScalarHistory()
     defer(hub, name)
     history = hub.log_scalars[name]
@@ -112,14 +112,14 @@ def keep(hub: MessageHub, name: str, value: Any, own: bool = False) -> None:
 
 
 def defer(hub: MessageHub, name: str) -> None:
-    """Let a history of a message hub be a `ScalarHistory`."""
+    """Turn a history of a message hub into a `ScalarHistory`."""
     history = hub.log_scalars[name]
     if not isinstance(history, ScalarHistory):
         hub.log_scalars[name] = ScalarHistory(history)
 
 
 def reduce_histories(hub: MessageHub) -> None:
-    """Read what was kept of each process alone as the mean of all processes, which all of them call together."""
+    """Replace the unread values of each process by the mean over all processes; every process has to call this."""
     histories = [history for history in hub.log_scalars.values() if isinstance(history, ScalarHistory) and history.own]
     histories = [history for history in histories if history.unread()]
     if not histories:

@@ -1,4 +1,4 @@
-"""What schedulers make of an optimizer's hyper-parameters after so many epochs and iterations."""
+"""Compute an optimizer's hyper-parameters after a number of epochs and iterations."""
 
 import copy
 from typing import Any
@@ -12,7 +12,7 @@ PROGRESS = {'last_step', '_global_step', '_last_value', 'best', 'num_bad_epochs'
 
 
 class _StandIn:
-    """Few parameter groups in place of an optimizer's many: schedulers treat equal groups alike."""
+    """Replaces an optimizer with many parameter groups by one with few: schedulers treat equal groups alike."""
 
     def __init__(self, groups: Groups) -> None:
         self.param_groups, self._global_step = groups, 0
@@ -28,13 +28,15 @@ def advance(
 ) -> tuple[Groups, list[dict[str, Any]]]:
     """Hyper-parameters and scheduler states after `epochs` whole epochs and `iterations` more.
 
-    Takes the steps that MMEngine's ParamSchedulerHook takes, so the values are an uninterrupted run's to the bit. Neither the
-    schedulers nor the groups change. Schedulers that need a validation's score (ReduceOnPlateau…) are not stepped.
+    The steps are those of MMEngine's ParamSchedulerHook, so the values equal an uninterrupted run's bit for bit. Neither the
+    schedulers nor the groups change. Schedulers that need a validation score (ReduceOnPlateau…) are not stepped.
 
     Args:
-        groups: hyper-parameters of each group, as the newly built schedulers left them.
-        schedulers: newly built, of these groups.
-        epoch_length: iterations an epoch.
+        groups: Hyper-parameters of each group, as the newly built schedulers left them.
+        schedulers: Newly built schedulers of these groups.
+        epochs: Number of whole epochs.
+        epoch_length: Iterations per epoch.
+        iterations: Number of iterations after the whole epochs.
     """
     places, which = _distinct(groups, schedulers)
     optimizer = _StandIn([dict(groups[place]) for place in places])
@@ -56,12 +58,12 @@ def advance(
 
 
 def needs_score(scheduler: _ParamScheduler) -> bool:
-    """Whether its steps depend on validation scores, so that they cannot be taken again."""
+    """Whether a scheduler's steps depend on validation scores, so that they cannot be repeated."""
     return getattr(scheduler, 'need_val_args', False)
 
 
 def constants(scheduler: _ParamScheduler | dict[str, Any]) -> dict[str, Any]:
-    """What of a scheduler, or of its saved state, follows from the config: all but progress and the groups' values."""
+    """The part of a scheduler, or of its saved state, that follows from the config: all but progress and the groups' values."""
     state = scheduler if isinstance(scheduler, dict) else scheduler.state_dict()
     left_out = PROGRESS | {'base_values', 'verbose'}
     return {key: _comparable(value) for key, value in state.items() if key not in left_out and not callable(value)}
@@ -74,7 +76,7 @@ def _comparable(value: Any) -> Any:
 
 
 def _distinct(groups: Groups, schedulers: list[_ParamScheduler]) -> tuple[list[int], list[int]]:
-    """A place of each distinct set of scheduled values, and for each group which of them it has."""
+    """The index of one group for each distinct set of scheduled values, and for each group the number of its set."""
     names = {scheduler.param_name for scheduler in schedulers}
     keys = [f'{prefix}{name}' for name in sorted(names) for prefix in ('', 'initial_', 'max_', 'min_')]
     keys.append('betas')

@@ -1,4 +1,4 @@
-"""The settings of a run that a resumed run may have changed."""
+"""The settings of a run that may change when it is resumed."""
 
 from typing import Any
 
@@ -23,28 +23,28 @@ MEANINGS = {
 
 
 def by_epoch(runner: Runner) -> bool:
-    """Whether the run is counted in epochs."""
+    """Whether the run counts its length in epochs."""
     return isinstance(runner.train_loop, EpochBasedTrainLoop)
 
 
 def batch_size(loader: DataLoader) -> int:
-    """Samples of a process and iteration."""
+    """Samples per process and iteration."""
     return loader.batch_size if loader.batch_size is not None else getattr(loader.batch_sampler, 'batch_size', 1)
 
 
 def wrappers(runner: Runner) -> dict[str, OptimWrapper]:
-    """The optimizer wrappers by name; of a run with one, its name is ''."""
+    """The optimizer wrappers by name; a single one has the name ''."""
     wrapper = runner.optim_wrapper
     return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
 
 
 def accumulative_counts(wrapper: OptimWrapper) -> int:
-    """Iterations an optimizer step."""
+    """Iterations per optimizer step."""
     return getattr(wrapper, '_accumulative_counts', 1)
 
 
 def of_optimizer(collection: Any, name: str) -> Any:
-    """What a collection of MMEngine (schedulers, or a checkpoint's states) holds for the optimizer `name` of `wrappers`."""
+    """The part of an MMEngine collection (schedulers, or a checkpoint's states) for the optimizer `name` of `wrappers`."""
     return collection[name] if name else collection
 
 
@@ -54,17 +54,17 @@ def schedulers_of(runner: Runner, name: str) -> list[_ParamScheduler]:
 
 
 def saved_schedulers(checkpoint: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """The states of an optimizer's schedulers in a checkpoint, which may hold none."""
+    """The states of an optimizer's schedulers in a checkpoint; empty if it has none."""
     states = checkpoint.get('param_schedulers')
     return list(of_optimizer(states, name)) if states else []
 
 
 def training_settings(runner: Runner) -> dict[str, Any]:
-    """The settings of a runner whose optimizer and schedulers were just built: numbers, strings, lists and dicts of them.
+    """The settings of a runner whose optimizer and schedulers were just built: numbers, strings, and lists and dicts of them.
 
-    Keys: those of `MEANINGS`, with None where they don't apply; `optimizers`, class names; `param_scheduler`, as the config
-    has it, None if unknown; `schedulers`, what of each built scheduler follows from the config, with its class's name as
-    `type`. The hyper-parameters are in the optimizer's state.
+    Keys: those of `MEANINGS`, with None where they do not apply; `optimizers`, their class names; `param_scheduler` as in the
+    config, None if unknown; `schedulers`, for each built scheduler the values that follow from the config, with its class name
+    as `type`. Hyper-parameters are in the optimizer's state instead.
     """
     epochs = by_epoch(runner)
     found = wrappers(runner)
@@ -84,7 +84,7 @@ def training_settings(runner: Runner) -> dict[str, Any]:
 
 
 def guessed_settings(checkpoint: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a checkpoint that does not hold them: what MMEngine saves, and this run's for the rest."""
+    """Settings of a checkpoint that does not store them: what MMEngine saves, and this run's values for the rest."""
     info = checkpoint['message_hub']['runtime_info']
     found = dict(settings)
     if settings['max_epochs'] is None:
@@ -94,13 +94,13 @@ def guessed_settings(checkpoint: dict[str, Any], settings: dict[str, Any]) -> di
     found.update(schedulers={}, param_scheduler=None)
     for name, ours in settings['schedulers'].items():
         states: list[dict] = saved_schedulers(checkpoint, name)
-        known = [*ours, *({} for _ in states)]  # a saved state does not tell its class or functions
+        known = [*ours, *({} for _ in states)]  # a saved state does not contain its class or functions
         found['schedulers'][name] = [{**more, **constants(state)} for state, more in zip(states, known, strict=False)]
     return found
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each setting that differs, hyper-parameters aside."""
+    """One line for each setting that differs; hyper-parameters are not compared."""
     lines = [
         f'{key} ({meaning}) {_told(old[key])} -> {_told(new[key])}' for key, meaning in MEANINGS.items() if old[key] != new[key]
     ]
@@ -123,7 +123,7 @@ def _described(scheduler: _ParamScheduler) -> dict[str, Any]:
 
 
 def _listed(written: Any, place: str = 'param_scheduler') -> dict[str, dict]:
-    """The schedulers of a config by their place; MMEngine takes one, a list, or either by the optimizer's name."""
+    """The schedulers of a config by their place. MMEngine accepts one, a list, or a dict of either by optimizer name."""
     if isinstance(written, dict) and 'type' not in written and all(isinstance(part, dict | list) for part in written.values()):
         return {inner: one for name, part in written.items() for inner, one in _listed(part, f'{place}.{name}').items()}
     schedulers = [written] if isinstance(written, dict) else written or []
@@ -131,7 +131,7 @@ def _listed(written: Any, place: str = 'param_scheduler') -> dict[str, dict]:
 
 
 def _named(scheduler: dict) -> dict:
-    """With the class's own name as `type`, which a config may give as a class or behind a scope or a module."""
+    """A scheduler's settings with the bare class name as `type`; a config may give a class, a scope or a module."""
     return {**scheduler, 'type': str(scheduler['type']).rpartition('.')[2]} if 'type' in scheduler else scheduler
 
 
@@ -151,7 +151,7 @@ def _schedule_changes(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
 
 
 def _distinct(key: str, value: Any) -> Any:
-    """A setting of a scheduler, without repetitions if it is a list of a value a parameter group."""
+    """A setting of a scheduler; a list with one value per parameter group is reduced to its distinct values."""
     return list(dict.fromkeys(value)) if key == 'min_values' and isinstance(value, list) else value
 
 

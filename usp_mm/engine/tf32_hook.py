@@ -1,4 +1,4 @@
-"""TF32 on a GPU while a model trains, validates and is tested, as in the official scripts of DiT, SiT and USP's generators."""
+"""TF32 on a GPU in training, validation and tests, as in the official scripts of DiT, SiT and USP's generators."""
 
 from contextlib import ExitStack
 
@@ -14,15 +14,15 @@ from .hooks import unwrapped
 
 @HOOKS.register_module()
 class TF32Hook(Hook):
-    """On a GPU, let float32 products and convolutions round to TF32 if `model.tf32` says so; forbid it if not.
+    """On a GPU, allow TF32 for float32 matrix products and convolutions if `model.tf32` is true, and forbid it if false.
 
-    torch by itself lets convolutions do so and products not, which is how the official pretraining and classification scripts
-    run. A model without `tf32` leaves the process's setting as it is. Forward and backward pass need that setting, which is put
-    back at the end. A CPU computes as ever.
+    By default, torch allows it for convolutions and not for products, which is how the official pretraining and classification
+    scripts run. A model without `tf32` leaves the process's setting unchanged. The setting holds for forward and backward pass
+    and is restored at the end. Nothing changes on a CPU.
     """
 
     def __init__(self) -> None:
-        self._blocks: list[ExitStack] = []  # a validation is within a training
+        self._blocks: list[ExitStack] = []  # a stack, because a validation runs within training
 
     def _enter(self, runner: Runner) -> None:
         block, allowed = ExitStack(), getattr(unwrapped(runner), 'tf32', None)

@@ -1,4 +1,4 @@
-"""Checkpoints say which VAE's latents they were trained on, and are not used with another one."""
+"""Record in checkpoints which VAE they were trained with, and refuse to use them with another one."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,15 +15,14 @@ from .hooks import built_loops, datasets_of, resuming, unwrapped
 
 @HOOKS.register_module()
 class VAERecordHook(Hook):
-    """Note the VAE's preset, the hash of its weights and its scale and shift in every checkpoint, and compare them when one
-    is loaded.
+    """Store the VAE's preset, weight hash, scale and shift in every checkpoint, and compare them when one is loaded.
 
-    Of a run that trains from cached latents without the VAE's weights, the cache says the hash. `--resume` and a test refuse
-    another VAE, unless the config has `allow_other_vae=True`; a training that starts from another's weights (`load_from`,
+    A run that trains from cached latents without the VAE's weights takes the hash from the cache. `--resume` and tests refuse
+    another VAE, unless the config has `allow_other_vae=True`; training that starts from weights of another VAE (`load_from`,
     `init_cfg`) gets a warning.
 
     Raises:
-        ValueError: another VAE, or caches of several; names them.
+        ValueError: The checkpoint has another VAE, or the caches have several; the message names them.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -52,7 +51,7 @@ class VAERecordHook(Hook):
 
 
 def _weight_hash(caches: list[LatentCacheDataset]) -> str | None:
-    """The hash of the VAE that wrote all of these caches; None without one."""
+    """Hash of the VAE that wrote all of these caches; None if there are no caches."""
     folders: dict[str, str] = {}
     for cache in caches:
         folders.setdefault(cache.manifest['vae_weight_hash'], str(cache.folder))
@@ -63,7 +62,7 @@ def _weight_hash(caches: list[LatentCacheDataset]) -> str | None:
 
 
 def _pretrained(node: Any) -> Iterator[dict]:
-    """Every `init_cfg` that names a pretrained encoder of this package."""
+    """Yield every `init_cfg` that names a pretrained encoder of this package."""
     if isinstance(node, dict):
         if node.get('type') == 'USPPretrained' and node.get('checkpoint'):
             yield node

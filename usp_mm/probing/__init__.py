@@ -1,1 +1,1 @@
-"""What a frozen encoder knows: its features, and linear, layer-wise and nearest-neighbour probes."""
+"""Measure what a frozen encoder has learnt: features, and linear, layer-wise and nearest-neighbour probes."""

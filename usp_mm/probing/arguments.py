@@ -1,4 +1,4 @@
-"""What `tools/probe_layers.py` and `tools/knn.py` share."""
+"""Code that `tools/probe_layers.py` and `tools/knn.py` share."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -15,11 +15,11 @@ from .features import FrozenModel, load_frozen
 
 
 def split_folders(args: Namespace) -> tuple[Path, Path]:
-    """Folders of training and validation.
+    """The folders of training and validation data.
 
     Raises:
-        ValueError: not given, or given twice.
-        FileNotFoundError: they are not there.
+        ValueError: A folder is not given, or given twice.
+        FileNotFoundError: A folder does not exist.
     """
     if args.data is not None and (args.train or args.val):
         raise ValueError('--data stands for --train and --val: give one or the others')
@@ -34,10 +34,10 @@ def split_folders(args: Namespace) -> tuple[Path, Path]:
 def load_probe(
     cfg: Config, args: Namespace, *, pool: str, augment: bool | None = False
 ) -> tuple[FrozenModel, ProbeData, ProbeData]:
-    """Model, training and validation data of the command line.
+    """Load the model and the training and validation data that the command line names.
 
     Raises:
-        FileNotFoundError, ValueError: as `split_folders`, `open_data` and `load_frozen`.
+        FileNotFoundError, ValueError: As in `split_folders`, `open_data` and `load_frozen`.
     """
     if not 0 <= args.seed < 2**56:
         raise ValueError(f'--seed {args.seed} must be from 0 to 2^56 - 1')
@@ -65,7 +65,7 @@ def load_probe(
 
 
 def probe_facts(args: Namespace, model: FrozenModel, train: ProbeData, val: ProbeData) -> dict[str, Any]:
-    """What a report says of model and data."""
+    """Facts about model and data for a report."""
     return dict(
         config=args.config,
         checkpoint=str(args.checkpoint),

@@ -29,16 +29,16 @@ from .features import FrozenModel
 
 @dataclass(frozen=True)
 class ProbeData:
-    """One split.
+    """One split of labelled data.
 
     Attributes:
-        path: its folder.
-        cached: whether that is a latent cache.
-        split: 0, training, or 1, validation.
-        augmented: whether a sample looks different in each epoch.
+        path: Folder of the data.
+        cached: Whether the folder is a latent cache.
+        split: 0 for training, 1 for validation.
+        augmented: Whether a sample differs from epoch to epoch.
         dataset: ImageFolder or LatentCacheDataset.
-        pipeline: of images, as configured.
-        workers: processes that load it; 0, this one.
+        pipeline: The images' pipeline in the config.
+        workers: Number of worker processes that load the data; 0 loads it in this process.
     """
 
     path: Path
@@ -54,16 +54,16 @@ class ProbeData:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in order."""
+        """Names of the classes, in the order of their labels."""
         return tuple(self.dataset.CLASSES or ())
 
     def loader(self, batches: Sequence[Sequence[int]]) -> DataLoader:
-        """The samples with these indices, collated."""
+        """A loader of the samples with these indices, in these batches."""
         collate = collate_latents if self.cached else default_collate
         return DataLoader(self.dataset, batch_sampler=batches, collate_fn=collate, num_workers=self.workers)  # type: ignore[arg-type]  # torch takes any sequences
 
     def fingerprint(self) -> str:
-        """A digest that changes with the data: of a cache its manifest, of images their names, sizes and dates."""
+        """A digest that changes with the data: of a cache's manifest, or of the images' names, sizes and dates."""
         if self.cached:
             return sha256(self.path / MANIFEST)
         digest = hashlib.sha256()
@@ -75,10 +75,10 @@ class ProbeData:
 
 
 def is_cache(path: Path) -> bool:
-    """Whether a folder is a latent cache, finished or not.
+    """Whether a folder is a latent cache, complete or not.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: The folder does not exist.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"no folder at '{path}': give a folder of class folders with images, or a latent cache")
@@ -86,22 +86,22 @@ def is_cache(path: Path) -> bool:
 
 
 def open_data(cfg: Config, path: Path, *, training: bool, augment: bool | None = False, workers: int = 0) -> ProbeData:
-    """A split for the model of a config.
+    """Open a split of data for the model of a config.
 
-    Images pass the pipeline of the config if it is a probe's on images, for training with `augment` and for validation
-    without; otherwise they are cropped as the latent cache does it.
+    If the config is of a probe on images, images pass its training pipeline with `augment`, and its validation pipeline
+    otherwise. With any other config, they are cropped as for the latent cache.
 
     Args:
-        cfg: of the model.
-        path: a folder with one sub-folder a class, or a latent cache.
-        training: which split it is; only this one is augmented.
-        augment: whether samples vary from epoch to epoch: the cache's crops and flips, the config's pipeline. None: where the
-            config has such a pipeline.
-        workers: processes that load it.
+        cfg: Config of the model.
+        path: A folder with one sub-folder per class, or a latent cache.
+        training: Whether this is the training split; only this one is augmented.
+        augment: Whether samples vary from epoch to epoch, by the cache's crops and flips or the config's pipeline. None
+            augments if the config has such a pipeline.
+        workers: Number of worker processes that load the data.
 
     Raises:
-        FileNotFoundError: no such folder, or no image in it.
-        ValueError: a cache of another VAE or image size, data without classes, or augmentation that there is not.
+        FileNotFoundError: The folder does not exist or has no images.
+        ValueError: The cache has another VAE or image size, the data have no classes, or augmentation is not available.
     """
     part = cfg.model.get('denoiser') or cfg.model.backbone
     size, cached, pipeline = part.get('img_size', 256 if 'denoiser' in cfg.model else 224), is_cache(path), None
@@ -127,37 +127,37 @@ def open_data(cfg: Config, path: Path, *, training: bool, augment: bool | None =
 
 
 def _pipeline(cfg: Config, split: str) -> list[dict] | None:
-    """That of a probe on images."""
+    """The pipeline of a probe on images; None for other configs."""
     dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
     return dataset.get('pipeline') if cfg.model.type == 'USPClassifier' and dataset.get('type') == 'ImageFolder' else None
 
 
 def check_same_classes(train: ProbeData, val: ProbeData) -> None:
-    """ValueError unless class k is the same in both."""
+    """Raise ValueError unless label k stands for the same class in both splits."""
     meeting = f"training data '{train.path}' and validation data '{val.path}'"
     check_classes(train.classes, val.classes, meeting, 'give two splits of one data set')
 
 
 def shuffled(num: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Batches of an epoch, which depend on (seed, epoch); an incomplete last one is left out."""
+    """Batches of one epoch, shuffled by (seed, epoch); an incomplete last batch is dropped."""
     order = torch.randperm(num, generator=torch.Generator().manual_seed(derive_seed(seed, epoch))).tolist()
     return [order[i : i + batch_size] for i in range(0, num - batch_size + 1, batch_size)]
 
 
 def with_epoch(batches: Sequence[Sequence[int]], seed: int, epoch: int) -> list[list[int]]:
-    """The same indices, by which augmentations are drawn anew in each epoch."""
+    """The same indices with seed and epoch, from which augmentations are drawn anew in each epoch."""
     return [[EpochIndex(i, epoch, seed) for i in batch] for batch in batches]
 
 
 def in_order(num: int, batch_size: int) -> list[list[int]]:
-    """All samples, once."""
+    """Batches of all samples, in order."""
     return [list(range(i, min(i + batch_size, num))) for i in range(0, num, batch_size)]
 
 
 def stream(
     model: FrozenModel, data: ProbeData, layers: Sequence[int], batches: Sequence[Sequence[int]], task: str
 ) -> Iterator[tuple[list[Tensor], Tensor]]:
-    """Features of each layer [N, D] and classes int64[N], batch by batch, on the model's device."""
+    """Yield, for each batch, the features of each layer [N, D] and the classes int64[N], on the model's device."""
     with tqdm(total=sum(map(len, batches)), desc=task, unit='img', leave=False) as progress:
         for batch in data.loader(batches):
             features, labels = model(batch, layers, data.split)
@@ -168,7 +168,7 @@ def stream(
 def extract(
     model: FrozenModel, data: ProbeData, layers: Sequence[int], batch_size: int, task: str
 ) -> tuple[list[Tensor], Tensor]:
-    """Features of every sample in order: float32[N, D] for each layer, and int64[N], classes, on the CPU."""
+    """Features of every sample in order, float32[N, D] for each layer, and their classes int64[N], on the CPU."""
     width, num = model.network.embed_dims, len(data)
     features, labels = [torch.empty(num, width) for _ in layers], torch.empty(num, dtype=torch.int64)
     start = 0

@@ -44,22 +44,22 @@ _PARTS = {'USP': 'backbone', 'USPClassifier': 'backbone', 'LatentDiffusionGenera
 def block_features(
     model: USPViT | DiT, latents: Tensor, layers: Sequence[int], t: float | Tensor | None = None, pool: str = 'mean'
 ) -> list[Tensor]:
-    """Pooled tokens after blocks, in one run of the model.
+    """Pooled tokens after one or more blocks, from a single run of the model.
 
-    An encoder's last block is taken after its final norm.
+    The output of an encoder's last block is taken after the final norm.
 
     Args:
-        model: an encoder, or a DiT or SiT that was trained with class dropout; in eval mode.
-        latents: scaled, [N, C, h, w]; noised already where `t` is not that of clean data.
-        layers: numbers of blocks passed, 1 … depth, in any order.
-        t: of a DiT or SiT, one time or one a sample, [N].
+        model: An encoder, or a DiT or SiT that was trained with class dropout, in eval mode.
+        latents: Scaled latents [N, C, h, w], with the noise of time `t` already added.
+        layers: Numbers of blocks after which to take tokens, 1 … depth, in any order.
+        t: Time for a DiT or SiT: one value, or one per sample [N].
         pool: 'mean' over the patch tokens, or 'cls', the class token of an encoder.
 
     Returns:
         float32[N, D] for each of `layers`.
 
     Raises:
-        ValueError: no such block or pool, or a time that is missing or that an encoder has not.
+        ValueError: A block or pool does not exist, a denoiser gets no time, or an encoder gets one.
     """
     check_layers(layers, model.num_layers)
     check_pool(model, pool)
@@ -87,7 +87,7 @@ def block_tokens(model: USPViT, latents: Tensor, layers: Sequence[int]) -> list[
 
 @contextmanager
 def _raw_outputs(model: USPViT, layers: Sequence[int]) -> Iterator[None]:
-    """Meanwhile the encoder returns all tokens after these blocks."""
+    """Make the encoder return all tokens after these blocks within the context."""
     kept = model.out_type, model.out_indices
     model.out_type, model.out_indices = 'raw', tuple(k - 1 for k in layers)
     try:
@@ -97,7 +97,7 @@ def _raw_outputs(model: USPViT, layers: Sequence[int]) -> Iterator[None]:
 
 
 def check_layers(layers: Sequence[int], depth: int) -> None:
-    """ValueError unless `layers` are distinct or repeated blocks from 1 to `depth`."""
+    """Raise ValueError unless `layers` are blocks from 1 to `depth`; repetitions are allowed."""
     if not layers:
         raise ValueError(f'no layer: name blocks from 1 to {depth}')
     for k in layers:
@@ -106,7 +106,7 @@ def check_layers(layers: Sequence[int], depth: int) -> None:
 
 
 def check_pool(model: nn.Module, pool: str) -> None:
-    """ValueError for a pool that is not known, or not of this model."""
+    """Raise ValueError if a pool is unknown or the model does not have it."""
     if pool not in POOLS:
         raise ValueError(f'pool={pool!r} must be one of {POOLS}')
     if pool == 'cls' and isinstance(model, DiT):
@@ -119,10 +119,10 @@ def clean_time(objective: Objective) -> float:
 
 
 def check_time(objective: Objective | None, t: float | None) -> float | None:
-    """The time asked for, that of clean data if None; of an encoder, which has no objective, None.
+    """The requested time, or that of clean data if None; None for an encoder, which has no objective.
 
     Raises:
-        ValueError: not a time of the objective.
+        ValueError: The time is outside the objective's range.
     """
     if objective is None:
         if t is not None:
@@ -142,7 +142,7 @@ def check_time(objective: Objective | None, t: float | None) -> float | None:
 
 
 def noised(objective: Objective, latents: Tensor, t: float, samples: Tensor, epochs: Tensor, seed: int) -> Tensor:
-    """Latents as the objective has them at time `t`; at the time of clean data they are returned as they are.
+    """Add the objective's noise of time `t` to latents; at the time of clean data they are returned unchanged.
 
     The noise of a sample depends on (seed, epoch, sample).
     """
@@ -159,16 +159,16 @@ def noised(objective: Objective, latents: Tensor, t: float, samples: Tensor, epo
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """From a batch of a data set to features.
+    """Computes features from a batch of a data set.
 
     Attributes:
-        network: encoder, DiT or SiT.
-        preprocessor: makes latents; of a posterior it takes the mode.
-        objective: of a denoiser.
-        t: time of a denoiser.
-        pool: as in `block_features`.
-        seed: of the noise, where `t` is not that of clean data.
-        weights: 'ema' or 'model' of a denoiser.
+        network: Encoder, DiT or SiT.
+        preprocessor: Data preprocessor that makes latents; it takes the mode of a posterior.
+        objective: Objective of a denoiser; None for an encoder.
+        t: Time of a denoiser.
+        pool: As in `block_features`.
+        seed: Seed of the noise, used if `t` is not the time of clean data.
+        weights: Weights of a denoiser, 'ema' or 'model'.
     """
 
     network: Any
@@ -181,22 +181,22 @@ class FrozenModel:
 
     @property
     def depth(self) -> int:
-        """Blocks."""
+        """Number of blocks."""
         return self.network.num_layers
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Device of the network."""
         return self.network.pos_embed.device
 
     def __call__(self, batch: dict[str, Any], layers: Sequence[int], split: int = 0) -> tuple[list[Tensor], Tensor]:
-        """A collated batch -> float32[N, D] for each layer, and int64[N], classes.
+        """Features float32[N, D] of each layer and classes int64[N] for a collated batch.
 
-        `split`, 0 (training) or 1, keeps the noise of sample i apart from that of the other split's sample i: a head that has
-        learnt the one by heart would know the other.
+        `split`, 0 (training) or 1 (validation), gives sample i of each split its own noise, so that a head cannot recognise
+        noise that it has seen in training.
 
         Raises:
-            ValueError: a sample without its class.
+            ValueError: A sample has no class.
         """
         data = self.preprocessor(batch, training=False)
         latents, data_samples = data['inputs'], data['data_samples']
@@ -225,23 +225,23 @@ def load_frozen(
     vae_hash: str | None = None,
     device: str | None = None,
 ) -> FrozenModel:
-    """The network of a config with a checkpoint's weights, loaded strictly, in eval mode and without gradients.
+    """Build the network of a config with a checkpoint's weights, loaded strictly, in eval mode and without gradients.
 
     Args:
-        cfg: of pretraining, classification or generation.
-        checkpoint: of `tools/train.py`; for an encoder also official weights.
-        weights: of a generator, 'ema' (the default) or 'model'.
-        t: of a generator; the time of clean data if None.
-        pool: as in `block_features`.
-        seed: of the noise, where `t` is not that of clean data.
-        load_vae: False where all data are cached latents.
-        vae_hash: of the weights that wrote the latents, where the VAE is not loaded.
-        device: by default the GPU, else the CPU.
+        cfg: Config of pretraining, classification or generation.
+        checkpoint: Checkpoint of `tools/train.py`; for an encoder also official weights.
+        weights: Weights of a generator, 'ema' (the default) or 'model'.
+        t: Time of a generator; None for the time of clean data.
+        pool: As in `block_features`.
+        seed: Seed of the noise, used if `t` is not the time of clean data.
+        load_vae: Whether to load the VAE; False if all data are cached latents.
+        vae_hash: Hash of the VAE weights that wrote the latents, if the VAE is not loaded.
+        device: Device of the model; by default the GPU if there is one, else the CPU.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: a config of another stage, a checkpoint of another model or VAE or without the weights asked for, or
-            arguments that the model has no use for.
+        FileNotFoundError: The checkpoint does not exist.
+        ValueError: The config is of another stage, the checkpoint is of another model or VAE or lacks the requested weights, or
+            the model has no use for an argument.
     """
     if cfg.model.type not in _PARTS:
         raise ValueError(f"model.type '{cfg.model.type}' has no blocks to probe: give a config of {', '.join(_PARTS)}")
@@ -269,7 +269,7 @@ def load_frozen(
 
 
 def _encoder_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The encoder, without the norm of pooled tokens, which belongs to a classifier."""
+    """The encoder's weights, without the norm of pooled tokens, which belongs to a classifier."""
     try:
         state = encoder_weights(checkpoint.weights)
     except ValueError as error:

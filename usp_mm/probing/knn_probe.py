@@ -1,4 +1,4 @@
-"""k-NN probe of a frozen model, on features that are kept in a file.
+"""k-NN probe of a frozen model, with features that are stored in a file.
 
 mmpretrain has no k-NN evaluation, only retrieval.
 
@@ -27,11 +27,11 @@ from .features import FrozenModel, check_layers, clean_time
 def feature_key(
     model: FrozenModel, data: ProbeData, layer: int, checkpoint_hash: str, model_cfg: dict[str, Any]
 ) -> dict[str, Any]:
-    """Everything that the features depend on, as plain values."""
+    """Everything on which the features depend, as plain values."""
     noisy = model.objective is not None and model.t != clean_time(model.objective)
     return dict(
         checkpoint=checkpoint_hash,
-        weights='orig' if model.weights == 'model' else model.weights,  # the older word, by which files are found
+        weights='orig' if model.weights == 'model' else model.weights,  # the older name, under which existing files are found
         layer=layer,
         pool=model.pool,
         t=model.t,
@@ -45,7 +45,7 @@ def feature_key(
 
 
 def feature_file(folder: Path, key: dict[str, Any]) -> Path:
-    """Where features of this key are kept."""
+    """The file in which features with this key are stored."""
     digest = hashlib.sha256(_text(key).encode()).hexdigest()
     return folder / f'features-{key["checkpoint"][:12]}-{digest[:12]}.safetensors'
 
@@ -53,10 +53,10 @@ def feature_file(folder: Path, key: dict[str, Any]) -> Path:
 def kept_features(
     model: FrozenModel, data: ProbeData, layer: int, folder: Path, key: dict[str, Any], batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """float32[N, D] features and int64[N] classes, from the file of `key`, or extracted and written there.
+    """Features float32[N, D] and classes int64[N], read from the file of `key`, or computed and stored there.
 
     Raises:
-        ValueError: a file that is broken.
+        ValueError: The file is damaged.
     """
     path, logger = feature_file(folder, key), MMLogger.get_current_instance()
     if path.is_file():
@@ -85,7 +85,7 @@ def _text(key: dict[str, Any]) -> str:
 
 
 def check_knn(model: FrozenModel, train: ProbeData, val: ProbeData, layer: int, ks: Sequence[int], temperature: float) -> None:
-    """ValueError if the probe can't be run; before any long work."""
+    """Raise ValueError if the probe cannot run, before any long work."""
     check_layers([layer], model.depth)
     check_same_classes(train, val)
     for k in ks:
@@ -103,17 +103,17 @@ def knn_probe(
     temperature: float = 0.07,
     device: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Accuracy of the weighted vote of the k nearest training samples, for each k.
+    """Accuracy of a weighted vote of the k nearest training samples, for each k.
 
     Args:
-        train, val: features float32[N, D] and classes int64[N].
-        num_classes: classes.
-        ks: numbers of neighbours.
-        temperature: of the votes.
-        device: where neighbours are searched.
+        train, val: Features float32[N, D] and classes int64[N] of each split.
+        num_classes: Number of classes.
+        ks: Numbers of neighbours.
+        temperature: Temperature of the votes' weights.
+        device: Device of the search for neighbours.
 
     Returns:
-        Dicts of k, top1 and top5 (None with five classes or fewer), per cent.
+        A dict for each k with k, top1 and top5 (None with five classes or fewer), in per cent.
     """
     similarity, rows = nearest(val[0], train[0], max(ks), device=device)
     neighbours, labels = train[1].to(rows.device)[rows], val[1].to(rows.device)

@@ -1,7 +1,7 @@
 """Linear probes of all layers of a frozen model, trained side by side (USP, arXiv 2503.06132, Figure 4 and Table 12).
 
-Each head sees the batches that it would see alone, and neither loss nor optimizer connects two heads: what a layer scores does
-not depend on which others are probed.
+Each head sees the same batches as if it were trained alone, and neither loss nor optimizer connects two heads. The score of a
+layer therefore does not depend on which other layers are probed.
 
 Shape legend: N samples, D width.
 """
@@ -35,20 +35,20 @@ _WARMUP = 1 / 9
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How heads are trained.
+    """Settings of the heads' training.
 
     Attributes:
-        epochs: of training.
-        batch_size: samples a step; an epoch's incomplete last batch is left out.
+        epochs: Number of training epochs.
+        batch_size: Samples per step; an epoch's incomplete last batch is dropped.
         optimizer: 'lars' (Table 12) or 'adamw'.
-        lr: peak; of LARS 0.1 × batch / 256 and of AdamW 0.01 if None.
-        warmup_epochs: with a linearly rising rate, before a cosine to 0; a ninth of the epochs if None.
-        seed: of heads, order and augmentation.
-        keep_features: whether the backbone runs once in all, not once an epoch; needs data that are not augmented. None: if
-            they are not, and the features take `KEEP_BYTES` or less.
+        lr: Peak learning rate; None for 0.1 × batch / 256 with LARS and 0.01 with AdamW.
+        warmup_epochs: Epochs with a linearly rising rate, before a cosine decay to 0; None for a ninth of the epochs.
+        seed: Seed of heads, sample order and augmentation.
+        keep_features: Whether the backbone runs only once, not once per epoch, which needs data without augmentation. None does
+            so if the data are not augmented and the features take `KEEP_BYTES` or less.
 
     Raises:
-        ValueError: a value that can't be.
+        ValueError: A value is invalid.
     """
 
     epochs: int = 90
@@ -74,38 +74,38 @@ class ProbeSettings:
 
     @property
     def peak_lr(self) -> float:
-        """After the warm-up."""
+        """Learning rate after the warm-up."""
         return self.lr if self.lr is not None else OPTIMIZERS[self.optimizer][1](self.batch_size)
 
     @property
     def warmup(self) -> float:
-        """Epochs."""
+        """Length of the warm-up in epochs."""
         return self.warmup_epochs if self.warmup_epochs is not None else self.epochs * _WARMUP
 
     def describe(self) -> dict[str, Any]:
-        """Plain values, with the defaults worked out."""
+        """The settings as plain values, with defaults resolved."""
         return dict(asdict(self), lr=self.peak_lr, warmup_epochs=self.warmup)
 
 
 def make_heads(layers: Sequence[int], dims: int, num_classes: int, seed: int) -> nn.ModuleDict:
-    """A head for each layer, whose weights depend on (seed, layer)."""
+    """Make a linear head for each layer, with weights that depend on (seed, layer)."""
     return nn.ModuleDict({str(k): ProbeHead(dims, num_classes, derive_seed(seed, k)) for k in layers})
 
 
 def lr_factor(step: int, total: int, warmup: int) -> float:
-    """Share of the peak at a step, 0 … total: a line up to it, then half a cosine to 0."""
+    """Fraction of the peak rate at a step, 0 … total: a linear rise, then half a cosine down to 0."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 class HeadTrainer:
-    """Steps all heads on the same batch.
+    """Trains all heads on the same batches.
 
     Args:
-        heads: as `make_heads` returns them, on their device.
-        settings: optimizer and schedule.
-        steps: of an epoch.
+        heads: Heads from `make_heads`, on their device.
+        settings: Optimizer and schedule.
+        steps: Number of steps per epoch.
     """
 
     def __init__(self, heads: nn.ModuleDict, settings: ProbeSettings, steps: int) -> None:
@@ -116,7 +116,7 @@ class HeadTrainer:
         self.schedule = LambdaLR(self.optimizer, lambda step: lr_factor(step, self.total, warmup))
 
     def step(self, features: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Features [N, D] of each head, in order, and classes int64[N] -> the heads' losses before the step, [heads]."""
+        """Train on features [N, D] of each head, in order, and classes int64[N]; return the losses [heads] before the step."""
         losses = [cross_entropy(head(x), labels) for head, x in zip(self.heads.values(), features, strict=True)]
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(losses).sum().backward()
@@ -127,7 +127,7 @@ class HeadTrainer:
 
 @torch.no_grad()
 def score_heads(heads: nn.ModuleDict, batches: Iterator[tuple[list[Tensor], Tensor]], num_classes: int) -> list[dict[str, Any]]:
-    """Accuracy of each head, per cent: dicts of layer, top1 and top5 (None with five classes or fewer)."""
+    """Accuracy of each head in per cent, as dicts of layer, top1 and top5 (None with five classes or fewer)."""
     heads.eval()
     top = [1, 5] if num_classes > 5 else [1]
     hits, num = torch.zeros(len(heads), len(top), dtype=torch.float64), 0
@@ -141,12 +141,12 @@ def score_heads(heads: nn.ModuleDict, batches: Iterator[tuple[list[Tensor], Tens
 
 
 def best_layer(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The row with the highest top-1 accuracy, the first of several."""
+    """The row with the highest top-1 accuracy; the first one if several are equal."""
     return max(rows, key=lambda row: row['top1'])
 
 
 def check_probe(model: FrozenModel, train: ProbeData, val: ProbeData, layers: Sequence[int], settings: ProbeSettings) -> None:
-    """ValueError if the probe can't be trained; before any long work."""
+    """Raise ValueError if the probe cannot be trained, before any long work."""
     check_layers(layers, model.depth)
     check_same_classes(train, val)
     if settings.batch_size > len(train):
@@ -161,16 +161,16 @@ def probe_layers(
     """Train and score a linear head on each layer.
 
     Args:
-        model: left as it is.
-        train, val: labelled data with the same classes.
-        layers: different blocks from 1 to the depth.
-        settings: of the training.
+        model: Frozen model; it is not changed.
+        train, val: Labelled data with the same classes.
+        layers: Distinct blocks from 1 to the depth.
+        settings: Settings of the training.
 
     Returns:
-        The heads by layer, and what `score_heads` says of them on `val`.
+        The heads by layer, and the result of `score_heads` on `val`.
 
     Raises:
-        ValueError: as in `check_probe`, or the training diverged.
+        ValueError: As in `check_probe`, or the training diverged.
     """
     check_probe(model, train, val, layers, settings)
     num_classes, width = len(train.classes), model.network.embed_dims
@@ -203,7 +203,7 @@ def _training_batches(
     seed: int,
     epoch: int,
 ) -> Iterator[tuple[list[Tensor], Tensor]]:
-    """Features and classes of these batches: kept ones, or from the backbone."""
+    """Yield features and classes of these batches, from `kept` or from the backbone."""
     if kept is None:
         if data.augmented:
             batches = with_epoch(batches, seed, epoch)

@@ -1,4 +1,4 @@
-"""What a probe of all layers found, as files."""
+"""Write the results of a probe of all layers to files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ JSON, CURVE = 'layers.json', 'layers.png'
 
 
 def write_probe_report(folder: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
-    """Write layers.png and then layers.json, each whole or not at all.
+    """Write layers.png and then layers.json, each completely or not at all.
 
     Args:
-        folder: made when needed.
-        rows: of `score_heads`.
-        facts: what else the JSON says.
+        folder: Folder of the files; it is created if needed.
+        rows: Rows from `score_heads`.
+        facts: Further facts for the JSON file.
 
     Returns:
-        What layers.json holds: `facts`, `best` (the row with the highest top-1 accuracy) and `layers` (the rows).
+        The content of layers.json: `facts`, `best` (the row with the highest top-1 accuracy) and `layers` (the rows).
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = dict(facts, best=best_layer(rows), layers=list(rows))
@@ -32,14 +32,14 @@ def write_probe_report(folder: Path, rows: Sequence[dict[str, Any]], facts: dict
 
 
 def picture_title(facts: dict[str, Any]) -> str:
-    """The network, and of a generator which weights and time were probed."""
+    """Title with the network and, for a generator, the weights and time that were probed."""
     weights = {'ema': 'averaged weights', 'model': 'raw weights'}.get(str(facts.get('weights')))
     parts = [facts.get('network'), weights, None if weights is None else f't = {facts.get("t")}']
     return ', '.join(str(part) for part in parts if part is not None)
 
 
 def draw_layers(rows: Sequence[dict[str, Any]], out: Path, title: str = '') -> None:
-    """Top-1 accuracy by layer as a PNG (Figure 4), with the best layer marked."""
+    """Draw top-1 accuracy by layer as a PNG (Figure 4), with the best layer marked."""
     best = best_layer(rows)
     figure = Figure(figsize=(6.4, 4.8), layout='constrained')
     panel: Any = figure.add_subplot()

@@ -1,1 +1,1 @@
-"""From classes to pictures and files of samples."""
+"""Sample pictures of requested classes, and files with thousands of samples."""

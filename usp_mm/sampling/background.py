@@ -1,4 +1,4 @@
-"""Write files while the next ones' content is computed."""
+"""Write files in the background while the content of the next ones is computed."""
 
 from collections.abc import Callable
 from queue import Queue
@@ -10,13 +10,13 @@ from mmengine.logging import MMLogger
 
 
 class BackgroundCalls:
-    """Calls made one after another in a thread of their own, while the caller goes on.
+    """Run calls one after another in a separate thread while the caller continues.
 
-    After the block all of them have returned, also when the block ends with an error or Ctrl-C. An exception in a call is
-    raised at the caller's next call, or at the end of the block; the calls behind it are not made.
+    At the end of the `with` block all calls have returned, even if the block ends with an error or Ctrl-C. An exception in a
+    call is raised at the caller's next call or at the end of the block, and the remaining calls are not made.
 
     Args:
-        waiting: how many calls may wait; the caller of one more waits itself.
+        waiting: Number of calls that may wait in the queue; a further call blocks until there is room.
     """
 
     def __init__(self, waiting: int = 2) -> None:
@@ -25,7 +25,7 @@ class BackgroundCalls:
         self._thread = Thread(target=self._run, name='background calls')
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> None:
-        """Have `function(*args)` called in its turn."""
+        """Queue the call `function(*args)`."""
         self._raise()
         self._calls.put((function, args))
 
@@ -51,5 +51,5 @@ class BackgroundCalls:
                 function, args = call
                 try:
                     function(*args)
-                except BaseException as error:  # the caller raises it
+                except BaseException as error:  # re-raised in the caller's thread
                     self._error = error

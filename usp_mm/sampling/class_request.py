@@ -1,4 +1,4 @@
-"""The classes that somebody asks for: numbers or names, with counts."""
+"""Parse requested classes: numbers or names, with counts."""
 
 import re
 from collections import defaultdict
@@ -19,7 +19,7 @@ _Labels = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class ClassRequest:
-    """`count` pictures of class `label`; `name` is the first of its names, or its number."""
+    """A request for `count` pictures of class `label`; `name` is the first name of the class, or its number."""
 
     label: int
     name: str
@@ -29,21 +29,21 @@ class ClassRequest:
 def parse_classes(
     classes: Sequence[int | str], num_classes: int, names: Sequence[str] | None, per_class: int
 ) -> list[ClassRequest]:
-    """One request an entry, in their order.
+    """Return one request per entry, in the same order.
 
-    An int is a label. A word is the name of a class if one has it, with capitals as they are or, failing that, in any case;
-    else, if it is a number, a label. A number that is the label of one class and the name of another is refused, as is the
-    label of a class whose name is another number: 'label=10' and 'name=10' say which is meant.
+    An int is a label. A string is the name of a class if one has it, first compared with case, then without; otherwise, if it
+    is a number, it is a label. A number that is the label of one class and the name of another is refused, as is the label of a
+    class whose name is another number: write 'label=10' or 'name=10' to say which is meant.
 
     Args:
-        classes: labels, names, or either as a word with a count: 207, '207', 'golden retriever', '207:4', 'label=10:4'.
-        num_classes: of the generator.
-        names: of the classes, from 0, as the data set had them. 1000 classes without names, or named by WordNet ids, are
-            taken for ImageNet's, and go by any of their synonyms.
-        per_class: pictures of an entry without a count.
+        classes: Labels, names, or either with a count in a string: 207, '207', 'golden retriever', '207:4', 'label=10:4'.
+        num_classes: Number of classes of the generator.
+        names: Names of the classes in the order of their labels, as in the data set. 1000 classes without names, or with
+            WordNet ids as names, are taken to be ImageNet's, and any of their synonyms is accepted.
+        per_class: Number of pictures for an entry without a count.
 
     Raises:
-        ValueError: nothing asked for, a number out of range, an unknown or ambiguous name, or a count below 1.
+        ValueError: Nothing is requested, a number is out of range, a name is unknown or ambiguous, or a count is below 1.
     """
     if not classes:
         raise ValueError('no classes: give at least one, a number or a name')
@@ -55,7 +55,7 @@ def _request(entry: int | str, names: '_Names', per_class: int) -> ClassRequest:
     if isinstance(entry, str):
         word, count = _split_count(entry, names, per_class)
         label = names.find(word)
-    else:  # an integer of any kind, numpy's too
+    else:  # any integer, including numpy's
         label, count = names.by_number(str(index(entry))), per_class
     if count < 1:
         raise ValueError(f"class '{entry}': {count} pictures are asked for, give 1 or more")
@@ -63,7 +63,7 @@ def _request(entry: int | str, names: '_Names', per_class: int) -> ClassRequest:
 
 
 def _split_count(entry: str, names: '_Names', per_class: int) -> tuple[str, int]:
-    """A word without ':N', and N; a name that ends like that is a name."""
+    """Split 'NAME:N' into the name and N; a name that itself ends like that is not split."""
     if not re.search(r':-?\d+$', entry) or names.named(entry.strip()):
         return entry.strip(), per_class
     word, _, count = entry.rpartition(':')
@@ -91,15 +91,15 @@ class _Names:
         self.first_names.setdefault(label, name.split(',')[0].strip().lower())
 
     def first(self, label: int) -> str:
-        """Its first name, or its number."""
+        """The first name of a class, or its number."""
         return self.first_names.get(label, str(label))
 
     def named(self, word: str) -> list[int]:
-        """The classes of this name."""
+        """The classes that have this name."""
         return self.exact.get(word) or self.lower.get(word.lower()) or []
 
     def find(self, word: str) -> int:
-        """The class of a word."""
+        """The class that a string stands for."""
         if word.startswith(_BY_LABEL) and re.fullmatch(r'-?\d+', word[len(_BY_LABEL) :]):
             return self.by_number(word[len(_BY_LABEL) :])
         if word.startswith(_BY_NAME):
@@ -107,7 +107,7 @@ class _Names:
         return self._number_or_name(word) if re.fullmatch(r'-?\d+', word) else self._by_name(word)
 
     def by_number(self, word: str) -> int:
-        """A label, checked."""
+        """Convert a string to a label and check its range."""
         if not 0 <= int(word) < self.num_classes:
             last = self.num_classes - 1
             raise ValueError(f'class {word} is out of range: the generator has {self.num_classes} classes, 0 to {last}')
@@ -132,7 +132,7 @@ class _Names:
         return self.by_number(word)
 
     def _of_this_value(self, number: int) -> list[int]:
-        """The classes whose name is this number written in another way, such as 007."""
+        """The classes whose name is this number in another notation, such as 007."""
         return [label for label, name in enumerate(self.own) if re.fullmatch(r'\d+', str(name)) and int(name) == number]
 
     def _is_other_number(self, label: int) -> bool:

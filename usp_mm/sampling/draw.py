@@ -1,4 +1,4 @@
-"""Load a trained generator and draw pictures of the classes that somebody asks for.
+"""Load a trained generator and draw samples of requested classes.
 
 Shape legend: N samples, n pictures of a class, C×h×w latent, H×W pixels.
 """
@@ -38,23 +38,23 @@ def load_generator(
     cfg_options: dict[str, Any] | None = None,
     sample_model: str | None = None,
 ) -> LoadedGenerator:
-    """The generator of a config with a checkpoint's weights, loaded strictly, ready to sample.
+    """Build the generator of a config and load a checkpoint's weights strictly.
 
-    With it come the config, the checkpoint's path, and the names of the classes or None, taken from the checkpoint, else from
-    the config's data set for validation.
+    The result also has the config, the checkpoint's path, and the class names from the checkpoint, or else from the config's
+    validation data set (None if neither has them).
 
     Args:
-        config: as `usp_mm.engine.loading.load_config` takes it.
-        checkpoint: of `tools/train.py`; a file or an address.
-        device: by default the GPU, else the CPU.
-        cfg_options: settings to override: {'model.sampler.num_steps': 50}.
-        sample_model: 'ema' or 'model', the weights that sample; the config's choice if None. With 'model', averaged weights
-            are left in the file.
+        config: Config, as `usp_mm.engine.loading.load_config` takes it.
+        checkpoint: Checkpoint of `tools/train.py`, a file or a URL.
+        device: Device of the model; by default the GPU if there is one, else the CPU.
+        cfg_options: Settings to override, such as {'model.sampler.num_steps': 50}.
+        sample_model: Weights to sample with, 'ema' or 'model'; None for the config's choice. With 'model', averaged weights
+            are not loaded.
 
     Raises:
-        FileNotFoundError: no such config or checkpoint.
-        ValueError: a config of another stage or with an unknown key, a checkpoint of another model or VAE, or without
-            EMA.
+        FileNotFoundError: The config or checkpoint does not exist.
+        ValueError: The config is of another stage or has an unknown key, or the checkpoint is of another model or VAE or has no
+            averaged weights.
     """
     cfg = load_config(config, cfg_options, initialises=False, evaluates=False)
     return build_generator(cfg, checkpoint, device, sample_model)
@@ -63,7 +63,7 @@ def load_generator(
 def build_generator(
     cfg: Config, checkpoint: str | Path, device: str | None = None, sample_model: str | None = None
 ) -> LoadedGenerator:
-    """`load_generator` of a config that `load_config` has checked; it is changed to one that samples."""
+    """Like `load_generator`, for a config that `load_config` has checked; the config is changed to one for sampling."""
     if 'denoiser' not in cfg.model:
         raise ValueError(f"sampling needs the config of a generator, this one has model.type '{cfg.model.type}'")
     if sample_model is not None:
@@ -81,7 +81,7 @@ def build_generator(
         raise ValueError(
             f"'{checkpoint}' has no averaged (EMA) weights: sample the trained ones with --weights model (sample_model='model')"
         )
-    if cfg.model.get('repa'):  # teacher and projector are of training alone
+    if cfg.model.get('repa'):  # teacher and projector are used in training only
         cfg.model.repa = None
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith('repa.')}
     model = MODELS.build(cfg.model)
@@ -100,24 +100,24 @@ def sample_classes(
     batch_size: int = 16,
     sample_model: str | None = None,
 ) -> list[np.ndarray]:
-    """Pictures of classes.
+    """Draw pictures of the requested classes.
 
-    Picture k of class c depends on (seed, c, k) only: it is sample k·K + c of K classes, the one that label mode 'balanced'
-    has there too. A sampler that chooses its steps for a batch as a whole draws one picture at a time.
+    Picture k of class c depends only on (seed, c, k). With K classes it is sample k·K + c, the same as with label mode
+    'balanced'. A sampler that chooses its steps for a whole batch draws one picture at a time.
 
     Args:
-        model: what `load_generator` returned, or any generator, whose classes have numbers alone.
-        classes: numbers or names, or either with a count: [207, 'golden retriever', '88:2'].
-        per_class: pictures of a class without a count.
-        seed: of the samples.
-        batch_size: samples at a time.
-        sample_model: 'ema' or 'model'; the model's own if None.
+        model: Result of `load_generator`, or any generator, whose classes then have numbers only.
+        classes: Numbers or names, or either with a count: [207, 'golden retriever', '88:2'].
+        per_class: Number of pictures for a class without a count.
+        seed: Seed of the noise.
+        batch_size: Number of samples that are drawn at a time.
+        sample_model: Weights to sample with, 'ema' or 'model'; None for the model's own choice.
 
     Returns:
-        For each entry of `classes` uint8[n, H, W, 3], RGB.
+        One array uint8[n, H, W, 3] (RGB) for each entry of `classes`.
 
     Raises:
-        ValueError: a class that there is not.
+        ValueError: A class does not exist.
     """
     requests = requested_classes(model, classes, per_class)
     return _sample_frames(as_loaded(model).model, requests, 1, batch_size, seed=seed, sample_model=sample_model)[0]
@@ -133,13 +133,14 @@ def sample_trajectory(
     batch_size: int = 16,
     sample_model: str | None = None,
 ) -> list[list[np.ndarray]]:
-    """How the pictures of `sample_classes` came about: decoded states at even distances, and at last the pictures.
+    """Show how the pictures of `sample_classes` arise: decoded states at equal distances, with the final pictures last.
 
     Args:
-        num_frames: at most, fewer if the sampler takes fewer steps; other arguments as in `sample_classes`.
+        num_frames: Maximum number of frames; there are fewer if the sampler takes fewer steps. The other arguments are those of
+            `sample_classes`.
 
     Returns:
-        For each frame what `sample_classes` returns.
+        For each frame, a list as `sample_classes` returns it.
     """
     if num_frames < 2:
         raise ValueError(f'num_frames={num_frames} must be 2 or more')
@@ -150,7 +151,7 @@ def sample_trajectory(
 def requested_classes(
     model: LoadedGenerator | LatentDiffusionGenerator, classes: Sequence[int | str], per_class: int
 ) -> list[ClassRequest]:
-    """What `classes` means for this generator; see `parse_classes`."""
+    """Parse `classes` for this generator; see `parse_classes`."""
     loaded = as_loaded(model)
     return parse_classes(classes, loaded.model.denoiser.num_classes, loaded.classes, per_class)
 
@@ -164,15 +165,17 @@ def sample_images(
     seed: int,
     sample_model: str | None,
 ) -> np.ndarray:
-    """Samples as uint8[N, H, W, 3], RGB.
+    """Draw samples as uint8[N, H, W, 3], RGB.
 
     Args:
-        index, label: int64[N].
-        on_step: called with (step, latents) after each step.
-        seed, sample_model: as in `sample_classes`.
+        model: The generator.
+        index: Sample numbers, int64[N].
+        label: Classes, int64[N].
+        on_step: Function that is called with (step, latents) after each step.
+        seed, sample_model: As in `sample_classes`.
 
     Raises:
-        ValueError: a latent that is not finite.
+        ValueError: A latent is not finite.
     """
     latents = model.sample_latents(index, label, seed=seed, sample_model=sample_model, on_step=on_step)
     check_samples(latents, index, label)
@@ -180,11 +183,13 @@ def sample_images(
 
 
 class ShownSteps:
-    """Shows a sampler's latest step behind a bar of samples, which a long chain moves seldom: an `on_step` callback.
+    """An `on_step` callback that shows the sampler's latest step behind a progress bar of samples.
+
+    The bar alone rarely moves when a batch takes many steps.
 
     Args:
-        bar: of samples.
-        num: steps of a batch.
+        bar: Progress bar of samples.
+        num: Number of steps per batch.
     """
 
     interval = 0.5  # seconds
@@ -194,21 +199,21 @@ class ShownSteps:
 
     @classmethod
     def of(cls, bar: tqdm, sampler: Sampler) -> 'ShownSteps | None':
-        """None for a sampler that chooses its steps: it would keep states for this."""
+        """Return None for a sampler that chooses its own steps, which would store states for this callback."""
         return None if sampler.num_updates is None else cls(bar, sampler.num_updates)
 
     def __call__(self, step: int, state: Tensor) -> None:
-        """Show it, but not too often."""
+        """Show the step, at most once per interval."""
         if time.monotonic() >= self.next:
             self.bar.set_postfix_str(f'step {step + 1} of {self.num}')
             self.next = time.monotonic() + self.interval
 
 
 class StateKeeper:
-    """Keeps states of a run of unknown length at even distances, all but the last: an `on_step` callback.
+    """An `on_step` callback that keeps evenly spaced states, except the last, of a run of unknown length.
 
     Args:
-        num: states to keep in the end; up to twice as many are held meanwhile.
+        num: Number of states to keep in the end; up to twice as many are held in between.
     """
 
     def __init__(self, num: int) -> None:
@@ -217,7 +222,7 @@ class StateKeeper:
         self.latest: tuple[int, Tensor] | None = None
 
     def __call__(self, step: int, state: Tensor) -> None:
-        """Note a state; the one before it is now known not to be the last."""
+        """Remember this state, and keep the one before it if its turn has come: only now is it known not to be the last."""
         if self.latest is not None and self.latest[0] % self.every == 0:
             self.states.append(self.latest[1].cpu())
             if len(self.states) == 2 * self.num:
@@ -226,7 +231,7 @@ class StateKeeper:
         self.latest = step, state.clone()
 
     def chosen(self) -> list[Tensor]:
-        """At most `num` states, from the first on."""
+        """At most `num` states, beginning with the first."""
         picks = np.linspace(0, len(self.states) - 1, min(self.num, len(self.states))).round().astype(int)
         return [self.states[i] for i in picks]
 
@@ -240,7 +245,7 @@ def _sample_frames(
     seed: int,
     sample_model: str | None,
 ) -> list[list[np.ndarray]]:
-    """`num_frames` or fewer frames of one array a request; the last frame is the samples."""
+    """Draw at most `num_frames` frames, each with one array per request; the last frame holds the samples."""
     index, label = _numbers(requests, model.denoiser.num_classes)
     batches = []
     batch_size = batch_size if model.sampler.batch_invariant else 1
@@ -267,7 +272,7 @@ def _all_of(watchers: Sequence[OnStep]) -> OnStep:
 
 
 def _numbers(requests: list[ClassRequest], num_classes: int) -> tuple[Tensor, Tensor]:
-    """Sample number and class of every picture: int64[N] each. A class that is asked for again goes on counting."""
+    """Sample number and class of every picture, int64[N] each; a repeated class continues its numbering."""
     drawn: Counter[int] = Counter()
     pairs = []
     for request in requests:
@@ -284,7 +289,7 @@ def _pixels(model: LatentDiffusionGenerator, latents: Tensor) -> np.ndarray:
 
 
 def _check_trained_classes(names: Sequence[str] | None, number: int, checkpoint: Path) -> None:
-    """Warn of classes that no image was seen of; ValueError if the checkpoint was trained on more than there are."""
+    """Warn of classes without training images; raise ValueError if the model has fewer classes than the checkpoint names."""
     if names and len(names) > number:
         raise ValueError(f"'{checkpoint}' names {len(names)} classes, model.denoiser.num_classes is {number}: {ITS_CONFIG}")
     if names and len(names) < number:

@@ -1,4 +1,4 @@
-"""Write thousands of samples to one file, alone or as one of several processes, in one go or in many."""
+"""Write thousands of samples to one file, with one or several processes; an interrupted call can be continued."""
 
 import shutil
 import time
@@ -42,31 +42,33 @@ def write_samples(
     batch_size: int = 32,
     sample_model: str | None = None,
 ) -> dict[str, Any]:
-    """Write samples 0 … num - 1 as ADM's evaluator reads them, or what is missing of them.
+    """Write samples 0 … num - 1, or those still missing, to a file in the format of ADM's evaluator.
 
-    `out` gets arr_0 uint8[N, H, W, 3] (RGB) and arr_1 int64[N] (labels), and `<out>.json` says what they are of. Until all
-    are there, finished ones are kept in `<out>.parts`: the same call continues after a kill, with any number of processes
-    and any batch size. Under an initialised process group every process calls this. The bytes depend neither on
-    interruptions nor, on a CPU, on processes and batch size; there, a process takes one thread, for the number of threads
-    changes roundings: more cores serve more processes.
+    `out` gets arr_0 uint8[N, H, W, 3] (RGB) and arr_1 int64[N] (labels), and `<out>.json` describes how they were made. Until
+    the file is complete, finished samples are kept in `<out>.parts`. After an interruption, the same call continues, with any
+    number of processes and any batch size. Under an initialised process group, every process has to call this. The result does
+    not depend on interruptions nor, on a CPU, on the number of processes and the batch size. Each process on a CPU uses one
+    thread, because the number of threads changes rounding; use more processes to use more cores.
 
     Args:
-        model: any generator. `<out>.json` names the checkpoint and config of one from `load_generator`; of another they are
-            None, and `weights_sha256` tells which weights they are.
-        out, num: an .npz file, and how many samples.
-        label_mode: 'random', drawn from (seed, number), or 'balanced', number mod classes.
-        seed: of labels and noise.
-        batch_size: samples at a time. (A sampler that chooses its steps for a batch as a whole gets fixed batches instead.)
-        sample_model: 'ema' or 'model'; the model's own if None.
+        model: Any generator. For one from `load_generator`, `<out>.json` names checkpoint and config; otherwise these are None,
+            and `weights_sha256` identifies the weights.
+        out: The .npz file to write.
+        num: Number of samples.
+        label_mode: 'random', drawn from (seed, number), or 'balanced', number modulo the number of classes.
+        seed: Seed of labels and noise.
+        batch_size: Number of samples that are drawn at a time. A sampler that chooses its steps for a whole batch uses fixed
+            batches instead.
+        sample_model: Weights to sample with, 'ema' or 'model'; None for the model's own choice.
 
     Returns:
-        What is in `<out>.json`.
+        The content of `<out>.json`.
 
     Raises:
-        ValueError: an invalid argument, `out` exists or was begun with other settings, another process is writing it, or
-            a sample is not finite.
-        FileNotFoundError: the folder of `out` does not exist.
-        OSError: the disk is, or would get, full.
+        ValueError: An argument is invalid, `out` exists or was begun with other settings, another process is writing it, or a
+            sample is not finite.
+        FileNotFoundError: The folder of `out` does not exist.
+        OSError: The disk is full, or does not have enough space.
     """
     out = Path(out)
     if batch_size < 1:
@@ -102,10 +104,10 @@ def _begin(
     requests: SampleRequests,
     sample_model: str | None,
 ) -> tuple[dict[str, Any], list[int] | None]:
-    """Lock `out` until `held` closes, check all that can be checked, and write the plan.
+    """Lock `out` until `held` closes, check everything that can be checked, and write the plan.
 
     Returns:
-        The facts, and the blocks that are missing; None: `out` is complete.
+        The facts for `<out>.json`, and the missing blocks; None in their place if `out` is complete.
     """
     if not out.parent.is_dir():
         raise FileNotFoundError(f"cannot write '{out}': folder '{out.parent}' does not exist, create it first")
@@ -119,7 +121,7 @@ def _begin(
         raise ValueError(
             f"'{out}' was begun with other settings ({other}): repeat those, choose another file, or delete '{parts.folder}'"
         )
-    _beside(out, '.tmp').unlink(missing_ok=True)  # of a kill while it was assembled: it may be most of what the disk holds
+    _beside(out, '.tmp').unlink(missing_ok=True)  # left by a kill during assembly, it may fill most of the disk
     missing = parts.missing()
     check_free_space(out.parent, parts.missing_bytes())
     parts.folder.mkdir(exist_ok=True)
@@ -149,7 +151,7 @@ def _facts_of_finished(out: Path, plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finish(out: Path, parts: SampleParts, requests: SampleRequests, facts: dict[str, Any]) -> None:
-    """Facts first: a file of samples is never without them."""
+    """Write the facts, then the file, so that a file of samples always has its facts."""
     write_json(_beside(out, '.json'), facts)
     parts.assemble(out, requests.labels.numpy())
     shutil.rmtree(parts.folder)
@@ -186,7 +188,7 @@ def _sample_blocks(
 
 
 class Progress:
-    """A bar with the samples of all processes, shown by rank 0, which counts the others' finished blocks now and then."""
+    """A progress bar on rank 0 for all processes' samples; it counts the finished blocks of the others from time to time."""
 
     interval = 0.5  # seconds
 
@@ -197,14 +199,14 @@ class Progress:
         self.bar = tqdm(total=parts.num, initial=initial, unit='img', desc='sampling', disable=rank != 0)
 
     def show(self, waiting: int = 0) -> None:
-        """Bring the bar up to date; `waiting` samples of this process are not in a block yet."""
+        """Update the bar; `waiting` is the number of samples of this process that are not in a block yet."""
         if not self.bar.disable and time.monotonic() >= self.next:
             done = self.parts.num - self.parts.count(self.parts.missing()) + waiting
             self.bar.update(done - self.bar.n)
             self.next = time.monotonic() + self.interval
 
     def wait_for_others(self) -> None:
-        """Return when every process has come here."""
+        """Wait until every process has called this."""
         if get_dist_info()[1] > 1:
             arrival = torch.distributed.barrier(async_op=True)
             while not arrival.is_completed():

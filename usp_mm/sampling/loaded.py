@@ -1,4 +1,4 @@
-"""A generator, and where it comes from."""
+"""A generator together with its config, checkpoint and class names."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from torch import nn
 
 @dataclass(frozen=True, eq=False)
 class LoadedGenerator:
-    """What samples are drawn of and described with; nothing but `model` is known of one that was built or trained here.
+    """A generator and what is known of it; for one that was built or trained in this process, only `model` is known.
 
     Attributes:
-        model: a `LatentDiffusionGenerator`, whose attributes can still be had of this, with a warning.
-        config: it was built of.
-        checkpoint: file that its weights were read from.
-        classes: names of its classes, from 0.
+        model: A `LatentDiffusionGenerator`. Its attributes can also be read from this object, with a warning.
+        config: Config from which the model was built.
+        checkpoint: File from which its weights were read.
+        classes: Names of its classes, in the order of their labels.
     """
 
     model: Any
@@ -32,11 +32,11 @@ class LoadedGenerator:
 
     @property
     def weights(self) -> Path | None:
-        """The file that holds the weights; None once something has written to them since, as training does."""
+        """The file with the weights; None if they were changed after loading, as in training."""
         return self.checkpoint if self._written == _writes(self.model) else None
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith('_') or name == 'model':  # nothing is here yet, as while it is copied
+        if name.startswith('_') or name == 'model':  # not set yet, for example during a copy
             raise AttributeError(name)
         value = getattr(self.model, name)
         told = f'load_generator returns a LoadedGenerator: take `{name}` of its `model`, this goes in the next release'
@@ -45,10 +45,10 @@ class LoadedGenerator:
 
 
 def as_loaded(generator: LoadedGenerator | nn.Module) -> LoadedGenerator:
-    """What `load_generator` returned as it is, and any other generator with nothing known of it."""
+    """Return a LoadedGenerator as it is, and wrap any other generator, of which nothing else is known."""
     return generator if isinstance(generator, LoadedGenerator) else LoadedGenerator(generator)
 
 
 def _writes(model: nn.Module) -> int:
-    """How often the weights were written to, as autograd counts."""
+    """How often the weights were modified, as counted by autograd."""
     return sum(tensor._version for tensor in model.parameters())

@@ -1,4 +1,4 @@
-"""Samples on disk while they are drawn: blocks of consecutive numbers, each a file that is there whole or not at all.
+"""Store samples on disk while they are drawn, as blocks of consecutive numbers; each block's file is complete or absent.
 
 Shape legend: N samples, H×W pixels, RGB.
 """
@@ -19,14 +19,14 @@ _FEWEST_BLOCKS = 256
 class SampleParts:
     """The blocks of `num` samples of H×W pixels in a folder.
 
-    Where a block begins depends on `num` alone, so that any number of processes and any batch size may continue. There are
-    so many of them (256 where `num` allows) that work divides evenly, and so small (64 samples at most) that little is
-    lost with a killed process.
+    The limits of the blocks depend on `num` alone, so any number of processes with any batch size may continue. There are
+    enough blocks (256 if `num` allows) to divide the work evenly, and they are small (at most 64 samples), so that a killed
+    process loses little.
 
     Args:
-        folder: of the blocks.
-        num: samples.
-        img_size: H = W.
+        folder: Folder of the blocks.
+        num: Number of samples.
+        img_size: Height and width of the samples, H = W.
     """
 
     def __init__(self, folder: Path, num: int, img_size: int) -> None:
@@ -44,20 +44,20 @@ class SampleParts:
         return len(_header(np.dtype(np.uint8), shape)) + int(np.prod(shape))
 
     def is_whole(self, number: int) -> bool:
-        """Whether the block is there in its full size."""
+        """Whether the file of a block exists with its full size."""
         path = self.path(number)
         return path.is_file() and path.stat().st_size == self.num_bytes(number)
 
     def missing(self) -> list[int]:
-        """Numbers of the blocks that are not there."""
+        """Numbers of the blocks that are missing or incomplete."""
         return [number for number in range(len(self.blocks)) if not self.is_whole(number)]
 
     def count(self, numbers: list[int]) -> int:
-        """Samples in these blocks."""
+        """Number of samples in these blocks."""
         return sum(len(self.blocks[number]) for number in numbers)
 
     def missing_bytes(self) -> int:
-        """What the missing blocks and the final file will take."""
+        """Disk space that the missing blocks and the final file need, in bytes."""
         return sum(map(self.num_bytes, self.missing())) + self.num * int(np.prod(self.shape))
 
     def write(self, number: int, images: np.ndarray) -> None:
@@ -68,10 +68,12 @@ class SampleParts:
             np.save(file, images, allow_pickle=False)
 
     def assemble(self, out: Path, labels: np.ndarray) -> None:
-        """Write `out` in the form of ADM's evaluator: arr_0 uint8[N, H, W, 3], arr_1 int64[N]; one block in memory at a time.
+        """Write `out` in the format of ADM's evaluator: arr_0 uint8[N, H, W, 3], arr_1 int64[N].
+
+        One block is in memory at a time.
 
         Raises:
-            OSError: a block is not there.
+            OSError: A block is missing.
         """
         with write_whole(out) as file, zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
             with archive.open('arr_0.npy', 'w', force_zip64=True) as member:

@@ -1,4 +1,4 @@
-"""Pictures of samples for people: a grid, and a grid that moves.
+"""Draw samples as a grid and as an animated grid.
 
 Shape legend: n pictures of a row, H×W pixels, RGB.
 """
@@ -19,7 +19,7 @@ _FRAME_SECONDS, _LAST_FRAME_SECONDS = 0.1, 1.5
 
 
 def draw_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of pictures, uint8[n, H, W, 3] each, n may differ -> uint8[rows, columns, 3], short rows filled up in white."""
+    """Arrange rows of pictures, uint8[n, H, W, 3] each, as one picture uint8[rows, columns, 3]; short rows end in white."""
     columns = max(map(len, rows))
     missing = [((0, columns - len(row)), (0, 0), (0, 0), (0, 0)) for row in rows]
     filled = [np.pad(row, pad, constant_values=_WHITE) for row, pad in zip(rows, missing, strict=True)]
@@ -28,7 +28,7 @@ def draw_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def check_picture_path(path: Path, suffixes: Sequence[str]) -> None:
-    """ValueError if `path` has another ending or can't be written for want of a library."""
+    """Raise ValueError if `path` has another suffix or the library to write it is missing."""
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"'{path}' must end in {' or '.join(suffixes)}")
     if path.suffix.lower() == '.mp4':
@@ -42,13 +42,14 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def write_animation(path: Path, frames: Sequence[np.ndarray]) -> None:
-    """Write pictures of one size, uint8[rows, columns, 3], as an animation that rests on the last one.
+    """Write pictures of one size, uint8[rows, columns, 3], as an animation that pauses on the last one.
 
     Args:
-        path: ending in .gif (256 colours a frame) or .mp4.
+        path: File that ends in .gif (256 colours per frame) or .mp4.
+        frames: The pictures.
 
     Raises:
-        ValueError: another ending, or an MP4 without imageio and PyAV.
+        ValueError: The suffix is another one, or imageio or PyAV is missing for an MP4.
     """
     check_picture_path(path, ('.gif', '.mp4'))
     encode = _encode_mp4 if path.suffix.lower() == '.mp4' else _encode_gif
@@ -67,7 +68,7 @@ def _encode_gif(frames: Sequence[np.ndarray]) -> bytes:
 
 def _encode_mp4(frames: Sequence[np.ndarray]) -> bytes:
     rest = [frames[-1]] * (round(_LAST_FRAME_SECONDS / _FRAME_SECONDS) - 1)
-    even = [((0, side % 2)) for side in frames[0].shape[:2]]  # what the 4:2:0 pixel format asks for
+    even = [((0, side % 2)) for side in frames[0].shape[:2]]  # the 4:2:0 pixel format needs even sides
     movie = np.stack([np.pad(frame, (*even, (0, 0)), mode='edge') for frame in [*frames, *rest]])
     return _movie_writer()('<bytes>', movie, extension='.mp4', plugin='pyav', codec='libx264', fps=round(1 / _FRAME_SECONDS))
 

@@ -1,4 +1,4 @@
-"""What a file of samples will hold: decided before the first is drawn, and the same on every resume."""
+"""Describe the content of a file of samples before the first is drawn; the description stays the same on every resume."""
 
 import hashlib
 import json
@@ -27,14 +27,14 @@ _LIBRARIES = ('usp-mm', 'torch', 'mmengine', 'diffusers')
 
 
 def make_plan(loaded: LoadedGenerator, requests: SampleRequests, sample_model: str | None) -> dict[str, Any]:
-    """Everything that the samples' pixels depend on, as JSON values: not batch size, processes, paths or device.
+    """Everything on which the samples' pixels depend, as JSON values; not batch size, processes, paths or device.
 
-    Of weights whose checkpoint is unknown it has their own hash in place of the file's, `weights_sha256`.
+    If the checkpoint is unknown, the plan has a hash of the weights, `weights_sha256`, in place of the file's.
 
     Args:
-        loaded: any generator.
-        requests: the samples' labels.
-        sample_model: 'ema' or 'model'; the model's own if None.
+        loaded: Any generator.
+        requests: Labels of the samples.
+        sample_model: Weights to sample with, 'ema' or 'model'; None for the model's own choice.
     """
     asked = {key: requests.metainfo[key] for key in ('label_mode', 'seed', 'num_samples', 'num_classes')}
     model, checkpoint = loaded.model, loaded.weights
@@ -60,9 +60,9 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def make_facts(loaded: LoadedGenerator, plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan, and how it came to be carried out: what a score of these samples has to be reported with.
+    """The plan, and how it was carried out: the facts to report with a score of these samples.
 
-    `config` and `checkpoint` are None where they are unknown.
+    `config` and `checkpoint` are None if they are unknown.
     """
     device = next(loaded.model.parameters()).device
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
@@ -85,7 +85,7 @@ def differences(there: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def labels_digest(labels: Tensor) -> str:
-    """Which labels."""
+    """A digest that identifies the labels."""
     return hashlib.sha256(labels.numpy().astype('<i8').tobytes()).hexdigest()[:_DIGITS]
 
 

@@ -1,1 +1,1 @@
-"""What is refused before a run begins."""
+"""Checks that run before training or testing begins."""

@@ -1,4 +1,4 @@
-"""A latent cache of another VAE, size or normalisation than the model's."""
+"""Check that latent caches fit the model."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
@@ -11,10 +11,10 @@ from ..hooks import datasets_of, unwrapped
 
 @HOOKS.register_module()
 class LatentCacheCheckHook(Hook):
-    """Refuse, before the first step, a latent cache of another VAE, size or normalisation than the model's.
+    """Refuse a latent cache whose VAE, image size or normalisation differs from the model's, before the first step.
 
     Raises:
-        ValueError: names what differs, both sides.
+        ValueError: The cache does not fit; the message names both values of whatever differs.
     """
 
     def before_train(self, runner: Runner) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint of another model than the config's."""
+"""Check that a checkpoint fits the config's model."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
@@ -11,13 +11,13 @@ from ..hooks import resuming, unwrapped
 
 @HOOKS.register_module()
 class CheckpointMatchHook(Hook):
-    """Refuse a checkpoint of another model, which MMEngine would load in part or not at all and go on.
+    """Refuse a checkpoint of another model, which MMEngine would load partly or not at all without an error.
 
     Testing and `--resume` need every key and shape to match (an encoder's position table may be resized). Training from
-    `load_from` may leave parts out, which are logged, but not everything.
+    `load_from` may leave out parts of the model, which are logged, but not all of it.
 
     Raises:
-        ValueError: names what is missing, unexpected or of another shape.
+        ValueError: The checkpoint does not fit; the message names keys that are missing, unexpected or of another shape.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -1,4 +1,4 @@
-"""The classes of training, validation and test data, of the model and of its checkpoint, compared before any work."""
+"""Check that training, validation and test data, the model and its checkpoint agree on the classes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -28,31 +28,32 @@ _SAME_NAMES = (
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
-    """Refuse data and weights whose label k is not the same class.
+    """Refuse data and weights in which label k stands for different classes.
 
-    Names and order are compared between training and validation data, and between data and the checkpoint that is tested,
-    resumed or, with the weights that belong to classes, started from; the number is compared with the model's. Data without
-    names (and pretraining, which has no use for classes) is not compared, except that its labels have to be the model's;
-    requests for samples may name fewer.
+    The hook compares the names and their order between training and validation data, and between the data and the checkpoint
+    that is tested or resumed, or from which training starts with its classification weights. It compares the number of classes
+    with the model's. Of data without class names, it only checks that the labels fit the model. Pretraining, which has no use
+    for classes, is not checked. Requests for samples may name fewer classes.
 
     Args:
-        allow_unseen_classes: take data that lacks the last classes of the model, or of what it is compared with: they are
-            never trained, or never tested.
+        allow_unseen_classes: Accept data that lacks the last classes of the model, or of the data or checkpoint that it is
+            compared with. These classes are then never trained or never tested.
 
     Raises:
-        ValueError: what is missing, extra and moved; another number of classes than the model's, or a label that it does not
-            have; data without labels for a model that needs them, unless a classifier's test scores nothing.
+        ValueError: Classes are missing, extra or in another order; their number differs from the model's; a label is beyond the
+            model's classes; or the data have no labels for a model that needs them, unless a test of a classifier computes no
+            scores.
     """
 
     def __init__(self, allow_unseen_classes: bool = False) -> None:
         self.allow_unseen_classes = allow_unseen_classes
 
     def before_run(self, runner: Runner) -> None:
-        """Let torch's wrappers, which have no `metainfo`, hand on that of the data set below: MMEngine saves it."""
+        """Give torch's dataset wrappers the class names of the data set inside them, so that MMEngine saves them."""
         for _, dataset in _loaded(runner):
             names = None if hasattr(dataset, 'metainfo') else class_names(dataset)
             if names and isinstance(dataset, Subset | ConcatDataset):
-                setattr(dataset, 'metainfo', dict(classes=names))  # noqa: B010  (it is no attribute of theirs)
+                setattr(dataset, 'metainfo', dict(classes=names))  # noqa: B010  (these wrappers declare no such attribute)
 
     def before_train(self, runner: Runner) -> None:
         (_, training), *others = _loaded(runner)
@@ -98,7 +99,7 @@ class ClassCheckHook(Hook):
             check_classes(expected, found, f'the checkpoint and {stage} data {_told(dataset)}', fix)
 
     def _expected(self, names: Sequence[str], dataset: Any, found: Sequence[str]) -> Sequence[str]:
-        """Of these names as many as may be compared with those that were found in a data set."""
+        """The part of `names` that can be compared with the names found in a data set."""
         return names[: len(found)] if self.allow_unseen_classes or _is_request(dataset) else names
 
     def _check_data(self, runner: Runner, stage: str, dataset: Any) -> None:
@@ -121,7 +122,7 @@ class ClassCheckHook(Hook):
 
 
 def _check_unnamed(runner: Runner, stage: str, part: Any, head: str) -> None:
-    """Data without names of classes: with labels, they have to be the model's; without, only a test may do."""
+    """Check data without class names: labels must be the model's, and only a test may have no labels."""
     model, told = unwrapped(runner), f'{stage} data {_told(part)}'
     label = part.get_data_info(0).get('gt_label') if len(part) else None  # decodes nothing
     if label is None and stage == 'test' and head == 'head':
@@ -138,7 +139,7 @@ def _check_unnamed(runner: Runner, stage: str, part: Any, head: str) -> None:
         )
     else:
         number = getattr(model, head).num_classes
-        labels = part.get_gt_labels() if isinstance(label, int) else None  # of several labels a sample, any number
+        labels = part.get_gt_labels() if isinstance(label, int) else None  # with several labels a sample, any number is fine
         if labels is not None and not 0 <= labels.min() <= labels.max() < number:
             raise ValueError(
                 f'{told} has labels from {labels.min()} to {labels.max()}, {_SETTINGS[head]} is {number}: labels have to be '
@@ -148,13 +149,13 @@ def _check_unnamed(runner: Runner, stage: str, part: Any, head: str) -> None:
 
 
 def _scores(runner: Runner) -> list[str]:
-    """The metrics of a test that are mmpretrain's or derived from them: all of these read labels."""
+    """The metrics of a test that come from mmpretrain or derive from its metrics; all of them read labels."""
     kinds = [type(metric) for stage, loop in built_loops(runner) if stage == 'test' for metric in metrics_of(loop)]
     return [kind.__name__ for kind in kinds if any(base.__module__.startswith('mmpretrain.') for base in kind.__mro__)]
 
 
 def _check_member(dataset: Any, part: Any) -> None:
-    """Data sets below one wrapper have one list of classes (torch's wrappers don't look)."""
+    """Check that all data sets inside one wrapper have the same classes, which torch's wrappers do not do."""
     expected, found = class_names(dataset), (getattr(part, 'metainfo', None) or {}).get('classes')
     if part is not dataset and expected and found:
         meeting = f'data sets in one {type(dataset).__name__}, the first and {_told(part)},'
@@ -169,21 +170,21 @@ def _loaded(runner: Runner) -> Iterator[tuple[str, Any]]:
 
 
 def _head(model: nn.Module) -> str | None:
-    """The part of a model that knows how many classes there are."""
+    """Name of the part of a model that has the number of classes, or None."""
     kinds = {kind.__name__ for kind in type(model).__mro__}  # by name: mmseg may not be installed
     known = [name for name, kind in _KINDS.items() if kind in kinds]
     return next((name for name in known if isinstance(getattr(getattr(model, name, None), 'num_classes', None), int)), None)
 
 
 def _has_weights(model: nn.Module, checkpoint: dict, prefix: str) -> bool:
-    """Whether a checkpoint's weights for each class would be loaded."""
+    """Whether a checkpoint has weights for each class that the model would load."""
     weights = checkpoint.get('state_dict', checkpoint)
     ours = {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
     return any(name in weights and _shape(weights[name]) == _shape(value) for name, value in ours.items())
 
 
 def _shape(value: Any) -> Any:
-    return getattr(value, 'shape', None)  # an extra state may be anything
+    return getattr(value, 'shape', None)  # an extra state may be of any type
 
 
 def _is_request(dataset: Any) -> bool:
@@ -191,7 +192,7 @@ def _is_request(dataset: Any) -> bool:
 
 
 def _told(dataset: Any) -> str:
-    """Where a data set lies, else its type."""
+    """Path of a data set, or its type if it has no path."""
     for part in all_datasets(dataset):
         prefix = getattr(part, 'img_prefix', None) or getattr(part, 'data_root', None)
         if isinstance(prefix, str) and prefix:

@@ -1,4 +1,4 @@
-"""What can go wrong in hours of a generator's training, found before the first step."""
+"""Check a generator's settings before the first step, rather than hours into training."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,11 +20,11 @@ class GeneratorCheckHook(Hook):
     """Compare a generator with its data, its validation and its pictures.
 
     Raises:
-        ValueError: more classes in the requests or the pictures than the generator has; an average that nothing updates;
-            validation or pictures with weights that there are not, or without the VAE; a teacher (REPA) whose
-            weights, width or grid of tokens don't fit, or whose tokens were cached of another one; tokens or images beside
-            latents that nothing uses.
-        FileNotFoundError: no weights of the teacher.
+        ValueError: The requests or pictures have more classes than the generator; nothing updates the averaged weights;
+            validation or pictures need weights or a VAE that the model does not have; the weights, width or token grid of a
+            teacher (REPA) do not fit, or its cached tokens are from another teacher; or nothing uses the tokens or images that
+            are stored beside the latents.
+        FileNotFoundError: The teacher's weights do not exist.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -69,7 +69,7 @@ def _check_classes(model: LatentDiffusionGenerator, where: str, found: int) -> N
 
 
 def _check_teacher(model: Any, dataset: Any) -> None:
-    """Compare the teacher with the tokens of every cache; without any, load it and try it."""
+    """Compare the teacher with the tokens in every cache; if no cache has tokens, load the teacher and run it once."""
     caches = [found for found in all_datasets(dataset) if isinstance(found, LatentCacheDataset)]
     for found in caches or [dataset]:
         _check_tokens(model, found)
@@ -109,7 +109,7 @@ def _check_tokens(model: Any, dataset: Any) -> None:
 
 
 def _pictures(runner: Runner) -> Iterator[dict]:
-    """What mmagic's VisualizationHook asks the generator for."""
+    """Yield the arguments with which mmagic's VisualizationHook calls the generator."""
     for hook in runner.hooks:
         for kwargs in getattr(hook, 'vis_kwargs_list', None) or ():
             yield kwargs.get('forward_kwargs') or {}

@@ -1,4 +1,4 @@
-"""The score by which CheckpointHook chooses its best checkpoint."""
+"""Check the score by which CheckpointHook chooses its best checkpoint."""
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import BaseLoop, Runner
@@ -11,13 +11,13 @@ from ..hooks import metrics_of
 
 @HOOKS.register_module()
 class SaveBestCheckHook(Hook):
-    """Refuse a `save_best` of CheckpointHook that no metric of the validation gives, where it can be told before training.
+    """Refuse a `save_best` of CheckpointHook that no validation metric provides, before training where this can be known.
 
-    Metrics name their scores PREFIX/NAME; a metric without a prefix tells its names only when it has scored, and then a
-    name that is not among them ends the run in one line.
+    Metrics name their scores PREFIX/NAME. The names of a metric without a prefix are known only after the first validation; a
+    `save_best` that is not among them then ends the run with a one-line error.
 
     Raises:
-        ValueError: names the score, and those that there are.
+        ValueError: No metric provides the score; the message lists those that are available.
     """
 
     priority = 'HIGH'  # before CheckpointHook
@@ -47,6 +47,6 @@ class SaveBestCheckHook(Hook):
 
 
 def _asked(runner: Runner) -> list[str]:
-    """The scores that CheckpointHooks were told to look at."""
+    """The scores that the CheckpointHooks are configured to watch."""
     hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
     return [name for hook in hooks for name in hook.save_best or () if name != 'auto']

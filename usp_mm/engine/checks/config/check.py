@@ -1,4 +1,4 @@
-"""A whole config, key by key."""
+"""Check every key of a config."""
 
 import importlib.util
 import logging
@@ -26,18 +26,19 @@ LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 
 
 def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) -> None:
-    """Compare every part of a config with what takes it: a class's signature, or the keys that MMEngine's code reads.
+    """Compare every part of a config with the signature of its class, or with the keys that MMEngine's code reads.
 
     Args:
-        initialises: whether `init_cfg` has to name its checkpoint.
-        evaluates: False where no evaluator will be built: those of the config are not looked at then, since mmagic's takes
-            seconds to import.
+        cfg: Config to check; it is not changed.
+        initialises: Whether weights will be initialised, so that `init_cfg` has to name its checkpoint.
+        evaluates: Whether evaluators will be built. If False, evaluators in the config are not checked, since importing
+            mmagic's takes seconds.
 
     Raises:
-        ValueError: a type, a key or a kind of value that is not taken, with its place and the nearest name; a setting that
-            this kind of runner would ignore; an unset checkpoint; training that ends before a scheduler begins.
-        FileNotFoundError: a checkpoint that is not there.
-        ImportError: the project whose scope the config is in is not installed.
+        ValueError: A type, key or kind of value is not accepted (the message gives its place and the nearest valid name), this
+            kind of runner would ignore a setting, a checkpoint is not set, or training ends before a scheduler begins.
+        FileNotFoundError: A checkpoint does not exist.
+        ImportError: The project that the config's scope names is not installed.
     """
     check_installed(cfg.get('default_scope'))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
@@ -58,7 +59,10 @@ def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) 
 
 
 def check_installed(scope: str | None) -> None:
-    """ImportError that names the extra, where the scope's project is missing: MMEngine would warn, and look among its own."""
+    """Raise an ImportError that names the extra to install if the scope's project is missing.
+
+    MMEngine would only warn, and look for the types among its own.
+    """
     if scope not in EXTRAS:
         return
     try:
@@ -70,10 +74,10 @@ def check_installed(scope: str | None) -> None:
 
 
 def find_runner(cfg: Config) -> type[Runner] | type[FlexibleRunner]:
-    """The class of `runner_type`, MMEngine's Runner where there is none.
+    """The class that `runner_type` names; MMEngine's Runner by default.
 
     Raises:
-        ValueError: no such class.
+        ValueError: The class does not exist.
     """
     name = cfg.get('runner_type') or 'Runner'
     runner = find_type(name, RUNNERS) if isinstance(name, str) else name
@@ -83,7 +87,7 @@ def find_runner(cfg: Config) -> type[Runner] | type[FlexibleRunner]:
 
 
 def _check_needed(cfg: Config) -> None:
-    """Values that MMEngine does not look at before it uses them."""
+    """Check values that MMEngine does not validate before it uses them."""
     for key in ('model', 'env_cfg', 'randomness'):
         if key in cfg and not isinstance(cfg[key], dict):
             raise ValueError(f'{key}={cfg[key]!r} must be a dict')
@@ -95,7 +99,7 @@ def _check_needed(cfg: Config) -> None:
 
 
 def _check_ignored(cfg: Config, runner: type) -> None:
-    """Refuse what the other one of MMEngine's runners reads and this one would pass over."""
+    """Refuse settings that only the other one of MMEngine's runners reads and this one would ignore."""
     read = runner_keys(runner)
     if read is None or project_of(runner) not in PROJECTS:
         return
@@ -119,7 +123,7 @@ def _check_strategy(cfg: Config) -> None:
 
 
 def misspelt_variables(cfg: Config) -> list[str]:
-    """'NAME; did you mean …' of each variable of a config that nothing reads and that is nearly a key that is read."""
+    """'NAME; did you mean …' for each variable of a config that nothing reads and that resembles a key that is read."""
     read = runner_keys(find_runner(cfg))
     if read is None:
         return []

@@ -1,4 +1,4 @@
-"""Compare a config with those who take its parts."""
+"""Compare the parts of a config with the classes and functions that take them."""
 
 import functools
 import inspect
@@ -35,10 +35,10 @@ _ALWAYS = {'type', '_scope_'}
 
 
 def judge(path: str, value: Any, rule: Any) -> None:
-    """Compare what stands at `path` with its rule.
+    """Compare the value at `path` with its rule.
 
     Raises:
-        ValueError: a type, a key or a kind of value that is not taken, with its place, what is, and the nearest name.
+        ValueError: A type, key or kind of value is not accepted; the message gives its place, its value and the nearest name.
     """
     if isinstance(value, list | tuple):
         for i, one in enumerate(value):
@@ -47,7 +47,7 @@ def judge(path: str, value: Any, rule: Any) -> None:
     if isinstance(rule, Choice) and isinstance(value, Mapping):
         rule = rule.choose(value)
     if isinstance(value, str | int | float):
-        if isinstance(rule, Built | Reads | Choice) and rule not in ARGUMENTS.values():  # where there is no annotation
+        if isinstance(rule, Built | Reads | Choice) and rule not in ARGUMENTS.values():  # for arguments without annotation
             raise ValueError(f'{path}={value!r} must be a dict')
         return
     if not isinstance(value, Mapping) or isinstance(rule, Free):
@@ -119,7 +119,10 @@ def _judge_call(
 
 
 def _rule(key: str, value: Any, target: Callable[..., Any], owner: Callable[..., Any], registry: Registry) -> Any:
-    """The rule of what is given to `target` as `key`, which `owner`, the class or one of its bases, takes."""
+    """The rule for the argument `key` of `target`.
+
+    `owner` is the class, or one of its bases, that takes the argument.
+    """
     named = ARGUMENTS.get(key)
     if project_of(owner) not in PROJECTS:
         return FREE if named is FREE else Guessed(registry, strict=False, also=getattr(named, 'also', {}))
@@ -139,7 +142,7 @@ def _check_keys(path: str, node: Mapping[str, Any], valid: Any, who: str) -> Non
 
 
 def check_value(place: str, key: str, value: Any, target: Callable[..., Any]) -> None:
-    """ValueError unless `value` is of the kind that `target` takes as its argument `key`."""
+    """Raise ValueError unless `value` is of the kind that `target` takes as its argument `key`."""
     taken = arguments(target)
     owner = taken.owners.get(key, target)
     _check_value(place, key, value, taken, target.__name__, exact=project_of(owner) in PROJECTS)
@@ -160,14 +163,14 @@ def _check_value(place: str, key: str, value: Any, taken: Arguments, who: str, e
 
 @functools.cache
 def _registries(scope: str) -> tuple[Registry, ...]:
-    """Every registry: MMEngine's, and those that the project of a scope has besides."""
+    """MMEngine's registries, and any others that the project of a scope has."""
     project = vars(sys.modules.get(f'{scope}.registry', _registry))
     found = [one for module in (vars(_registry), project) for one in module.values() if isinstance(one, Registry)]
     return tuple(dict.fromkeys(found))
 
 
 def _scoped(registry: Registry, scope: str | None = None) -> Registry:
-    """The registry that a project has of this kind; the given one where it has none."""
+    """A project's own registry of this kind, or the given one if the project has none."""
     current = DefaultScope.get_current_instance()
     scope = scope or (current.scope_name if current else 'mmengine')
     if f'{scope}.registry' in sys.modules:
@@ -182,20 +185,20 @@ def _everywhere(registry: Registry) -> list[Registry]:
 
 
 def find_type(name: str, registry: Registry, scope: str | None = None) -> Callable[..., Any] | None:
-    """What a registry calls `name`."""
+    """The class or function that a registry holds under `name`, or None."""
     return _scoped(registry, scope).get(name)
 
 
 def _find_anywhere(name: str, registry: Registry, scope: str | None) -> Callable[..., Any] | None:
-    """What a registry, else any other, calls `name`."""
+    """The class or function that a registry, or else any other registry, holds under `name`."""
     return next((found for one in _everywhere(registry) if (found := find_type(name, one, scope)) is not None), None)
 
 
 def _find_plain(name: str, registry: Registry, scope: str | None) -> Callable[..., Any] | None:
-    """The class whose own name is `name` (or PROJECT.name), of a registry or else of any other.
+    """The class whose own name is `name` (or PROJECT.name), in a registry or else in any other one.
 
-    `name` may be no type at all: no module is imported to find it, and short names like 'BN' and 'zero', by which
-    registries call classes of torch, are not looked up.
+    `name` may not be a type at all, so no module is imported to find it, and short names like 'BN' and 'zero', under which
+    registries hold classes of torch, are not looked up.
     """
     project, _, plain = name.rpartition('.')
     if project and project not in PROJECTS:
@@ -213,7 +216,7 @@ def _find_plain(name: str, registry: Registry, scope: str | None) -> Callable[..
 
 
 def nearest_type(name: str, registry: Registry, anywhere: bool = False) -> str:
-    """'; did you mean X?', of a registry or (`anywhere`) else of any other."""
+    """'; did you mean X?' with the nearest name in a registry or, with `anywhere`, in any other one."""
     for registries in ([registry], _everywhere(registry) if anywhere else []):
         names = {known for one in registries for known in (*_scoped(one).module_dict, *one.module_dict)}
         if close := nearest(name, names):

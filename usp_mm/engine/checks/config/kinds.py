@@ -11,12 +11,13 @@ _NAMES = {int: 'an integer', float: 'a number', bool: 'True or False', str: 'tex
 
 
 def misfit(value: Any, kind: Any, default: Any, exact: bool = True) -> str | None:
-    """What was expected instead of `value`, None if it fits or nobody can tell.
+    """What was expected instead of `value`; None if it fits or the annotation does not tell.
 
     Args:
-        kind: the argument's annotation, `inspect.Parameter.empty` if there is none.
-        default: its default, likewise.
-        exact: False where annotations are not to be relied on: only a word for a number, or a list for a word, is wrong.
+        value: Value in the config.
+        kind: Annotation of the argument, `inspect.Parameter.empty` if there is none.
+        default: Default of the argument, `inspect.Parameter.empty` if there is none.
+        exact: Whether annotations can be relied on. If False, only a string for a number or a list for a string is wrong.
     """
     if value is None or (default is not inspect.Parameter.empty and type(value) is type(default) and value == default):
         return None
@@ -52,7 +53,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, int | float)
     if cls is bool:
         return isinstance(value, bool) or value in (0, 1)
-    if issubclass(cls, Mapping | Sequence) and cls is not str:  # upstream's annotations mix the two up
+    if issubclass(cls, Mapping | Sequence) and cls is not str:  # upstream's annotations confuse the two
         listed = isinstance(value, list | tuple) and issubclass(cls, Sequence)
         return _elements_fit(value, parts) if listed else isinstance(value, Mapping | list | tuple)
     if isinstance(value, str):
@@ -66,7 +67,7 @@ def _plainly_wrong(value: Any, kind: Any) -> bool:
 
 
 def _is_exact(cls: type) -> bool:
-    """Whether nothing but its own instances is meant by a class: torch's lr is a float or a Tensor."""
+    """Whether only instances of the class itself fit its annotation. torch's lr, for example, is a float or a Tensor."""
     return cls in (str, bytes, type(None)) or cls.__module__.split('.')[0] in ('torch', 'numpy')
 
 

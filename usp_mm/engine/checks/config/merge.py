@@ -17,20 +17,21 @@ _OWN_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_schedule
 
 
 def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
-    """`cfg.merge_from_dict`, for a user's `--cfg-options`.
+    """Apply a user's `--cfg-options` as `cfg.merge_from_dict` does, with checks.
 
-    New keys are left to `check_config`. A list grows by one where an index is its length. `default_hooks.NAME=None` leaves out
-    any hook, and `custom_imports` are imported, which MMEngine does while it reads the file alone.
+    New keys are left to `check_config`. An index equal to a list's length appends to it. `default_hooks.NAME=None` removes any
+    hook, and `custom_imports` are imported, which MMEngine does only when it reads the file.
 
     Raises:
-        ValueError: a top-level key that nothing reads, an index that there is not, or parts of what has none.
+        ValueError: Nothing reads a top-level key, an index is out of range, or an option sets a part of a value that has no
+            parts.
     """
     options = {key: ConfigDict(value=value).value for key, value in (options or {}).items()}
     _check_top(cfg, options)
     for option, value in options.items():
         there = _make_way(cfg, option)
         if isinstance(value, dict) and not isinstance(there, dict):
-            value['_delete_'] = True  # a dict takes a list's place
+            value['_delete_'] = True  # a dict replaces a list
     cfg.merge_from_dict(options)
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name, hook in hooks.items() if hook is None and name not in _OWN_HOOKS]:
@@ -50,7 +51,7 @@ def _check_top(cfg: Config, options: dict[str, Any]) -> None:
     known = read | set(TOP)
     for option in options:
         key = option.split('.')[0]
-        if key in known or (key in cfg and project_of(runner) not in PROJECTS):  # who may read it in ways of their own
+        if key in known or (key in cfg and project_of(runner) not in PROJECTS):  # such a runner may read any key
             continue
         if key in cfg:
             places = [place for place, value in _leaves(cfg._cfg_dict, '') if _is(value, cfg[key]) and place != key]
@@ -64,7 +65,7 @@ def _check_top(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def _make_way(cfg: Config, option: str) -> Any:
-    """Check the way to an option, begin or lengthen the list that it appends to; returns what is there now."""
+    """Check the path of an option, create or extend the list that it appends to, and return the current value."""
     parts = option.split('.')
     node: Any = cfg._cfg_dict
     for depth, part in enumerate(parts):
@@ -90,7 +91,7 @@ def _is(value: Any, other: Any) -> bool:
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every value in a config, dicts and lists too, with its place."""
+    """Yield the place and value of everything in a config, including dicts and lists."""
     if path:
         yield path, node
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()

@@ -1,7 +1,7 @@
-"""Who takes what stands where in a config: classes of registries, functions, code that reads key by key.
+"""Rules that say what takes each part of a config: a class in a registry, a function, or code that reads single keys.
 
-The keys themselves are nowhere listed: they are those of signatures, or those that the code reads. A class of this package
-whose argument is passed on with `**` says to what in its attribute `ARGUMENTS_OF`: argument -> callable.
+No list of keys is kept here: the keys are those of signatures, or those that the code reads. A class of this package that
+passes an argument on with `**` names the receiver in its attribute `ARGUMENTS_OF`: argument -> callable.
 """
 
 import inspect
@@ -28,20 +28,20 @@ from .signatures import keys_read
 
 @dataclass(frozen=True)
 class Free:
-    """Anything: names that users choose, or arguments of other libraries."""
+    """Accepts anything: names that users choose, or arguments of other libraries."""
 
 
 @dataclass(frozen=True)
 class Guessed:
-    """An argument of which no code here says what is made of it.
+    """An argument whose use is unknown to these rules.
 
-    A dict in it that has a type is compared with the class of that name, of whichever registry.
+    A dict in it that has a type is compared with the class of that name, from any registry.
 
     Attributes:
-        registry: the first to be asked for a type.
-        strict: whether a type that no registry has is wrong, and the names in `ARGUMENTS` mean there what they mean
-            everywhere. False for arguments of other people's classes, who may call anything by those names.
-        also: keys that are taken out before a class is called.
+        registry: Registry in which a type is looked up first.
+        strict: Whether a type that no registry has is an error, and the names in `ARGUMENTS` have their usual meaning. False
+            for arguments of other libraries' classes, which may give these names another meaning.
+        also: Keys that are removed before the class is called.
     """
 
     registry: Registry
@@ -54,8 +54,8 @@ class Built:
     """`dict(type=…)`, or a list of them, built from a registry.
 
     Attributes:
-        default: the type where none is named; None: it has to be.
-        also: keys that are taken out before the class is called.
+        default: Type to use if none is named; None if a type is required.
+        also: Keys that are removed before the class is called.
     """
 
     registry: Registry
@@ -65,7 +65,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Called:
-    """Arguments of a callable, apart from `also`, which are taken out before; if `open`, any other key may be too."""
+    """Arguments of a callable; the keys in `also` are removed before the call, and with `open` any other key is accepted."""
 
     target: Callable[..., Any]
     also: Mapping[str, Any] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Called:
 
 @dataclass(frozen=True)
 class Reads:
-    """A dict `name` of which code reads the keys that its source names; `parts` has the rules of their values."""
+    """A dict `name` whose keys are those that the source of `code` reads; `parts` has the rules of their values."""
 
     code: Callable[..., Any]
     name: str
@@ -83,7 +83,7 @@ class Reads:
 
 @dataclass(frozen=True)
 class Named:
-    """Any names, each with a value of one rule; apart from `also`."""
+    """A dict with any keys, whose values all follow one rule; keys in `also` have rules of their own."""
 
     rule: Any
     also: Mapping[str, Any] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Choice:
-    """A rule that depends on the dict."""
+    """A rule that depends on the content of the dict."""
 
     choose: Callable[[Mapping[str, Any]], Any]
 
@@ -115,7 +115,7 @@ def _constructor(node: Mapping[str, Any]) -> Any:
 def _wrapper(node: Mapping[str, Any]) -> Any:
     constructor = _constructor(node)
     if not (inspect.isclass(constructor) and issubclass(constructor, DefaultOptimWrapperConstructor)):
-        return Guessed(_registry.OPTIM_WRAPPERS)  # of several wrappers, or of a kind that reads the dict in its own way
+        return Guessed(_registry.OPTIM_WRAPPERS)  # several wrappers, or a kind that reads the dict in its own way
     read = keys_read(build_optim_wrapper, 'optim_wrapper_cfg')
     if read is None:
         return FREE
@@ -138,7 +138,7 @@ def _evaluator(node: Mapping[str, Any]) -> Any:
 def _schedulers(node: Mapping[str, Any]) -> Any:
     one = Built(_registry.PARAM_SCHEDULERS, also={'convert_to_iter_based': FREE})
     several = bool(node) and all(isinstance(value, dict | list) for value in node.values())
-    return Named(one) if several and 'type' not in node else one  # for several optimizers
+    return Named(one) if several and 'type' not in node else one  # one rule for each of several optimizers
 
 
 def _loader(node: Mapping[str, Any]) -> Called:
@@ -201,9 +201,9 @@ ARGUMENTS = {
     'norm_cfg': Built(_registry.MODELS, also={'requires_grad': FREE}),
     'policies': Built(_registry.TRANSFORMS, also={'magnitude_key': FREE}),
     'metainfo': FREE,
-    'on_trace_ready': FREE,  # of MMEngine's ProfilerHook, which knows its types by itself
-    'targets': FREE,  # of mmpretrain's LoRA, by the layer's name
-    'vis_kwargs_list': FREE,  # of mmagic's functions, by name
+    'on_trace_ready': FREE,  # MMEngine's ProfilerHook looks up these types itself
+    'targets': FREE,  # mmpretrain's LoRA: keys are names of layers
+    'vis_kwargs_list': FREE,  # mmagic: keys are names of functions
 }
 
 #: Those whose classes are judged to the last nested dict: all of their configs pass.
@@ -224,11 +224,11 @@ COUNTS = {
 
 
 def project_of(target: Any) -> str:
-    """The package that a class or function is of."""
+    """The package to which a class or function belongs."""
     return str(getattr(getattr(target, 'func', target), '__module__', '')).split('.')[0]
 
 
 def runner_keys(runner: type) -> frozenset[str] | None:
-    """Top-level keys that a kind of runner reads; None if nobody can tell."""
+    """Top-level keys that a kind of runner reads; None if its source does not tell."""
     read = keys_read(runner, 'cfg')
     return None if read is None else read | {'runner_type', 'custom_imports', 'default_scope', 'work_dir'}

@@ -1,4 +1,4 @@
-"""Training that ends before a schedule begins."""
+"""Check that training does not end before a scheduler begins."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,10 +7,10 @@ from mmengine.config import Config
 
 
 def check_schedule(cfg: Config) -> None:
-    """Refuse fewer epochs than a scheduler waits.
+    """Refuse a training that has no more epochs than a scheduler waits before it begins.
 
     Raises:
-        ValueError: names both, and the options that shorten the warm-up.
+        ValueError: Training is too short; the message names both numbers and the options that shorten the warm-up.
     """
     max_epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
     for place, scheduler in schedulers_in('param_scheduler', cfg.get('param_scheduler')):
@@ -24,7 +24,7 @@ def check_schedule(cfg: Config) -> None:
 
 
 def schedulers_in(place: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Every scheduler of a dict, a list of them, or a dict of either by optimizer."""
+    """Yield the place and settings of every scheduler in a dict, a list of dicts, or a dict of either by optimizer."""
     if isinstance(node, list | tuple):
         for i, one in enumerate(node):
             yield from schedulers_in(f'{place}.{i}', one)

@@ -1,4 +1,4 @@
-"""Which keys a class or function takes from a dict of a config."""
+"""Find the keys of a config's dict that a class or function takes."""
 
 import ast
 import functools
@@ -15,13 +15,13 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Arguments:
-    """What can be given to a callable by name.
+    """The arguments that a callable takes by name.
 
     Attributes:
-        kinds: name -> annotation (`inspect.Parameter.empty` if there is none).
-        defaults: name -> default (`inspect.Parameter.empty` if there is none).
-        open: whether it takes any other name too.
-        owners: name -> the class, of the callable and its bases, whose `__init__` takes it.
+        kinds: Name -> annotation (`inspect.Parameter.empty` if there is none).
+        defaults: Name -> default (`inspect.Parameter.empty` if there is none).
+        open: Whether it accepts any other name too.
+        owners: Name -> the class, among the callable and its bases, whose `__init__` takes the argument.
     """
 
     kinds: dict[str, Any]
@@ -32,7 +32,7 @@ class Arguments:
 
 @functools.cache
 def arguments(target: Callable[..., Any]) -> Arguments:
-    """Arguments of a function, or of a class and of the bases that its `**kwargs` reach."""
+    """Arguments of a function, or of a class and of those bases that its `**kwargs` reach."""
     if not inspect.isclass(target):
         kinds, defaults, is_open = _own(target)
         return Arguments(kinds, defaults, is_open)
@@ -64,7 +64,7 @@ def arguments(target: Callable[..., Any]) -> Arguments:
 
 
 def _constructed(cls: type) -> Arguments | None:
-    """Arguments of a class that more than `__init__` takes (a NamedTuple's `__new__`, a metaclass); None if nothing does."""
+    """Arguments that the `__new__` or metaclass of a class takes, as for a NamedTuple; None if the class has neither."""
     takers = vars(object)['__new__'], vars(type)['__call__']
     return None if (cls.__new__, type(cls).__call__) == takers else Arguments(*_own(cls))
 
@@ -72,11 +72,11 @@ def _constructed(cls: type) -> Arguments | None:
 def _own(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any], bool]:
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # of C
+    except (TypeError, ValueError):  # implemented in C
         return {}, {}, True
     try:  # those of a class are its attributes'
         hints = {} if inspect.isclass(function) else typing.get_type_hints(getattr(function, 'func', function))
-    except (NameError, TypeError, AttributeError):  # names that are imported for type checkers alone
+    except (NameError, TypeError, AttributeError):  # names that only type checkers import
         hints = {}
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     written = {p.name: p.empty if isinstance(p.annotation, str) else p.annotation for p in named}
@@ -85,7 +85,7 @@ def _own(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any], 
 
 
 def _keywords(function: Callable[..., Any]) -> tuple[set[str], bool]:
-    """What an `__init__` takes out of its `**kwargs`, and whether it may do more with them than calling a base's `__init__`."""
+    """The keys that an `__init__` takes from its `**kwargs`, and whether it may do more with them than pass them to a base."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     except (OSError, TypeError, SyntaxError):  # no source, as in a frozen installation
@@ -109,9 +109,9 @@ def _keywords(function: Callable[..., Any]) -> tuple[set[str], bool]:
 
 @functools.cache
 def keys_read(code: Callable[..., Any], name: str) -> frozenset[str] | None:
-    """Keys of the dict `name` that the source of a function, or of a class and its bases, names; None if there is no source.
+    """Keys of the dict `name` that appear in the source of a function, or of a class and its bases; None without source.
 
-    For dicts that OpenMMLab reads key by key (`env_cfg.get('cudnn_benchmark')`), where no signature says what they take.
+    This is for dicts that OpenMMLab reads key by key (`env_cfg.get('cudnn_benchmark')`), where no signature lists the keys.
     """
     parts = [cls for cls in code.__mro__ if cls.__module__ != 'builtins'] if inspect.isclass(code) else [code]
     try:
