@@ -248,8 +248,8 @@ def _say_once(message: str) -> None:
 def epochs_without_batches() -> None:
     """Let MMEngine refuse a data loader without a single batch as soon as it is built.
 
-    Reason: fewer images than a batch with `drop_last` end in "`epoch_length` must be a positive integer, but got 0" while the
-    schedulers are built; without one by epoch, in a training of no step or in a StopIteration, and in a validation of nothing.
+    Reason: with fewer images than a batch and `drop_last`, schedulers by epoch fail with "`epoch_length` must be a positive
+    integer, but got 0"; without them, training takes no step or raises a StopIteration, and validation sees no sample.
     Delete when: MMEngine's loops say how many samples and which batch size they were given.
     """
     wrapt.register_post_import_hook(_refuse_no_batch, 'mmengine.runner.base_loop')
