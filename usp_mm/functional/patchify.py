@@ -37,7 +37,7 @@ def patch_statistics(target_NLD: Tensor, over: str) -> tuple[Tensor, Tensor]:
 
 
 def normalize_target(target_NLD: Tensor, over: str | None) -> Tensor:
-    """Reconstruction target for patches [N, L, D], float32: normalised `over` (see `patch_statistics`), or not if None (Table 8c)."""
+    """The reconstruction target of patches [N, L, D], float32: normalised, or unchanged if `over` is None (Table 8c)."""
     target = target_NLD.float()
     if over is None:
         return target
