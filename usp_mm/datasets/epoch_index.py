@@ -1,4 +1,4 @@
-"""A data-set index that remembers the epoch and the seed it was drawn for."""
+"""A data-set index that carries the epoch and the seed for which it was drawn."""
 
 from collections.abc import Callable
 from operator import index as as_integer
@@ -29,7 +29,7 @@ class EpochIndex(int):
         return self
 
     def at(self, index: int) -> 'EpochIndex':
-        """The same draw at another index: the one of the data set below a wrapper."""
+        """A copy with another index and the same epoch, seed and sample, for the data set inside a wrapper."""
         return EpochIndex(index, self.epoch, self.seed, self.sample)
 
     def __add__(self, other: Any) -> Any:
@@ -61,7 +61,7 @@ class EpochIndex(int):
 
 
 def _result(other: Any, compute: Callable[[int], Any]) -> Any:
-    """`compute` of an integer of any kind (numpy's too); with anything else the index is a plain number."""
+    """Apply `compute` to an integer of any type, numpy's included; for other types the index acts as a plain number."""
     try:
         number = as_integer(other)
     except TypeError:
