@@ -68,7 +68,7 @@ def hub_file(address: HubFile) -> Path:
     """Download one file of the hub into huggingface_hub's cache; an interrupted download continues where it stopped.
 
     Raises:
-        ValueError, FileNotFoundError, ConnectionError: as `local_file`.
+        ValueError, FileNotFoundError, ConnectionError: As in `local_file`.
     """
     from huggingface_hub import hf_hub_download
 
@@ -86,7 +86,7 @@ def hub_folder(address: HubFile, patterns: list[str]) -> Path:
     """Download the files of a repository that match `patterns` into huggingface_hub's cache, and return its folder.
 
     Raises:
-        FileNotFoundError, ConnectionError: as `local_file`.
+        FileNotFoundError, ConnectionError: As in `local_file`.
     """
     from huggingface_hub import snapshot_download
 
@@ -145,7 +145,7 @@ def url_file(url: str) -> Path:
     digits of its address's SHA-256 before the suffix. A file that the user placed there by hand is used as it is.
 
     Raises:
-        ValueError, FileNotFoundError, ConnectionError: as `local_file`.
+        ValueError, FileNotFoundError, ConnectionError: As in `local_file`.
     """
     name = Path(unquote(urlparse(url).path)).name
     if not name:

@@ -94,7 +94,7 @@ def emoji_class(code_points: tuple[int, ...]) -> str | None:
 
 
 def base_emoji(code_points: tuple[int, ...]) -> tuple[int, ...]:
-    """The emoji without what its variants differ in: skin tone, hair, gender, direction, colour, family members, or equal flags."""
+    """Code points shared by all variants of an emoji: by skin, hair, gender, direction, colour, family, or equal flags."""
     plain = [point for point in code_points if point not in (_VARIATION_SELECTOR, _JOINER)]
     letters = ''.join(chr(point - _REGIONAL_INDICATORS[0] + ord('A')) for point in plain if point in _REGIONAL_INDICATORS)
     if letters in _SAME_FLAGS:

@@ -139,8 +139,9 @@ def vlb_bits(c: Schedule, t: Tensor, x0: Tensor, x_t: Tensor, eps: Tensor, fract
     by the number of steps.
 
     Args:
-        c: the schedule's values per sample, for steps t, int64[N].
-        x0, x_t, eps, fraction: data, state, predicted noise and variance, float[N, ...].
+        c: Values of the schedule per sample.
+        t: Steps, int64[N].
+        x0, x_t, eps, fraction: Data, state, predicted noise and predicted variance, float[N, ...].
 
     Returns:
         float[N], in bits per dimension.

@@ -24,7 +24,7 @@ def mean_covariance(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean float64[D] and unbiased covariance float64[D, D] of features [N, D].
 
     Raises:
-        ValueError: fewer than two samples.
+        ValueError: There are fewer than two samples.
     """
     moments = RunningMoments()
     moments.update(features)

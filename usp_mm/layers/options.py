@@ -49,7 +49,7 @@ def block_options(block: str | Mapping) -> BlockOptions:
     """Options of a preset in `usp_mm.presets.BLOCKS`, or of a dict(preset='plain', option=value, …) that changes some of them.
 
     Raises:
-        ValueError: an unknown preset, option or value.
+        ValueError: The preset, an option or a value is unknown.
     """
     if isinstance(block, str):
         return BlockOptions(**lookup(BLOCKS, block, 'block'))

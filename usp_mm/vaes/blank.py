@@ -26,7 +26,7 @@ def blank_codec(name: str) -> LatentCodec | None:
     Its `network_encode` and `network_decode` take tensors on the meta device.
 
     Raises:
-        ValueError: an unknown preset.
+        ValueError: The preset is unknown.
     """
     row = codec_spec(name)
     if row['codec'] == 'pixel':

@@ -251,7 +251,7 @@ def load_autoencoder(weights: Mapping[str, Tensor], source: str) -> tuple[KLAuto
         source: Name of the weights in error messages.
 
     Raises:
-        ValueError: parameters are missing, unexpected or of another shape.
+        ValueError: Parameters are missing, unexpected or of another shape.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     try:
