@@ -1,9 +1,9 @@
 """USP (arXiv 2503.06132) for OpenMMLab: one masked-latent pretraining for understanding and generation.
 
-Importing it makes mmpretrain, mmseg and mmagic work on current torch, numpy and diffusers (`usp_mm.compat`), lets
-their registries find this package's types by bare name (`usp_mm.locations`), and, before torch is imported, makes waiting
-threads sleep soon (`usp_mm.threads`). It imports none of them: what it changes, it changes when somebody imports it. Modules
-that moved are found under their older names (`usp_mm.moved`).
+Importing this package makes mmpretrain, mmseg and mmagic work on current torch, numpy and diffusers (`usp_mm.compat`), lets
+their registries find this package's types by bare name (`usp_mm.locations`), and shortens the time that threads spin while
+they wait (`usp_mm.threads`; only before torch is imported). None of these libraries is imported here: each is patched when
+it is first imported. Modules that were renamed are still found under their older names (`usp_mm.moved`).
 """
 
 from usp_mm.threads import wait_briefly

@@ -1,7 +1,8 @@
-"""Files by address, `https://…` and `hf://owner/name/file`: fetched once, kept where the libraries keep theirs.
+"""Download files from addresses, `https://…` or `hf://owner/name/file`, and keep them in the libraries' own caches.
 
-Whole files come from huggingface_hub's cache (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` hold) or lie in torch.hub's folder
-of checkpoints (`TORCH_HOME`). Nothing here reads what is in them. Importing this imports neither torch nor huggingface_hub.
+Files of the Hugging Face hub are kept in huggingface_hub's cache (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` apply), all
+others in torch.hub's checkpoint folder (`TORCH_HOME`). This module does not read the contents of the files, and importing it
+imports neither torch nor huggingface_hub.
 """
 
 import hashlib
@@ -14,16 +15,16 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlparse
 
 from usp_mm.files import read_json, sha256, write_json
 
-#: With one slash where a `pathlib.Path` was made of an address.
+#: One slash is enough, because `pathlib.Path` turns the two slashes of an address into one.
 _ADDRESS = re.compile(r'(https?|hf):/+(.+)', re.DOTALL)
-#: Parts of a query of the hub and of Dropbox.
+#: Query parameters by which the hub and Dropbox are asked for the file itself.
 _AS_A_FILE = ('download', 'dl', 'raw')
 _SECONDS = 30.0
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 
 
 class HubFile(NamedTuple):
-    """A file in a model repository of the hub; without a `file`, the repository. `revision`: branch, tag or commit."""
+    """A file in a model repository of the hub, or the whole repository if `file` is ''. `revision`: branch, tag or commit."""
 
     repo: str
     file: str
@@ -31,17 +32,17 @@ class HubFile(NamedTuple):
 
 
 def is_address(path: str | Path) -> bool:
-    """Whether this is an address, and not a path."""
+    """Whether `path` is an address (`https://…`, `http://…` or `hf://…`) rather than a local path."""
     return _ADDRESS.fullmatch(str(path)) is not None
 
 
 def local_file(path: str | Path) -> Path:
-    """The file at a path, or the local copy of the one at an address; paths are returned as they are.
+    """Return the local file for a path or an address, downloading it if necessary; paths are returned unchanged.
 
     Raises:
-        ValueError: an address that names no file.
-        FileNotFoundError: there is no such file at the address.
-        ConnectionError: the address can't be reached, and there is no copy; says where to put one.
+        ValueError: The address names no file.
+        FileNotFoundError: No such file exists at the address.
+        ConnectionError: The address can't be reached and no local copy exists; the message says where to put one.
     """
     match = _ADDRESS.fullmatch(str(path))
     if match is None:
@@ -51,10 +52,10 @@ def local_file(path: str | Path) -> Path:
 
 
 def hub_address(text: str, revision: str | None = None) -> HubFile:
-    """'owner/name/folder/file' or 'owner/name@revision/file' -> its parts.
+    """Split 'owner/name/folder/file' or 'owner/name@revision/file' into its parts.
 
     Raises:
-        ValueError: no owner or no name.
+        ValueError: The owner or the name is missing.
     """
     parts = text.removeprefix('hf://').strip('/').split('/')
     if len(parts) < 2 or not all(parts):
@@ -64,10 +65,10 @@ def hub_address(text: str, revision: str | None = None) -> HubFile:
 
 
 def hub_file(address: HubFile) -> Path:
-    """One file of the hub, in huggingface_hub's cache; a download that was cut goes on where it stopped.
+    """Download one file of the hub into huggingface_hub's cache; an interrupted download continues where it stopped.
 
     Raises:
-        ValueError, FileNotFoundError, ConnectionError: as `local_file`.
+        ValueError, FileNotFoundError, ConnectionError: As in `local_file`.
     """
     from huggingface_hub import hf_hub_download
 
@@ -76,16 +77,16 @@ def hub_file(address: HubFile) -> Path:
         raise ValueError(f"'hf://{address.repo}' names no file: add its name, hf://{address.repo}/FILE")
     with explained(told, f'`hf download {address.repo} {address.file} --local-dir DIR`, and give DIR/{address.file}'):
         found = Path(hf_hub_download(address.repo, address.file, revision=address.revision))
-    blob = found.resolve().name  # of large files the cache's name is the hash
+    blob = found.resolve().name  # the cache names large files by their SHA-256
     _log(told, found, blob if _SHA256.fullmatch(blob) else sha256(found))
     return found
 
 
 def hub_folder(address: HubFile, patterns: list[str]) -> Path:
-    """The files of a repository that fit `patterns`, in huggingface_hub's cache.
+    """Download the files of a repository that match `patterns` into huggingface_hub's cache, and return its folder.
 
     Raises:
-        FileNotFoundError, ConnectionError: as `local_file`.
+        FileNotFoundError, ConnectionError: As in `local_file`.
     """
     from huggingface_hub import snapshot_download
 
@@ -95,7 +96,7 @@ def hub_folder(address: HubFile, patterns: list[str]) -> Path:
 
 
 def hub_listing(address: HubFile) -> list[str]:
-    """Names of all files of a repository; empty where the hub can't be asked."""
+    """Names of all files in a repository, or an empty list if the hub can't be reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -107,7 +108,7 @@ def hub_listing(address: HubFile) -> list[str]:
 
 @contextmanager
 def explained(told: str, instead: str) -> Iterator[None]:
-    """What goes wrong on the way to the hub, in one line that names the address and what to do `instead`."""
+    """Turn the hub's errors in the block into one-line errors that name the address and say what to do `instead`."""
     import httpx
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -138,13 +139,13 @@ def explained(told: str, instead: str) -> Iterator[None]:
 
 
 def url_file(url: str) -> Path:
-    """A file of the web in torch.hub's folder of checkpoints, under its own name.
+    """Download a file from the web into torch.hub's checkpoint folder, under its own name.
 
-    A file of that name that came from another address is left alone: this one gets eight digits of its address before the
-    ending. One that somebody put there is taken.
+    If the folder already holds a file of that name from another address, that file is kept, and the new one gets eight hex
+    digits of its address's SHA-256 before the suffix. A file that the user placed there by hand is used as it is.
 
     Raises:
-        ValueError, FileNotFoundError, ConnectionError: as `local_file`.
+        ValueError, FileNotFoundError, ConnectionError: As in `local_file`.
     """
     name = Path(unquote(urlparse(url).path)).name
     if not name:
@@ -172,7 +173,7 @@ def url_file(url: str) -> Path:
 
 
 def _meant(url: str) -> str:
-    """Without what only asks the server for the file rather than a page about it."""
+    """The address without its fragment and without query parameters that only ask for the file instead of a web page."""
     parts = urlparse(url)
     query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key not in _AS_A_FILE]
     return parts._replace(query=urlencode(query), fragment='').geturl()
@@ -183,12 +184,12 @@ def _note(path: Path) -> Path:
 
 
 def _noted(path: Path) -> dict | None:
-    """Where a file came from; None of one that came from elsewhere, or is gone."""
+    """The recorded origin of a file; None if the file does not exist or was not downloaded by `url_file`."""
     return read_json(_note(path)) if path.is_file() else None
 
 
 def _download(url: str, path: Path) -> None:
-    """Through torch.hub, into place when it has the length that the server says."""
+    """Download with torch.hub to a temporary name, and rename the file once its length is what the server announced."""
     from urllib.request import Request, urlopen
 
     from torch import hub

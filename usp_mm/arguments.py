@@ -1,4 +1,4 @@
-"""Options that several tools have. Importing them imports no more than `argparse`."""
+"""Command-line options shared by several tools. Importing this module imports nothing slower than `argparse`."""
 
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from usp_mm.renamed import add_older_option, weights_name
 
 
 class CfgOptionsAction(Action):
-    """Values as in `usp_mm.cfg_values`; what is no KEY=VALUE ends argparse in one line."""
+    """Parse KEY=VALUE words as in `usp_mm.cfg_values`; a word of another form is reported as an argparse error."""
 
     def __call__(
         self,
@@ -33,7 +33,7 @@ class CfgOptionsAction(Action):
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:
-    """--cfg-options, with MMEngine's meaning; see `CfgOptionsAction`."""
+    """Add --cfg-options, which means what it does in MMEngine; see `CfgOptionsAction`."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -45,7 +45,7 @@ def add_config_arguments(parser: ArgumentParser) -> None:
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
-    """--work-dir, --cfg-options, --launcher, with MMEngine's meanings."""
+    """Add --work-dir, --cfg-options and --launcher, which mean what they do in MMEngine."""
     add_config_arguments(parser)
     parser.add_argument('--work-dir', help='where logs, checkpoints and pictures go (default: work_dirs/CONFIG-NAME)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -53,18 +53,18 @@ def add_run_arguments(parser: ArgumentParser) -> None:
 
 
 def run_arguments(args: Namespace) -> dict[str, Any]:
-    """What was given of `add_run_arguments`, apart from --cfg-options, by name."""
+    """The values of the options that `add_run_arguments` adds, by name, without --cfg-options."""
     return dict(work_dir=args.work_dir, launcher=args.launcher, local_rank=args.local_rank)
 
 
 def add_weights_argument(parser: ArgumentParser, told: str) -> None:
-    """--weights ema|model, and the older --sample-model ema|orig."""
+    """Add --weights ema|model and its older name --sample-model ema|orig."""
     parser.add_argument('--weights', type=weights_name, choices=WEIGHTS, help=told)
     add_older_option(parser, '--sample-model', '--weights', type=weights_name, choices=WEIGHTS)
 
 
 def add_probe_arguments(parser: ArgumentParser) -> None:
-    """Of tools/probe_layers.py and tools/knn.py: model, data and where to write."""
+    """Add the options of tools/probe_layers.py and tools/knn.py for the model, the data and the output folder."""
     parser.add_argument('config', help='of pretraining, classification or generation')
     parser.add_argument('checkpoint', help='its checkpoint, or official weights of an encoder')
     parser.add_argument('--data', type=Path, metavar='ROOT', help='in place of --train ROOT/train --val ROOT/val')

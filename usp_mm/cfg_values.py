@@ -1,10 +1,10 @@
-"""How the values of `--cfg-options KEY=VALUE` are written: numbers, text, lists, dicts.
+"""Parse and write the values of `--cfg-options KEY=VALUE`: numbers, text, lists and dicts.
 
-What MMEngine's `DictAction` reads is read alike (`3`, `1e-3`, `True`, `None`, `a,b`, `[a,b]`, `[(1,2),[a,b]]`), but
+The syntax is that of MMEngine's `DictAction` (`3`, `1e-3`, `True`, `None`, `a,b`, `[a,b]`, `[(1,2),[a,b]]`), except that
 
-- what stands in quotes of its own is text, as it is: `'/data/a b, c=d'`, `"8"`;
-- spaces inside a value stay;
-- `{'type': 'Mixup', 'alpha': 0.8}` is a dict, written as in Python, by itself or in a list.
+- a quoted value is always text and is kept unchanged: `'/data/a b, c=d'`, `"8"`;
+- spaces inside a value are kept;
+- `{'type': 'Mixup', 'alpha': 0.8}` is a dict in Python's syntax, alone or as an item of a list.
 """
 
 import ast
@@ -17,10 +17,10 @@ _QUOTED = re.compile(r"""\s*(['"])(.*?)\1\s*(?=,|$)""", re.DOTALL)
 
 
 def parse_value(text: str) -> Any:
-    """The value that a text stands for.
+    """Parse a text into the value that it stands for.
 
     Raises:
-        ValueError: brackets without a partner, or a dict that is not written as in Python.
+        ValueError: A bracket has no partner, or a dict is not in Python's syntax.
     """
     text = text.strip()
     if (quoted := _QUOTED.match(text)) and quoted.end() == len(text):
@@ -35,10 +35,10 @@ def parse_value(text: str) -> Any:
 
 
 def quote_value(value: object) -> str:
-    """The text by which `parse_value` gives `str(value)`, whatever is in it.
+    """Write `str(value)` so that `parse_value` returns exactly this text, with quotes where they are needed.
 
     Raises:
-        ValueError: a text with both kinds of quotes before commas.
+        ValueError: The text contains both kinds of quotes before commas, so that neither can enclose it.
     """
     text = str(value)
     if parse_value_or_none(text) == text:
@@ -50,7 +50,7 @@ def quote_value(value: object) -> str:
 
 
 def parse_value_or_none(text: str) -> Any:
-    """`parse_value`, None for what is no value."""
+    """`parse_value`, or None if the text is not a valid value."""
     try:
         return parse_value(text)
     except ValueError:
@@ -81,7 +81,7 @@ def _parse_dict(text: str) -> dict[Any, Any]:
 
 
 def _split(text: str) -> list[str]:
-    """At the commas outside quotes and brackets; a last comma ends the list."""
+    """Split at the commas outside quotes and brackets; a trailing comma adds no empty item."""
     parts, rest = [], text
     while rest:
         end = quoted.end() if (quoted := _QUOTED.match(rest)) else _next_comma(rest)
@@ -98,10 +98,10 @@ def _next_comma(text: str) -> int:
 
 
 def _closing(text: str, start: int = 0) -> int:
-    """Where the bracket at `start` is closed; the last place of `text` if it is a lone one in a single word.
+    """Index at which the bracket at `start` is closed, or the last index if an unclosed bracket is part of a single word.
 
     Raises:
-        ValueError: nowhere, though there are commas.
+        ValueError: The bracket is never closed, and `text` begins with it or contains commas.
     """
     open_, quote = [], ''
     for i in range(start, len(text)):

@@ -1,4 +1,4 @@
-"""How every tool ends."""
+"""Run a tool's `main()` and report errors in one line instead of a traceback."""
 
 import atexit
 import os
@@ -14,8 +14,8 @@ def run_command(main: Callable[[], int | None]) -> None:
 
     A user's mistake (ValueError, OSError, ImportError, SystemExit with a text) ends in one line and exit code 1, not in a
     traceback, unless USP_TRACEBACK is set; Ctrl-C ends in 'interrupted' and exit code 130. Under `usp_mm.torchrun` the
-    launcher shows the line, once for all processes, and under torchrun its report does. A tool imports what is slow to import
-    in its `main()`, after its arguments are parsed, so that all this holds there too.
+    launcher shows the line once for all processes, and under torchrun the line is part of its report. Tools import slow
+    modules inside `main()`, after parsing their arguments, so that errors and Ctrl-C during these imports are handled too.
     """
     end_with_parent()
     code: int | str | None
@@ -47,7 +47,7 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 
 def _leave(code: int) -> None:
-    """sys.exit with the interpreter still whole, as forked processes of multiprocessing do.
+    """Exit without tearing down the interpreter, as multiprocessing's forked processes do.
 
     Gloo's threads outlive destroy_process_group, and one that frees the last collective's tensor while the
     interpreter is torn down aborts the process (pytorch/pytorch#190489).
@@ -60,7 +60,7 @@ def _leave(code: int) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """The message; of an error in a data-loading process, the original's."""
+    """The error's message; for an error re-raised from a data-loading process, the message of the original error."""
     text = str(error).strip()
     if text.startswith('Caught '):
         text = text.splitlines()[-1].split(': ', 1)[-1]

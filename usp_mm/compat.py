@@ -1,7 +1,7 @@
 """Every patch of an upstream library, each with its reason and the condition for deleting it.
 
-`apply()` runs on `import usp_mm`. A patch does nothing where upstream works, and none of them imports the library it
-patches: it waits for it, so that torch, MMEngine and all that stands on them are imported only by those who use them.
+`apply()` runs on `import usp_mm`. A patch does nothing where upstream works. No patch imports the library that it changes:
+it is applied when the library is first imported, so that `import usp_mm` imports neither torch nor MMEngine.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import wrapt
 from usp_mm.locations import LOCATIONS, add_locations
 from usp_mm.placeholders import exists, missing, placeholder
 
-#: Those whose registries learn this package's types.
+#: The projects whose registries can build this package's types.
 PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic')
-#: Types of numpy's arrays and scalars that a checkpoint may hold.
+#: The numpy dtypes of arrays and scalars that a checkpoint may hold.
 NUMPY_DTYPES = ('bool', 'int32', 'int64', 'float32', 'float64')
 
 
@@ -110,16 +110,16 @@ def diffusers_unet() -> None:
 
 
 def diffusers_without_transformers() -> None:
-    """Give `diffusers.pipelines` the one name that it lists but has only where transformers is installed.
+    """Add to `diffusers.pipelines` the one name that it lists but defines only where transformers is installed.
 
-    Reason: `mmagic.models` asks for all that it lists, and `LDMSuperResolutionPipeline` ends in an AttributeError.
+    Reason: `mmagic.models` reads every listed name, and `LDMSuperResolutionPipeline` then raises an AttributeError.
     Delete when: diffusers lists it with the other pipelines that need transformers.
     """
     wrapt.register_post_import_hook(_add_listed_pipeline, 'diffusers.pipelines.latent_diffusion')
 
 
 def _add_listed_pipeline(module: ModuleType) -> None:
-    lazy, name = sys.modules[module.__name__], 'LDMSuperResolutionPipeline'  # which diffusers has put in the module's place
+    lazy, name = sys.modules[module.__name__], 'LDMSuperResolutionPipeline'  # diffusers has replaced the module by `lazy`
     if name not in dir(lazy):
         setattr(lazy, name, missing(name, 'transformers is not installed: `pip install transformers`'))
 
@@ -151,11 +151,11 @@ def mmagic_optional_packages() -> None:
 
 
 def checkpoint_globals() -> None:
-    """Name what `torch.load(weights_only=True)` may find in checkpoints of MMEngine and of official code.
+    """Allow `torch.load(weights_only=True)` to read the types in checkpoints of MMEngine and of the official code.
 
-    Reason: since torch 2.6 that is the default, and MMEngine's checkpoints hold `HistoryBuffer` (with its methods),
-    numpy arrays and numpy scalars; official ones hold the run's `argparse.Namespace`.
-    numpy's private names are allowed under both of the paths that numpy 1 and 2 write.
+    Reason: since torch 2.6 that is the default. MMEngine's checkpoints hold `HistoryBuffer` (with its methods), numpy arrays
+    and numpy scalars, and official ones hold the run's `argparse.Namespace`. numpy's private names are allowed under both of
+    the module paths that numpy 1 and numpy 2 write.
     Delete when: MMEngine declares its own.
     """
     wrapt.register_post_import_hook(_add_safe_globals, 'torch')
@@ -175,7 +175,7 @@ def _add_safe_globals(module: Any) -> None:
 
 
 def history_buffer_method(owner: Any, name: str) -> FunctionType:
-    """What `builtins.getattr` means in a checkpoint: one of HistoryBuffer's own public methods.
+    """Replacement for `builtins.getattr` in a checkpoint, which returns only HistoryBuffer's own public methods.
 
     Raises:
         pickle.UnpicklingError: If anything else is asked for.
@@ -191,9 +191,9 @@ def history_buffer_method(owner: Any, name: str) -> FunctionType:
 def checkpoint_files() -> None:
     """Let MMEngine (`load_from`, `--resume`, every OpenMMLab inferencer) read local checkpoints with this package's reader.
 
-    Reason: it passes every local file to `torch.load`: safetensors fail, `weights_only` is left to an environment variable,
-    and a broken file or one that would run code ends in many lines that name no file. What it downloads (`https://`,
-    `torchvision://`, `mmcls://`, …) goes through `torch.hub.load_state_dict_from_url`, which runs code by default.
+    Reason: MMEngine passes every local file to `torch.load`: safetensors files fail, `weights_only` depends on an environment
+    variable, and the error for a broken file or for one that would run code is long and does not name the file. Downloads
+    (`https://`, `torchvision://`, `mmcls://`, …) go through `torch.hub.load_state_dict_from_url`, which runs code by default.
     Delete when: MMEngine reads safetensors, and passes `weights_only=True`.
     """
     wrapt.register_post_import_hook(_read_as_data, 'mmengine.runner.checkpoint')
@@ -207,17 +207,17 @@ def _read_as_data(module: Any) -> None:
     module.load_url = load_from_address
 
 
-#: 'off' leaves the DiT of diffusers as it is.
+#: Environment variable: 'off' leaves the DiT of diffusers unchanged.
 DIFFUSERS_TIMES = 'USP_DIFFUSERS_TIMES'
 
 
 def diffusers_dit_times() -> None:
-    """Give the DiT of diffusers the time embedding of DiT, whose frequencies are 10000^(-k/128), and say so once in the log.
+    """Give diffusers' DiT the official DiT's time embedding, whose frequencies are 10000^(-k/128), and log this once.
 
-    With `USP_DIFFUSERS_TIMES=off` in the environment when a network is built, it is left as it is.
+    A network that is built while `USP_DIFFUSERS_TIMES=off` is set in the environment keeps the embedding of diffusers.
 
-    Reason: diffusers computes 10000^(-k/127), so every DiT in its format, facebook/DiT-XL-2-256 too, is shown other times
-    than it was trained with. Only DiT has this embedder.
+    Reason: diffusers computes 10000^(-k/127), so every DiT in its format, including facebook/DiT-XL-2-256, gets another time
+    embedding than in training. Only DiT uses this embedder.
     Delete when: diffusers' `CombinedTimestepLabelEmbeddings` passes `downscale_freq_shift=0`.
     """
     wrapt.register_post_import_hook(_correct_dit_times, 'diffusers.models.embeddings')
@@ -246,10 +246,10 @@ def _say_once(message: str) -> None:
 
 
 def epochs_without_batches() -> None:
-    """Let MMEngine refuse data that make no batch as soon as they are loaded.
+    """Let MMEngine refuse a data loader without a single batch as soon as it is built.
 
-    Reason: fewer images than a batch with `drop_last` end in "`epoch_length` must be a positive integer, but got 0" while the
-    schedulers are built; without one by epoch, in a training of no step or in a StopIteration, and in a validation of nothing.
+    Reason: with fewer images than a batch and `drop_last`, schedulers by epoch fail with "`epoch_length` must be a positive
+    integer, but got 0"; without them, training takes no step or raises a StopIteration, and validation sees no sample.
     Delete when: MMEngine's loops say how many samples and which batch size they were given.
     """
     wrapt.register_post_import_hook(_refuse_no_batch, 'mmengine.runner.base_loop')
@@ -266,7 +266,7 @@ def _refuse_no_batch(module: ModuleType) -> None:
 
 
 def check_has_batch(loader: Any, name: str, processes: int) -> None:
-    """ValueError, one line with the numbers and the fix, unless a data loader gives each of these processes a batch."""
+    """Raise a ValueError, with the numbers and the fix, unless a data loader gives each process at least one batch."""
     if not hasattr(getattr(loader, 'dataset', None), '__len__'):
         return
     num = len(loader.dataset)
@@ -275,7 +275,7 @@ def check_has_batch(loader: Any, name: str, processes: int) -> None:
     batches = getattr(loader, 'batch_sampler', None)
     sampler, size = getattr(batches, 'sampler', None), getattr(batches, 'batch_size', None)
     if not isinstance(size, int) or not hasattr(sampler, '__len__') or not hasattr(batches, '__len__'):
-        return  # somebody's own, of which this is not known
+        return  # a custom loader, whose number of samples is not known
     if 'Infinite' in type(sampler).__name__ or len(loader) > 0:
         return
     raise ValueError(
@@ -285,9 +285,9 @@ def check_has_batch(loader: Any, name: str, processes: int) -> None:
 
 
 def pinning_without_accelerator() -> None:
-    """Let a config's `pin_memory=True` stand on a machine where there is nothing to pin memory for.
+    """Switch off `pin_memory=True` without a warning on a machine that has no accelerator.
 
-    Reason: each of torch's loaders warns there that it does not pin.
+    Reason: every data loader of torch warns there that it does not pin memory.
     Delete when: torch's `DataLoader` takes the setting in silence, or configs can say "where it helps".
     """
     wrapt.register_post_import_hook(_pin_where_it_helps, 'mmengine.runner.base_loop')
@@ -304,10 +304,10 @@ def _pin_where_it_helps(module: ModuleType) -> None:
 
 
 def index_of_subset() -> None:
-    """Let torch's `Subset` hand on the epoch and the seed that an index carries.
+    """Let torch's `Subset` pass on the epoch and the seed of an `EpochIndex`.
 
-    Reason: it looks the inner index up in a list of plain numbers, by which an `EpochIndex` ends without a word.
-    Delete when: torch lets indices through that are more than a number.
+    Reason: `Subset` looks the inner index up in a list of plain numbers, which silently drops the epoch and the seed.
+    Delete when: torch's `Subset` keeps the attributes of an index.
     """
     wrapt.register_post_import_hook(_carry_through_subset, 'torch.utils.data.dataset')
 
@@ -327,10 +327,10 @@ def _carry_through_subset(module: ModuleType) -> None:
 
 
 def index_of_class_balanced() -> None:
-    """The same for MMEngine's `ClassBalancedDataset`.
+    """Let MMEngine's `ClassBalancedDataset` pass on the epoch and the seed of an `EpochIndex`.
 
-    Reason: it looks the inner index up in a list of plain numbers, as `Subset` does.
-    Delete when: MMEngine lets indices through that are more than a number.
+    Reason: like `Subset`, it looks the inner index up in a list of plain numbers.
+    Delete when: MMEngine's `ClassBalancedDataset` keeps the attributes of an index.
     """
     wrapt.register_post_import_hook(_carry_through_class_balanced, 'mmengine.dataset.dataset_wrapper')
 
@@ -342,7 +342,7 @@ def _carry_through_class_balanced(module: ModuleType) -> None:
 
 
 def _carried(index: Any, inner: Any) -> Any:
-    """`inner` with what `index` carries (an `EpochIndex`, which can't be named here)."""
+    """`inner` with the epoch and seed of `index`, if that is an `EpochIndex` (which can't be imported here)."""
     return index.at(inner) if hasattr(index, 'at') else inner
 
 
@@ -359,8 +359,8 @@ def register_on_import() -> None:
 def own_types_first() -> None:
     """Let a project's registry find this package's types without importing all of the project.
 
-    Reason: it imports its own locations before it looks anywhere, and `mmagic.models` takes longer to import than a generator
-    takes to build, of which it has no part. No project has a type of the same name.
+    Reason: a registry imports all of its own locations before it looks for a type, and importing `mmagic.models` takes longer
+    than building a generator, which needs nothing of it. No project has a type of the same name.
     Delete when: MMEngine's `Registry.get` imports a registry's locations one after the other until it finds the type.
     """
     wrapt.register_post_import_hook(_look_here_first, 'mmengine.registry.registry')
@@ -385,10 +385,10 @@ def _own_type(registry: Any, key: str) -> Any:
 
 
 def configs_formatted_once() -> None:
-    """Let MMEngine format the text of a config once in a process.
+    """Let MMEngine format the text of a config only once per process.
 
-    Reason: a run formats the same text six times, in which yapf takes longer than a step of a small model.
-    Delete when: `Config.pretty_text` is kept until the config changes.
+    Reason: a run formats the same text six times, and each time yapf takes longer than a training step of a small model.
+    Delete when: MMEngine caches `Config.pretty_text` until the config changes.
     """
     wrapt.register_post_import_hook(_keep_formatted, 'mmengine.config.config')
 

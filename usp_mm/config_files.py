@@ -1,4 +1,4 @@
-"""Configs by the names of those that come with the package, from any folder."""
+"""Find the configs that come with the package by name, whatever the current folder is."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def configs_folder(package: Path = _PACKAGE) -> Path | None:
-    """Where the configs of this package are: `.mim/configs` of an installed wheel, else `configs` of the checkout."""
+    """The folder of this package's configs: `.mim/configs` of an installed wheel, or `configs` of a source checkout."""
     installed, checkout = package / '.mim' / 'configs', package.parent
     if installed.is_dir():
         return installed
@@ -16,15 +16,15 @@ def configs_folder(package: Path = _PACKAGE) -> Path | None:
 
 
 def find_config(name: str | Path, folder: Path | None = None) -> Path:
-    """The file of a config: `name` itself where it is one, else the one of this name that comes with the package.
+    """Return `name` if it is an existing file, and otherwise the file of the packaged config of that name.
 
     Args:
-        name: a file, or 'NAME', 'NAME.py', 'sit/NAME.py' or 'configs/sit/NAME.py' of a config that comes with the package.
-        folder: of the configs that names are looked up in; that of the package if None.
+        name: A file, or a config that comes with the package as 'NAME', 'NAME.py', 'sit/NAME.py' or 'configs/sit/NAME.py'.
+        folder: Folder of configs in which names are looked up; the package's own if None.
 
     Raises:
-        FileNotFoundError: neither; names the nearest one.
-        ValueError: several have this name.
+        FileNotFoundError: Neither exists; the message suggests the closest name.
+        ValueError: Several packaged configs have this name.
     """
     if Path(name).is_file():
         return Path(name)
@@ -42,5 +42,5 @@ def find_config(name: str | Path, folder: Path | None = None) -> Path:
 
 
 def _configs(folder: Path) -> list[Path]:
-    """All but those that others are made of."""
+    """All configs in `folder`, except the base configs that others inherit from."""
     return sorted(path for path in folder.rglob('*.py') if '_base_' not in path.relative_to(folder).parts)

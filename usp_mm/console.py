@@ -1,4 +1,4 @@
-"""Where tables are printed."""
+"""The console on which the tools print tables."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def table_console(width: int = 200) -> 'Console':
-    """rich's console: as wide as the terminal, and `width` characters where the output goes to a file or a pipe."""
+    """A rich console that is as wide as the terminal, or `width` characters wide if the output is a file or a pipe."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else width)

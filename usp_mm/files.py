@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files and folders atomically, so that a partly written one never appears under its final name."""
 
 import errno
 import fcntl
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-#: Errors by which a file system says that there is no more room for us.
+#: Errors by which a file system reports that the disk or the user's quota is full.
 _FULL = {
     errno.ENOSPC: 'the disk is full',
     errno.EDQUOT: 'the disk quota is used up',
@@ -45,7 +45,7 @@ def write_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends without an error, and vanishes otherwise.
 
     Raises:
-        OSError: `path` is there and not an empty folder.
+        OSError: `path` exists and is not an empty folder.
     """
     parent = path.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
@@ -60,16 +60,16 @@ def write_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all."""
+    """Write `content` as JSON, atomically."""
     with write_whole(path) as file:
         file.write((json.dumps(content, indent=1) + '\n').encode())
 
 
 def read_json(path: Path, fix: str = 'delete it') -> dict[str, Any] | None:
-    """The JSON object in a file, None if there is no file; errors end with the `fix`.
+    """Read the JSON object in a file; None if the file does not exist. Error messages end with `fix`.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: The file does not hold a JSON object.
     """
     if not path.is_file():
         return None
@@ -84,10 +84,10 @@ def read_json(path: Path, fix: str = 'delete it') -> dict[str, Any] | None:
 
 @contextmanager
 def locked(path: Path, taken: str) -> Iterator[None]:
-    """Hold the file `path`, which is there meanwhile, against other processes; the lock dies with this one.
+    """Hold a lock on the file `path`, which exists during the block; the lock is released if this process dies.
 
     Raises:
-        ValueError: `taken`; another process holds it.
+        ValueError: Another process holds the lock; `taken` is the message.
     """
     with path.open('wb') as file:
         try:
@@ -101,7 +101,7 @@ def locked(path: Path, taken: str) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """SHA-256 of a file's bytes, 64 hex digits."""
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):
@@ -111,7 +111,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def explain_full_disk(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
-    """Turn a full disk in the block into an OSError that says how many bytes are `needed` still and how many free."""
+    """Turn a full disk in the block into an OSError that says how many bytes are still `needed` and how many are free."""
     try:
         yield
     except OSError as error:
@@ -121,7 +121,7 @@ def explain_full_disk(folder: Path, needed: Callable[[], int]) -> Iterator[None]
 
 
 def check_free_space(folder: Path, needed: int) -> None:
-    """OSError if the disk that `folder` is, or will be, on has less than `needed` bytes left."""
+    """Raise an OSError if the disk of `folder`, which need not exist yet, has less than `needed` bytes free."""
     if _free(folder) < needed:
         raise OSError(errno.ENOSPC, _too_little(folder, needed, 'too little disk space'))
 

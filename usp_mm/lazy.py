@@ -7,12 +7,12 @@ from typing import Any
 
 
 def imported_on_use(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose names come from modules that are slow to import.
+    """Make the `__getattr__` of a package that imports its slow modules only when one of their names is used.
 
     Args:
-        package: its `__name__`.
-        names: module in it, or with a leading dot beside it -> what it defines. A name that is also a module's would mean
-            that module once it is imported.
+        package: `__name__` of the package.
+        names: Module inside the package (with a leading dot: beside it) -> the names to take from it. A name must not be
+            that of a module in the package, since importing that module would hide it.
     """
     module_of = {name: module for module, defined in names.items() for name in defined}
 

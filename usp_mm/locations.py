@@ -1,4 +1,4 @@
-"""How every OpenMMLab project finds this package's types.
+"""Register this package's types with the registries of every OpenMMLab project.
 
 Nothing heavy is imported until a registry is first asked for a type (`locations` is MMEngine's own mechanism for that).
 """
@@ -17,14 +17,14 @@ LOCATIONS = {
     'OPTIMIZERS': 'usp_mm.engine',
     'OPTIM_WRAPPERS': 'usp_mm.engine',
 }
-#: More of them for the registries of one project, whose import they need.
+#: Further modules for the registries of a single project, which import that project.
 PROJECT_LOCATIONS = {
     'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS'), 'usp_mm.segmentation'),
 }
 
 
 def add_locations(module: ModuleType) -> None:
-    """Let the registries of `module` (`mmengine.registry` or a project's) import ours on first use."""
+    """Let the registries in `module` (`mmengine.registry` or a project's) import this package's modules on first use."""
     for name, location in [*LOCATIONS.items(), *PROJECT_LOCATIONS.get(module.__name__, {}).items()]:
         registry = getattr(module, name, None)
         if registry is not None and location not in registry._locations:

@@ -1,4 +1,4 @@
-"""The form in which mmagic's loops, metrics and hooks take generated images: where it is made, and where it is read."""
+"""Convert generated images to and from the data samples that mmagic's loops, metrics and hooks take."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def to_mmagic(images: Tensor, index: Tensor, label: Tensor) -> list:
-    """Images uint8[N, 3, H, W], RGB, their numbers and classes, int64[N] -> mmagic's data samples.
+    """Turn RGB images uint8[N, 3, H, W] with their sample numbers and classes, int64[N], into mmagic's data samples.
 
-    Each has `fake_img`, float32[3, H, W], BGR in [0, 255], as mmagic's own generators give, `sample_idx` and `gt_label`.
+    Each sample has `fake_img` (float32[3, H, W], BGR in [0, 255], as mmagic's generators give it), `sample_idx` and `gt_label`.
     """
     from mmagic.structures import DataSample
 
@@ -23,10 +23,10 @@ def to_mmagic(images: Tensor, index: Tensor, label: Tensor) -> list:
 
 
 def from_mmagic(data_samples: Sequence[dict[str, Any]]) -> tuple[list[int], Tensor]:
-    """What `to_mmagic` made, as the dicts that metrics are given -> their numbers, and the images, uint8[N, 3, H, W], RGB.
+    """Return the sample numbers and the RGB images uint8[N, 3, H, W] of data samples, in the dict form that metrics receive.
 
     Raises:
-        ValueError: one without `fake_img` or `sample_idx`.
+        ValueError: A sample has no `fake_img` or no `sample_idx`.
     """
     for name in ('fake_img', 'sample_idx'):
         if any(name not in sample for sample in data_samples):

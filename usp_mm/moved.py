@@ -1,4 +1,4 @@
-"""Modules under their older names: they import, with a warning, until the next release."""
+"""Older names of modules that were renamed: they can still be imported, with a warning, until the next release."""
 
 import importlib
 import importlib.abc
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-#: Older name -> name. What is below an older name moved with it.
+#: Older name -> current name. The submodules of a package moved with it.
 MOVED = {
     'usp_mm.apis.background': 'usp_mm.sampling.background',
     'usp_mm.apis.class_request': 'usp_mm.sampling.class_request',
@@ -42,7 +42,7 @@ MOVED = {
 
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a module under its older name, as the module of the name that it has now."""
+    """Import hook that returns the module of the current name for an older name."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         return importlib.util.spec_from_loader(name, self) if _name_now(name) else None
@@ -56,7 +56,7 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """It was run already; what it is called stays."""
+        """Only restore the module's own `__spec__`: its code ran when it was imported under its current name."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
 
@@ -71,6 +71,6 @@ def _name_now(name: str) -> str | None:
 
 
 def find_moved_modules() -> None:
-    """Let `import` find `MOVED`; before all others, which would find what lies below a moved package a second time."""
+    """Install the import hook for `MOVED`, in first place: other finders would load a moved package's submodules twice."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, _MovedModules())

@@ -1,38 +1,38 @@
-"""Values and defaults of command-line options that the code behind them shares; importing them imports nothing else."""
+"""Values and defaults that command-line options share with the code behind them. Importing this module is fast."""
 
 from dataclasses import dataclass
 
-#: Sets of a generator's weights: averaged, and as they were trained.
+#: A generator's two sets of weights: the moving average, and the weights that the optimizer updates.
 WEIGHTS = ('ema', 'model')
 
-#: How a folder of images is read -> `with_label` of `ImageFolder`.
+#: Layout of an image folder -> argument `with_label` of `ImageFolder`.
 LAYOUTS = {'classes': True, 'flat': False}
 
-#: What a latent cache's `dtype` stores, in bits a number: the mean and the log-variance.
+#: `dtype` of a latent cache -> the types in which the mean and the log-variance are stored.
 STORAGES: dict[str, dict[str, str]] = {
-    'float16': dict(mean='float16', logvar='uint8'),  # smallest: 24 bits a latent number
+    'float16': dict(mean='float16', logvar='uint8'),  # smallest: 24 bits per latent number
     'float16-full': dict(mean='float16', logvar='float16'),
     'bfloat16': dict(mean='bfloat16', logvar='bfloat16'),
     'float32': dict(mean='float32', logvar='float32'),  # exact
 }
-#: Part of a latent that a cache holds.
+#: What a cache stores of each latent: mean and log-variance, or the mean alone.
 STORES = ('moments', 'mean')
 
-#: Of an H100 (SXM), dense bfloat16 with float32 accumulation, in operations a second (NVIDIA's data sheet).
+#: Peak of an H100 (SXM) in dense bfloat16 with float32 accumulation, in operations per second (NVIDIA's data sheet).
 H100_BF16 = 989.4e12
-#: Share of it that trainings are taken to reach.
+#: Share of the peak that a training is assumed to reach.
 UTILISATION = 0.4
 
 
 @dataclass(frozen=True)
 class DemoData:
-    """How many digits and scenes to make.
+    """How many images of digits and scenes to make.
 
     Attributes:
-        train_digits, val_digits: images of the ImageNet layout, of 1,797 together at most, drawn evenly from all classes.
-        train_scenes, val_scenes: images of the ADE20K layout; scenes of a split show digits of that split only.
-        digit_size, scene_size: sides in pixels.
-        seed: of the split and the scenes.
+        train_digits, val_digits: Images in the ImageNet layout, drawn evenly from all classes; together at most 1,797.
+        train_scenes, val_scenes: Images in the ADE20K layout; a scene shows only digits of its own split.
+        digit_size, scene_size: Sides of the images in pixels.
+        seed: Seed of the split and of the scenes.
     """
 
     train_digits: int = 1500
@@ -49,9 +49,9 @@ class DemoCrops:
     """How many crops of photographs to make.
 
     Attributes:
-        train_crops, val_crops: crops of each photograph.
-        crop_size: side in pixels, from 16 to 128.
-        seed: of places and sizes.
+        train_crops, val_crops: Crops of each photograph.
+        crop_size: Side of a crop in pixels, from 16 to 128.
+        seed: Seed of the crops' positions and sizes.
     """
 
     train_crops: int = 400
@@ -65,8 +65,8 @@ class DemoEmoji:
     """Which emoji to draw.
 
     Attributes:
-        emoji_size: side in pixels, from 16 to 256.
-        skin_tones: also the variants of people and hands in five skin tones, which are as many pictures again as all others.
+        emoji_size: Side of an image in pixels, from 16 to 256.
+        skin_tones: Whether to add the variants of people and hands in five skin tones, which doubles the number of images.
     """
 
     emoji_size: int = 64
@@ -78,11 +78,11 @@ class VAETraining:
     """How to train an autoencoder.
 
     Attributes:
-        steps: optimizer steps.
-        batch_size: images a step.
-        lr: peak learning rate of AdamW, warmed up and annealed to zero in one cycle.
-        size: side of the random crops in pixels, a multiple of the stride; smaller images are enlarged.
-        seed: of weights, data order, crops, flips and noise.
+        steps: Optimizer steps.
+        batch_size: Images per step.
+        lr: Peak learning rate of AdamW, warmed up and annealed to zero in one cycle.
+        size: Side of the random crops in pixels, a multiple of the stride; smaller images are enlarged.
+        seed: Seed of the weights, the data order, the crops, the flips and the noise.
     """
 
     steps: int
@@ -97,7 +97,8 @@ class TinyVAETraining(VAETraining):
     """How to train the VAE of preset 'tiny'; see `VAETraining`.
 
     Attributes:
-        kl_weight: of the mean KL divergence per latent number, against the mean squared error per pixel of [-1, 1].
+        kl_weight: Weight of the KL divergence (mean over latent numbers); the squared error (mean over pixels in
+            [-1, 1]) has weight 1.
     """
 
     steps: int = 400

@@ -1,4 +1,4 @@
-"""Whether a result can be written, found out before the work that makes it."""
+"""Check that results can be written, before the work that produces them starts."""
 
 import os
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ def check_file(path: str | Path | None, option: str, suffixes: Sequence[str] = (
     """Refuse a file that could not be written.
 
     Args:
-        path: of the file, None for none.
-        option: of the command line, for the message: '--out'.
-        suffixes: what it may end in, in lower case; anything if empty.
-        make_folder: whether the tool makes the folders that are missing.
+        path: The file to be written; None is accepted, for no file.
+        option: Name of the command-line option for the message, such as '--out'.
+        suffixes: Allowed suffixes in lower case; empty allows any.
+        make_folder: Whether the tool creates missing parent folders.
 
     Raises:
-        ValueError: another ending.
-        FileNotFoundError: its folder does not exist.
-        OSError: it is a folder, it stands below a file, or nobody may write there.
+        ValueError: The path has another suffix.
+        FileNotFoundError: The parent folder does not exist, and `make_folder` is False.
+        OSError: The path is a folder, one of its parents is a file, or the user has no permission to write there.
     """
     if path is None:
         return
@@ -34,7 +34,7 @@ def check_file(path: str | Path | None, option: str, suffixes: Sequence[str] = (
 
 
 def check_folder(path: str | Path | None, option: str) -> None:
-    """Refuse a folder that could not be made or written into; the errors of `check_file`."""
+    """Refuse a folder that could not be created or written to, with the errors of `check_file`."""
     if path is not None:
         _check_writable(Path(path).absolute(), Path(path), option)
 
@@ -48,7 +48,7 @@ def _check_writable(folder: Path, path: Path, option: str) -> None:
 
 
 def check_counts(args: object, *names: str) -> None:
-    """ValueError for an argument (`args.batch_size`, None where it is not given) below 1."""
+    """Raise a ValueError if an argument in `names` (such as 'batch_size' for `args.batch_size`) is below 1; None passes."""
     for name in names:
         value = getattr(args, name, None)
         if value is not None and value < 1:

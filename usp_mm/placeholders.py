@@ -1,4 +1,4 @@
-"""Modules that stand in for others which are not installed, or lie elsewhere; `usp_mm.compat` alone makes them."""
+"""Placeholder modules for modules that are not installed or were moved. Only `usp_mm.compat` uses them."""
 
 import importlib.util
 import sys
@@ -29,7 +29,7 @@ def exists(module: str) -> bool:
 
 
 def placeholder(name: str, attribute: Callable[[str], Any]) -> None:
-    """Put a module into sys.modules whose public attributes are `attribute(name)`."""
+    """Put a module into `sys.modules` that computes each public attribute as `attribute(attribute_name)`."""
 
     def __getattr__(key: str) -> Any:
         if key.startswith('__'):
@@ -43,7 +43,7 @@ def placeholder(name: str, attribute: Callable[[str], Any]) -> None:
 
 
 def missing(name: str, fix: str) -> Callable[..., Any]:
-    """A function that raises an ImportError naming the fix."""
+    """Make a function that raises an ImportError with the text 'NAME: FIX' when it is called."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         raise ImportError(f'{name}: {fix}')

@@ -1,4 +1,4 @@
-"""Named sizes, VAEs, transformer blocks and teachers: one row a preset.
+"""Presets of model sizes, VAEs, transformer blocks and teachers, one row each.
 
 `ARCHS` is Table 1 of USP (arXiv 2503.06132), with DiT's and SiT's S and MAE's huge, `VAES` its tables 3, 6 and 8f, `BLOCKS`
 what Table 3 changes, `TEACHERS` REPA's encoders. Everything that a preset implies (channels, stride, patch size, decoder
@@ -49,7 +49,7 @@ TEACHERS: dict[str, tuple[str, int, int]] = {
 
 
 def nearest(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
-    """'; did you mean X?' for the closest of `valid` (empty when nothing is close: 1 is the same, 0 has nothing in common)."""
+    """'; did you mean X?' for the closest of `valid`; '' if no similarity (0 to 1, 1 for equal names) reaches `cutoff`."""
     close = get_close_matches(str(name), sorted(str(v) for v in valid), n=1, cutoff=cutoff)
     return f"; did you mean '{close[0]}'?" if close else ''
 

@@ -1,4 +1,4 @@
-"""Processes that end together, and what a launched one tells its launcher."""
+"""End processes together with their launcher, and report the reason of a failure to it."""
 
 import ctypes
 import json
@@ -13,17 +13,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-#: In the environment of a launched process: the process that it ends with.
+#: Environment variable of a launched process: id of the process with which it ends.
 PARENT = 'USP_PARENT'
 _PR_SET_PDEATHSIG = 1
-#: Of torch's elastic agent: where a process says why it fails, and how often it was and may be started again.
+#: Environment variables of torch's elastic agent: the error file, and how often a process was and may be restarted.
 _ERROR_FILE, _RESTARTS, _MOST_RESTARTS = 'TORCHELASTIC_ERROR_FILE', 'TORCHELASTIC_RESTART_COUNT', 'TORCHELASTIC_MAX_RESTARTS'
-#: Exit code of a process that a signal ends is this and the signal's number, as shells have it.
+#: The exit code after a signal is this plus the signal's number, as in shells.
 SIGNALLED = 128
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks to end, other than Ctrl-C's; `number` is the signal's."""
+    """Raised for a signal other than Ctrl-C's that asks the process to end; `number` is the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -31,7 +31,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def stop_on(*numbers: signal.Signals) -> None:
-    """Let these signals raise `Stopped` in the main thread, but those that are ignored, as SIGHUP under nohup."""
+    """Let these signals raise `Stopped` in the main thread; a signal that is ignored, as SIGHUP under nohup, stays ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
@@ -42,20 +42,20 @@ def stop_on(*numbers: signal.Signals) -> None:
 
 
 def how_it_ended(error: KeyboardInterrupt) -> tuple[str, int]:
-    """A word for it, and the exit code: ('interrupted', 130) after Ctrl-C."""
+    """Describe the signal in words and give the exit code: ('interrupted', 130) after Ctrl-C."""
     number = getattr(error, 'number', signal.SIGINT)
     return 'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}', SIGNALLED + number
 
 
 def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment, or `env`, for a process that calls `end_with_parent` and is to end with this one."""
+    """The environment (or `env`) for a child process that calls `end_with_parent`, so that it ends with this process."""
     return {**(os.environ if env is None else env), PARENT: str(os.getpid())}
 
 
 def end_with_parent() -> None:
-    """Receive SIGTERM when the process that launched this one ends, killed or not; on Linux only.
+    """Let the kernel send SIGTERM to this process when its launcher ends, even if that is killed; on Linux only.
 
-    Launchers are those that give `child_environment`, and torchrun.
+    A launcher is a process that passes `child_environment`, or torchrun.
     """
     parent, asked = os.getppid(), os.environ.get(PARENT)
     if sys.platform != 'linux' or (asked is None and 'TORCHELASTIC_RUN_ID' not in os.environ):
@@ -64,21 +64,21 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         gone = os.getppid() != parent
     else:
-        gone = not Path('/proc', asked).exists()  # otherwise it is further up, and what is between ends this one
+        gone = not Path('/proc', asked).exists()  # otherwise an ancestor, and a process in between ends this one
     if gone:
         sys.stderr.write('the process that started this one has ended\n')
         os._exit(SIGNALLED + signal.SIGTERM)
 
 
 def tell_launcher(message: str, error: BaseException | None = None) -> bool:
-    """Leave the reason of a failure where torch's elastic agent looks for it, if one has launched this process.
+    """Write the reason of a failure to the error file of torch's elastic agent, if one launched this process.
 
     Args:
-        message: one line.
-        error: an exception that nobody foresaw, whose traceback torchrun shows in place of the line.
+        message: The reason, one line.
+        error: An unexpected exception, whose traceback torchrun shows instead of the line.
 
     Returns:
-        Whether `usp_mm.torchrun` has launched this process and will show the line.
+        Whether `usp_mm.torchrun` launched this process and will show the line.
     """
     file = os.environ.get(_ERROR_FILE)
     if not file:
@@ -95,7 +95,7 @@ def tell_launcher(message: str, error: BaseException | None = None) -> bool:
 
 @dataclass(frozen=True)
 class Reason:
-    """What `tell_launcher` wrote, and when."""
+    """What `tell_launcher` wrote: the time, the line, and whether the error was an expected one."""
 
     time: float
     message: str
@@ -103,7 +103,7 @@ class Reason:
 
 
 def told(error_file_data: dict[str, Any]) -> Reason | None:
-    """The reason in the content of an error file of torch's elastic agent; None if `tell_launcher` wrote none."""
+    """Read the reason from the content of the elastic agent's error file; None if `tell_launcher` did not write it."""
     reason = error_file_data.get('message')
     info = reason.get('extraInfo', {}) if isinstance(reason, dict) else {}
     return Reason(info['time'], info['line'], info['foreseen']) if 'foreseen' in info else None

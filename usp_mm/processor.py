@@ -1,4 +1,4 @@
-"""What kind of processor this is, as Linux tells it."""
+"""Model and bfloat16 instructions of this machine's processor, from /proc/cpuinfo."""
 
 import platform
 from pathlib import Path
@@ -9,12 +9,12 @@ _BFLOAT16 = ('avx512_bf16', 'amx_bf16', 'bf16')
 
 
 def processor_name() -> str:
-    """Its model, or its architecture where that is all that is known."""
+    """The processor's model name, or its architecture if /proc/cpuinfo has no model name."""
     return _entry('model name') or platform.machine()
 
 
 def bfloat16_instructions() -> tuple[str, ...] | None:
-    """Those that it has for bfloat16; empty if it has none, None where the system does not tell."""
+    """The bfloat16 instructions that the processor has: empty if none, None if the system does not list its features."""
     flags = _entry('flags') or _entry('Features')
     return None if flags is None else tuple(name for name in _BFLOAT16 if name in flags.split())
 

@@ -1,7 +1,7 @@
-"""Where this package's types are registered.
+"""The registries to which this package adds its types.
 
 Types go into MMEngine's root registries, which are the parents of mmpretrain's, mmseg's and mmagic's: one registration
-serves all three scopes by bare name. How those find them: `usp_mm.locations`.
+serves all three scopes by bare name. `usp_mm.locations` tells these projects which modules to import.
 """
 
 from mmengine.registry import (

@@ -1,4 +1,4 @@
-"""Arguments, config keys, options and values under their older names: they work, with a warning, until the next release."""
+"""Older names of arguments, config keys, options and values, accepted with a warning until the next release."""
 
 import argparse
 import functools
@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar('T', bound=Callable[..., Any])
-#: Older name of a set of weights -> name. mmagic's metrics and hooks, and files of before, say 'orig' for good.
+#: Older name of a set of weights -> current name. mmagic's metrics and hooks and older files keep saying 'orig'.
 WEIGHTS = {'orig': 'model'}
 
 
 def warn_renamed(older: str, now: str) -> None:
-    """One FutureWarning, which Python shows once a place."""
+    """Issue a FutureWarning, which Python shows once per place in the code."""
     warnings.warn(f'{older} is now {now}: the older name goes in the next release', FutureWarning, stacklevel=3)
 
 
 def weights_name(name: Any) -> Any:
-    """'ema' or 'model' of what a user wrote, with a warning for the older 'orig'; anything else as it is."""
+    """Replace the older 'orig' in a user's input by 'model', with a warning; any other value is returned unchanged."""
     if name not in WEIGHTS:
         return name
     warn_renamed(f"'{name}', of weights,", f"'{WEIGHTS[name]}'")
@@ -26,17 +26,17 @@ def weights_name(name: Any) -> Any:
 
 
 def recorded_weights(name: Any) -> Any:
-    """As `weights_name`, without a warning: of what a file has recorded, or mmagic asks for."""
+    """Like `weights_name`, but without a warning: for names that a file has recorded or that mmagic passes."""
     return WEIGHTS.get(name, name)
 
 
 def older_arguments(**now_of: str) -> Callable[[T], T]:
-    """Let a function, or the `__init__` of a class, take arguments by older names too: `older_arguments(older='now')`.
+    """Decorator: let a function or a class's `__init__` also accept older argument names, `older_arguments(older='now')`.
 
-    The signature has the older names as arguments by name alone, None by default, so that a config with them passes its check.
+    The older names become keyword-only arguments of the signature, None by default, so that the config check accepts them.
 
     Raises:
-        ValueError: an argument is given under both names.
+        ValueError: An argument is given under both names.
     """
 
     def decorate(target: T) -> T:
@@ -74,12 +74,12 @@ def _with_older(signature: inspect.Signature, now_of: dict[str, str]) -> inspect
 
 
 def add_older_option(parser: argparse.ArgumentParser, older: str, now: str, **options: Any) -> None:
-    """Let a command take `older` for its option `now`, with a warning and without a line in its help.
+    """Accept `older` as another name of a command's option `now`, with a warning and hidden from its help.
 
     Args:
-        parser: of the command.
-        older, now: the options: '--image-size', '--img-size'.
-        options: type and choices of `now`.
+        parser: The command's parser.
+        older, now: The two names, such as '--image-size' and '--img-size'.
+        options: `type` and `choices` of the option `now`.
     """
     dest = now.lstrip('-').replace('-', '_')
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Strict loading: a module takes exactly a checkpoint's weights, or one error says what differs."""
+"""Load weights strictly: they match the module exactly, or a single error lists what differs."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -19,12 +19,12 @@ _REFUSED = re.compile(r'size mismatch for (\S+):')
 
 @dataclass(frozen=True)
 class Misfit:
-    """What differs between a module and weights: false where nothing does, and a part of a sentence where something does.
+    """The differences between a module and a set of weights; false if there are none, and `str()` lists them.
 
     Attributes:
-        missing: names of the module that the weights lack.
-        unexpected: names of the weights that the module has not.
-        reshaped: 'NAME [4, 2] instead of [4, 3]', the weights' shape first.
+        missing: Names in the module that the weights lack.
+        unexpected: Names in the weights that the module lacks.
+        reshaped: Differing shapes as 'NAME [4, 2] instead of [4, 3]', the weights' shape first.
     """
 
     missing: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Misfit:
         )
 
     def without(self, missing: tuple[str, ...], unexpected: tuple[str, ...]) -> 'Misfit':
-        """What is left where names that begin with one of these may be missing, or unexpected."""
+        """The differences that remain if names with one of these prefixes are allowed to be missing, or unexpected."""
         return Misfit(
             tuple(name for name in self.missing if not name.startswith(missing)),
             tuple(name for name in self.unexpected if not name.startswith(unexpected)),
@@ -52,10 +52,10 @@ class Misfit:
 
 
 def find_misfit(expected: Mapping[str, Any], found: Mapping[str, Any], resized: Collection[str] = ()) -> Misfit:
-    """Compare the names and shapes of two state dicts, a module's and the weights that are to go into it.
+    """Compare names and shapes of a module's state dict, `expected`, and of the weights to load into it, `found`.
 
     Args:
-        resized: names whose shapes may differ, since the module resizes them.
+        resized: Names whose shapes may differ, because the module resizes them.
     """
     return Misfit(
         tuple(name for name in expected if name not in found),
@@ -69,7 +69,7 @@ def find_misfit(expected: Mapping[str, Any], found: Mapping[str, Any], resized: 
 
 
 def misfit_error(source: str | Path, what: str, told: object, fix: str) -> ValueError:
-    """The one error of weights that do not fit; see `load_exactly`."""
+    """Make the error for weights that do not fit; see `load_exactly`."""
     name = str(source) if str(source).startswith('the ') else f"'{source}'"
     return ValueError(f'{name} does not fit {what}: {told}: {fix}')
 
@@ -85,20 +85,20 @@ def load_exactly(
     allow_unexpected: tuple[str, ...] = (),
     assign: bool = False,
 ) -> Misfit:
-    """Load weights whose names and shapes are the module's own; what a module resizes by itself may have another size.
+    """Load weights whose names and shapes must be the module's own, except for tensors that the module resizes itself.
 
     Args:
-        source: where the weights come from, as the error names it.
-        what: what they have to fit, as the error names it.
-        fix: what the error advises.
-        allow_missing, allow_unexpected: beginnings of names that may be.
-        assign: as in `torch.nn.Module.load_state_dict`.
+        source: Origin of the weights, for the error message.
+        what: What the weights have to fit, for the error message.
+        fix: Advice at the end of the error message.
+        allow_missing, allow_unexpected: Prefixes of names that may be missing or unexpected.
+        assign: As in `torch.nn.Module.load_state_dict`.
 
     Returns:
-        What was missing or unexpected and is allowed to be.
+        The differences that were found and allowed.
 
     Raises:
-        ValueError: "'SOURCE' does not fit WHAT: 1 missing (head.bias): FIX". The module may hold a part of the weights then.
+        ValueError: "'SOURCE' does not fit WHAT: 1 missing (head.bias): FIX". Some weights may have been loaded by then.
     """
     try:
         result = module.load_state_dict(weights, strict=False, assign=assign)
@@ -117,10 +117,10 @@ def load_exactly(
 
 @contextmanager
 def explain_misfit(source: str | Path, what: str, fix: str) -> Iterator[None]:
-    """The error of `load_exactly` where a library loads weights by itself.
+    """Raise the error of `load_exactly` where a library loads the weights by itself.
 
     Raises:
-        ValueError: in place of the library's RuntimeError.
+        ValueError: Replaces the library's RuntimeError.
     """
     try:
         yield
@@ -131,5 +131,5 @@ def explain_misfit(source: str | Path, what: str, fix: str) -> Iterator[None]:
 
 
 def _shape(value: Any) -> list[int] | str:
-    """Of a tensor; a layer's extra state may be anything, and says its type."""
+    """The shape of a tensor, or the type's name for any other value, such as a layer's extra state."""
     return list(value.shape) if isinstance(value, Tensor) else type(value).__name__

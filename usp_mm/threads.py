@@ -1,13 +1,13 @@
-"""How the threads of a computation wait for each other: short, then asleep.
+"""Limit how long the threads of a computation spin while they wait for each other.
 
 An OpenMP thread that has nothing to do spins for a while before it sleeps. GNU's, of torch's Linux wheels, spins 300,000 times
-(milliseconds), Intel's and LLVM's for 200 ms. Beside other work that takes the cores from the threads that are waited for.
+(milliseconds), Intel's and LLVM's for 200 ms. On a busy machine, this takes the cores from the threads that have work to do.
 """
 
 import os
 import sys
 
-#: Turns of GNU's waiting loop, a tenth of a millisecond; milliseconds, the shortest wait of Intel's and LLVM's.
+#: GNU: turns of the waiting loop, about a tenth of a millisecond. Intel and LLVM: milliseconds, the shortest possible wait.
 WAITS = {'GOMP_SPINCOUNT': '10000', 'KMP_BLOCKTIME': '1'}
 
 

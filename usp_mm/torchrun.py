@@ -1,8 +1,8 @@
 """torchrun, with the tool's own line as the last on the screen: `python -m usp_mm.torchrun --nproc-per-node 2 tools/…`.
 
-Options are torchrun's. It differs in how it ends: an error that a tool explains, or Ctrl-C, is one line for all processes in
-place of a ChildFailedError or a SignalException with their tracebacks. The exit code is that of the process that failed
-first, 128 and the signal's number after a signal.
+The options are torchrun's. Only the end differs: an error that a tool explains, or Ctrl-C, is shown as one line for all
+processes instead of a ChildFailedError or SignalException with tracebacks. The exit code is that of the process that failed
+first, or 128 plus the signal's number after a signal.
 """
 
 import logging
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-#: Seconds that processes get to end after a signal, before they are killed.
+#: Seconds that processes have to end after a signal before they are killed.
 _PATIENCE = 10
-#: What logs of processes that are ended because another failed.
+#: Loggers that report processes which were ended because another one failed.
 _NOISE = ('torch.distributed.elastic.multiprocessing.api', 'torch.distributed.elastic.agent.server.api')
-#: Signals that a process doesn't get because another has failed.
+#: Signals that show a process's own failure: the agent does not send them when another process fails.
 _CAUSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-#: argparse's, which has shown the mistake.
+#: Exit code of argparse, which has already printed the mistake.
 _USAGE = 2
 
 
@@ -33,7 +33,7 @@ def launch(arguments: Sequence[str] | None = None) -> int:
     """Start processes as torchrun does, wait for them, and return an exit code.
 
     Args:
-        arguments: torchrun's; by default the command line's.
+        arguments: Options of torchrun and the tool; those of the command line if None.
     """
     try:
         line, code = _run(arguments)
@@ -49,7 +49,7 @@ def launch(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
-    """The line to show, if there is one, and the exit code."""
+    """Run the processes; return the line to show, or None, and the exit code."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -66,7 +66,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
 
 
 def _prepare(args: 'Namespace') -> None:
-    """What the processes inherit, and what the agent logs."""
+    """Set the environment that the processes inherit, and silence the agent's loggers."""
     from torch.distributed.run import determine_local_world_size
 
     os.environ[PARENT] = str(os.getpid())
@@ -83,7 +83,7 @@ def _prepare(args: 'Namespace') -> None:
 
 
 def _explain(failures: 'dict[int, ProcessFailure]') -> tuple[str | None, int]:
-    """The line to show, and the exit code, of the process that the others failed with."""
+    """Return the line to show and the exit code, from the process whose failure caused the others'."""
     rank = min(failures, key=lambda rank: _order(failures[rank]))
     reason, code = told(failures[rank].error_file_data), failures[rank].exitcode
     if reason:
@@ -94,7 +94,7 @@ def _explain(failures: 'dict[int, ProcessFailure]') -> tuple[str | None, int]:
 
 
 def _order(failure: 'ProcessFailure') -> tuple[int, float]:
-    """Causes before consequences: an exception may be of a connection that closed, SIGTERM is the agent's."""
+    """Sort key that puts causes first: an exception may come from a closed connection, and SIGTERM from the agent."""
     reason = told(failure.error_file_data)
     if reason:
         return (0 if reason.foreseen else 2), reason.time

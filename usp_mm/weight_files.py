@@ -1,4 +1,4 @@
-"""Checkpoints from files: the one reader, to which every file is data and never code."""
+"""Read checkpoints from files. All of the package reads them here, and no code in a file is ever run."""
 
 import hashlib
 import re
@@ -21,37 +21,37 @@ from usp_mm.addresses import local_file
 
 SAFE = '.safetensors'
 PICKLES = ('.ckpt', '.pt', '.pth')
-#: Where training frameworks put the weights in a checkpoint; of several, the first that is there counts.
+#: Keys under which training frameworks store the weights in a checkpoint; the first one present is used.
 CONTAINERS = ('state_dict', 'model', 'ema', 'state_dict_ema', 'model_ema')
-#: What wrappers put before a name: DistributedDataParallel and AveragedModel, and torch.compile.
+#: Prefixes that DistributedDataParallel and AveragedModel ('module.') and torch.compile ('_orig_mod.') add to names.
 _WRAPPERS = re.compile(r'^(?:module\.|_orig_mod\.)+|(?<=\.)(?:_orig_mod\.)+')
-#: Counts of updates that AveragedModel of torch and of MMEngine keep beside the network that they wrap.
+#: Names under which torch's and MMEngine's AveragedModel store their number of updates.
 _COUNTERS = ('n_averaged', 'steps')
-#: What reading a pickle as data fails with; a broken file can fail anywhere in it.
+#: Exceptions raised by reading a broken pickle as data.
 _FAILURES = (
     UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     AssertionError, struct.error, OverflowError, zipfile.BadZipFile,
 )  # fmt: skip
-#: What torch says of a name, or of an instruction, that no data need.
+#: torch's messages about a name or an instruction that plain data do not need.
 _CODE = re.compile(
     r'(?:Unsupported|Trying to \w+ unsupported|Can only \w+ for) [^:]*?:? ?(?:GLOBAL )?([\w.]+)(?= was| whose|\.$|$)'
 )
-#: What this package's own guard says (`usp_mm.compat.history_buffer_method`).
+#: The message of this package's own guard (`usp_mm.compat.history_buffer_method`).
 _GUARDED = re.compile(r"(attribute '.+' of .+): only methods of HistoryBuffer")
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> dict[str, Any]:
-    """All that is in a checkpoint: of a `.safetensors` file name -> tensor, on the CPU; of any other, what torch.save wrote.
+    """Read a whole checkpoint: name -> tensor, on the CPU, from a `.safetensors` file; what torch.save wrote from any other.
 
     Args:
-        path: of a file, or an address, see `usp_mm.addresses.local_file`.
-        map_location: torch.load's; of no effect on safetensors.
-        mmap: leave the tensors in the file until they are used.
+        path: A file, or an address as in `usp_mm.addresses.local_file`.
+        map_location: As in `torch.load`; has no effect on safetensors.
+        mmap: Whether to leave the tensors in the file until they are used.
 
     Raises:
-        FileNotFoundError: no such file.
-        ConnectionError: an address that can't be reached.
-        ValueError: a broken file, one that would run code, or one that holds no dict.
+        FileNotFoundError: The file does not exist.
+        ConnectionError: The address can't be reached.
+        ValueError: The file is broken, would run code, or holds no dict.
     """
     path = local_file(path)
     if not path.is_file():
@@ -68,7 +68,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
             raise ValueError(f"{path} holds tensors of a device that is not here: read it with map_location='cpu'") from error
         raise ValueError(f'{path} {_reason(error)}') from error
     except OSError as error:
-        if error.filename is not None:  # not to be opened
+        if error.filename is not None:  # the file can't be opened
             raise
         raise ValueError(f'{path} {_reason(error)}') from error  # cut short: torch seeks before its start
     if not isinstance(content, dict):
@@ -77,24 +77,24 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Name -> tensor of a `.safetensors`, `.ckpt`, `.pt` or `.pth` file, on the CPU; names as in `weights_in`.
+    """Read name -> tensor, on the CPU, from a `.safetensors`, `.ckpt`, `.pt` or `.pth` file; names as in `weights_in`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ConnectionError: an address that can't be reached.
-        ValueError: another kind of file, a broken one, one that holds more than data, or what `weights_in` refuses.
+        FileNotFoundError: The file does not exist.
+        ConnectionError: The address can't be reached.
+        ValueError: The file has another suffix, is broken, holds more than data, or is refused by `weights_in`.
     """
     return read_trained(path).weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds of a trained model, read once.
+    """The weights and metadata of a trained model, read from a file once.
 
     Attributes:
-        path: of the file.
-        weights: name -> tensor, on the CPU; names as in `weights_in`.
-        meta: what MMEngine noted beside them; empty of a file of weights alone.
+        path: The file.
+        weights: Name -> tensor, on the CPU; names as in `weights_in`.
+        meta: Metadata that MMEngine saved with the weights; empty if the file holds only weights.
     """
 
     path: Path
@@ -103,12 +103,12 @@ class Checkpoint:
 
     @property
     def classes(self) -> Sequence[str] | None:
-        """Names that MMEngine noted of the training data set."""
+        """Class names of the training data set, as MMEngine saved them; None if it did not."""
         return (self.meta.get('dataset_meta') or {}).get('classes') or None
 
 
 def read_trained(path: str | Path) -> Checkpoint:
-    """The weights of a file and what was noted beside them; kinds of files and errors are those of `read_weights`."""
+    """Read the weights of a file and the metadata saved with them; suffixes and errors are those of `read_weights`."""
     path = local_file(path)
     if path.is_file() and path.suffix not in (SAFE, *PICKLES):
         raise ValueError(f"{path}: weights are read from .safetensors, .ckpt, .pt or .pth files, not from '{path.suffix}'")
@@ -118,13 +118,13 @@ def read_trained(path: str | Path) -> Checkpoint:
 
 
 def weights_in(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint that was read from `path`, under the network's own names.
+    """Find the weights in a checkpoint that was read from `path`, and give them the network's own names.
 
-    They are the file itself or stand under one of `CONTAINERS`; where a file has several of them, the log tells which one is
-    taken. Names lose what wrappers put before them, see `unwrapped_names`.
+    The weights are the whole checkpoint or lie under one of `CONTAINERS`; if several are present, the log says which one is
+    used. Prefixes that wrappers added to the names are removed, see `unwrapped_names`.
 
     Raises:
-        ValueError: no weights, two names that become one, or a tensor that `check_finite` refuses.
+        ValueError: There are no weights, two names become the same, or `check_finite` refuses a tensor.
     """
     sets = [key for key in CONTAINERS if is_weights(content.get(key))]
     weights = content[sets[0]] if sets else content
@@ -138,10 +138,10 @@ def weights_in(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor
 
 
 def state_of_module(state: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
-    """A module's state under its own names: tensors, and whatever else its `get_extra_state` gave, which is left as it is.
+    """Give a module's state its own names: tensors, and values of `get_extra_state`, which are left unchanged.
 
     Raises:
-        ValueError: two names that become one, or a tensor that `check_finite` refuses.
+        ValueError: Two names become the same, or `check_finite` refuses a tensor.
     """
     check_finite({name: x for name, x in state.items() if isinstance(x, Tensor)}, path)
     names = unwrapped_names(state, path)
@@ -151,7 +151,7 @@ def state_of_module(state: Mapping[str, Any], path: str | Path) -> dict[str, Any
 
 
 def is_weights(value: Any) -> bool:
-    """Whether this is a dict of names and tensors, and not empty."""
+    """Whether `value` is a non-empty dict from names to tensors."""
     return (
         isinstance(value, Mapping)
         and bool(value)
@@ -160,20 +160,20 @@ def is_weights(value: Any) -> bool:
 
 
 def _beside_tensors(content: Mapping[str, Any]) -> str:
-    """What keeps the first container from being weights, in words."""
+    """The end of an error message: which entry of the first container is not a tensor ('' if all are)."""
     found: Mapping[str, Any] = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), {})
     other = next((name for name, x in found.items() if not isinstance(x, Tensor)), None)
     return '' if other is None else f', and {other} is a {type(found[other]).__name__}: leave it out of the file'
 
 
 def unwrapped_names(names: Iterable[str], path: str | Path) -> dict[str, str]:
-    """Name in a file -> the network's own name.
+    """Map each name in a file to the network's own name.
 
-    `module.` and `_orig_mod.` are taken off the beginning, however nested, and `_orig_mod.` also within (a part of a network
-    that torch.compile wrapped). The count of updates beside an averaged network (`n_averaged`, `steps`) is left out.
+    The prefixes `module.` and `_orig_mod.` are removed, however nested, and `_orig_mod.` also inside a name (where a part of a
+    network was compiled). The number of updates of an averaged network (`n_averaged`, `steps`) is left out.
 
     Raises:
-        ValueError: two names of the file become one.
+        ValueError: Two names of the file become the same.
     """
     names = list(names)
     result = {name: _WRAPPERS.sub('', name) for name in names}
@@ -187,13 +187,13 @@ def unwrapped_names(names: Iterable[str], path: str | Path) -> dict[str, str]:
 
 
 def check_finite(weights: Mapping[str, Tensor], path: str | Path) -> None:
-    """Refuse weights of a training that diverged.
+    """Refuse weights that contain NaN or infinite numbers, as after a training that diverged.
 
-    Everything is read once, as loading would do later: a file of 1 GB in the page cache takes
-    0.1 to 0.3 s on one core in float32, 0.3 to 1 s in 16 bits and 8 s in float8 (reading it took 0.7 to 2 s beside it).
+    All weights are read once. For a file of 1 GB in the page cache this takes 0.1 to 0.3 s on one core in float32, 0.3 to 1 s
+    in 16 bits and 8 s in float8; loading the file takes another 0.7 to 2 s.
 
     Raises:
-        ValueError: names the first tensor with a NaN or an infinite number.
+        ValueError: A tensor holds such a number; the message names the first one.
     """
     name = first_not_finite(weights)
     if name is not None:
@@ -206,9 +206,9 @@ def check_finite(weights: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
-    """The first name whose tensor holds NaN or an infinite number.
+    """The name of the first tensor that holds NaN or infinite numbers, or None.
 
-    Integers are finite, and so is an additive mask: nothing but 0 and -inf. Tensors on a GPU cost one synchronisation.
+    Integers count as finite, and so does an additive mask of only 0 and -inf. Tensors on a GPU cost one synchronisation.
     """
     kept = {name: x for name, x in weights.items() if (x.is_floating_point() or x.is_complex()) and not x.is_meta}
     sums = {name: _sum(value).isfinite() for name, value in kept.items()}  # NaN and infinity stay in a sum: one pass
@@ -227,7 +227,7 @@ def _sum(value: Tensor) -> Tensor:
 
 
 def _is_finite(value: Tensor) -> bool:
-    """Exactly: finite numbers may have a sum that is not."""
+    """Check each number, since the sum of finite numbers may overflow; a mask of only 0 and -inf passes."""
     if value.element_size() == 1:
         value = value.float()
     return bool(value.isfinite().all()) or bool(((value == -torch.inf) | (value == 0)).all())
@@ -243,7 +243,7 @@ def weights_hash(network: nn.Module) -> str:
 
 
 def told_misfit(error: Exception) -> str:
-    """What a module's `load_state_dict` says of names and shapes, on one line."""
+    """The differences in names and shapes from an error of `load_state_dict`, on one line."""
     lines = [textwrap.shorten(line, 300) for line in str(error).splitlines()]
     return '; '.join(lines[1:4] or lines)
 
@@ -264,16 +264,16 @@ def _reason(error: Exception) -> str:
 
 
 def _told(error: Exception, text: str) -> str:
-    """The part of a long message that says something."""
+    """The informative part of a long error message."""
     text = text.split('WeightsUnpickler error:')[-1].split('Please file an issue')[0].strip()
     return type(error).__name__ if isinstance(error, KeyError) or not text else text[:160]
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """A local checkpoint as MMEngine passes it on: weights under `state_dict` as `weights_in` has them; alone, with no `meta`.
+    """Read a local checkpoint in MMEngine's form: the weights under `state_dict`, with the names that `weights_in` gives.
 
-    A `state_dict` that is empty, or holds more than tensors (a layer's `_extra_state`), is handed on as such.
-    The configs that it holds are left out: MMEngine's `resume` would execute one, its inferencers without a config another.
+    A file of weights alone gets an empty `meta`. A `state_dict` that is empty or holds more than tensors (a layer's
+    `_extra_state`) is accepted. Configs are removed: MMEngine's `resume`, and inferencers without a config, would execute them.
     """
     path = Path(filename).expanduser()
     content = read_checkpoint(path, map_location)
@@ -293,5 +293,5 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def load_from_address(address: str, map_location: Any = None, **_: Any) -> dict[str, Any]:
-    """A checkpoint from an address, kept where `usp_mm.addresses` keeps files, and read as a local one."""
+    """Download a checkpoint as `usp_mm.addresses` does, and read it like a local one."""
     return load_from_local(str(local_file(address)), map_location)

@@ -1,4 +1,4 @@
-"""Augmentations of the official recipes that mmpretrain has otherwise."""
+"""Augmentations of the official recipes for which mmpretrain's own version differs."""
 
 from collections.abc import Sequence
 
@@ -12,20 +12,21 @@ from usp_mm.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class PixelRandomErasing(BaseTransform):
-    """timm's `RandomErasing(mode='pixel')` of a normalised image, for images that the data preprocessor normalises later.
+    """timm's `RandomErasing(mode='pixel')`, for images that are normalised later, by the data preprocessor.
 
-    timm replaces a rectangle of the normalised image by noise of N(0, 1). The same noise is here mean + std · N(0, 1),
-    which normalises to it, as float32 and not clipped: mmpretrain's `RandomErasing` rounds it to 0 … 255, where half-range
-    normalisation leaves nothing beyond one standard deviation. The rectangle has 0.02 to 1/3 of the image's area and
-    an aspect ratio of 0.3 to 10/3. Every image leaves as float32, erased or not. Put it just before `PackInputs`.
+    timm replaces a rectangle of the normalised image by noise from N(0, 1). Here the noise is mean + std · N(0, 1), which the
+    normalisation turns into the same, in float32 and without clipping. (mmpretrain's `RandomErasing` rounds to 0 … 255, which
+    with half-range normalisation clips the noise at one standard deviation.) The rectangle has 0.02 to 1/3 of the image's
+    area and an aspect ratio of 0.3 to 10/3. All images become float32, erased or not. Put it just before `PackInputs`.
 
     Args:
-        erase_prob: probability that an image is erased.
-        count: rectangles in an erased image, each of a `count`-th of the area.
-        mean, std, to_rgb: those of the data preprocessor: RGB, for images in [0, 255] that are BGR before it if `to_rgb`.
+        erase_prob: Probability that an image is erased.
+        count: Number of rectangles in an erased image; each has 1/`count` of the area.
+        mean, std, to_rgb: Settings of the data preprocessor: `mean` and `std` are RGB in [0, 255], and with `to_rgb` the
+            images are still BGR here.
 
     Raises:
-        ValueError: a probability outside 0 … 1, or a count below 1.
+        ValueError: `erase_prob` is outside 0 … 1, or `count` is below 1.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Names of classes, in the order of their labels: where two lists meet, what differs."""
+"""Read and compare lists of class names, which are in the order of the labels."""
 
 import functools
 import re
@@ -15,7 +15,7 @@ _SHOWN = 3
 
 
 def class_names(dataset: Any) -> tuple[str, ...] | None:
-    """Of a data set, or of the first below a wrapper that names its classes; None if none does."""
+    """Class names of a data set, or of the first data set in a wrapper that has them; None if none has."""
     for found in all_datasets(dataset):
         if classes := (getattr(found, 'metainfo', None) or {}).get('classes'):
             return tuple(map(str, classes))
@@ -23,15 +23,15 @@ def class_names(dataset: Any) -> tuple[str, ...] | None:
 
 
 def class_name(names: Sequence[str] | None, label: int) -> str | None:
-    """Of a label; None where there is no name for it."""
+    """Name of the class with this label; None if it has no name."""
     return str(names[label]) if names and 0 <= label < len(names) else None
 
 
 def class_difference(expected: Sequence[str], found: Sequence[str]) -> str:
-    """What is missing, extra and moved in `found`, in one line; '' if class k is the same in both for every k.
+    """Describe in one line which classes are missing, extra and moved in `found`; '' if all classes are the same.
 
-    ImageNet's WordNet ids and mmpretrain's names for them count as the same. Where one list holds WordNet ids and the
-    other names that are not mmpretrain's, only the numbers of classes are compared, and a warning says so.
+    WordNet ids of ImageNet and mmpretrain's names for them count as the same. If one list holds WordNet ids and the other
+    holds names that are not mmpretrain's, only the numbers of classes are compared, and a warning says so.
     """
     ours, theirs = [str(name) for name in expected], [str(name) for name in found]
     if are_wordnet_ids(ours) != are_wordnet_ids(theirs):
@@ -55,11 +55,11 @@ def check_classes(expected: Sequence[str], found: Sequence[str], meeting: str, f
     """Refuse two lists that differ.
 
     Args:
-        meeting: who has which, such as "training data 'a' and validation data 'b'".
-        fix: what to do about it.
+        meeting: The owners of the two lists, such as "training data 'a' and validation data 'b'".
+        fix: What the user can do about it.
 
     Raises:
-        ValueError: with what is missing, extra and moved in the second.
+        ValueError: The lists differ; the message says what is missing, extra and moved in the second.
     """
     if difference := class_difference(expected, found):
         counts = f'{len(expected)} and {len(found)}' if len(expected) != len(found) else f'{len(expected)} each'
@@ -67,15 +67,15 @@ def check_classes(expected: Sequence[str], found: Sequence[str], meeting: str, f
 
 
 def check_renaming(own: Sequence[str], names: Sequence[str], where: str) -> None:
-    """Refuse names for the classes of a folder or cache that are not one for each, or its own in another order.
+    """Refuse new names for the classes of a folder or cache if their number differs or they are its own names reordered.
 
     Args:
-        own: in the order of the labels.
-        names: given in their place, in the same order.
-        where: whose they are, such as "latent cache 'a'".
+        own: Class names of the folder or cache, in the order of the labels.
+        names: Names to use instead, in the same order.
+        where: The folder or cache for the message, such as "latent cache 'a'".
 
     Raises:
-        ValueError: names do not sort or choose classes, so neither would do what was meant.
+        ValueError: In either case, since new names neither select nor reorder classes.
     """
     if len(own) != len(names):
         raise ValueError(
@@ -94,7 +94,7 @@ def are_wordnet_ids(names: Sequence[str]) -> bool:
 
 
 def _imagenet_names(names: Sequence[str]) -> list[str]:
-    """The first synonym of ImageNet's classes in place of their WordNet ids and names; two synonyms have two classes each."""
+    """Replace WordNet ids and names of ImageNet by the first synonym (two synonyms belong to two classes each)."""
     known = _imagenet_synonyms()
     return [known.get(name.lower(), name) for name in names]
 

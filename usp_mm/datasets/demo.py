@@ -1,7 +1,7 @@
 """Real handwritten digits in the layouts of ImageNet and ADE20K: data for a first run in minutes, without a download.
 
 The digits are scikit-learn's copy of the UCI "Optical Recognition of Handwritten Digits" test set: 1,797 images of 8×8
-pixels with 16 grey levels. What is written depends on the arguments alone, byte for byte.
+pixels with 16 grey levels. The output is a function of the arguments alone, byte for byte.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from usp_mm.files import write_folder
 from usp_mm.options import DemoData
 
 MANIFEST = 'demo.json'
-#: Label in a scene's annotation, ADE20K's way: 0 belongs to no class (`reduce_zero_label`), the others count from 1.
+#: Classes of the scenes. As in ADE20K, labels count from 1, and 0 belongs to no class (`reduce_zero_label`).
 SCENE_CLASSES = (*(str(digit) for digit in range(10)), 'canvas')
 
 
@@ -31,15 +31,15 @@ def make_demo_data(out: str | Path, config: DemoData = DemoData()) -> bool:
     The folder appears complete or not at all.
 
     Args:
-        out: a folder that doesn't exist, is empty, or holds just this data.
-        config: how much.
+        out: A folder that doesn't exist, is empty, or holds exactly this data.
+        config: Numbers and sizes of the images.
 
     Returns:
-        Whether it was written: False if it was there already.
+        True if the data were written, False if they already existed.
 
     Raises:
         FileExistsError: `out` holds something else.
-        ValueError: more digits asked for than there are.
+        ValueError: More digits are requested than exist.
         ModuleNotFoundError: scikit-learn isn't installed.
     """
     out, logger = Path(out), MMLogger.get_current_instance()
@@ -61,7 +61,7 @@ def make_demo_data(out: str | Path, config: DemoData = DemoData()) -> bool:
 
 
 def check_identical(out: Path, config: Any) -> None:
-    """FileExistsError unless `out` holds the demo data that `config`, a dataclass, asks for, unchanged."""
+    """Raise a FileExistsError unless `out` holds exactly the demo data for `config`, a dataclass."""
     fix = 'choose another folder or remove this one'
     manifest = out / MANIFEST
     if not manifest.is_file():
@@ -74,7 +74,7 @@ def check_identical(out: Path, config: Any) -> None:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 over the sorted paths and contents of a folder, its manifest apart."""
+    """SHA-256 over the sorted paths and the contents of all files in a folder except its manifest."""
     content = hashlib.sha256()
     for path in sorted(path for path in folder.rglob('*') if path.is_file() and path != folder / MANIFEST):
         content.update(path.relative_to(folder).as_posix().encode() + b'\0')
@@ -99,7 +99,7 @@ def split_digits(labels: np.ndarray, config: DemoData) -> tuple[np.ndarray, np.n
     """Disjoint indices for training and validation, each with the classes in proportion.
 
     Raises:
-        ValueError: fewer digits than asked for.
+        ValueError: More digits are requested than exist.
     """
     if config.train_digits + config.val_digits > len(labels) or min(config.train_digits, config.val_digits) < 1:
         raise ValueError(
@@ -114,7 +114,7 @@ def split_digits(labels: np.ndarray, config: DemoData) -> tuple[np.ndarray, np.n
 
 
 def _evenly(order: np.ndarray, num: int) -> np.ndarray:
-    """`num` entries at even distances."""
+    """Select `num` evenly spaced entries."""
     return order[np.arange(num) * len(order) // num]
 
 
@@ -142,12 +142,12 @@ def _write_scenes(root: Path, split: str, images: np.ndarray, labels: np.ndarray
 
 
 def draw_scene(rng: np.random.RandomState, images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to 4 digits, two fifths of the side or more each, that do not overlap, on a dark canvas.
+    """Draw up to 4 digits that do not overlap, each at least two fifths of the side wide, on a dark canvas.
 
     Args:
-        rng: draws everything.
-        images, labels: uint8[N, S, S] and int[N] to choose from.
-        size: side of the scene in pixels.
+        rng: Source of all random numbers.
+        images, labels: The digits to choose from, uint8[N, S, S], and their classes, int[N].
+        size: Side of the scene in pixels.
 
     Returns:
         uint8[size, size, 3] image and uint8[size, size] label map: digit + 1, 11 canvas, 0 neither.
@@ -159,7 +159,7 @@ def draw_scene(rng: np.random.RandomState, images: np.ndarray, labels: np.ndarra
         ink = Image.fromarray(images[i]).resize((side, side), Image.Resampling.BICUBIC)
         alpha = np.asarray(ink, np.float64) / 255
         colour = rng.uniform(200, 255, 3)
-        for _ in range(20):  # places to try
+        for _ in range(20):  # attempts to find a free place
             y, x = rng.randint(0, size - side, 2)
             window = slice(y, y + side), slice(x, x + side)
             if not taken[window].any():

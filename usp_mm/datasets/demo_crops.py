@@ -1,6 +1,6 @@
 """Crops of real colour photographs in ImageNet's layout: natural images for a first run, without a download.
 
-The photographs come inside the packages scikit-image and scikit-learn. What is written depends on the arguments and on
+The photographs are part of the packages scikit-image and scikit-learn. The output is a function of the arguments and of
 these files alone, byte for byte.
 """
 
@@ -19,7 +19,7 @@ from usp_mm.options import DemoCrops
 
 from .demo import MANIFEST, check_identical, folder_digest
 
-#: class -> (package, file): one photograph each.
+#: Class -> (package, file) of its photograph.
 PHOTOGRAPHS = {
     'astronaut': ('skimage', 'data/astronaut.png'),
     'cat': ('skimage', 'data/chelsea.png'),
@@ -33,9 +33,9 @@ PHOTOGRAPHS = {
     'tissue': ('skimage', 'data/ihc.png'),
 }
 DISTRIBUTIONS = {'skimage': 'scikit-image', 'sklearn': 'scikit-learn'}
-#: Share of a photograph's width, from the right, that only validation crops show.
+#: Share of a photograph's width, at its right side, that is reserved for validation crops.
 HELD_OUT = 0.3
-#: A crop's side lies between 1 and this many times the side that it is written at.
+#: A crop is taken at 1 to this many times its final size, and then reduced.
 MAX_ZOOM = 2.0
 
 
@@ -46,17 +46,17 @@ def make_demo_crops(out: str | Path, config: DemoCrops = DemoCrops()) -> bool:
     appears complete or not at all.
 
     Args:
-        out: a folder that doesn't exist, is empty, or holds just this data.
-        config: how much.
+        out: A folder that doesn't exist, is empty, or holds exactly this data.
+        config: Numbers and size of the crops.
 
     Returns:
-        Whether it was written: False if it was there already.
+        True if the data were written, False if they already existed.
 
     Raises:
         FileExistsError: `out` holds something else.
-        ValueError: no crops asked for, or a side outside 16 … 128.
+        ValueError: A number of crops is below 1, or the side is outside 16 … 128.
         ModuleNotFoundError: scikit-image or scikit-learn isn't installed.
-        FileNotFoundError: it is, without its photographs.
+        FileNotFoundError: An installed package lacks its photographs.
     """
     out, logger = Path(out), MMLogger.get_current_instance()
     if min(config.train_crops, config.val_crops) < 1:
@@ -88,8 +88,8 @@ def photograph(name: str) -> Path:
     """The file of one of `PHOTOGRAPHS`.
 
     Raises:
-        ModuleNotFoundError: its package isn't installed.
-        FileNotFoundError: the package comes without this file.
+        ModuleNotFoundError: The package of the photograph isn't installed.
+        FileNotFoundError: The installed package lacks this file.
     """
     package, file = PHOTOGRAPHS[name]
     distribution = DISTRIBUTIONS[package]
@@ -105,7 +105,7 @@ def photograph(name: str) -> Path:
 
 
 def split_regions(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """uint8[H, W, 3] -> the part for training, to the left, and the one for validation, as views."""
+    """Split a photograph uint8[H, W, 3] into its left part, for training, and its right part, for validation, as views."""
     border = round(pixels.shape[1] * (1 - HELD_OUT))
     return pixels[:, :border], pixels[:, border:]
 

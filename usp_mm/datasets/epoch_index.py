@@ -1,4 +1,4 @@
-"""A data-set index that remembers the epoch and the seed it was drawn for."""
+"""A data-set index that carries the epoch and the seed for which it was drawn."""
 
 from collections.abc import Callable
 from operator import index as as_integer
@@ -6,17 +6,17 @@ from typing import Any
 
 
 class EpochIndex(int):
-    """An `int` index with `.epoch`, `.seed` and `.sample`, so that a worker process, a transform or the model
-    can derive a sample's randomness from (seed, epoch, sample) alone.
+    """An `int` index with the attributes `epoch`, `seed` and `sample`.
 
-    It is an ordinary index to every data set; `sample_idx` in mmengine's `BaseDataset` and
-    mmpretrain's `DataSample` keeps it whole. The seed is the runner's (`randomness.seed`), which
-    mmengine hands to the sampler: one setting seeds everything.
+    A worker process, a transform or the model derives a sample's randomness from (seed, epoch, sample) alone. Every data
+    set can use it as an ordinary index, and `sample_idx` in mmengine's `BaseDataset` and mmpretrain's `DataSample` keeps
+    its attributes. The seed is the runner's (`randomness.seed`), which mmengine passes to the sampler, so that one setting
+    seeds everything.
 
-    `sample` is the number that the sampler drew. Below wrappers such as `ConcatDataset` and `RepeatDataset` the index
-    counts in the data set below, and `sample` stays: two members of a concatenation, or two repetitions of an image,
-    share no random numbers. Subtraction, addition and remainder, by which wrappers find the data set below, keep all three;
-    a wrapper that looks its index up in a list hands on `index.at(number)`.
+    `sample` is the number that the sampler drew. Inside wrappers such as `ConcatDataset` and `RepeatDataset`, the index
+    counts in the wrapped data set, but `sample` stays the same: two members of a concatenation, or two repetitions of an
+    image, share no random numbers. Addition, subtraction and remainder, with which wrappers compute the inner index, keep
+    all three attributes; a wrapper that looks its index up in a list passes on `index.at(number)`.
     """
 
     epoch: int
@@ -29,7 +29,7 @@ class EpochIndex(int):
         return self
 
     def at(self, index: int) -> 'EpochIndex':
-        """The same draw at another index: the one of the data set below a wrapper."""
+        """A copy with another index and the same epoch, seed and sample, for the data set inside a wrapper."""
         return EpochIndex(index, self.epoch, self.seed, self.sample)
 
     def __add__(self, other: Any) -> Any:
@@ -61,7 +61,7 @@ class EpochIndex(int):
 
 
 def _result(other: Any, compute: Callable[[int], Any]) -> Any:
-    """`compute` of an integer of any kind (numpy's too); with anything else the index is a plain number."""
+    """Apply `compute` to an integer of any type, numpy's included; for other types the index acts as a plain number."""
     try:
         number = as_integer(other)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Folders of images, with mmpretrain's class order and one clear error for each thing that can be wrong."""
+"""Data sets from folders of images, with mmpretrain's class order."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from .class_names import check_renaming
 
 
 class FolderScan(NamedTuple):
-    """The images of a folder in order; `labels` and `classes` are None for a folder that is read without classes."""
+    """The images of a folder in order; `labels` and `classes` are None if the folder is read without classes."""
 
     paths: list[str]
     labels: list[int] | None
@@ -21,22 +21,22 @@ class FolderScan(NamedTuple):
 
 
 def scan_image_folder(root: str, extensions: Iterable[str] | None = None, with_label: bool | None = None) -> FolderScan:
-    """List a folder with one sub-folder a class, or a flat folder of images, and log what was taken and left out.
+    """List a folder with one sub-folder per class, or a flat folder of images, and log what was taken and left out.
 
     Class k is the k-th sub-folder in alphabetical order, and the images of a class, at any depth in its folder, follow in
     alphabetical order, as in mmpretrain's `CustomDataset` and torchvision's `ImageFolder`. Links are followed. Names that
     begin with '.' and the previews of operating systems never count; a link to nothing is left out.
 
     Args:
-        root: the folder; any mmengine file backend.
-        extensions: file endings that are images; by default all that Pillow reads (`usp_mm.images.image_endings`).
-        with_label: True, sub-folders are classes, and images beside them are left out; False, every image at any depth,
-            without classes; None, whichever the folder shows.
+        root: Path or address of the folder, for any mmengine file backend.
+        extensions: File endings of images; by default all that Pillow reads (`usp_mm.images.image_endings`).
+        with_label: If True, sub-folders are classes, and images beside them are left out; if False, all images at any depth
+            are taken, without classes; if None, the folder's contents decide.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: a class folder holds no image; `with_label` is None and `root` holds folders 'train' and 'val', or images
-            lie in `root` and in its sub-folders; or see `usp_mm.images.list_images`.
+        FileNotFoundError: The folder does not exist, or it holds no image.
+        ValueError: A class folder holds no image; or `with_label` is None and `root` holds folders 'train' and 'val', or
+            images both directly and in sub-folders; see also `usp_mm.images.list_images`.
     """
     if not fileio.isdir(root):
         raise FileNotFoundError(f"image folder '{root}' does not exist: give the folder that holds the class folders")
@@ -95,13 +95,13 @@ def _with_classes(listing: FolderListing, loose: Sequence[str]) -> FolderScan:
 
 @DATASETS.register_module()
 class ImageFolder(CustomDataset):
-    """mmpretrain's `CustomDataset` on `scan_image_folder`, whose errors it raises.
+    """mmpretrain's `CustomDataset` with the files, the classes and the errors of `scan_image_folder`.
 
     Args:
-        with_label: True, sub-folders are classes, and images beside them are left out with a warning; False, every image at
-            any depth, without classes; None, sub-folders are classes, and images beside them are an error.
-        extensions: file endings that are images; by default all that Pillow reads.
-        kwargs: of `CustomDataset`.
+        with_label: If True, sub-folders are classes, and images beside them are left out with a warning; if False, all images
+            at any depth are taken, without classes; if None, sub-folders are classes, and images beside them are an error.
+        extensions: File endings of images; by default all that Pillow reads.
+        kwargs: Arguments of `CustomDataset`.
     """
 
     def __init__(

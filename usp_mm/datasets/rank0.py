@@ -1,4 +1,4 @@
-"""What one of several processes does for all: the others learn of its failure instead of waiting for it."""
+"""Run a function on one of several processes for all of them; if it fails, the others end instead of waiting."""
 
 import os
 from collections.abc import Callable
@@ -9,15 +9,15 @@ import torch
 from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 
 T = TypeVar('T')
-#: How long a process waits for another, whose share of the work may take days.
+#: How long a process waits for another one, whose part of the work may take days.
 PATIENCE = timedelta(days=7)
 
 
 def meet_processes(take_gpu: bool = False) -> int:
-    """Join the other processes of torchrun, only to wait for each other; returns the number of this one.
+    """Join torchrun's other processes, so that they can wait for each other, and return the rank of this process.
 
     Args:
-        take_gpu: whether the process computes on the GPU of its number from now on.
+        take_gpu: Whether to select the GPU of this process's local rank.
     """
     if take_gpu and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
@@ -27,10 +27,10 @@ def meet_processes(take_gpu: bool = False) -> int:
 
 
 def decide_on_rank0(decide: Callable[[], T]) -> T:
-    """What `decide` returns on the main process (something that can be pickled), on every one. To be called on every one.
+    """Call `decide` on the main process and return its result, which must be picklable, on all; all have to call this.
 
     Raises:
-        SystemExit: on the others, if `decide` raises on the main process.
+        SystemExit: On the other processes, if `decide` raises on the main process.
     """
     answer: list[Any] = [False, None]
     try:
@@ -45,10 +45,10 @@ def decide_on_rank0(decide: Callable[[], T]) -> T:
 
 
 def run_on_rank0(action: Callable[[], T]) -> T | None:
-    """What `action` returns on the main process, where it stays; None on the others, once it is done.
+    """Call `action` on the main process and return its result there; the others wait for it and return None.
 
     Raises:
-        SystemExit: on the others, if `action` raises on the main process.
+        SystemExit: On the other processes, if `action` raises on the main process.
     """
     results: list[T] = []
     decide_on_rank0(lambda: results.append(action()))

@@ -1,4 +1,4 @@
-"""What to generate for an evaluation: sample numbers and their classes, as a data set."""
+"""A data set of sample numbers and classes that tells a generator what to generate for an evaluation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,26 +14,26 @@ LABEL_MODES = ('random', 'balanced')
 
 
 def random_labels(index: Tensor, num_classes: int, seed: int) -> Tensor:
-    """A class for each sample number, uniform and a function of (seed, number) alone: int64[N] -> int64[N]."""
+    """Draw a class uniformly for each sample number, as a function of (seed, number) alone: int64[N] -> int64[N]."""
     draws = uniform(index, torch.zeros_like(index), 1, seed=seed, stream='label')[:, 0]
     return (draws.double() * num_classes).long()
 
 
 @DATASETS.register_module()
 class SampleRequests(Dataset):
-    """Item i asks a generator for sample i: dict(inputs=dict(index=i, label, seed)).
+    """A data set whose item i requests sample i from a generator: dict(inputs=dict(index=i, label=…, seed=…)).
 
     Args:
-        num_samples: how many.
-        num_classes: classes to choose from, 0 … num_classes - 1.
-        label_mode: 'random', the class of sample i is drawn from (seed, i) alone (the paper's 50,000 samples); 'balanced',
-            i mod num_classes.
-        seed: of the classes and of the samples' noise.
-        labels: the class of each sample, in place of `label_mode`.
-        classes: names, for `metainfo`.
+        num_samples: Number of samples.
+        num_classes: Number of classes; labels are 0 … num_classes - 1.
+        label_mode: 'random' draws the class of sample i from (seed, i) alone, as for the paper's 50,000 samples; 'balanced'
+            takes i mod num_classes.
+        seed: Seed of the classes and of the samples' noise.
+        labels: Class of each sample; replaces `label_mode`.
+        classes: Names of the classes, for `metainfo`.
 
     Raises:
-        ValueError: no samples, an unknown mode, or labels that are not `num_samples` classes.
+        ValueError: A number is below 1, the mode is unknown, or `labels` does not hold `num_samples` classes.
     """
 
     def __init__(

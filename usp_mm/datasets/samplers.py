@@ -1,4 +1,4 @@
-"""Data order that depends on the seed and the epoch alone."""
+"""Samplers whose order depends only on the seed and the epoch."""
 
 import math
 from collections.abc import Iterator, Sized
@@ -18,11 +18,11 @@ from .wrappers import check_wrappers
 class EpochSampler(DefaultSampler):
     """MMEngine's `DefaultSampler` (same arguments) that yields `EpochIndex`.
 
-    The order is a function of (seed, epoch), and rank r of W takes every W-th index from r on. So
-    batch k of one process at batch size W·B holds the same samples as batch k of W processes at B.
+    The order is a function of (seed, epoch), and rank r of W takes every W-th index, starting with r. Therefore
+    batch k of one process at batch size W·B holds the same samples as batch k of W processes at batch size B.
 
     Raises:
-        ValueError: a wrapper of data sets that hands on a plain number in place of the `EpochIndex`.
+        ValueError: A wrapper passes a plain number to its data set instead of the `EpochIndex`.
     """
 
     start = 0
@@ -32,7 +32,7 @@ class EpochSampler(DefaultSampler):
         check_wrappers(dataset)
 
     def seek(self, num_samples: int) -> None:
-        """Let the next epoch, and no other, begin after the first `num_samples` of this process."""
+        """Let only the next epoch skip the first `num_samples` samples of this process."""
         self.start = num_samples
 
     def __iter__(self) -> Iterator[EpochIndex]:
@@ -48,10 +48,10 @@ class EpochSampler(DefaultSampler):
 class EpochInfiniteSampler(InfiniteSampler):
     """MMEngine's `InfiniteSampler` (same arguments) that yields `EpochIndex` and can start anywhere.
 
-    One epoch's order follows another's without end, and rank r of W takes every W-th index from r on.
+    The orders of the epochs follow each other without end, and rank r of W takes every W-th index, starting with r.
 
     Raises:
-        ValueError: as `EpochSampler`.
+        ValueError: As in `EpochSampler`.
     """
 
     start = 0
@@ -61,7 +61,7 @@ class EpochInfiniteSampler(InfiniteSampler):
         check_wrappers(dataset)
 
     def seek(self, num_samples: int) -> None:
-        """Let the next iteration begin after the first `num_samples` of this process."""
+        """Let the next iteration skip the first `num_samples` samples of this process."""
         self.start = num_samples
 
     def __iter__(self) -> Iterator[EpochIndex]:
@@ -75,7 +75,7 @@ class EpochInfiniteSampler(InfiniteSampler):
 
 
 def _order(num: int, seed: int, epoch: int, shuffle: bool) -> torch.Tensor:
-    """int64[num], the indices of an epoch."""
+    """The indices of an epoch in their order, int64[num]."""
     if not shuffle:
         return torch.arange(num)
     return torch.randperm(num, generator=torch.Generator().manual_seed(derive_seed(seed, epoch)))

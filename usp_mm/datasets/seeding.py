@@ -7,8 +7,8 @@ import torch
 
 
 def derive_seed(*key: int) -> int:
-    """A 63-bit seed from integers of 0 to 2^64 - 1; keys that differ anywhere give unrelated seeds."""
-    words = [len(key), *(word for number in key for word in divmod(int(number), 1 << 32))]  # of 32 bits each
+    """Derive a 63-bit seed from integers in 0 … 2^64 - 1; different keys give unrelated seeds."""
+    words = [len(key), *(word for number in key for word in divmod(int(number), 1 << 32))]  # 32 bits each
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 

@@ -20,12 +20,12 @@ NOISE_SEVERITIES = (0.08, 0.12, 0.18, 0.26, 0.38)
 
 @TRANSFORMS.register_module()
 class SeedBySample(BaseTransform):
-    """First step of a random pipeline: seed `random`, NumPy and PyTorch from (seed, epoch, sample).
+    """Seed `random`, NumPy and PyTorch from (seed, epoch, sample), as the first step of a random pipeline.
 
-    Every later step then draws the same numbers for a sample whatever the number of workers and
-    processes, and after a resume. Below a wrapper the sample is the one that the sampler drew, see `EpochIndex`.
-    Needs `EpochSampler`; with another sampler it warns and leaves the worker's own random state alone, as it does
-    for the images that a wrapper draws besides (mmseg's `MultiImageMixDataset`).
+    All later steps then draw the same numbers for a sample, whatever the number of workers and processes, and after a
+    resume. Inside a wrapper, the sample is the one that the sampler drew, see `EpochIndex`. This step needs `EpochSampler`:
+    with another sampler it warns and keeps the worker's own random state, as it does for additional images that a wrapper
+    draws by itself (mmseg's `MultiImageMixDataset`).
 
     Raises:
         ValueError: `results` has no 'sample_idx'.
@@ -54,19 +54,19 @@ class SeedBySample(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """mmcv's `LoadImageFromFile`, decoded by `usp_mm.images.decode_image` as everywhere: uint8[H, W, 3], BGR.
+    """mmcv's `LoadImageFromFile` with the decoder `usp_mm.images.decode_image`: uint8[H, W, 3], BGR.
 
-    What was decoded already, as mmpretrain's inferencers do it, passes. A picture with a label map of its pixels must be
-    stored upright: nothing tells whether its labels were drawn on the picture as it is stored or as it is shown.
+    Images that are already decoded, as by mmpretrain's inferencers, pass unchanged. An image with a label map must be stored
+    upright, since it is not known whether its labels were drawn on the image as stored or as displayed.
 
     Args:
-        to_float32: whether to make the pixels float32.
-        ignore_empty: whether a file that can't be decoded gives None, for which mmengine's data sets take another sample.
-        backend_args: of the mmengine file backend.
+        to_float32: Whether to convert the pixels to float32.
+        ignore_empty: Whether to return None for a file that can't be decoded; mmengine's data sets then take another sample.
+        backend_args: Arguments of the mmengine file backend.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file can't be decoded, or it has a label map and is to be turned.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file can't be decoded, or it has a label map and an orientation other than upright.
     """
 
     def __init__(self, to_float32: bool = False, ignore_empty: bool = False, *, backend_args: dict | None = None) -> None:
@@ -94,10 +94,10 @@ class LoadImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class ADMCenterCrop(BaseTransform):
-    """The central square of an image at `size` pixels, resized as ADM, DiT and the latent cache do it.
+    """Crop the central square of an image, resized as in ADM, DiT and the latent cache.
 
     Args:
-        size: side of the crop, pixels.
+        size: Side of the crop in pixels.
     """
 
     def __init__(self, size: int) -> None:
@@ -111,19 +111,20 @@ class ADMCenterCrop(BaseTransform):
 
 @TRANSFORMS.register_module()
 class GaussianNoise(BaseTransform):
-    """ImageNet-C's Gaussian noise, clip(x / 255 + std · N(0, 1), 0, 1) · 255 (arXiv 1903.12261).
+    """Add ImageNet-C's Gaussian noise: clip(x / 255 + std · N(0, 1), 0, 1) · 255 (arXiv 1903.12261).
 
-    The noise of sample i depends on (seed, i) alone, not on epoch, batch or process; i counts in the data set that has
-    the transform, unless `EpochSampler` draws. Put it after the crop, just before `PackInputs`.
+    The noise of sample i depends only on (seed, i), not on epoch, batch or process. With `EpochSampler`, i is the number that
+    the sampler drew, and otherwise the index in the data set of this transform. Put this step after the crop, just before
+    `PackInputs`.
 
     Args:
-        severity: 1 to 5, of `NOISE_SEVERITIES`.
-        std: in its place, any standard deviation for images in [0, 1].
-        seed: of the noise.
-        to_uint8: cut to whole numbers, as ImageNet-C's files and the official robustness runs do; float32 otherwise.
+        severity: Severity from 1 to 5; see `NOISE_SEVERITIES`.
+        std: Standard deviation for images in [0, 1], instead of a severity.
+        seed: Seed of the noise.
+        to_uint8: Whether to truncate to uint8, as in ImageNet-C's files and the official robustness runs; float32 otherwise.
 
     Raises:
-        ValueError: not exactly one of severity and std, or out of range; a sample without 'sample_idx'.
+        ValueError: Not exactly one of `severity` and `std` is given, it is out of range, or a sample has no 'sample_idx'.
     """
 
     def __init__(self, severity: int | None = None, std: float | None = None, seed: int = 0, to_uint8: bool = False) -> None:

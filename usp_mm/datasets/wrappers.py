@@ -1,4 +1,4 @@
-"""Data sets below wrappers such as MMEngine's `ConcatDataset` and `RepeatDataset` or torch's `Subset`."""
+"""Find data sets inside wrappers such as MMEngine's `ConcatDataset` and `RepeatDataset` or torch's `Subset`."""
 
 import copy
 import random
@@ -14,12 +14,12 @@ from torch.utils.data import Dataset
 
 from .epoch_index import EpochIndex
 
-#: Where wrappers keep what they wrap, if it is no torch `Dataset` (MMEngine's `RepeatDataset` is none).
+#: Attributes in which wrappers keep data sets that are not torch `Dataset`s, such as MMEngine's `RepeatDataset`.
 _ATTRIBUTES = ('dataset', 'datasets', '_dataset', '_datasets')
 
 
 def all_datasets(dataset: Any) -> Iterator[Any]:
-    """A data set and every one below it, from the outside in; a data set that wraps none yields itself alone."""
+    """Yield a data set and all data sets inside it, from the outside in; a data set that wraps none yields only itself."""
     seen: set[int] = set()
     waiting = [dataset]
     while waiting:
@@ -31,7 +31,7 @@ def all_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def dataset_configs(config: Any) -> Iterator[ConfigDict]:
-    """The config of a data set and those of every one below it, from the outside in."""
+    """Yield the config of a data set and those of all data sets inside it, from the outside in."""
     if isinstance(config, ConfigDict):
         yield config
         for name in _ATTRIBUTES:
@@ -41,11 +41,11 @@ def dataset_configs(config: Any) -> Iterator[ConfigDict]:
 
 
 def check_wrappers(dataset: Any) -> None:
-    """Try whether wrappers hand on the epoch and seed of an `EpochIndex`, without reading a sample.
+    """Check, without reading a sample, that wrappers pass on the epoch and the seed of an `EpochIndex`.
 
     Raises:
-        ValueError: names a wrapper that hands on a plain number, so that augmentations, masks and noise below it would
-            depend on the workers, and a latent cache would show one view.
+        ValueError: A wrapper, which the message names, passes on a plain number. Augmentations, masks and noise inside it
+            would depend on the workers, and a latent cache would always show the same view.
     """
     for wrapper in all_datasets(dataset):
         below = [child for children in _children(wrapper).values() for child in children]
@@ -78,7 +78,7 @@ def _check_wrapper(wrapper: Any) -> None:
 
 
 def _children(dataset: Any) -> dict[str, list[Any]]:
-    """Attribute -> the data sets that are kept in it."""
+    """Name of each attribute that holds data sets -> these data sets."""
     found = {}
     for name, value in getattr(dataset, '__dict__', {}).items():
         values = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
@@ -92,9 +92,9 @@ def _can_be_indexed(value: Any) -> bool:
 
 
 def _stubbed(wrapper: Any) -> Any:
-    """The wrapper with stubs in place of what it wraps.
+    """Copy a wrapper, with stubs instead of the data sets that it wraps.
 
-    Its lists, dicts, sets and random generators are copies; what lies deeper, and any other object, it shares.
+    Lists, dicts, sets and random generators in its attributes are copied; objects inside them, and all others, are shared.
     """
     clone = object.__new__(type(wrapper))
     clone.__dict__.update({name: _copied(value) for name, value in wrapper.__dict__.items()})
@@ -108,7 +108,7 @@ def _stubbed(wrapper: Any) -> Any:
 
 
 def _copied(value: Any) -> Any:
-    """A copy of what reading a sample may change: a cache, a list of what was read, a random generator."""
+    """Copy a value that reading a sample may change, such as a cache, a list or a random generator."""
     if isinstance(value, torch.Generator):
         return value.clone_state()
     if isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
@@ -117,14 +117,14 @@ def _copied(value: Any) -> Any:
 
 
 class _Asked(BaseException):
-    """Carries the index that a wrapper asks for past its `except Exception`."""
+    """Carries the requested index out of a wrapper; a BaseException, so that `except Exception` does not catch it."""
 
     def __init__(self, index: Any) -> None:
         self.index = index
 
 
 class _Stub:
-    """In place of a data set: has its attributes and its length, and raises `_Asked` in place of a sample."""
+    """Stand-in for a data set with its attributes and length, which raises `_Asked` when a sample is requested."""
 
     def __init__(self, dataset: Any) -> None:
         self._stands_for = dataset

@@ -1,4 +1,4 @@
-"""Which kernel computes attention on a GPU."""
+"""Choose the kernel that computes attention on a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-#: Kernels of torch's scaled dot product attention, the first that takes the call's type and shapes computes it.
+#: Kernels of torch's scaled dot product attention in order of preference; the first that supports a call's types is used.
 PREFERRED = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,

@@ -17,7 +17,7 @@ def linear_alpha_bar(num_steps: int = 1000, beta_start: float = 1e-4, beta_end: 
 
 
 def diffuse(x0: Tensor, alpha_bar: Tensor | float, noise: Tensor) -> Tensor:
-    """x_t = √ᾱ·x0 + √(1 - ᾱ)·ε (eq. 4); `alpha_bar` is a number or one per sample, [N]."""
+    """Add noise to data: x_t = √ᾱ·x0 + √(1 - ᾱ)·ε (eq. 4); `alpha_bar` is one number, or one per sample, [N]."""
     if not isinstance(alpha_bar, Tensor):
         alpha_bar = torch.full((), alpha_bar, device=x0.device)
     alpha_bar = alpha_bar.reshape(-1, *[1] * (x0.ndim - 1))
@@ -25,7 +25,7 @@ def diffuse(x0: Tensor, alpha_bar: Tensor | float, noise: Tensor) -> Tensor:
 
 
 def spaced_timesteps(num_steps: int, num_kept: int) -> Tensor:
-    """Steps that a shortened chain keeps, 0 and the last among them, evenly spaced and rounded: int64[num_kept].
+    """Steps that a shortened chain keeps, evenly spaced and rounded, with the first and the last: int64[num_kept].
 
     Improved DDPM, section 4. The stride is added up in float64, as in the code of ADM and DiT: of an odd count, the
     step in the middle lies halfway between two integers, and the sum's rounding error decides which of them is kept.
@@ -35,7 +35,7 @@ def spaced_timesteps(num_steps: int, num_kept: int) -> Tensor:
 
 
 class Schedule(NamedTuple):
-    """What a chain needs of its ᾱ: tables float64[T], or their values at one step or one step per sample.
+    """The quantities of a chain that follow from its ᾱ: tables float64[T], or their values at one step or one per sample.
 
     signal, noise: √ᾱ and √(1 - ᾱ).
     mean_x0, mean_xt: weights of x0 and x_t in the mean of q(x_{t-1} | x_t, x0) (eq. 7).
@@ -51,7 +51,7 @@ class Schedule(NamedTuple):
     log_posterior: Tensor
 
     def at(self, step: int) -> 'Schedule':
-        """Values at one step, 0-d: on the CPU they combine with states on any device, without a transfer."""
+        """Values at one step, 0-d; kept on the CPU, they combine with states on any device without a transfer."""
         return Schedule(*(table[step] for table in self))
 
     def per_sample(self, t: Tensor, like: Tensor) -> 'Schedule':
@@ -59,12 +59,12 @@ class Schedule(NamedTuple):
         return Schedule(*(table[t].to(like.dtype).reshape(-1, *[1] * (like.ndim - 1)) for table in self))
 
     def to(self, device: torch.device) -> 'Schedule':
-        """The same on `device`."""
+        """Copy all tables to `device`."""
         return Schedule(*(table.to(device) for table in self))
 
 
 def schedule(alpha_bar: Tensor) -> Schedule:
-    """Of a whole chain or of the steps that a shortened one keeps: β follows from ᾱ. float64[T], T >= 2."""
+    """Compute the schedule of a whole chain, or of the steps that a shortened one keeps, from its ᾱ, float64[T], T >= 2."""
     previous = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
     beta = 1 - alpha_bar / previous
     variance = beta * (1 - previous) / (1 - alpha_bar)  # β̃, eq. 7
@@ -79,7 +79,7 @@ def schedule(alpha_bar: Tensor) -> Schedule:
 
 
 def predict_x0(c: Schedule, x_t: Tensor, eps: Tensor) -> Tensor:
-    """The x0 that noise ε implies: eq. 4 solved for it, nothing clipped."""
+    """The x0 that follows from the predicted noise ε, by eq. 4; not clipped."""
     return (x_t - c.noise * eps) / c.signal
 
 
@@ -97,10 +97,10 @@ def ancestral_step(c: Schedule, x_t: Tensor, eps: Tensor, fraction: Tensor | Non
     """x_{t-1} ~ p(x_{t-1} | x_t) (algorithm 2).
 
     Args:
-        c: the schedule's values at t.
-        x_t, eps: state and predicted noise.
-        fraction: predicted variance, as in `learned_log_variance`; None: β.
-        noise: standard normal; None: the mean, as at the last step.
+        c: Values of the schedule at step t.
+        x_t, eps: State and predicted noise.
+        fraction: Predicted variance, as in `learned_log_variance`; None uses β as the variance.
+        noise: Standard normal noise; None returns the mean, as at the last step.
     """
     mean = posterior_mean(c, predict_x0(c, x_t, eps), x_t)
     if noise is None:
@@ -116,10 +116,10 @@ def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_varianc
 
 
 def discretized_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log of N(mean, std)'s mass in the bin of width 2/255 around x, in nats; the end bins are open (eq. 13).
+    """Log probability, in nats, of the bin of width 2/255 around x under N(mean, std); the end bins are open (eq. 13).
 
-    x lies on a grid in [-1, 1] in the paper; latents beyond ±0.999 count as in the end bins. The normal's distribution
-    function is ½(1 + tanh(√(2/π)(z + 0.044715 z³))), the approximation that DiT's published losses were made with.
+    In the paper x lies on a grid in [-1, 1]; latents beyond ±0.999 count as lying in the end bins. The normal distribution
+    function is approximated by ½(1 + tanh(√(2/π)(z + 0.044715 z³))), as in the published losses of DiT.
     """
     z_above = (x - mean + 1 / 255) * torch.exp(-log_std)
     z_below = (x - mean - 1 / 255) * torch.exp(-log_std)
@@ -133,16 +133,18 @@ def _normal_cdf(z: Tensor) -> Tensor:
 
 
 def vlb_bits(c: Schedule, t: Tensor, x0: Tensor, x_t: Tensor, eps: Tensor, fraction: Tensor) -> Tensor:
-    """The bound's term of each sample's step, L_{t-1} or at t = 0 L_0 (eq. 5), with the mean held fixed.
+    """The term of the variational bound at each sample's step: L_{t-1}, or L_0 at t = 0 (eq. 5).
 
-    Only the variance learns from it (improved DDPM, section 3.1); it is not multiplied by the number of steps.
+    The mean is detached, so that only the variance is trained by it (improved DDPM, section 3.1). The term is not multiplied
+    by the number of steps.
 
     Args:
-        c: the schedule's values per sample, for steps t, int64[N].
-        x0, x_t, eps, fraction: data, state, predicted noise and variance, float[N, ...].
+        c: Values of the schedule per sample.
+        t: Steps, int64[N].
+        x0, x_t, eps, fraction: Data, state, predicted noise and predicted variance, float[N, ...].
 
     Returns:
-        float[N], bits a dimension.
+        float[N], in bits per dimension.
     """
     mean = posterior_mean(c, predict_x0(c, x_t, eps.detach()), x_t)
     log_variance = learned_log_variance(c, fraction)

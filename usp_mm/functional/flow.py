@@ -1,9 +1,10 @@
 """Flows from noise to data along Gaussian paths, as in SiT (arXiv 2401.08740): x_t = α_t·x1 + σ_t·x0.
 
-t = 0 is noise x0, t = 1 is data x1. Coefficients are float64, since some cancel near the ends; states keep their type.
+At t = 0 the state is noise, x0; at t = 1 it is data, x1. Coefficients are float64, because nearly equal numbers are subtracted
+near the ends; states keep their dtype.
 
-A network predicts the velocity, the noise x0 or the score, and any of these gives the others by a linear combination of
-the state and the network's output, whose two coefficients (`Mix`) depend on t alone.
+A network predicts the velocity, the noise x0 or the score. Each of these gives the others as a linear combination of the
+state and the network's output, with two coefficients (`Mix`) that depend only on t.
 
 Shape legend: N samples; states are [N, ...].
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 PREDICTIONS = ('velocity', 'noise', 'score')
 WEIGHTINGS = ('velocity', 'likelihood')
 
-#: How far times stay from the ends at which a path's coefficients diverge, in training and in sampling.
+#: Distance that times keep, in training and in sampling, from the ends where a path's coefficients diverge.
 _TRAIN_EPS, _SAMPLE_EPS = {'vp': 1e-5}, 1e-3
 
 
@@ -43,12 +44,12 @@ def gvp(t: Tensor) -> Coefficients:
     return Coefficients(sin, cos, math.pi / 2 * cos, -math.pi / 2 * sin)
 
 
-#: β of `vp` at its ends.
+#: β of `vp` at its two ends.
 VP_BETA_MIN, VP_BETA_MAX = 0.1, 20.0
 
 
 def vp(t: Tensor) -> Coefficients:
-    """Variance preserving: DDPM's schedule in continuous time (arXiv 2011.13456, appendix C), run towards data."""
+    """Variance preserving: DDPM's schedule in continuous time (arXiv 2011.13456, appendix C), with data at t = 1."""
     beta_min, beta_max = VP_BETA_MIN, VP_BETA_MAX
     log_alpha = -0.25 * (1 - t).square() * (beta_max - beta_min) - 0.5 * (1 - t) * beta_min
     d_log_alpha = 0.5 * (1 - t) * (beta_max - beta_min) + 0.5 * beta_min
@@ -60,12 +61,12 @@ PATHS: dict[str, Callable[[Tensor], Coefficients]] = {'linear': linear, 'gvp': g
 
 
 def train_interval(path: str, prediction: str) -> tuple[float, float]:
-    """Times (first, last) that training draws from."""
+    """First and last time of the interval from which training draws its times."""
     return _interval(path, prediction, _TRAIN_EPS.get(path, _SAMPLE_EPS))
 
 
 def sample_interval(path: str, prediction: str) -> tuple[float, float]:
-    """Times (first, last) that sampling runs through: it stays away from ends at which the velocity can't be computed."""
+    """First and last time of sampling; ends at which the velocity can't be computed are left out."""
     return _interval(path, prediction, _SAMPLE_EPS)
 
 
@@ -76,13 +77,13 @@ def _interval(path: str, prediction: str, eps: float) -> tuple[float, float]:
 
 
 def interpolate(c: Coefficients, x1: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-    """x_t = α·x1 + σ·x0 and its velocity u_t = α̇·x1 + σ̇·x0, for coefficients of each sample, [N]."""
+    """Compute x_t = α·x1 + σ·x0 and its velocity u_t = α̇·x1 + σ̇·x0, for one time per sample: coefficients [N]."""
     alpha, sigma, d_alpha, d_sigma = (per_sample(value, x1) for value in c)
     return alpha * x1 + sigma * x0, d_alpha * x1 + d_sigma * x0
 
 
 def per_sample(value: Tensor, like: Tensor) -> Tensor:
-    """[N] -> shaped and typed to multiply `like`, [N, ...]."""
+    """Give values per sample, [N], the dtype and number of dimensions of `like`, [N, ...], so that they multiply it."""
     return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 
@@ -92,7 +93,7 @@ def drift_variance(c: Coefficients) -> Tensor:
 
 
 def loss_weight(c: Coefficients, weighting: str | None) -> Tensor:
-    """Weight of the error in the noise: 1; (w/σ)², that of a velocity loss; or w/σ², that of the likelihood."""
+    """Weight of the squared error of the noise: 1 (None), (w/σ)² ('velocity', as in a velocity loss) or w/σ² ('likelihood')."""
     if weighting is None:
         return torch.ones_like(c.alpha)
     w = drift_variance(c)
@@ -100,13 +101,13 @@ def loss_weight(c: Coefficients, weighting: str | None) -> Tensor:
 
 
 class Mix(NamedTuple):
-    """Coefficients of the linear combination x·(state) + out·(network output)."""
+    """The two coefficients of the linear combination x·(state) + out·(network output)."""
 
     x: Tensor
     out: Tensor
 
     def __call__(self, x: Tensor, out: Tensor) -> Tensor:
-        """Combine, for 0-d coefficients."""
+        """Combine a state and a network output; the coefficients must be 0-d."""
         return self.x * x + self.out * out
 
 
@@ -129,15 +130,15 @@ def score(c: Coefficients, prediction: str) -> Mix:
 
 
 def shift_times(t: Tensor, shift: float) -> Tensor:
-    """t' = s·t / (1 + (s - 1)·t), from [0, 1] onto [0, 1]; with t = 0 the noise, s < 1 spends more steps near noise.
+    """Map times in [0, 1] to t' = s·t / (1 + (s - 1)·t), also in [0, 1]; s < 1 puts more steps near noise (t = 0).
 
-    Stable Diffusion 3 (arXiv 2403.03206) writes the same with t = 1 the noise, where s is the reciprocal.
+    Stable Diffusion 3 (arXiv 2403.03206) has noise at t = 1, so that its shift is the reciprocal of this one.
     """
     return shift * t / (1 + (shift - 1) * t)
 
 
 def logit_normal(u: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """Uniform draws in [0, 1) -> draws whose logit is normal (arXiv 2403.03206, section 3.1), same type."""
+    """Turn uniform draws in [0, 1) into draws whose logit is normal (arXiv 2403.03206, section 3.1), of the same dtype."""
     return torch.sigmoid(mean + std * torch.special.ndtri(u))
 
 

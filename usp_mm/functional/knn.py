@@ -18,15 +18,15 @@ def nearest(
     Args:
         queries: float[N, D].
         bank: float[M, D], M >= k.
-        k: neighbours.
-        query_chunk, bank_chunk: rows compared at a time: query_chunk · bank_chunk similarities are held at most (256 MiB).
-        device: where chunks are compared; the features may lie elsewhere. Theirs if None.
+        k: Number of neighbours.
+        query_chunk, bank_chunk: Rows compared at a time; at most query_chunk · bank_chunk similarities (256 MiB) are in memory.
+        device: Device on which chunks are compared, by default that of the features.
 
     Returns:
-        Similarity float32[N, k] and row in `bank` int64[N, k], on `device`.
+        Similarities float32[N, k] and row numbers in `bank` int64[N, k], on `device`.
 
     Raises:
-        ValueError: k is not from 1 to M, features of different widths, or chunks without rows.
+        ValueError: k is not in 1 … M, the features differ in width, or a chunk size is below 1.
     """
     if not 1 <= k <= len(bank):
         raise ValueError(f'k={k} neighbours must be from 1 to {len(bank)}, the samples there are')
@@ -40,7 +40,7 @@ def nearest(
 
 
 def _nearest(queries: Tensor, bank: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:
-    """As `nearest`, of queries that are compared together: the best of the chunks so far are kept."""
+    """`nearest` for one chunk of queries: goes through the chunks of `bank` and keeps the best k rows so far."""
     queries = normalize(queries.float(), dim=1)
     best, rows = queries.new_zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), chunk):
@@ -53,15 +53,15 @@ def _nearest(queries: Tensor, bank: Tensor, k: int, chunk: int) -> tuple[Tensor,
 
 
 def votes(similarity: Tensor, labels: Tensor, num_classes: int, temperature: float = 0.07) -> Tensor:
-    """Sum over the neighbours of each class of exp(similarity / temperature).
+    """The vote for each class: the sum of exp(similarity / temperature) over the neighbours of that class.
 
-    Each row is divided by the vote of its nearest neighbour, so that no temperature overflows.
+    Each row is divided by the vote of its nearest neighbour, so that it can't overflow at any temperature.
 
     Args:
-        similarity: float[N, K], the first the largest.
-        labels: int64[N, K], of the neighbours, 0 … num_classes - 1.
-        num_classes: classes.
-        temperature: > 0.
+        similarity: float[N, K], in descending order.
+        labels: int64[N, K], classes of the neighbours, 0 … num_classes - 1.
+        num_classes: Number of classes.
+        temperature: A number above 0.
 
     Returns:
         float64[N, num_classes].
@@ -74,7 +74,7 @@ def votes(similarity: Tensor, labels: Tensor, num_classes: int, temperature: flo
 
 
 def rank_classes(votes: Tensor, top: int) -> Tensor:
-    """The `top` classes with most votes, int64[N, top]; -1 in place of a class for which nobody voted."""
+    """The `top` classes with the most votes, int64[N, top]; -1 in place of a class without votes."""
     value, label = votes.topk(top, dim=1)
     return torch.where(value > 0, label, -1)
 
@@ -90,17 +90,17 @@ def knn_accuracy(
     top: Sequence[int] = (1, 5),
     chunk: int = 4096,
 ) -> dict[int, dict[int, float]]:
-    """Share of queries, per cent, whose class is among the `top` with most votes of their k nearest.
+    """Percentage of queries whose class is among the `top` classes with the most votes of the k nearest neighbours.
 
     Args:
-        similarity: float[N, K], as `nearest` returns it; the k nearest are its first columns.
-        neighbours: int64[N, K], the neighbours' classes.
-        labels: int64[N], the queries' own.
-        num_classes: classes.
-        ks: numbers of neighbours, 1 … K.
-        temperature: of `votes`.
-        top: 1 … num_classes each.
-        chunk: queries whose votes are held at a time.
+        similarity: float[N, K], as `nearest` returns it.
+        neighbours: int64[N, K], classes of the neighbours.
+        labels: int64[N], classes of the queries.
+        num_classes: Number of classes.
+        ks: Numbers of neighbours k, each in 1 … K.
+        temperature: See `votes`.
+        top: Numbers of classes, each in 1 … num_classes.
+        chunk: Number of queries whose votes are in memory at a time.
 
     Returns:
         {k: {top: accuracy}}.

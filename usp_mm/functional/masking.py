@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Mask(NamedTuple):
-    """A mask over L tokens, K of them kept.
+    """A random mask over L tokens, of which K stay visible.
 
     keep: int64[N, K], positions of the visible tokens, in the shuffled order the encoder sees.
     restore: int64[N, L], the position of each token in the shuffled order.
@@ -20,7 +20,7 @@ class Mask(NamedTuple):
 
 
 def mask_from_noise(noise_NL: Tensor, mask_ratio: float) -> Mask:
-    """Keep the int(L·(1 - mask_ratio)) tokens with the smallest noise."""
+    """Make the mask that keeps the int(L·(1 - mask_ratio)) tokens with the smallest noise."""
     length = noise_NL.shape[1]
     num_keep = int(length * (1 - mask_ratio))
     shuffle = noise_NL.argsort(dim=1, stable=True)

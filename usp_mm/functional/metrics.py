@@ -1,11 +1,11 @@
-"""How far apart two sets of images are, from their features.
+"""Compare two sets of images by their features, and rate a single set.
 
 Fréchet distance: Heusel et al., arXiv 1706.08500. Inception score: Salimans et al., arXiv 1606.03498. Precision and
 recall: Kynkäänniemi et al., arXiv 1904.06991. Density and coverage: Naeem et al., arXiv 2002.09797. Vendi score:
 Friedman & Dieng, arXiv 2210.02410.
 
-Everything is computed in float64, whatever comes in: distances between near neighbours are small differences of large
-numbers, and the result should not depend on how the work is cut into pieces.
+Everything is computed in float64, whatever the input's dtype: distances between near neighbours are small differences of
+large numbers, and the result should not depend on the sizes of batches and chunks.
 
 Shape legend: R real samples, F fake (generated) samples, N samples of either kind, D features.
 """
@@ -16,15 +16,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-#: Distances held in memory at a time (8 bytes each).
+#: Number of distances in memory at a time, 8 bytes each.
 _BLOCK = 2**25
 
 
 def mean_covariance(features: Tensor) -> tuple[Tensor, Tensor]:
-    """float64 mean [D] and unbiased covariance [D, D] of features [N, D].
+    """Mean float64[D] and unbiased covariance float64[D, D] of features [N, D].
 
     Raises:
-        ValueError: fewer than two samples.
+        ValueError: There are fewer than two samples.
     """
     moments = RunningMoments()
     moments.update(features)
@@ -32,7 +32,7 @@ def mean_covariance(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RunningMoments:
-    """Mean and covariance of features that come in batches; `count`, `total` and `outer` of several processes add up."""
+    """Mean and covariance of features given in batches; sum `count`, `total` and `outer` to merge several processes."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -40,7 +40,7 @@ class RunningMoments:
         self.outer = torch.zeros(0, 0, dtype=torch.float64)
 
     def update(self, features: Tensor, chunk: int = 4096) -> None:
-        """Add samples [N, D]."""
+        """Add features [N, D], `chunk` rows at a time."""
         if self.count == 0:
             size = features.shape[1]
             self.total = torch.zeros(size, dtype=torch.float64, device=features.device)
@@ -52,7 +52,7 @@ class RunningMoments:
         self.count += len(features)
 
     def mean_covariance(self) -> tuple[Tensor, Tensor]:
-        """As the function of that name."""
+        """Mean and covariance of all features so far, as from the function of this name."""
         if self.count < 2:
             raise ValueError(f'a covariance needs at least 2 samples, got {self.count}')
         mean = self.total / self.count
@@ -61,10 +61,10 @@ class RunningMoments:
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
-    """‖μ1 - μ2‖² + tr(Σ1 + Σ2 - 2(Σ1Σ2)^½) of two Gaussians (arXiv 1706.08500, eq. 6).
+    """Fréchet distance of two Gaussians: ‖μ1 - μ2‖² + tr(Σ1 + Σ2 - 2(Σ1Σ2)^½) (arXiv 1706.08500, eq. 6).
 
-    With Σ1 = AAᵀ, Σ1Σ2 has the eigenvalues of the symmetric AᵀΣ2A, so the root's trace is the sum of their roots: no
-    matrix root, and singular covariances (fewer samples than features) are no special case.
+    With Σ1 = AAᵀ, Σ1Σ2 has the eigenvalues of the symmetric AᵀΣ2A, so the trace of its root is the sum of their square roots.
+    No matrix root is needed, and singular covariances (fewer samples than features) are no special case.
     """
     mean1, covariance1, mean2, covariance2 = (x.double() for x in (mean1, covariance1, mean2, covariance2))
     values, vectors = torch.linalg.eigh(covariance1)
@@ -75,11 +75,11 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
 
 
 def inception_score(probabilities: Tensor, split_size: int = 5000) -> float:
-    """Mean over consecutive splits of exp(E_x KL(p(y|x) ‖ p(y))), p(y) being the split's mean.
+    """Inception score: mean over consecutive splits of exp(E_x KL(p(y|x) ‖ p(y))), where p(y) is the split's mean.
 
     Args:
-        probabilities: [N, classes], each row adding up to one, in the order of the samples.
-        split_size: samples a split; the last one may be smaller (ADM's evaluator; other codes cut into ten).
+        probabilities: [N, classes], in the order of the samples; each row sums to one.
+        split_size: Samples per split, as in ADM's evaluator (other implementations use ten splits); the last may be smaller.
     """
     scores = []
     for part in probabilities.double().split(split_size):
@@ -89,7 +89,7 @@ def inception_score(probabilities: Tensor, split_size: int = 5000) -> float:
 
 
 def _distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Euclidean distances, float64[n, len(columns)] for n rows at a time."""
+    """Yield the Euclidean distances of a block of n rows to all columns, float64[n, len(columns)], with the block's slice."""
     columns = columns.double()
     step = max(1, _BLOCK // len(columns))
     for start in range(0, len(rows), step):
@@ -101,7 +101,7 @@ def neighbour_radii(features: Tensor, k: int) -> Tensor:
     """Distance of each sample to its k-th nearest neighbour, itself not counted, float64[N].
 
     Raises:
-        ValueError: not more than k samples.
+        ValueError: There are k samples or fewer.
     """
     if not 0 < k < len(features):
         raise ValueError(f'k={k} nearest neighbours need at least {max(k, 1) + 1} samples, got {len(features)}')
@@ -109,14 +109,14 @@ def neighbour_radii(features: Tensor, k: int) -> Tensor:
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
-    """Share of fakes within a real sample's k-neighbour ball, and of reals within a fake's (arXiv 1904.06991, eq. 1, 2).
+    """Precision and recall: shares of fakes in a real sample's k-neighbour ball and vice versa (arXiv 1904.06991, eq. 1, 2).
 
     Args:
         real: [R, D].
         fake: [F, D]; R and F may differ (ADM's evaluator takes 10,000 and 50,000).
 
     Raises:
-        ValueError: not more than k samples on a side.
+        ValueError: One of the sets has k samples or fewer.
     """
     real_radii, fake_radii = neighbour_radii(real, k), neighbour_radii(fake, k)
     precise = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
@@ -128,16 +128,18 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
 
 
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
-    """Real k-neighbour balls around a fake, over k; share of real balls that hold a fake (arXiv 2002.09797, eq. 3, 4).
+    """Density and coverage of the fakes (arXiv 2002.09797, eq. 3, 4).
 
-    Balls are open here, as in the paper's code, and closed in `precision_recall`, as in its. Density may exceed 1.
+    Density is the mean number of real k-neighbour balls that contain a fake, divided by k, and may exceed 1. Coverage is the
+    share of real balls that contain a fake. The balls are open here and closed in `precision_recall`, as in the code of the
+    respective paper.
 
     Args:
         real: [R, D].
         fake: [F, D], any F ≥ 1.
 
     Raises:
-        ValueError: not more than k real samples.
+        ValueError: There are k real samples or fewer.
     """
     radii = neighbour_radii(real, k)
     balls, covered = 0, []
@@ -149,9 +151,10 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, flo
 
 
 def vendi_score(features: Tensor) -> float:
-    """exp of the entropy of K/N's eigenvalues, K the cosine similarities: the effective number of distinct samples, 1 … N.
+    """Vendi score: the effective number of distinct samples, from 1 to N (arXiv 2210.02410, eq. 2).
 
-    From the D × D matrix when that is the smaller: it has the same eigenvalues but for zeros (arXiv 2210.02410, eq. 2).
+    It is exp of the entropy of the eigenvalues of K/N, where K holds the cosine similarities. If D < N, the D × D matrix is
+    used instead, which has the same eigenvalues apart from zeros.
     """
     unit = torch.nn.functional.normalize(features.double(), dim=1)
     kernel = unit @ unit.T if len(unit) <= unit.shape[1] else unit.T @ unit

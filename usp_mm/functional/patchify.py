@@ -1,4 +1,4 @@
-"""Between an image or latent and its sequence of flattened patches (MAE, arXiv 2111.06377, section 3).
+"""Convert images or latents to sequences of flattened patches and back (MAE, arXiv 2111.06377, section 3).
 
 Shape legend: N batch, C channels, H and W sides, P patch side, L = (H/P)·(W/P) tokens.
 """
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def patchify(x_NCHW: Tensor, patch_size: int) -> Tensor:
-    """[N, C, H, W] -> [N, L, P·P·C]: row-major tokens, and inside a token row, column, channel."""
+    """[N, C, H, W] -> [N, L, P·P·C]: tokens in row-major order, the values of a token in the order row, column, channel."""
     n, c, h, w = x_NCHW.shape
     p = patch_size
     if h % p or w % p:
@@ -29,7 +29,7 @@ def patch_statistics(target_NLD: Tensor, over: str) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation √(unbiased variance + 1e-6) of patches [N, L, D], float32, to broadcast with them.
 
     Args:
-        over: 'patch', of each token (section 3.1), or 'image', of the whole image.
+        over: 'patch' for the statistics of each token (section 3.1), 'image' for those of the whole image.
     """
     target = target_NLD.float()
     dims = {'patch': (-1,), 'image': (-2, -1)}[over]
@@ -37,7 +37,7 @@ def patch_statistics(target_NLD: Tensor, over: str) -> tuple[Tensor, Tensor]:
 
 
 def normalize_target(target_NLD: Tensor, over: str | None) -> Tensor:
-    """The reconstruction target of patches [N, L, D], float32; `over` as in `patch_statistics`, None: as it is (Table 8c)."""
+    """The reconstruction target of patches [N, L, D], float32: normalised, or unchanged if `over` is None (Table 8c)."""
     target = target_NLD.float()
     if over is None:
         return target

@@ -1,4 +1,4 @@
-"""How float32 is computed on a GPU."""
+"""Control the precision of float32 arithmetic on a GPU."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ T = TypeVar('T')
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether float32 convolutions and products on a GPU may round to TF32 in the block.
+    """Allow or forbid TF32 in float32 convolutions and matrix products on a GPU, within the block.
 
-    Whichever of torch's settings the process uses, `allow_tf32`, `torch.set_float32_matmul_precision` or, since torch 2.9,
-    `fp32_precision`: after the block all of them say what they said, and those that can be read can be read in the block.
+    This works with each of torch's settings: `allow_tf32`, `torch.set_float32_matmul_precision` and, since torch 2.9,
+    `fp32_precision`. All of them are restored after the block, and those that can be read before it can be read inside.
     """
     older = _older_settings()
     newer = [(setting, _own_value(setting, *followed), setting.fp32_precision) for setting, *followed in _newer_settings()]
@@ -31,14 +31,14 @@ def tf32(allowed: bool) -> Iterator[None]:
             write(before)
         for setting, own, applied in newer:
             setting.fp32_precision = own
-            if setting.fp32_precision != applied:  # torch's start for convolutions, TF32 that follows, can't be set again
+            if setting.fp32_precision != applied:  # torch's initial state of convolutions (inherited TF32) can't be set again
                 setting.fp32_precision = applied
 
 
 def _older_settings() -> list[tuple[Callable[[Any], None], Any, Any, Any]]:
-    """How each is written, its value, and what allows and forbids TF32; without those that can't be read.
+    """The older settings: the function that sets one, its value, and the values that allow and forbid TF32.
 
-    Reading one raises while a newer setting says something else.
+    Settings that can't be read are left out: reading raises while a newer setting contradicts the older one.
     """
     matmul, cudnn = backends.cuda.matmul, backends.cudnn
     settings: list[tuple[Callable[[], Any], Callable[[Any], None], Any, Any]] = [
@@ -58,9 +58,9 @@ def _readable(read: Callable[[], T]) -> T | None:
 
 
 def _newer_settings() -> list[tuple[Any, ...]]:
-    """Each with what it follows while it is 'none' itself; empty before torch 2.9.
+    """The newer settings, each followed by those that it inherits from while it is 'none'; empty before torch 2.9.
 
-    The first three are the GPU's; the last is one that `torch.set_float32_matmul_precision` sets too.
+    The first three are the GPU's; the last is the CPU's, which `torch.set_float32_matmul_precision` changes too.
     """
     if not hasattr(backends, 'fp32_precision'):
         return []
@@ -71,7 +71,7 @@ def _newer_settings() -> list[tuple[Any, ...]]:
 
 
 def _own_value(setting: Any, *followed: Any) -> str:
-    """What it was set to, 'none' if it follows: torch answers what applies."""
+    """The setting's own value, 'none' if it is inherited; torch itself only tells the value that applies."""
     applies = setting.fp32_precision
     if not followed:
         return applies

@@ -1,4 +1,4 @@
-"""Addressable noise: a number depends on (seed, stream, epoch, sample, position) and nothing else.
+"""Reproducible noise: each number is a function of (seed, stream, epoch, sample, position) alone.
 
 Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as
 1, 2, 3" (SC 2011), in torch integer arithmetic: a batch of samples is one vectorised call on any
@@ -18,7 +18,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
 _ROUNDS = 10
 
-#: One stream a use, so that no two uses see the same numbers.
+#: Each use has a stream of its own, so that no two uses share random numbers.
 # fmt: off
 STREAMS = {name: i for i, name in enumerate((
     'mask', 'posterior', 'flip', 'crop', 'latent_noise', 'noise_level',
@@ -29,7 +29,7 @@ STREAMS = {name: i for i, name in enumerate((
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four 32-bit words (held in int64) for each 4×32-bit counter (int64 tensors that broadcast)."""
+    """Compute four 32-bit words, stored as int64, for each counter of 4 × 32 bits, given as int64 tensors that broadcast."""
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -42,7 +42,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
 
 
 def _words(samples: Tensor, epochs: Tensor, num: int, seed: int, stream: str) -> Tensor:
-    """`num` 32-bit words a sample. int64[N] twice -> int64[N, num]."""
+    """`num` 32-bit words per sample, int64[N, num], for sample and epoch numbers int64[N]."""
     blocks = torch.arange(math.ceil(num / 4), device=samples.device)
     key = (seed & _LOW, (seed >> 32) & _LOW ^ (STREAMS[stream] << 24))
     counter = (blocks[None], epochs[:, None] & _LOW, samples[:, None] & _LOW, (samples[:, None] >> 32) & _LOW)
@@ -50,14 +50,14 @@ def _words(samples: Tensor, epochs: Tensor, num: int, seed: int, stream: str) ->
 
 
 def uniform(samples: Tensor, epochs: Tensor, num: int, *, seed: int, stream: str) -> Tensor:
-    """Uniform draws in [0, 1), a multiple of 2^-24 each.
+    """Uniform draws in [0, 1), multiples of 2^-24.
 
     Args:
-        samples: int64[N], which sample of the data set each row is.
-        epochs: int64[N], the epoch (or step) the draw belongs to.
-        num: draws a sample.
-        seed: any integer from 0 to 2^56 - 1.
-        stream: a key of `STREAMS`.
+        samples: int64[N], number of each row's sample in the data set.
+        epochs: int64[N], epoch (or step) of each draw.
+        num: Number of draws per sample.
+        seed: An integer from 0 to 2^56 - 1.
+        stream: A key of `STREAMS`.
 
     Returns:
         float32[N, num] on the device of `samples`.

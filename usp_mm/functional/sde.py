@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .flow import Coefficients, Mix, drift_variance, score, velocity
 
-#: D by name, of times and the path's coefficients there. 'sbdm' is the reverse of the path's forward diffusion.
+#: Name -> D as a function of the times and the path's coefficients. 'sbdm' reverses the path's forward diffusion.
 DIFFUSIONS: dict[str, Callable[[Tensor, Coefficients], Tensor]] = {
     'sigma': lambda t, c: c.sigma,
     'linear': lambda t, c: 1 - t,
@@ -24,20 +24,20 @@ LAST_STEPS = ('mean', 'euler', 'tweedie')
 
 
 def sde_drift(c: Coefficients, prediction: str, diffusion: Tensor) -> Mix:
-    """velocity + D·score from one network output."""
+    """The drift, velocity + D·score, as a combination of the state and one network output."""
     v, s = velocity(c, prediction), score(c, prediction)
     return Mix(v.x + diffusion * s.x, v.out + diffusion * s.out)
 
 
 def step(drift: Mix, dt: Tensor | float) -> Mix:
-    """x + drift·dt."""
+    """One Euler step along the drift: x + drift·dt."""
     return Mix(1 + drift.x * dt, drift.out * dt)
 
 
 def last_step(kind: str, c: Coefficients, prediction: str, diffusion: Tensor, size: float) -> Mix:
-    """The noiseless step of length `size` onto data.
+    """The last step of length `size`, which adds no noise and ends at the data.
 
-    'mean': along the drift; 'euler': along the velocity; 'tweedie': x1's expectation, (x + σ²·score)/α.
+    `kind` is 'mean' (along the drift), 'euler' (along the velocity) or 'tweedie' (the expectation of x1, (x + σ²·score)/α).
     """
     if kind == 'tweedie':
         s, variance = score(c, prediction), c.sigma.square()

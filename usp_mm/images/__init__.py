@@ -1,4 +1,4 @@
-"""Image files: which files of a folder are images, and how each of them becomes RGB pixels."""
+"""Find the image files in a folder and decode them to RGB pixels."""
 
 from .decode import DECODING, Decoded, decode_image, load_decoded, load_image
 from .endings import image_endings

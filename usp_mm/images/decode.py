@@ -1,4 +1,4 @@
-"""One way from an image file to RGB pixels, for everything that reads images."""
+"""Decode image files to RGB pixels, in the same way for everything that reads images."""
 
 import io
 import threading
@@ -12,10 +12,10 @@ import numpy as np
 from mmengine import fileio
 from PIL import ExifTags, Image, ImageFile
 
-#: What `decode_image` does; in the plan of a latent cache and in the keys of kept features and statistics.
+#: What `decode_image` does, as recorded in the plan of a latent cache and in the keys of stored features and statistics.
 DECODING = 'RGB, EXIF orientation applied, alpha dropped, 16 bits and floats scaled'
 
-#: EXIF orientation -> what turns the stored pixels upright (PIL.ImageOps.exif_transpose has the same table).
+#: EXIF orientation -> the operation that turns the stored pixels upright (PIL.ImageOps.exif_transpose has the same table).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,13 +27,13 @@ _TURNS = {
 }
 #: Modes that `Image.convert('RGB')` clips at 255.
 _WIDE = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')
-#: Modes with colours multiplied by alpha, and what undoes that.
+#: Modes whose colours are multiplied by alpha -> the modes without this multiplication.
 _PREMULTIPLIED = {'La': 'LA', 'RGBa': 'RGBA'}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 class _WholeImages:
-    """Within, in however many threads, truncated images are errors; after, the process has its own setting again."""
+    """Context in which truncated images are errors; after the last thread leaves it, Pillow's setting is restored."""
 
     def __init__(self) -> None:
         self._lock, self._inside, self._theirs = threading.Lock(), 0, False
@@ -56,7 +56,7 @@ _WHOLE = _WholeImages()
 
 
 class Decoded(NamedTuple):
-    """An RGB image; whether it was turned by its EXIF orientation, and whether its values were scaled to 8 bits."""
+    """An RGB image, whether its EXIF orientation turned it, and whether its values were scaled to 8 bits."""
 
     image: Image.Image
     turned: bool
@@ -64,20 +64,20 @@ class Decoded(NamedTuple):
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """The RGB image in a file; see `load_decoded`."""
+    """Load the RGB image in a file; see `load_decoded`."""
     return load_decoded(path).image
 
 
 def load_decoded(path: str | Path, backend_args: dict | None = None) -> Decoded:
-    """The RGB image in a file, with what was done to the pixels; see `decode_image`.
+    """Load the RGB image in a file, with flags for what was done to its pixels; see `decode_image`.
 
     Args:
-        path: of any mmengine file backend.
-        backend_args: of that backend.
+        path: Path or address of the file, for any mmengine file backend.
+        backend_args: Arguments of that backend.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it can't be read or decoded.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file can't be read or decoded.
     """
     try:
         content = fileio.get(str(path), backend_args=backend_args)
@@ -89,19 +89,19 @@ def load_decoded(path: str | Path, backend_args: dict | None = None) -> Decoded:
 
 
 def decode_image(content: bytes, name: str) -> Decoded:
-    """The first picture of an image file's bytes, upright and in RGB with 8 bits.
+    """Decode the first picture in the bytes of an image file to upright 8-bit RGB.
 
     The EXIF orientation is applied, alpha is dropped (the colours under it stay, as with `convert('RGB')` in timm and
     torchvision), palettes, grey, CMYK, YCbCr, HSV and LAB become RGB as Pillow converts them, 16-bit grey is divided by 257
     and float grey multiplied by 255. Colour profiles are not applied.
 
     Args:
-        content: of the file.
-        name: of the file, for errors.
+        content: Bytes of the file.
+        name: Name of the file for error messages.
 
     Raises:
-        ValueError: the file is truncated, no image or too large to be one (Pillow's limit); or its values are 32-bit integers
-            or floats outside [0, 1], whose range nothing tells.
+        ValueError: The file is truncated, is not an image or exceeds Pillow's size limit, or its values are 32-bit integers
+            or floats outside [0, 1], whose range is not known.
     """
     with _named(name), _WHOLE:
         image: Image.Image = Image.open(io.BytesIO(content))
@@ -115,13 +115,13 @@ def decode_image(content: bytes, name: str) -> Decoded:
         image = _to_rgb(image)
     if left in _TURNS:
         image = image.transpose(_TURNS[left])
-        image.info = {}  # or the next reader of the orientation would turn it again
+        image.info = {}  # otherwise the next reader of the orientation would turn the image again
     return Decoded(image, stored in _TURNS, scaled)
 
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Errors name the file."""
+    """Turn all errors in the block into errors that name the file."""
     try:
         yield
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, DecompressionBombError, ...
@@ -129,7 +129,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _orientation(image: Image.Image, name: str) -> int:
-    """By the EXIF data, else by XMP; 1, upright, with a warning where they are broken."""
+    """The orientation by the EXIF data, or else by XMP; if they are broken, 1 (upright) with a warning."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except OSError:
@@ -149,7 +149,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
-    """A grey image whose values reach beyond 255, scaled by the range of its format."""
+    """Scale a grey image whose values may exceed 255 to 8 bits, by the range of its format."""
     values, tags = np.asarray(image), getattr(image, 'tag_v2', {})
     if image.mode == 'F':
         low, high = values.min(), values.max()

@@ -1,8 +1,8 @@
-"""By which endings a file is known to be an image."""
+"""The file name endings by which images are recognised."""
 
 from PIL import Image
 
-#: Formats that Pillow opens and that are no pictures, or that it does not decode itself.
+#: Formats that Pillow opens but that are not pictures, or that Pillow does not decode itself.
 _NO_PICTURES = {
     'BUFR',  # weather measurements: Pillow names the format and decodes nothing
     'GRIB',  # as BUFR
@@ -16,10 +16,10 @@ _NO_PICTURES = {
 
 
 def image_endings() -> frozenset[str]:
-    """Endings, lower case and with their dot, of the picture formats that the installed Pillow reads.
+    """Endings of the picture formats that the installed Pillow reads, in lower case and with their dot.
 
-    Formats that a plugin registers (such as pillow_heif) count from then on.
+    Formats that a plugin (such as pillow_heif) has registered by the time of the call are included.
     """
     known = Image.registered_extensions()  # imports Pillow's plugins
     pictures = {ending for ending, format_ in known.items() if format_ in Image.OPEN and format_ not in _NO_PICTURES}
-    return frozenset(pictures | {'.mpo'})  # which Pillow's JPEG plugin opens
+    return frozenset(pictures | {'.mpo'})  # Pillow's JPEG plugin opens these

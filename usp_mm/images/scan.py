@@ -1,4 +1,4 @@
-"""One walk through a folder of images, for everything that reads one."""
+"""List the images in a folder, in the same way for everything that reads image folders."""
 
 import errno
 import os
@@ -13,23 +13,23 @@ from mmengine.logging import MMLogger
 
 from .endings import image_endings
 
-#: Folders that operating systems and network storage lay beside a user's files, previews among them.
+#: Folders that operating systems and network storage add to a user's files, for previews among others.
 SYSTEM_FOLDERS = frozenset({'__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN', 'System Volume Information'})
 
 
 @dataclass
 class FolderListing:
-    """What lies in a folder, at any depth; every path is relative to it, with '/' between its parts.
+    """The contents of a folder, at any depth; all paths are relative to the folder, with '/' between their parts.
 
     Attributes:
-        root: the folder.
-        images: files with an image's ending, sorted.
-        folders: its own sub-folders, sorted, without hidden ones.
-        taken: how many images have each ending.
-        others: how many other files have each ending.
-        hidden: files and folders whose name begins with '.', and `SYSTEM_FOLDERS`; what is in them is not looked at.
-        dangling: links that lead to nothing.
-        special: pipes, sockets and devices.
+        root: The folder.
+        images: Files with an image's ending, sorted.
+        folders: Direct sub-folders, sorted, without hidden ones.
+        taken: Number of images with each ending.
+        others: Number of other files with each ending.
+        hidden: Files and folders whose name begins with '.', and `SYSTEM_FOLDERS`; their contents are not read.
+        dangling: Links whose target does not exist.
+        special: Pipes, sockets and devices.
     """
 
     root: str
@@ -43,11 +43,11 @@ class FolderListing:
 
     @property
     def found(self) -> int:
-        """How many files there are; a hidden folder counts as one."""
+        """Number of files; a hidden folder counts as one."""
         return len(self.images) + self.others.total() + len(self.hidden) + len(self.dangling) + len(self.special)
 
     def add(self, path: str, endings: '_Endings') -> None:
-        """Count a file in."""
+        """Add a file to the listing."""
         ending = _ending(path)
         if ending in endings.simple or (endings.longer and path.lower().endswith(endings.longer)):
             self.images.append(path)
@@ -56,7 +56,7 @@ class FolderListing:
             self.others[ending] += 1
 
     def left_out(self) -> list[str]:
-        """What was not taken and why, in words."""
+        """Descriptions of what was left out and why."""
         parts = []
         if self.others:
             parts.append(f'{self.others.total()} with another ending ({_counts(self.others)})')
@@ -71,7 +71,7 @@ class FolderListing:
 
 
 class _Endings:
-    """Endings of images: those that begin at a name's last dot, and others, such as '_rgb.png'."""
+    """Endings of images: suffixes that begin at a name's last dot, and longer ones such as '_rgb.png'."""
 
     def __init__(self, endings: Iterable[str]) -> None:
         lower = {ending.lower() for ending in endings}
@@ -80,15 +80,15 @@ class _Endings:
 
 
 def list_images(root: str | Path, endings: Iterable[str] | None = None) -> FolderListing:
-    """Walk through a folder, following links.
+    """List the images and other contents of a folder at any depth, following links.
 
     Args:
-        root: the folder; any mmengine file backend.
-        endings: of images, in any case; those of `image_endings` if None.
+        root: Path or address of the folder, for any mmengine file backend.
+        endings: Endings of images, in upper or lower case; those of `image_endings` if None.
 
     Raises:
-        ValueError: a link to a folder that it lies in, or an image whose name is not UTF-8.
-        OSError: a folder can't be read.
+        ValueError: A link leads to a folder that contains it, or the name of an image is not UTF-8.
+        OSError: A folder can't be read.
     """
     chosen = _Endings(image_endings() if endings is None else endings)
     listing = FolderListing(str(root).rstrip('/') or '/')
@@ -104,18 +104,18 @@ def list_images(root: str | Path, endings: Iterable[str] | None = None) -> Folde
 
 
 def images_below(folder: str | Path) -> list[Path]:
-    """The images in a folder at any depth, folder by folder in alphabetical order; none is not an error."""
+    """The images in a folder at any depth, folder by folder in alphabetical order; the list may be empty."""
     listing = list_images(folder)
     log_scan(listing)
     return [Path(folder, path) for path in sorted(listing.images, key=lambda path: path.split('/'))]
 
 
 def find_images(paths: Sequence[str | Path], num: int | None = None) -> list[Path]:
-    """The given files and the images in the given folders, at any depth; `num` of them, spread evenly, if given.
+    """Collect the given files and the images in the given folders, at any depth; `num` picks that many, evenly spaced.
 
     Raises:
-        FileNotFoundError: a path that is not there, or no image at all.
-        ValueError: see `list_images`.
+        FileNotFoundError: A path does not exist, or there is no image at all.
+        ValueError: See `list_images`.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -131,19 +131,19 @@ def find_images(paths: Sequence[str | Path], num: int | None = None) -> list[Pat
 
 
 def looked_for(endings: Iterable[str] | None = None) -> str:
-    """By what images are known, in words."""
+    """Describe in words by which endings images are recognised."""
     if endings is None or set(endings) == image_endings():
         return 'looked for the endings of all formats that Pillow reads, such as .jpg, .jpeg, .png, .webp, .tiff and .bmp'
     return f'looked for {", ".join(sorted(endings))}'
 
 
 def log_scan(listing: FolderListing, beside: Sequence[str] = (), empty: Sequence[str] = ()) -> None:
-    """Say in one line, on process 0, how many files were found and taken, what was left out and why.
+    """Log one line, on process 0, with the numbers of files found and taken, and what was left out and why.
 
     Args:
-        listing: of the folder.
-        beside: images that were left out because only class folders are read.
-        empty: sub-folders without images that do not count as classes.
+        listing: Listing of the folder.
+        beside: Images that were left out because only class folders are read.
+        empty: Sub-folders that are no classes because they hold no images.
     """
     if get_rank() or os.environ.get('RANK', '0') != '0':  # a tool may scan before it joins its process group
         return
@@ -160,12 +160,12 @@ def log_scan(listing: FolderListing, beside: Sequence[str] = (), empty: Sequence
 
 
 def shown(name: str) -> str:
-    r"""A file name that can be printed: bytes that are not UTF-8 as '\xff'."""
+    r"""Make a file name printable: bytes that are not UTF-8 become '\xff'."""
     return name.encode(errors='surrogateescape').decode(errors='backslashreplace')
 
 
 def _walk(listing: FolderListing, endings: _Endings) -> None:
-    """Of a local folder: one `scandir` a folder, and no further call a file but for links."""
+    """Fill the listing from a local folder, with one `scandir` per folder and further system calls only for links."""
     found = os.stat(listing.root)
     folders = [('', frozenset({(found.st_dev, found.st_ino)}))]
     while folders:
@@ -198,7 +198,7 @@ def _leads_somewhere(link: os.DirEntry) -> bool:
 
 
 def _identity(entry: os.DirEntry, path: str, root: str, above: frozenset[tuple[int, int]]) -> tuple[int, int]:
-    """(device, inode) of a folder; ValueError for a link to one of those `above` it."""
+    """(device, inode) of a folder; raises a ValueError if a link leads to one of the folders `above` it."""
     found = entry.stat()
     identity = (found.st_dev, found.st_ino)
     if entry.is_symlink() and identity in above:
@@ -210,7 +210,7 @@ def _identity(entry: os.DirEntry, path: str, root: str, above: frozenset[tuple[i
 
 
 def _ask(backend: BaseStorageBackend, listing: FolderListing, endings: _Endings) -> None:
-    """Of a folder in another storage, by mmengine's listing."""
+    """Fill the listing from a folder in another storage, with mmengine's file backend."""
 
     def hidden(path: str) -> bool:
         return any(part.startswith('.') or part in SYSTEM_FOLDERS for part in path.split('/'))
@@ -225,7 +225,7 @@ def _ask(backend: BaseStorageBackend, listing: FolderListing, endings: _Endings)
 
 
 def _check_names(listing: FolderListing) -> None:
-    """Names end in text files, logs and JSON: ValueError for those that can't."""
+    """Raise a ValueError for names that can't be written to text files, logs and JSON."""
     try:
         '\n'.join((*listing.images, *listing.folders)).encode()
     except UnicodeEncodeError:
@@ -242,13 +242,13 @@ def _ending(path: str) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first three."""
+    """The first three names, as text."""
     shortened = ', '.join(f"'{shown(name)}'" for name in sorted(names)[:3])
     return shortened if len(names) <= 3 else f'{shortened}, …'
 
 
 def _counts(endings: Counter[str]) -> str:
-    """The six most frequent endings, with their numbers."""
+    """The six most frequent endings and their numbers, as text."""
     frequent = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:6]
     parts = [f'{shown(ending) or "no ending"} {count}' for ending, count in frequent]
     return ', '.join(parts + ['…'] * (len(endings) > 6))

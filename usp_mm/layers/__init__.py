@@ -1,4 +1,4 @@
-"""The transformer block that every stage shares, and what the generators put around it."""
+"""The transformer block that every stage shares, and the generators' embedders, modulation and final layer."""
 
 from .block import TransformerBlock
 from .embedders import LabelEmbedder, PatchEmbedder, TimestepEmbedder

@@ -15,13 +15,13 @@ from .swiglu import SwiGLU
 
 
 class BlockParts(nn.Module):
-    """Norms, attention and MLP of a block; how they are put together is its subclasses' `forward`.
+    """Norms, attention and MLP of a block; subclasses combine them in their `forward`.
 
     Args:
-        drop_path: probability of dropping a residual branch of a sample in training; None, if no block does.
-        act_layer: activation of a 'gelu' MLP; encoders use the exact GELU.
-        options: kinds of norm, MLP and attention.
-        num_prefix_tokens: tokens in front that have no position to rotate by: 1, the class token.
+        drop_path: Probability of dropping a sample's residual branch in training; None if the model has no stochastic depth.
+        act_layer: Activation of a 'gelu' MLP; encoders use the exact GELU.
+        options: Kinds of norm, MLP and attention.
+        num_prefix_tokens: Number of leading tokens without a rotary position; 1 for the class token.
     """
 
     def __init__(

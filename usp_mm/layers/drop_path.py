@@ -1,4 +1,4 @@
-"""Stochastic depth whose rate is no constant of a compiled graph."""
+"""Stochastic depth whose rate is an input of a compiled graph and not a constant in it."""
 
 import torch
 from timm.layers import DropPath as TimmDropPath
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 class DropPath(TimmDropPath):
-    """timm's DropPath (arXiv 1603.09382), of which blocks with different rates share one compiled graph.
+    """timm's DropPath (arXiv 1603.09382), made so that blocks with different rates share one compiled graph.
 
-    timm's rate is a number, which a graph holds as a constant. Compiled, the draws are another stream of torch's generator.
+    timm's rate is a Python number, which becomes a constant of the graph. Compiled code draws other random numbers than eager.
     """
 
     keep_prob: Tensor

@@ -1,4 +1,4 @@
-"""What a generator is told: the patches of a noisy latent, the time and the class (DiT, arXiv 2212.09748, section 3.2)."""
+"""Embeddings of a generator's inputs: latent patches, time and class (DiT, arXiv 2212.09748, section 3.2)."""
 
 import math
 
@@ -10,7 +10,7 @@ from usp_mm.functional.patchify import patchify
 
 from .modulation import conditioning
 
-#: Longest wavelength of the time, in 2π.
+#: Longest wavelength of the time embedding, in units of 2π.
 MAX_PERIOD = 10000.0
 
 
@@ -25,9 +25,9 @@ def sinusoidal_embedding(t_N: Tensor, dim: int) -> Tensor:
 class PatchEmbedder(nn.Module):
     """PatchConv: [N, C, h, w] -> tokens [N, L, dim].
 
-    Computed as a matrix product on every device, for the sake of the CPU, where a convolution's last bits depend on the
-    batch. The convolution's stride is its kernel, so that both are the same sums; on a CPU the product takes no longer
-    forward, and about two thirds of the time with gradients (measured; not on a GPU).
+    The convolution is computed as a matrix product, which is the same sum because its stride equals its kernel. On a CPU, the
+    last bits of a convolution depend on the batch, and those of the product do not. There the product takes no longer in
+    inference, and about two thirds of the time with gradients (not measured on a GPU).
     """
 
     def __init__(self, channels: int, dim: int, patch_size: int) -> None:
@@ -49,7 +49,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(self.num_frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def init_normal(self) -> None:
-        """Weights normal(0, 0.02); biases are left alone."""
+        """Draw the weights from normal(0, 0.02); biases are not changed."""
         for linear in (self.mlp[0], self.mlp[2]):
             assert isinstance(linear, nn.Linear)
             nn.init.normal_(linear.weight, std=0.02)
@@ -59,11 +59,11 @@ class TimestepEmbedder(nn.Module):
 
 
 class LabelEmbedder(nn.Module):
-    """A learned vector for each class and, where classes are dropped in training, for "no class": int64[N] -> [N, dim].
+    """A learned vector per class and, if classes are dropped in training, one for "no class": int64[N] -> [N, dim].
 
     Args:
-        num_classes: labels run from 0; `num_classes` itself is "no class".
-        null: whether there is a vector for "no class" (classifier-free guidance, arXiv 2207.12598).
+        num_classes: Number of classes; labels run from 0, and the label `num_classes` means "no class".
+        null: Whether to add the vector for "no class" (classifier-free guidance, arXiv 2207.12598).
     """
 
     def __init__(self, num_classes: int, dim: int, null: bool) -> None:
@@ -71,7 +71,7 @@ class LabelEmbedder(nn.Module):
         self.embedding_table = nn.Embedding(num_classes + null, dim)
 
     def init_normal(self) -> None:
-        """Normal(0, 0.02)."""
+        """Draw the vectors from normal(0, 0.02)."""
         nn.init.normal_(self.embedding_table.weight, std=0.02)
 
     def forward(self, y: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from torch import nn
 def init_vit_weights(root: nn.Module) -> None:
     """Xavier-uniform Linear and (flattened) Conv2d weights, zero Linear biases, identity norms, in place.
 
-    Tokens are parameters of their owner, which draws them from normal(0, 0.02); a Conv2d bias keeps
-    torch's own initialisation, as in the official code.
+    Class and mask tokens are not initialised here: the modules that own them draw them from normal(0, 0.02). A Conv2d bias
+    keeps torch's own initialisation, as in the official code.
     """
     for module in root.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

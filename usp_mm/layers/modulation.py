@@ -1,6 +1,6 @@
 """The generators' block: the shared transformer block under adaLN-Zero (DiT, arXiv 2212.09748, section 3.2).
 
-USP gives the block's norms trainable scale and shift again (section 2.3), under the modulation.
+In USP, the block's norms also have a trainable scale and shift of their own (section 2.3), applied before the modulation.
 
 Shape legend: N batch, L tokens, D width.
 """
@@ -19,14 +19,14 @@ CPU_ROW_TILE = 16
 
 
 def modulate(x_NLD: Tensor, shift_ND: Tensor, scale_ND: Tensor) -> Tensor:
-    """x·(1 + scale) + shift, the same for all tokens of a sample."""
+    """x·(1 + scale) + shift, with the same scale and shift for all tokens of a sample."""
     return x_NLD * (1 + scale_ND.unsqueeze(1)) + shift_ND.unsqueeze(1)
 
 
 def conditioning(network: Callable[[Tensor], Tensor], c_ND: Tensor) -> Tensor:
-    """`network(c)`; on a CPU, outside training, a sample's row doesn't depend on the rows beside it, bit for bit.
+    """Compute `network(c)`; on a CPU in inference, a sample's row does not depend on the rest of the batch, bit for bit.
 
-    For that, rows are padded to a multiple of `CPU_ROW_TILE` there. Other devices promise no such thing, and nothing is padded.
+    To that end the batch is padded to a multiple of `CPU_ROW_TILE` rows. Other devices give no such guarantee and pad nothing.
     """
     if torch.is_grad_enabled() or c_ND.device.type != 'cpu':
         return network(c_ND)
@@ -37,14 +37,14 @@ def conditioning(network: Callable[[Tensor], Tensor], c_ND: Tensor) -> Tensor:
 class ModulatedBlock(BlockParts):
     """x + gate·Attention(modulate(norm(x))), then x + gate·MLP(modulate(norm(x))).
 
-    The six vectors (shift, scale, gate of attention, then of the MLP) are linear in SiLU(c); zero weights and
-    `gate_bias` 0 make a new block the identity (adaLN-Zero), `gate_bias` 1 makes it the plain block that its weights
-    were pretrained in (USP, appendix A).
+    The six vectors (shift, scale and gate of the attention, then of the MLP) are linear in SiLU(c). With its zero initial
+    weights, a block is the identity for `gate_bias` 0 (adaLN-Zero), and for `gate_bias` 1 the plain block in which its weights
+    were pretrained (USP, appendix A).
 
     Args:
-        norm_affine: whether the norms have a scale and shift of their own (USP) or not (DiT).
-        gate_bias: initial value of both gates' bias.
-        options: kinds of norm, MLP and attention.
+        norm_affine: Whether the norms have a scale and shift of their own, as in USP; DiT's have none.
+        gate_bias: Initial value of the bias of both gates.
+        options: Kinds of norm, MLP and attention.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ModulatedBlock(BlockParts):
         self.gate_bias = gate_bias
 
     def init_modulation(self) -> None:
-        """Zero weights; zero biases but the gates'."""
+        """Set the weights to zero, and the biases to zero except those of the gates."""
         linear = self.adaLN_modulation[1]
         assert isinstance(linear, nn.Linear)
         nn.init.zeros_(linear.weight)
@@ -76,9 +76,9 @@ class ModulatedBlock(BlockParts):
         """Tokens [N, L, D] -> tokens.
 
         Args:
-            c: conditioning, [N, D].
-            rope: with `options.rope`, what `RotaryPositions` returns.
-            vectors: [N, 6·D], the six vectors where they are known already; `c` is not read then.
+            c: Conditioning, [N, D].
+            rope: Output of `RotaryPositions`, needed with `options.rope`.
+            vectors: The six vectors, [N, 6·D], if they were computed before; `c` is not read then.
         """
         vectors = conditioning(self.adaLN_modulation, c) if vectors is None else vectors
         shift1, scale1, gate1, shift2, scale2, gate2 = vectors.chunk(6, dim=1)
@@ -87,7 +87,7 @@ class ModulatedBlock(BlockParts):
 
 
 class FinalLayer(nn.Module):
-    """Modulated norm, then a linear map to the patches; all zero when new.
+    """A modulated norm and a linear map from tokens to patches; the output of a new layer is zero.
 
     The norm is a LayerNorm without parameters in DiT and SiT, an RMSNorm with a scale in LightningDiT.
     """
@@ -99,7 +99,7 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 2 * dim))
 
     def init_zero(self) -> None:
-        """Zero modulation and zero output."""
+        """Set the modulation and the output layer to zero."""
         for linear in (self.adaLN_modulation[1], self.linear):
             assert isinstance(linear, nn.Linear)
             nn.init.zeros_(linear.weight)

@@ -1,4 +1,4 @@
-"""What a transformer block is made of: a preset, or single options."""
+"""The parts of a transformer block, chosen by a preset or one by one."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -12,16 +12,16 @@ MLPS = ('gelu', 'swiglu')
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """Parts of a block, the columns of `usp_mm.presets.BLOCKS`.
+    """The parts of a block; the fields are the columns of `usp_mm.presets.BLOCKS`.
 
     Attributes:
         norm: 'layer' (LayerNorm) or 'rms' (RMSNorm).
-        mlp: 'gelu', whose kind of GELU the model says, or 'swiglu'.
-        rope: rotate queries and keys by their token's row and column.
-        qk_norm: normalise queries and keys of each head, by the same kind of norm.
+        mlp: 'gelu' (the model decides between exact and approximate GELU) or 'swiglu'.
+        rope: Whether to rotate queries and keys by the row and column of their token.
+        qk_norm: Whether to normalise the queries and keys of each head, by the same kind of norm.
 
     Raises:
-        ValueError: a value that there is not.
+        ValueError: An attribute has another value.
     """
 
     norm: str = 'layer'
@@ -38,7 +38,7 @@ class BlockOptions:
 
     @property
     def norm_layer(self) -> type[LayerNorm | RMSNorm]:
-        """(width, elementwise_affine=True) -> the norm."""
+        """The class of the norm, called as `(width, elementwise_affine=True)`."""
         return NORMS[self.norm]
 
 
@@ -46,10 +46,10 @@ PLAIN = BlockOptions()
 
 
 def block_options(block: str | Mapping) -> BlockOptions:
-    """A row of `usp_mm.presets.BLOCKS` by name, or a dict(preset='plain', option=value, …) that changes some of its options.
+    """Options of a preset in `usp_mm.presets.BLOCKS`, or of a dict(preset='plain', option=value, …) that changes some of them.
 
     Raises:
-        ValueError: an unknown preset, option or value.
+        ValueError: The preset, an option or a value is unknown.
     """
     if isinstance(block, str):
         return BlockOptions(**lookup(BLOCKS, block, 'block'))

@@ -8,9 +8,9 @@ class ProbeHead(nn.Sequential):
     """BatchNorm without scale and shift, and a linear layer: [N, D] -> [N, classes].
 
     Args:
-        dims: D.
-        num_classes: classes.
-        seed: of the weights, a truncated normal of deviation 0.01; the bias starts at 0.
+        dims: Width of the features, D.
+        num_classes: Number of classes.
+        seed: Seed of the weights, drawn from a truncated normal of standard deviation 0.01; the bias starts at 0.
     """
 
     def __init__(self, dims: int, num_classes: int, seed: int = 0) -> None:

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 class RotaryPositions(nn.Module):
     """Sines and cosines by which attention rotates pairs of neighbouring channels of queries and keys.
 
-    The first half of a head's channels turns with the token's row, the second with its column, pair k of H by
-    10000^(-k/H) a token: scores of two tokens depend on their distance alone. Nothing of it is in a state dict.
+    The first half of a head's channels is rotated by the token's row, the second by its column, pair k of H by an angle of
+    10000^(-k/H) per token, so that the rotation's effect on a score depends only on the distance of the two tokens. The state
+    dict holds none of this.
 
     Args:
-        head_dim: channels of a head.
-        grid: tokens per column and row of the training images; other grids are scaled onto it.
+        head_dim: Number of channels of a head.
+        grid: Tokens per column and per row of the training images; positions of other grids are scaled to this one.
 
     Raises:
         ValueError: `head_dim` is no multiple of 4.
@@ -35,14 +36,14 @@ class RotaryPositions(nn.Module):
         return torch.cat(sin_cos, dim=-1)
 
     def forward(self, grid: tuple[int, int] | None = None, keep: Tensor | None = None) -> Tensor:
-        """Sines, then cosines, as `TransformerBlock` takes them.
+        """Compute the sines and cosines, concatenated, as `TransformerBlock` takes them.
 
         Args:
-            grid: tokens per column and row; the training images' by default.
-            keep: int64[N, K], numbers of each sample's visible tokens; all of them by default.
+            grid: Tokens per column and per row; those of the training images by default.
+            keep: int64[N, K], positions of each sample's visible tokens; all tokens by default.
 
         Returns:
-            float[L, 2·head_dim], or with `keep` float[N, 1, K, 2·head_dim].
+            float[L, 2·head_dim], or float[N, 1, K, 2·head_dim] with `keep`.
         """
         table = self.table if grid in (None, self.grid) else self._table(grid, self.table.device)
         return table if keep is None else table[keep].unsqueeze(1)

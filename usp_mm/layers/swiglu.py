@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class SwiGLU(nn.Module):
     """W3(SiLU(W1·x) ⊙ W2·x) (arXiv 2002.05202, section 2) on [..., dim]; W1 and W2 are the halves of `w12`.
 
-    timm's modules of this kind have other names than the checkpoints of LightningDiT and DINOv2.
+    timm's modules of this kind are not used, because their parameter names differ from those of LightningDiT and DINOv2.
     """
 
     def __init__(self, dim: int, hidden_dim: int) -> None:

@@ -1,4 +1,4 @@
-"""Frozen VAEs behind one contract: images in, latents out, and back."""
+"""Frozen VAEs with a common interface that turns images into latents and back."""
 
 from .base import LatentCodec
 from .build import build_codec

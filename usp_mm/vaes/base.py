@@ -1,4 +1,4 @@
-"""The contract of a frozen VAE.
+"""The common interface of all frozen VAEs.
 
 Shape legend: N images, C latent channels, H×W image, h×w latent (H/stride × W/stride).
 """
@@ -11,34 +11,34 @@ from torch import Tensor, nn
 
 from usp_mm.weight_files import weights_hash
 
-#: Bounds that a diagonal Gaussian posterior clamps its log-variance to (diffusers, MAR): nothing beyond them matters. The lower
-#: one is that of latents without a spread.
+#: Bounds to which the log-variance of a diagonal Gaussian posterior is clamped, as in diffusers and MAR. The lower bound also
+#: stands for latents without variance.
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
-#: What a batch can hold that becomes latents.
+#: Kinds of input that can be turned into latents.
 InputKind = Literal['image', 'moments', 'latents']
 
 
 class LatentCodec:
     """A frozen VAE: images <-> posterior moments -> scaled latents -> images.
 
-    It holds its network outside every module tree, so that no parameter of it reaches an optimizer, an EMA copy, DDP or
-    a checkpoint, and `train()`, `init_weights()` and autocast never touch it; a deep copy of it is itself.
-    Whatever the network computes in, float32 comes out. The network follows its input's device.
+    A codec is no `nn.Module`, so that its parameters never reach an optimizer, an EMA copy, DDP or a checkpoint, and `train()`,
+    `init_weights()` and autocast do not affect it; `copy.deepcopy` returns the codec itself. Outputs are float32 in whatever
+    dtype the network computes, and the network moves to the device of its input.
 
     Args:
-        network: a module with `encode(images) -> moments` and `decode(unscaled latents) -> images`; None where only
-            the scale is needed (training from cached latents).
-        name: the preset's.
-        channels: C.
-        stride: image pixels per latent pixel.
-        patch_size: the preset's patch, in latent pixels.
-        scale: multiplies `mean - shift`; None until `set_stats`.
-        shift: subtracted before scaling.
-        dtype: the network's arithmetic.
-        encode_batch_size: images per network call, encoding and decoding; all at once if None.
-        channels_last: whether weights and images lie in `torch.channels_last`, which rounds otherwise; by default on a GPU
-            in bfloat16 and float16, whose convolutions read it.
-        compile: whether `encode` and `decode` run the network through `torch.compile`; see `compile`.
+        network: A module with `encode(images) -> moments` and `decode(unscaled latents) -> images`; None if only the scale is
+            needed, as in training from cached latents.
+        name: Name of the preset.
+        channels: Number of latent channels, C.
+        stride: Image pixels per latent pixel.
+        patch_size: Patch size of the preset, in latent pixels.
+        scale: Factor of `mean - shift`; None until `set_stats` is called.
+        shift: Subtracted before scaling.
+        dtype: Dtype of the network's weights and computations.
+        encode_batch_size: Images that are encoded or decoded at a time; the whole batch if None.
+        channels_last: Whether weights and images use `torch.channels_last`, which changes rounding. None uses it on a GPU in
+            bfloat16 and float16, where convolutions work in this format.
+        compile: Whether `encode` and `decode` run the network through `torch.compile`; see `compile`.
     """
 
     image_channels = 3
@@ -70,7 +70,7 @@ class LatentCodec:
         self._hash: str | None = None
         self.network = None if network is None else network.eval().requires_grad_(False)
         if self.network is not None and dtype != torch.float32:
-            self._hash = weights_hash(self.network)  # of the weights as loaded: the same in every arithmetic
+            self._hash = weights_hash(self.network)  # before the cast, so that the hash is the same for every dtype
             self.network.to(dtype)
         self._lay_out()
         if compile:
@@ -84,14 +84,14 @@ class LatentCodec:
 
     @property
     def moment_channels(self) -> int:
-        """Channels that `encode` returns: mean and log-variance."""
+        """Number of channels that `encode` returns, 2C: mean and log-variance."""
         return 2 * self.channels
 
     def kind_of(self, inputs: Tensor) -> InputKind:
-        """What a batch [N, ., ., .] holds, by its channels: 3, images; 2C, moments (of `PixelCodec`, images); C, latents.
+        """The kind of a batch by its channels: 3 for images, 2C for moments (images with `PixelCodec`), C for latents.
 
         Raises:
-            ValueError: another number of channels.
+            ValueError: The batch has another number of channels.
         """
         channels = inputs.shape[1]
         if channels == self.image_channels:
@@ -112,13 +112,13 @@ class LatentCodec:
 
     @property
     def weight_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 over sorted names and float32 weights: which VAE wrote a cache."""
+        """First 16 hex digits of the SHA-256 over sorted names and float32 weights; identifies the VAE that wrote a cache."""
         if self._hash is None:
             self._hash = weights_hash(self._loaded())
         return self._hash
 
     def to(self, device: torch.device | str) -> 'LatentCodec':
-        """Move network and statistics, unless they are there already; in 16 bits on a GPU convolutions get channels last."""
+        """Move network and statistics to `device`, if they are elsewhere, and set the memory format; see `channels_last`."""
         device = torch.device(device)
         if device != self.device:
             if self.network is not None:
@@ -129,10 +129,10 @@ class LatentCodec:
         return self
 
     def compile(self) -> 'LatentCodec':
-        """Let `encode` and `decode` run the network through `torch.compile` from now on, which rounds otherwise.
+        """Let `encode` and `decode` run the network through `torch.compile` from now on, which changes rounding.
 
-        The first call with images of a size, or a number of them, takes a minute longer. `network_encode` and
-        `network_decode` stay as they are.
+        The first call with a new image or batch size takes a minute longer. `network_encode` and `network_decode` are not
+        compiled.
         """
         if not self.compiled:
             self._compiled = dict(encode=torch.compile(self.network_encode), decode=torch.compile(self.network_decode))
@@ -142,10 +142,10 @@ class LatentCodec:
         """Scale each channel to zero mean and unit variance from now on.
 
         Args:
-            mean, std: C numbers each, statistics of unscaled latents.
+            mean, std: Mean and standard deviation of each channel of unscaled latents, C numbers each.
 
         Raises:
-            ValueError: not C finite numbers, or a std that is not positive.
+            ValueError: There are not C finite numbers, or a standard deviation is not positive.
         """
         shift, spread = (torch.as_tensor(x, dtype=torch.float32, device=self.device).flatten() for x in (mean, std))
         for what, values in (('latent_mean', shift), ('latent_std', spread)):
@@ -157,16 +157,16 @@ class LatentCodec:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Images -> moments of the posterior.
+        """Encode images into the moments of the posterior.
 
         Args:
             images: float[N, 3, H, W] in [-1, 1].
 
         Returns:
-            float32[N, 2C, h, w], mean and log-variance, neither scaled nor clamped.
+            float32[N, 2C, h, w], the mean and the log-variance, neither scaled nor clamped.
 
         Raises:
-            ValueError: not such images, or sides that the stride does not divide.
+            ValueError: `images` is not float[N, 3, H, W], or H or W is not a multiple of the stride.
         """
         self._check_images(images)
         return self._run(self._compiled.get('encode', self.network_encode), images)
@@ -177,17 +177,17 @@ class LatentCodec:
         return self._scaled(mean)
 
     def sample(self, moments: Tensor, noise: Tensor) -> Tensor:
-        """A draw from the posterior, scaled.
+        """Draw scaled latents from the posterior.
 
         Args:
             moments: float[N, 2C, h, w]; the log-variance is clamped to [-30, 20].
-            noise: standard normal, [N, C, h, w]: the caller's, so that a draw can be repeated.
+            noise: Standard normal noise, [N, C, h, w]. It is an argument so that the caller can repeat a draw.
 
         Returns:
             float32[N, C, h, w].
 
         Raises:
-            ValueError: another number of channels, or noise of another shape than the mean's.
+            ValueError: `moments` does not have 2C channels, or the shape of `noise` is not that of the mean.
         """
         mean, logvar = self._split(moments)
         if noise.shape != mean.shape:
@@ -196,7 +196,7 @@ class LatentCodec:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents -> images.
+        """Decode scaled latents into images.
 
         Args:
             latents: float[N, C, h, w].
@@ -205,7 +205,7 @@ class LatentCodec:
             float32[N, 3, H, W], nominally in [-1, 1] but not clamped.
 
         Raises:
-            ValueError: another number of channels.
+            ValueError: `latents` does not have C channels.
         """
         if latents.ndim != 4 or latents.shape[1] != self.channels:
             raise ValueError(f"latents are {tuple(latents.shape)}, but VAE '{self.name}' decodes [N, {self.channels}, h, w]")
@@ -213,12 +213,12 @@ class LatentCodec:
         return self._run(self._compiled.get('decode', self.network_decode), latents.float() / scale + shift)
 
     def network_encode(self, images: Tensor) -> Tensor:
-        """The bare network, in its own dtype: images -> moments; no chunks, and gradients flow."""
+        """Call the network's encoder alone: images -> moments in the network's dtype, in one batch, with gradients."""
         moments: Tensor = self._loaded().encode(images)
         return moments
 
     def network_decode(self, latents: Tensor) -> Tensor:
-        """The bare network, in its own dtype: unscaled latents -> images; no chunks, and gradients flow."""
+        """Call the network's decoder alone: unscaled latents -> images in the network's dtype, in one batch, with gradients."""
         images: Tensor = self._loaded().decode(latents)
         return images
 
@@ -238,7 +238,7 @@ class LatentCodec:
             return out.contiguous() if layout is torch.channels_last else out
 
     def _lay_out(self) -> None:
-        """Bring the weights into the memory format that images get too."""
+        """Convert the weights to the memory format of the images."""
         wanted = self.channels_last
         if wanted is None:
             wanted = self.device.type == 'cuda' and self.dtype != torch.float32
@@ -282,7 +282,7 @@ class LatentCodec:
 
 
 def _memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """What a device's convolutions work on without transposing."""
+    """The memory format in which the device computes convolutions without transposing."""
     half_on_gpu = device.type == 'cuda' and dtype != torch.float32
     return torch.channels_last if half_on_gpu else torch.preserve_format
 

@@ -1,4 +1,4 @@
-"""The presets' VAEs on the meta device, without weights: what they would cost."""
+"""The presets' VAEs on the meta device, without weights, for estimates of their cost."""
 
 import torch
 
@@ -11,7 +11,7 @@ from .tiny import make_tiny_vae
 
 _F16 = (128, 128, 256, 256, 512)
 _LAST = frozenset({4})
-#: Widths and depth as published: of Stable Diffusion (arXiv 2112.10752), MAR (2406.11838) and VA-VAE (2501.01423).
+#: Published widths and depths of Stable Diffusion (arXiv 2112.10752), MAR (2406.11838) and VA-VAE (2501.01423).
 STRUCTURES = {
     'sd-f8d4': KLStructure(128, (128, 256, 512, 512), 2, 4, 4),
     'sd-f8d4-mse': KLStructure(128, (128, 256, 512, 512), 2, 4, 4),
@@ -21,12 +21,12 @@ STRUCTURES = {
 
 
 def blank_codec(name: str) -> LatentCodec | None:
-    """A codec of this preset whose network has shapes and no data; None for 'pixel', which has no network.
+    """Build a codec of a preset whose network has shapes but no data; None for 'pixel', which has no network.
 
     Its `network_encode` and `network_decode` take tensors on the meta device.
 
     Raises:
-        ValueError: an unknown preset.
+        ValueError: The preset is unknown.
     """
     row = codec_spec(name)
     if row['codec'] == 'pixel':

@@ -1,4 +1,4 @@
-"""A codec from the name of a preset."""
+"""Build a codec from the name of a preset."""
 
 import json
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from .kl import load_autoencoder
 from .pixel import PixelCodec
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-#: What VA-VAE's training checkpoint holds beside the VAE: its losses, and the vision model it is aligned with.
+#: Prefixes of weights in VA-VAE's training checkpoint that are not the VAE's: its losses and the vision model it is aligned to.
 TRAINING_ONLY = ('loss.', 'foundation_model.', 'linear_proj.')
-#: The class that encodes, and diffusers' class that it holds.
+#: `codec` of a preset -> the codec's class and the diffusers class of its network.
 _ARCHITECTURES = {'diffusers': (sd.DiffusersCodec, 'AutoencoderKL'), 'dc': (sd.DeterministicCodec, 'AutoencoderDC')}
-#: Presets whose folder says the scale.
+#: Presets whose scale is read from the config.json in their folder.
 OWN_SCALE = ('tiny', 'laptop')
 
 Stats = str | Path | Mapping[str, Any] | None
 
 
 def codec_spec(name: str) -> dict[str, Any]:
-    """The preset's row of `usp_mm.presets.VAES`, for shapes without weights; unknown names are a ValueError."""
+    """The row of a preset in `usp_mm.presets.VAES`; raises a ValueError for an unknown name."""
     row: dict[str, Any] = lookup(VAES, name, 'VAE')
     return row
 
@@ -44,24 +44,24 @@ def build_codec(
     channels_last: bool | None = None,
     compile: bool = False,
 ) -> LatentCodec:
-    """A frozen VAE as a codec, its weights loaded and checked.
+    """Build the codec of a frozen VAE, and load and check its weights.
 
     Args:
-        cfg: a preset of `usp_mm.presets.VAES`, or a dict of `name` and any of the arguments below (which it overrides);
-            a codec is returned as it is.
-        path: weights. diffusers presets: a folder (a VAE or a whole pipeline) or hub id, by default the preset's hub
-            id. KL presets: a `.safetensors`, `.ckpt`, `.pt` or `.pth` file.
-        dtype: arithmetic of the network: 'float32', 'bfloat16' or 'float16'. What it returns is float32.
-        encode_batch_size: images per network call; all at once if None.
-        stats: per-channel statistics for presets without a fixed scale (`va-f16d32`): a latent cache's manifest.json, or
+        cfg: A preset of `usp_mm.presets.VAES`, or a dict of `name` and any of the arguments below, which takes precedence over
+            them; a codec is returned unchanged.
+        path: The weights. For diffusers presets a folder (a VAE or a whole pipeline) or a hub id, by default the preset's hub
+            id; for KL presets a `.safetensors`, `.ckpt`, `.pt` or `.pth` file.
+        dtype: Dtype of the network: 'float32', 'bfloat16' or 'float16'. Its outputs are always converted to float32.
+        encode_batch_size: Images that are encoded or decoded at a time; the whole batch if None.
+        stats: Per-channel statistics for presets without a fixed scale (`va-f16d32`): a latent cache's manifest.json, or
             a dict or JSON file with lists 'latent_mean' and 'latent_std'.
-        load_weights: False where only latents are scaled, such as training from a cache; encoding and decoding then fail.
-        channels_last: memory format of weights and images; None: on a GPU in bfloat16 and float16.
-        compile: run the network through `torch.compile`: faster on a GPU once compiled, rounds otherwise.
+        load_weights: False if latents only have to be scaled, as in training from a cache; encoding and decoding then fail.
+        channels_last: Whether weights and images use `torch.channels_last`; None uses it on a GPU in bfloat16 and float16.
+        compile: Whether to run the network through `torch.compile`, which is faster on a GPU and changes rounding.
 
     Raises:
-        ValueError: an unknown preset, key or dtype; weights that are not the preset's; statistics that are not.
-        FileNotFoundError: no weights or statistics at the path.
+        ValueError: The preset, a key or the dtype is unknown, or the weights or statistics do not fit the preset.
+        FileNotFoundError: The weights or statistics do not exist.
     """
     arguments: dict[str, Any] = dict(
         path=path, dtype=dtype, encode_batch_size=encode_batch_size, stats=stats, load_weights=load_weights,
@@ -161,11 +161,11 @@ _LOADERS = {'diffusers': _diffusers, 'dc': _diffusers, 'kl': _kl, 'pixel': _pixe
 
 
 def read_stats(stats: str | Path | Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """'latent_mean' and 'latent_std' of a dict or JSON file.
+    """Read 'latent_mean' and 'latent_std' from a dict or a JSON file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not JSON, or a list is missing.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not JSON, or one of the lists is missing.
     """
     content: Any = stats
     if not isinstance(stats, Mapping):

@@ -23,10 +23,10 @@ class VAEEncoder(nn.Module):
 
 
 def take_encoder(codec: LatentCodec) -> VAEEncoder:
-    """The encoder out of a codec, which only scales latents from then on: its decoder is dropped.
+    """Move the encoder out of a codec. The codec's decoder is dropped, so that the codec can only scale latents afterwards.
 
     Raises:
-        ValueError: the codec has no weights, or not in float32.
+        ValueError: The codec has no weights, or they are not float32.
     """
     network = codec.network
     if network is None or getattr(network, 'quant_conv', None) is None:

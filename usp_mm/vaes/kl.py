@@ -1,7 +1,7 @@
 """The convolutional KL autoencoder of latent diffusion (arXiv 2112.10752, section 3.1 and appendix G).
 
 MAR's KL-16 (arXiv 2406.11838) and VA-VAE (arXiv 2501.01423) are of this family. Parameter names are those of their
-checkpoints, from whose shapes widths, depth and attention are read.
+checkpoints, and widths, depth and attention are inferred from the shapes in a checkpoint.
 
 Shape legend: N images, H×W pixels, D feature channels, Z channels inside, C latent channels.
 """
@@ -21,15 +21,15 @@ _GROUPS = 32
 
 @dataclass(frozen=True)
 class KLStructure:
-    """What a KL autoencoder's shapes follow from.
+    """The structure of a KL autoencoder, which determines all of its shapes.
 
     Attributes:
-        base: channels after the first convolution.
-        widths: channels of each resolution, the finest first.
-        num_blocks: residual blocks a resolution in the encoder (the decoder has one more).
-        z_channels: Z, channels between encoder and `quant_conv`.
-        latent_channels: C.
-        encoder_attention, decoder_attention: resolutions whose blocks are each followed by attention.
+        base: Number of channels after the first convolution.
+        widths: Number of channels at each resolution, the finest first.
+        num_blocks: Residual blocks per resolution in the encoder (the decoder has one more).
+        z_channels: Number of channels between encoder and `quant_conv`, Z.
+        latent_channels: Number of latent channels, C.
+        encoder_attention, decoder_attention: Resolutions at which each block is followed by attention.
     """
 
     base: int
@@ -47,10 +47,10 @@ class KLStructure:
 
     @classmethod
     def infer(cls, shapes: Mapping[str, tuple[int, ...]]) -> 'KLStructure':
-        """The structure that parameters of these names and shapes belong to.
+        """Infer the structure from the names and shapes of the parameters.
 
         Raises:
-            ValueError: the shapes that give it away are missing, or groups of 32 channels do not divide a width.
+            ValueError: Parameters that are needed for this are missing, or a width is not a multiple of 32.
         """
         levels = _indices(shapes, r'encoder\.down\.(\d+)\.')
         blocks = _indices(shapes, r'encoder\.down\.0\.block\.(\d+)\.')
@@ -239,19 +239,19 @@ def _conv3(before: int, width: int) -> nn.Conv2d:
 
 
 def _indices(names: Mapping[str, tuple[int, ...]], pattern: str) -> set[int]:
-    """The numbers that `pattern`'s group takes among the names."""
+    """The numbers that the group of `pattern` matches in the names."""
     return {int(match[1]) for name in names if (match := re.match(pattern, name))}
 
 
 def load_autoencoder(weights: Mapping[str, Tensor], source: str) -> tuple[KLAutoencoder, KLStructure]:
-    """The autoencoder that `weights` describe, holding them in float32.
+    """Build the autoencoder that fits `weights`, and load them in float32.
 
     Args:
-        weights: every parameter by its name, no others.
-        source: named in errors.
+        weights: Name -> tensor for every parameter, and nothing else.
+        source: Name of the weights in error messages.
 
     Raises:
-        ValueError: parameters are missing, unexpected or of another shape.
+        ValueError: Parameters are missing, unexpected or of another shape.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     try:

@@ -1,8 +1,8 @@
-"""An autoencoder for pictures in colour (stride 4, 4 latent channels), trained in minutes on two CPU cores.
+"""An autoencoder for colour images (stride 4, 4 latent channels) that trains in minutes on two CPU cores.
 
 It is diffusers' `AutoencoderDC` (DC-AE, arXiv 2410.10733), whose shortcuts carry pixels to the coarse grid and back, with no
-convolution at full resolution. Before the first step it is the principal component analysis of the images' 4 × 4 patches,
-the best that anything linear does; training adds to that what is not linear.
+convolution at full resolution. It is initialised as the principal component analysis of the images' 4 × 4 patches, which is
+the best linear autoencoder; training adds the nonlinear part.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,15 +18,15 @@ from usp_mm.options import LaptopVAETraining
 from .training import VAEReport, train_vae
 
 CHANNELS, STRIDE = 4, 4
-#: Channels at half and at a quarter of the resolution. The second is four times the first, so that shortcuts lose nothing.
+#: Channels at half and at a quarter of the resolution; with a factor of four, the shortcuts between them lose nothing.
 WIDTHS = (16, 64)
-#: Numbers of a patch of 2 × 2 and of 4 × 4 pixels in colour.
+#: How many numbers a colour patch of 2 × 2 and of 4 × 4 pixels has.
 _HALF, _QUARTER = 12, 48
-#: Patches for the components: those of as many images of the training data.
+#: Number of training images from whose patches the principal components are computed.
 _PCA_IMAGES = 1000
-#: A constant beside the 12 numbers of a pixel group, so large that the decoder's last norm divides by it and little else.
+#: A constant in the unused channels, so large that the decoder's last norm divides by nearly a constant.
 _ANCHOR = 8.0
-#: Lifts [-1, 1] above the ReLU that follows that norm.
+#: Added before the ReLU that follows this norm, so that [-1, 1] passes unchanged.
 _LIFT = 1.5
 
 
@@ -50,15 +50,15 @@ class _Laptop:
 
 
 def make_laptop_vae(seed: int = 0, scaling_factor: float = 1.0) -> Any:
-    """A randomly initialised diffusers `AutoencoderDC` with 4 latent channels and stride 4.
+    """Build a randomly initialised diffusers `AutoencoderDC` with 4 latent channels and stride 4.
 
     Args:
-        seed: of the weights; torch's global generator is left as it was.
-        scaling_factor: for its config.
+        seed: Seed of the weights; torch's global generator is not changed.
+        scaling_factor: `scaling_factor` of the model's config.
     """
     from diffusers import AutoencoderDC
 
-    widths, no_attention = (WIDTHS[0], *WIDTHS), ((), (), ())  # no layer at full resolution, whose width says nothing
+    widths, no_attention = (WIDTHS[0], *WIDTHS), ((), (), ())  # no layer at full resolution: its width has no effect
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoencoderDC(
@@ -76,27 +76,27 @@ def make_laptop_vae(seed: int = 0, scaling_factor: float = 1.0) -> Any:
 
 @torch.no_grad()
 def start_from_components(vae: Any, images: Tensor) -> None:
-    """Make the autoencoder of `make_laptop_vae` that of the principal components of the images' patches.
+    """Initialise the autoencoder of `make_laptop_vae` with the principal components of the images' patches.
 
-    Latents then are the first components, of zero mean and unit variance each. Blocks add nothing yet, because their last
-    norms begin at zero.
+    Its latents are then the first components, each of zero mean and unit variance. Residual blocks add nothing yet, because
+    their last norms are set to zero.
 
     Args:
-        vae: changed in place.
+        vae: The autoencoder, changed in place.
         images: float32[N, 3, H, W] in [-1, 1].
     """
     mean, components, deviations = _principal_components(images)
     for block in vae.modules():
         if type(block).__name__ == 'ResBlock':
             block.norm.weight.zero_()
-    for block in (vae.encoder.down_blocks[1][-1], vae.decoder.up_blocks[1][0]):  # what is beside their shortcuts
+    for block in (vae.encoder.down_blocks[1][-1], vae.decoder.up_blocks[1][0]):  # only their shortcuts remain
         _zero(block.conv)
     _encode_with(vae.encoder, mean, components / deviations)
     _decode_with(vae.decoder, mean, components * deviations)
 
 
 def _principal_components(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [48], first components [48, 4] and their standard deviations [4], a patch in the order of two unshuffles."""
+    """Mean [48], first components [48, 4] and their standard deviations [4]; a patch is ordered as by two pixel unshuffles."""
     patches = F.pixel_unshuffle(F.pixel_unshuffle(images, 2), 2).permute(0, 2, 3, 1).reshape(-1, _QUARTER).double()
     variances, components = torch.linalg.eigh(torch.cov(patches.T))
     variances, components = variances.flip(0)[:CHANNELS], components.flip(1)[:, :CHANNELS]
@@ -105,21 +105,21 @@ def _principal_components(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _encode_with(encoder: Any, mean: Tensor, analysis: Tensor) -> None:
-    """Every 2 × 2 pixels into channels, the shortcut's unshuffle again, and the components at the end."""
+    """Set the encoder to two pixel unshuffles (the first convolution and a shortcut) and the projection to the components."""
     first, last, width = encoder.conv_in.conv, encoder.conv_out, WIDTHS[1]
     first.weight[:_HALF] = 0
     first.bias[:_HALF] = 0
-    for number in range(_HALF):  # of channel, row and column
+    for number in range(_HALF):  # one for each channel, row and column
         first.weight[number, number // 4, 1 + number // 2 % 2, 1 + number % 2] = 1
     _zero(last)
     group = width // CHANNELS
-    last.weight[:, :, 1, 1] = -torch.eye(CHANNELS).repeat_interleave(group, 1) / group  # against the shortcut around it
+    last.weight[:, :, 1, 1] = -torch.eye(CHANNELS).repeat_interleave(group, 1) / group  # cancels the shortcut around it
     last.weight[:, :_QUARTER, 1, 1] += analysis.T
     last.bias.copy_(-mean @ analysis)
 
 
 def _decode_with(decoder: Any, mean: Tensor, synthesis: Tensor) -> None:
-    """The components, the shortcut's shuffle, and a last norm, ReLU and shuffle that are the identity on [-1.5, ∞)."""
+    """Set the decoder to the inverse projection and two pixel shuffles; the last norm and ReLU are the identity above -1.5."""
     first, last, width = decoder.conv_in, decoder.conv_out.conv, WIDTHS[1]
     _zero(first)
     first.weight[:, :, 1, 1] = -torch.eye(CHANNELS).repeat_interleave(width // CHANNELS, 0)
@@ -144,5 +144,5 @@ def _zero(convolution: Any) -> None:
 def train_laptop_vae(
     data: str | Path | Sequence[str | Path], out: str | Path, config: LaptopVAETraining = LaptopVAETraining()
 ) -> VAEReport:
-    """`train_vae` for the preset 'laptop'."""
+    """Train the VAE of preset 'laptop'; see `train_vae`."""
     return train_vae(_Laptop(), data, out, config)

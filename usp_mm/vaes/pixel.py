@@ -1,4 +1,4 @@
-"""No VAE: pixels as latents, for the baseline that masks images (MAE, arXiv 2111.06377)."""
+"""A codec without a VAE, whose latents are pixels, for the baseline that masks images (MAE, arXiv 2111.06377)."""
 
 from typing import Any
 

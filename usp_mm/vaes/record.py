@@ -1,4 +1,4 @@
-"""Which VAE's latents a network was trained on, as its checkpoint says it in `meta['vae']`."""
+"""Record in `meta['vae']` of a checkpoint the VAE on whose latents a network was trained, and compare it later."""
 
 import math
 import zipfile
@@ -14,9 +14,9 @@ from usp_mm.weight_files import Checkpoint, read_checkpoint
 
 from .base import LatentCodec
 
-#: Name in a checkpoint's `meta`.
+#: Key in a checkpoint's `meta`.
 KEY = 'vae'
-#: The key of a config that lets another VAE pass.
+#: Config key that permits another VAE.
 ALLOW = 'allow_other_vae'
 Record = Mapping[str, Any]
 _AFFINE = ('scale', 'shift')
@@ -24,7 +24,7 @@ _TOLERANCE = 1e-6
 
 
 def codec_of(model: Any) -> LatentCodec | None:
-    """The frozen VAE that stands before a model's network; None if there is none, or the model trains it and so holds it."""
+    """The frozen VAE in front of a model's network; None if there is none, or if the model trains its VAE."""
     backbone: Any = getattr(model, 'backbone', None)
     if getattr(backbone, 'codec', None) is not None:
         codec: LatentCodec = backbone.codec
@@ -34,13 +34,13 @@ def codec_of(model: Any) -> LatentCodec | None:
 
 
 def vae_record(codec: LatentCodec | None, weight_hash: str | None = None) -> dict[str, Any] | None:
-    """dict(name, weight_hash, scale, shift) of a VAE; None without one.
+    """Describe a VAE as dict(name, weight_hash, scale, shift); None without a VAE.
 
-    Scale and shift are a number each, or a list of one a channel, and None of a VAE that was not given its statistics.
+    Scale and shift are numbers or lists with one number per channel; both are None if the VAE still lacks its statistics.
 
     Args:
-        codec: the VAE.
-        weight_hash: of one whose weights are not loaded, as its latent cache says it; None: not known.
+        codec: The VAE.
+        weight_hash: Hash of the weights if they are not loaded, as given in the latent cache; None if it is not known.
     """
     if codec is None:
         return None
@@ -50,18 +50,18 @@ def vae_record(codec: LatentCodec | None, weight_hash: str | None = None) -> dic
 
 
 def compare_vae(found: Record | None, ours: Record | None, checkpoint: str | Path, warn: bool) -> str | None:
-    """One line for the log, or None where both are the same VAE or nothing is known of ours.
+    """Compare a checkpoint's VAE with the one in use; return a line for the log, or None if they agree or `ours` is None.
 
-    Weights, scale and shift are compared where both know them.
+    Weights, scale and shift are compared only if both records have them.
 
     Args:
-        found: what the checkpoint says, None if it says nothing.
-        ours: the VAE that is used with it now.
-        checkpoint: its name.
-        warn: whether another VAE is only told.
+        found: Record in the checkpoint, or None if it has none.
+        ours: Record of the VAE in use.
+        checkpoint: Name of the checkpoint for the message.
+        warn: Whether to return the line for another VAE instead of raising an error.
 
     Raises:
-        ValueError: another VAE, unless `warn`.
+        ValueError: The VAEs differ, unless `warn`.
     """
     if ours is None:
         return None
@@ -81,10 +81,10 @@ def compare_vae(found: Record | None, ours: Record | None, checkpoint: str | Pat
 
 
 def check_vae(checkpoint: str | Path, found: Record | None, ours: Record | None, allow: bool) -> None:
-    """`compare_vae`, told in the log.
+    """Call `compare_vae` and log the line that it returns.
 
     Raises:
-        ValueError: another VAE, unless `allow`.
+        ValueError: The VAEs differ, unless `allow`.
     """
     line = compare_vae(found, ours, checkpoint, warn=allow)
     if line:
@@ -93,54 +93,54 @@ def check_vae(checkpoint: str | Path, found: Record | None, ours: Record | None,
 
 
 def check_model_vae(checkpoint: Checkpoint, codec: LatentCodec | None, cfg: Any, weight_hash: str | None = None) -> None:
-    """`check_vae` of a model that was built from a config, which may allow another VAE.
+    """Call `check_vae` for a model that was built from a config; the config may allow another VAE.
 
     Args:
-        checkpoint: whose weights it has.
-        codec: its VAE, see `codec_of`.
-        cfg: the config; a model's name, as mmpretrain takes, allows none.
-        weight_hash: see `vae_record`.
+        checkpoint: The checkpoint of the model's weights.
+        codec: The model's VAE, see `codec_of`.
+        cfg: The config; a model's name (as in mmpretrain) does not allow another VAE.
+        weight_hash: See `vae_record`.
 
     Raises:
-        ValueError: another VAE, unless the config has `allow_other_vae=True`.
+        ValueError: The VAEs differ, unless the config has `allow_other_vae=True`.
     """
     allow = not isinstance(cfg, str) and bool(cfg.get(ALLOW))
     check_vae(checkpoint.path, record_in(dict(meta=checkpoint.meta)), vae_record(codec, weight_hash), allow)
 
 
 def read_record(checkpoint: str | Path) -> dict[str, Any] | None:
-    """What a file says, without reading a tensor; None if it says nothing."""
+    """Read the record in a checkpoint file without reading its tensors; None if it has none."""
     if not zipfile.is_zipfile(local_file(checkpoint)):
         return None
     return record_in(read_checkpoint(checkpoint, mmap=True))
 
 
 def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the content of a checkpoint says."""
+    """The record in the content of a checkpoint; None if it has none."""
     meta = content.get('meta')
     found = meta.get(KEY) if isinstance(meta, Mapping) else None
     return dict(found) if isinstance(found, Mapping) else None
 
 
 def told_vae(record: Record, more: str = '') -> str:
-    """A record as errors name it, with more of it behind the weights."""
+    """A record in words, for messages; `more` is appended after the weights."""
     known = record.get('weight_hash')
     return f"'{record.get('name')}' ({f'weights {known}' if known else 'weights not loaded'}{more})"
 
 
 def as_numbers(value: Any) -> Any:
-    """A tensor's numbers as a list, as JSON takes them; anything else as it is."""
+    """Turn a tensor into a list for JSON; any other value is returned unchanged."""
     return value.flatten().tolist() if isinstance(value, Tensor) else value
 
 
 def _numbers(value: Any) -> list[float]:
-    """One number or several; none, if another project's file holds something else there."""
+    """Turn one number or several into a list; empty if a file of another project holds something else there."""
     values = list(value) if isinstance(value, list | tuple) else [value]
     return values if all(isinstance(x, int | float) for x in values) else []
 
 
 def _other_numbers(found: Record, ours: Record) -> dict[str, tuple[str, str]]:
-    """'scale' and 'shift', where both records know it and they differ by more than rounding -> both, as errors name them."""
+    """'scale' and 'shift', if both records have them and they differ by more than rounding -> both values as text."""
     others = {}
     for what in _AFFINE:
         first, second = _numbers(found.get(what)), _numbers(ours.get(what))

@@ -1,4 +1,4 @@
-"""Autoencoders in diffusers' format: Stable Diffusion's `AutoencoderKL`, `AutoencoderDC`, those of tools/train_tiny_vae.py."""
+"""Autoencoders in diffusers' format: `AutoencoderKL` (Stable Diffusion) and `AutoencoderDC`; see tools/train_tiny_vae.py."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from usp_mm.weight_files import check_finite, told_misfit
 
 from .base import LOGVAR_MIN, LatentCodec
 
-#: Stable Diffusion's, the default of configs written before diffusers knew the key.
+#: Stable Diffusion's scale, which applies if a config is older than diffusers' key for it.
 _DEFAULT_SCALE = 0.18215
 
 
@@ -31,7 +31,7 @@ class DiffusersCodec(LatentCodec):
 
 
 class DeterministicCodec(DiffusersCodec):
-    """A codec whose network is a diffusers `AutoencoderDC`, whose latents have no spread: the log-variance is the lowest."""
+    """A codec whose network is a diffusers `AutoencoderDC`. Its posterior has no variance: the log-variance is `LOGVAR_MIN`."""
 
     def network_encode(self, images: Tensor) -> Tensor:
         latents: Tensor = self._loaded().encode(images).latent
@@ -39,16 +39,16 @@ class DeterministicCodec(DiffusersCodec):
 
 
 def read_config(path: str, obtain: str, architecture: str = 'AutoencoderKL') -> tuple[dict[str, Any], dict[str, str]]:
-    """The `config.json` of a folder or hub model, and the arguments that `from_pretrained` finds its weights with.
+    """Read the `config.json` of a folder or hub model, and find the arguments of `from_pretrained` for its weights.
 
     Args:
-        path: a folder with the autoencoder, a folder with a whole pipeline, or a hub id.
-        obtain: how to get the weights, for the error.
-        architecture: the class of diffusers that it must be.
+        path: A folder with the autoencoder or with a whole pipeline, or a hub id.
+        obtain: How to get the weights, for the error message.
+        architecture: The diffusers class that the config must name.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: not of that class.
+        FileNotFoundError: There is no model at `path`.
+        ValueError: The model is of another class.
     """
     folder = Path(path)
     if folder.is_file():
@@ -83,16 +83,16 @@ def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: s
     """Compare a folder's config with the preset's row.
 
     Args:
-        config: of the folder.
-        name, row: the preset.
-        path: named in errors.
-        own_scale: whether the folder, and not the preset, says the scale.
+        config: Config of the folder.
+        name, row: Name and row of the preset.
+        path: Name of the folder for error messages.
+        own_scale: Whether the scale is taken from the folder's config instead of the preset.
 
     Returns:
         Scale and shift.
 
     Raises:
-        ValueError: they differ in channels, stride or scale.
+        ValueError: Folder and preset differ in channels, stride or scale.
     """
     scale = float(config.get('scaling_factor') or _DEFAULT_SCALE)
     shift = float(config.get('shift_factor') or 0.0)
@@ -114,11 +114,11 @@ def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: s
 
 
 def load_network(path: str, arguments: dict[str, str], obtain: str, architecture: str = 'AutoencoderKL') -> torch.nn.Module:
-    """The autoencoder in float32, every weight of it from the file (safetensors, else a pickle read as data).
+    """Load the autoencoder in float32; the file (safetensors, else a pickle read as data) must hold every weight.
 
     Raises:
-        FileNotFoundError: no readable weights.
-        ValueError: parameters are missing, unexpected, of another shape or not finite.
+        FileNotFoundError: There are no readable weights.
+        ValueError: Parameters are missing, unexpected, of another shape or not finite.
     """
     import diffusers
 

@@ -1,6 +1,7 @@
-"""A small autoencoder of Stable Diffusion's kind (stride 8, 4 latent channels), trained in a minute on two CPU cores.
+"""A small autoencoder of Stable Diffusion's type (stride 8, 4 latent channels) that trains in a minute on two CPU cores.
 
-For digits and for tests: everything that works on `sd-f8d4` works on its latents. For pictures in colour see `laptop`.
+It is meant for digits and for tests: everything that works with `sd-f8d4` works with its latents. For colour images see
+`laptop`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,12 +44,12 @@ class _Tiny:
 
 
 def make_tiny_vae(seed: int = 0, scaling_factor: float = 1.0, widths: Sequence[int] = WIDTHS) -> Any:
-    """A randomly initialised diffusers `AutoencoderKL` with 4 latent channels and stride 2^(len(widths) - 1).
+    """Build a randomly initialised diffusers `AutoencoderKL` with 4 latent channels and stride 2^(len(widths) - 1).
 
     Args:
-        seed: of the weights; torch's global generator is left as it was.
-        scaling_factor: for its config.
-        widths: channels of each resolution, multiples of 4.
+        seed: Seed of the weights; torch's global generator is not changed.
+        scaling_factor: `scaling_factor` of the model's config.
+        widths: Number of channels at each resolution, multiples of 4.
     """
     from diffusers import AutoencoderKL
 
@@ -69,5 +70,5 @@ def make_tiny_vae(seed: int = 0, scaling_factor: float = 1.0, widths: Sequence[i
 def train_tiny_vae(
     data: str | Path | Sequence[str | Path], out: str | Path, config: TinyVAETraining = TinyVAETraining()
 ) -> VAEReport:
-    """`train_vae` for the preset 'tiny'."""
+    """Train the VAE of preset 'tiny'; see `train_vae`."""
     return train_vae(_Tiny(config.kl_weight), data, out, config)

@@ -1,4 +1,4 @@
-"""Training an autoencoder on folders of images, on the CPU: what all recipes share."""
+"""Train an autoencoder on folders of images on the CPU; shared by all recipes."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from usp_mm.options import VAETraining
 
 @dataclass(frozen=True)
 class VAEReport:
-    """What came out: mean PSNR in dB on held-out images, 1 / standard deviation of the latents, and training time."""
+    """Result of a training: mean PSNR in dB on held-out images, 1 / standard deviation of the latents, and training time."""
 
     psnr: float
     scaling_factor: float
@@ -35,17 +35,17 @@ class Recipe(Protocol):
     stride: int
 
     def make(self, batches: Iterator[Tensor], seed: int) -> Any:
-        """The diffusers autoencoder to begin with. `batches`: of training images, without end."""
+        """Build the initial diffusers autoencoder. `batches` yields batches of training images without end."""
 
     def loss(self, vae: Any, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """A number to lower, and what the progress bar shows."""
+        """Compute the loss, and the values that the progress bar shows."""
 
     def latents(self, vae: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Unscaled latents; the posterior's mean without a generator."""
+        """Encode images to unscaled latents; without a generator, these are the posterior's mean."""
 
 
 def save_vae(vae: Any, out: str | Path) -> None:
-    """Write a diffusers autoencoder's folder, complete or not at all. `out` must be empty or absent (OSError)."""
+    """Write a diffusers autoencoder to a folder, atomically. Raises an OSError if `out` exists and is not empty."""
     with write_folder(Path(out)) as folder:
         vae.save_pretrained(folder)
 
@@ -53,18 +53,18 @@ def save_vae(vae: Any, out: str | Path) -> None:
 def train_vae(recipe: Recipe, data: str | Path | Sequence[str | Path], out: str | Path, config: VAETraining) -> VAEReport:
     """Train on the images under `data` and write `out`, a folder in diffusers' format.
 
-    The result depends on images, config and number of threads alone.
+    The result depends only on the images, the config and the number of threads.
 
     Args:
-        recipe: which autoencoder.
-        data: a folder, or several, searched recursively.
-        out: a folder that doesn't exist or is empty.
-        config: how.
+        recipe: The kind of autoencoder.
+        data: One or more folders of images, which are searched recursively.
+        out: A folder that doesn't exist or is empty.
+        config: Settings of the training.
 
     Raises:
         FileExistsError: `out` isn't empty.
-        FileNotFoundError: fewer than two images.
-        ValueError: a size that the stride does not divide, or a number of steps or images below 1.
+        FileNotFoundError: There are fewer than two images.
+        ValueError: `size` is not a multiple of the stride, or the number of steps or images per step is below 1.
     """
     out, start = Path(out), time.monotonic()
     _check(recipe, out, config)
@@ -94,7 +94,7 @@ def _check(recipe: Recipe, out: Path, config: VAETraining) -> None:
 
 
 def _batches(images: list[Path], config: VAETraining, generator: torch.Generator) -> Iterator[Tensor]:
-    """Random crops without end, every image once before any comes again."""
+    """Yield batches of random crops without end; every image comes once before any comes again."""
     order = torch.empty(0, dtype=torch.int64)
     while True:
         while len(order) < config.batch_size:
@@ -130,7 +130,7 @@ def _find_images(folders: Sequence[str | Path]) -> list[Path]:
 
 
 def _split(images: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
-    """Shuffled training and held-out images: one in ten, 100 at most, is held out."""
+    """Shuffle the images and split them into training and held-out images; one in ten, at most 100, is held out."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
     num = min(100, max(1, len(images) // 10))
     return [images[i] for i in order[num:]], [images[i] for i in order[:num]]
@@ -138,7 +138,7 @@ def _split(images: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
 
 @lru_cache(maxsize=8192)
 def _read(path: Path, size: int) -> Tensor:
-    """uint8[3, H, W], no side below `size`."""
+    """Read an image as uint8[3, H, W], enlarged if necessary so that no side is below `size`."""
     image = load_image(path)
     if min(image.size) < size:
         factor = size / min(image.size)
@@ -147,7 +147,7 @@ def _read(path: Path, size: int) -> Tensor:
 
 
 def _crop(path: Path, size: int, generator: torch.Generator | None = None) -> Tensor:
-    """float32[3, size, size] in [-1, 1]: random crop and flip, or the centre without a generator."""
+    """Read a random crop, perhaps flipped, or the central crop without a generator: float32[3, size, size] in [-1, 1]."""
     image = _read(path, size)
     room = [side - size for side in image.shape[1:]]
     if generator is None:
@@ -168,7 +168,7 @@ def _scaling_factor(recipe: Recipe, vae: Any, images: list[Path], config: VAETra
 
 @torch.no_grad()
 def _psnr(recipe: Recipe, vae: Any, images: list[Path], config: VAETraining) -> float:
-    """Mean over images of 10 log10(2² / MSE)."""
+    """Mean over the images of the PSNR in dB, 10 log10(2² / MSE)."""
     errors = []
     for batch in torch.stack([_crop(path, config.size) for path in images]).split(config.batch_size):
         decoded = vae.decode(recipe.latents(vae, batch)).sample.clamp(-1, 1)
