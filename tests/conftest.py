@@ -1,6 +1,7 @@
 """Fixtures that several areas share, and the order of the files."""
 
 import runpy
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,12 @@ from small_world import ROOT, SmallWorld
 from vae_files import GOLDEN_KL16, kl_weights, save
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C interrupt, in the processes of the tests too: a shell that starts tests in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

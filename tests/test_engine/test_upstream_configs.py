@@ -16,7 +16,7 @@ ABSENT = {
     'mmpretrain': r"unknown type '(COCO(Caption|Retrieval|VQA)|Flickr30k(Caption|Retrieval)|RefCOCO|NoCaps|OCRVQA|GQA|"
     r"MiniGPT4Dataset|\w*Tokenizer|BertModelCN|CLIPProjection|ModifiedResNet)'",
     'mmseg': r"unknown type 'mmdet\.\w+'",
-    'mmagic': r"unknown type '(PairedAlbuTransForms)'",
+    'mmagic': r"unknown type '(PairedAlbuTransForms|FastComposer)'",
 }
 SLIPS = {'mmpretrain': r"unknown key '_delete' in optim_wrapper\.paramwise_cfg|unknown type 'BatchCutMix'"}
 
