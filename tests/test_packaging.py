@@ -222,3 +222,10 @@ def test_ci_runs_what_a_developer_runs():
         assert f'{tool} {arguments}\n' in hooks
         assert f'{tool} {arguments}\n' in workflow
     assert ('mypy', 'usp_mm') in commands
+
+
+@pytest.mark.parametrize('page', ['CONTRIBUTING.md', 'SECURITY.md', 'tests/README.md'])
+def test_paths_that_a_page_names_are_there(page):
+    words = re.findall(r'(?<![\w/.])(?:usp_mm|tests|tools|dev|docs|configs)/[\w/.-]*\w', (ROOT / page).read_text())
+    assert [word for word in words if not (ROOT / word).exists()] == []
+    assert words or page == 'tests/README.md'
