@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers.small_world import ROOT, SmallWorld
+from helpers.vae_files import GOLDEN_KL16, kl_weights, save
 from mmengine.registry import DefaultScope
-from small_world import ROOT, SmallWorld
-from vae_files import GOLDEN_KL16, kl_weights, save
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 
@@ -20,8 +20,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that no process is left with a long one at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process is left with a long one at the end; no `gpu` tests without a card."""
+    import torch
+
+    for_card = [] if torch.cuda.is_available() else [item for item in items if item.get_closest_marker('gpu')]
+    config.hook.pytest_deselected(items=for_card)
+    items[:] = [item for item in items if item not in for_card]
     slow = Counter(item.path for item in items if item.get_closest_marker('slow'))
     items.sort(key=lambda item: -slow[item.path])
 

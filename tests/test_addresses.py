@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_files import cfg_of, save_official
-from hub_server import local_hub
+from helpers.checkpoint_files import cfg_of, save_official
+from helpers.hub_server import local_hub
+from helpers.vae_files import Bomb
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import MODELS
-from vae_files import Bomb
 
 from usp_mm.addresses import HubFile, hub_address, is_address, local_file
 from usp_mm.checkpoints import convert

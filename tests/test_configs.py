@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 import torch
 import yaml
-from small_world import ROOT, load_leaf, train_quickly
+from helpers.small_world import ROOT, load_leaf, train_quickly
 
 from usp_mm.analysis.complexity import build_meta
 from usp_mm.engine.checks.config import check_config

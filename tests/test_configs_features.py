@@ -4,8 +4,8 @@ import re
 
 import pytest
 import torch
+from helpers.small_world import ROOT, train_quickly
 from mmengine.config import Config
-from small_world import ROOT, train_quickly
 
 from usp_mm.engine.checks.config import check_config
 from usp_mm.evaluation import ClassifierFeatures

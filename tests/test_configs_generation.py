@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from small_generation import GENERATION, shrink_generation
-from small_world import load_leaf, train_quickly
+from helpers.small_generation import GENERATION, shrink_generation
+from helpers.small_world import load_leaf, train_quickly
 
 from usp_mm.analysis.complexity import build_meta
 from usp_mm.engine.checks.config import check_config

@@ -6,11 +6,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from helpers.small_generation import GENERATION
+from helpers.small_world import ROOT, load_leaf
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
-from small_generation import GENERATION
-from small_world import ROOT, load_leaf
 from timm.data.random_erasing import RandomErasing
 
 from usp_mm.analysis.complexity import build_meta

@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from small_segmentation import SEGMENTATION, shrink_segmentation
-from small_world import load_leaf, train_quickly
+from helpers.small_segmentation import SEGMENTATION, shrink_segmentation
+from helpers.small_world import load_leaf, train_quickly
 
 from usp_mm.analysis.complexity import build_meta
 from usp_mm.engine.checks.config import check_config

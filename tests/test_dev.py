@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from small_world import ROOT
+from helpers.small_world import ROOT
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_rows_of_what_is_not_run_stay(dev):
 
 
 def test_recipes_of_scripts_and_tests_are_one(monkeypatch, tmp_path):
-    """dev/golden fills weights as tests/golden.py does, and writes names as names.json has them."""
-    from golden import GOLDEN, NAMES, golden_weight
+    """dev/golden fills weights as tests/helpers/golden.py does, and writes names as names.json has them."""
+    from helpers.golden import GOLDEN, NAMES, golden_weight
 
     monkeypatch.syspath_prepend(str(ROOT / 'dev' / 'golden'))
     from recipe import Recorder

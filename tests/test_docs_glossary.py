@@ -4,8 +4,8 @@ import importlib
 import re
 
 import pytest
+from helpers.small_world import ROOT
 from mmengine.config import Config
-from small_world import ROOT
 
 PAGE = (ROOT / 'docs' / 'glossary.md').read_text()
 TERMS = re.findall(r'^- \*\*([^*]+)\*\*', PAGE, re.MULTILINE)

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 import yaml
+from helpers.small_world import ROOT
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
-from small_world import ROOT
 
 from usp_mm.checkpoints.kinds import KINDS
 

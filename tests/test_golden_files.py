@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
-from golden import GOLDEN, NAMES, load
-from small_world import ROOT
+from helpers.golden import GOLDEN, NAMES, load
+from helpers.small_world import ROOT
 
 
 def test_names_agree_with_what_was_recorded():

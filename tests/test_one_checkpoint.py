@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from helpers.small_world import ARCH, ROOT, train_quickly
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
-from small_world import ARCH, ROOT, train_quickly
 
 from usp_mm.checkpoints import convert
 

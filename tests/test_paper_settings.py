@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 import yaml
+from helpers.small_world import ROOT
 from mmengine.config import Config
-from small_world import ROOT
 
 from usp_mm.evaluation import adm
 from usp_mm.functional.metrics import inception_score, precision_recall

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+from helpers.small_world import ROOT
 from mmengine.config import Config
-from small_world import ROOT
 
 from usp_mm.cli import evaluate, knn, likelihood, probe_layers, sample
 from usp_mm.datasets.latent_cache.plan import CacheSpec

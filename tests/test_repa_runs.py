@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
+from helpers.small_generation import shrink_generation
+from helpers.small_world import ROOT, train_quickly
 from mmengine.config import Config
 from mmengine.runner import Runner
-from small_generation import shrink_generation
-from small_world import ROOT, train_quickly
 
 from usp_mm.apis import load_generator, sample_classes
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 import pytest
-from small_world import ROOT, run_tool
+from helpers.small_world import ROOT, run_tool
 
 from usp_mm import threads
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from small_world import ROOT
+from helpers.small_world import ROOT
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from usp_mm import command, processes, torchrun
 
-TOOL = str(Path(__file__).with_name('launched_tool.py'))
+TOOL = str(Path(__file__).with_name('helpers') / 'launched_tool.py')
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from checkpoint_files import ARCH, build, cfg_of, official
-from hub_server import local_hub
+from helpers.checkpoint_files import ARCH, build, cfg_of, official
+from helpers.hub_server import local_hub
+from helpers.vae_files import GOLDEN_KL16, Bomb, kl_weights
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmpretrain.registry import MODELS
 from mmseg.apis import MMSegInferencer
 from safetensors.torch import save_file
-from vae_files import GOLDEN_KL16, Bomb, kl_weights
 
 from usp_mm.apis.inference import inferencer
 from usp_mm.apis.restoration import load_algorithm

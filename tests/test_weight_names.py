@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from checkpoint_files import build, official
+from helpers.checkpoint_files import build, official
+from helpers.teacher_files import MODEL, teacher_folder
+from helpers.vae_files import GOLDEN_KL16, kl_weights
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from safetensors.torch import save_file
-from teacher_files import MODEL, teacher_folder
 from test_weight_files import ENTRIES, pretrained
-from vae_files import GOLDEN_KL16, kl_weights
 
 from usp_mm.engine import CheckpointMatchHook
 from usp_mm.models.repa import build_teacher

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
+from helpers.small_segmentation import shrink_segmentation
+from helpers.small_world import ROOT
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
-from small_segmentation import shrink_segmentation
-from small_world import ROOT
 
 from usp_mm.analysis.complexity import IMAGENET, _sample, build_meta, complexity, gpu_hours
 from usp_mm.engine.flops import count_codec, count_flops

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from helpers.run_logs import INFO, training, validation, write_curve, write_log
 from PIL import Image
-from run_logs import INFO, training, validation, write_curve, write_log
 
 from usp_mm.analysis.convergence import curve, draw_convergence, lower_is_better, reach, speed_up
 from usp_mm.analysis.cost import run_cost, total_cost

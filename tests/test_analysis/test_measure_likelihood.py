@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_world import ARCH, load_leaf, run_tool
+from helpers.small_world import ARCH, load_leaf, run_tool
 
 from usp_mm.analysis.likelihood import LikelihoodSettings, measure_likelihood
 from usp_mm.apis import load_generator

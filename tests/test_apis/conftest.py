@@ -1,7 +1,7 @@
 """Checkpoints and model folders that several files take."""
 
 import pytest
-from trained_files import KINDS, picture, trained
+from helpers.trained_files import KINDS, picture, trained
 
 import usp_mm
 

@@ -1,8 +1,8 @@
 """Configs that come with weights: values are read, code is not."""
 
 import pytest
+from helpers.small_world import ROOT, load_leaf
 from mmengine.config import Config
-from small_world import ROOT, load_leaf
 
 from usp_mm.apis.config_data import check_steps, check_types, dump_config, parse_config
 

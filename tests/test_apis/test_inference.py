@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from helpers.small_world import train_quickly
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from mmpretrain.registry import TRANSFORMS
-from small_world import train_quickly
 
 from usp_mm.apis import image_config, inferencer
 from usp_mm.apis.predictions import _entry

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small_segmentation import shrink_segmentation
+from helpers.small_world import ROOT, run_tool, train_quickly
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
 from mmseg.visualization import SegLocalVisualizer
 from PIL import Image
 from safetensors.torch import save_file
-from small_segmentation import shrink_segmentation
-from small_world import ROOT, run_tool, train_quickly
 
 from usp_mm.apis.segmentation import _palette, segment_images, segmentor
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.trained_files import DIGITS, KINDS, load, pixels, small_config
 from mmengine.config import Config
 from PIL import Image
 from safetensors.torch import load_file
-from trained_files import DIGITS, KINDS, load, pixels, small_config
 
 import usp_mm
 from usp_mm.apis import Generator, load_algorithm, load_generator, restore_images, sample_classes

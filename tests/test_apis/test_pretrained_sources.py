@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from checkpoint_files import NUM_CLASSES, build, save_official
-from hub_server import COMMIT, local_hub
-from small_world import ROOT
-from trained_files import load, pixels, small_config
+from helpers.checkpoint_files import NUM_CLASSES, build, save_official
+from helpers.hub_server import COMMIT, local_hub
+from helpers.small_world import ROOT
+from helpers.trained_files import load, pixels, small_config
 
 from usp_mm.apis import Encoder, Generator
 from usp_mm.checkpoints import convert, from_official

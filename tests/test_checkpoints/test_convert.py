@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from checkpoint_files import ARCH, build, equal, load_strictly, official, save_official
+from helpers.checkpoint_files import ARCH, build, equal, load_strictly, official, save_official
+from helpers.vae_files import SMALL_VAVAE, kl_weights
 from mmpretrain.registry import MODELS
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
-from vae_files import SMALL_VAVAE, kl_weights
 
 from usp_mm.checkpoints import convert
 from usp_mm.checkpoints.fold import fold_norms

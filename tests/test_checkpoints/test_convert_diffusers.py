@@ -6,10 +6,10 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from checkpoint_files import build, equal, load_strictly, official, save_official
-from golden import load
+from helpers.checkpoint_files import build, equal, load_strictly, official, save_official
+from helpers.golden import load
+from helpers.vae_files import Bomb
 from safetensors.torch import load_file, save_file
-from vae_files import Bomb
 
 from usp_mm.checkpoints import convert
 from usp_mm.checkpoints.diffusers_dit import check_table

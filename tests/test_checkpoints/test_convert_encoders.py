@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checkpoint_files import official
+from helpers.checkpoint_files import official
 
 from usp_mm.checkpoints import convert
 

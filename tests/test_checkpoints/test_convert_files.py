@@ -4,7 +4,7 @@ import resource
 
 import pytest
 import torch
-from checkpoint_files import build, equal, official
+from helpers.checkpoint_files import build, equal, official
 
 from usp_mm.checkpoints import convert
 

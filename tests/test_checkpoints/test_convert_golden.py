@@ -5,10 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from checkpoint_files import PROJECTOR, build, load_strictly, save_official
-from golden import NAMES, golden_weights, load
+from helpers.checkpoint_files import PROJECTOR, build, load_strictly, save_official
+from helpers.golden import NAMES, golden_weights, load
+from helpers.vae_files import GOLDEN_KL16, kl_weights, save
 from torch import nn
-from vae_files import GOLDEN_KL16, kl_weights, save
 
 from usp_mm.checkpoints import convert
 from usp_mm.vaes import build_codec

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checkpoint_files import ARCH, NUM_CLASSES, official, save_official
+from helpers.checkpoint_files import ARCH, NUM_CLASSES, official, save_official
 from mmpretrain.registry import MODELS
 
 from usp_mm.checkpoints.model_config import Given, model_config

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.small_world import run_tool
 from PIL import Image
-from small_world import run_tool
 
 from usp_mm.datasets.demo import DemoData, make_demo_data
 from usp_mm.datasets.demo_crops import PHOTOGRAPHS, DemoCrops, make_demo_crops, photograph, split_regions

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from fake_codec import fake_codec, image_folder
+from helpers.small_world import run_tool
 from PIL import Image
-from small_world import run_tool
 
 from usp_mm.datasets import LatentCacheDataset
 from usp_mm.datasets.latent_cache import importer, read_manifest

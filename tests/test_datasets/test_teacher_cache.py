@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fake_codec import fake_codec, image_folder
-from teacher_files import DIM, MODEL, teacher_folder
+from helpers.teacher_files import DIM, MODEL, teacher_folder
 from torch import Tensor
 
 from usp_mm.datasets import EpochIndex, LatentCacheDataset

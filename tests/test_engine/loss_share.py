@@ -7,11 +7,11 @@ from unittest.mock import patch
 
 import mmengine.dist
 import torch
+from helpers.small_training import build_training
+from helpers.toy_runs import losses
 from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from small_training import build_training
-from toy_runs import losses
 
 from usp_mm.command import run_command
 from usp_mm.engine import runtime_info, scalar_history

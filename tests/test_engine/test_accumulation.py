@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.toy_runs import Data, Model, Recorder, log_of, run, saved
 from mmengine.runner import FlexibleRunner
-from toy_runs import Data, Model, Recorder, log_of, run, saved
 
 THREE = dict(wrapper=dict(accumulative_counts=3))
 

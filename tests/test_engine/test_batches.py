@@ -1,9 +1,9 @@
 """Data that make no batch are refused with both numbers; data smaller than a batch elsewhere are not."""
 
 import pytest
+from helpers.small_generation import shrink_generation
+from helpers.small_world import load_leaf, train_quickly
 from mmengine.dataset import DefaultSampler
-from small_generation import shrink_generation
-from small_world import load_leaf, train_quickly
 from torch.utils.data import DataLoader, Subset
 
 from usp_mm.compat import check_has_batch

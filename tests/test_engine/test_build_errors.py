@@ -1,9 +1,9 @@
 """Arguments that a class refuses when it is built."""
 
 import pytest
+from helpers.small_world import load_leaf
 from mmengine.config import Config
 from mmpretrain.registry import BATCH_AUGMENTS
-from small_world import load_leaf
 
 from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.launch import build_runner

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.small_world import load_leaf
 from mmengine.runner import FlexibleRunner, Runner
-from small_world import load_leaf
 
 from usp_mm.engine.launch import CHECKS, build_runner, load_run_config, missing_checks
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.toy_runs import log_of, run
 from mmengine.config import ConfigDict
 from mmengine.registry import PARAM_SCHEDULERS
-from toy_runs import log_of, run
 
 from usp_mm.engine.checkpoint_data import plain, same
 from usp_mm.weight_files import read_checkpoint

@@ -5,9 +5,9 @@ import shutil
 import mmengine
 import pytest
 import torch
+from helpers.small_generation import shrink_generation
+from helpers.small_world import load_leaf, train_quickly
 from mmengine.runner import Runner
-from small_generation import shrink_generation
-from small_world import load_leaf, train_quickly
 
 LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 SIT = 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px.py'

@@ -4,13 +4,13 @@ import inspect
 from typing import NamedTuple
 
 import pytest
+from helpers.small_world import load_leaf
 from mmengine._strategy import DDPStrategy
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS, LOOPS, MODELS, RUNNERS, STRATEGIES
 from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
-from small_world import load_leaf
 
 from usp_mm.engine.checks.config import check_config, merge_cfg_options, signatures
 from usp_mm.engine.checks.config.check import misspelt_variables

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.small_world import load_leaf
 from mmengine.config import Config
-from small_world import load_leaf
 
 from usp_mm.engine import amp
 from usp_mm.engine.checks.config import check_config

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.small_generation import shrink_generation
+from helpers.small_segmentation import shrink_segmentation
+from helpers.small_world import ROOT, load_leaf, train_quickly
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from small_generation import shrink_generation
-from small_segmentation import shrink_segmentation
-from small_world import ROOT, load_leaf, train_quickly
 
 from usp_mm.engine import FiniteHook
 from usp_mm.engine.finite import _tensors

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden import GOLDEN, load, official_weights
+from helpers.golden import GOLDEN, load, official_weights
+from helpers.small_world import ROOT
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
-from small_world import ROOT
 
 from usp_mm.checkpoints import from_official
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+from helpers.small_generation import shrink_generation
+from helpers.small_world import ARCH, ROOT, train_quickly
 from mmengine.config import Config
-from small_generation import shrink_generation
-from small_world import ARCH, ROOT, train_quickly
 
 from usp_mm.sampling.draw import load_generator
 

@@ -93,7 +93,7 @@ def test_a_resumed_loop_goes_on_at_the_next_sample_also_with_another_batch():
 
 
 def test_a_resumed_loop_does_not_say_that_it_reads_past_data_again(tmp_path):
-    from toy_runs import log_of, run
+    from helpers.toy_runs import log_of, run
 
     for name, loop, sampler, told in (
         ('own', dict(max_iters=4), None, False),

@@ -1,9 +1,9 @@
 """--auto-scale-lr: the official rule, written into the config once."""
 
 import pytest
+from helpers.small_world import ROOT, load_leaf
 from mmengine.config import Config
 from mmengine.optim import OneCycleLR
-from small_world import ROOT, load_leaf
 
 from usp_mm.engine.lr_scaling import number_of_processes, scale_learning_rates
 

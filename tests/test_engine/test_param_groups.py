@@ -4,14 +4,14 @@ import re
 
 import pytest
 import torch
+from helpers.small_world import load_leaf, train_quickly
+from helpers.toy_runs import HOOKS, log_of, run, saved
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, PARAM_SCHEDULERS
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor  # noqa: F401  (registers it)
-from small_world import load_leaf, train_quickly
-from toy_runs import HOOKS, log_of, run, saved
 
 from usp_mm.analysis.complexity import build_meta
 from usp_mm.engine.param_groups import LABELS, layout_of, merge_equal_groups
@@ -49,7 +49,7 @@ class Deep(BaseModel):
 
 @pytest.fixture(autouse=True)
 def deep(monkeypatch):
-    monkeypatch.setattr('toy_runs.Model', Deep)
+    monkeypatch.setattr('helpers.toy_runs.Model', Deep)
 
 
 def by_name(wrapper, layout):
@@ -337,7 +337,7 @@ class TwoSteps(Deep):
 
 
 def test_several_optimizers(tmp_path, monkeypatch):
-    monkeypatch.setattr('toy_runs.Model', TwoSteps)
+    monkeypatch.setattr('helpers.toy_runs.Model', TwoSteps)
     schedulers = dict(body=WARM, head=[dict(type='StepLR', step_size=2)])
     written = dict(constructor='TwoOptimizers', body=dict(optimizer=ADAMW, **FLAT), head=dict(optimizer=ADAMW, **FLAT))
 

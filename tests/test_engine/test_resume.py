@@ -5,11 +5,11 @@ from itertools import chain
 
 import pytest
 import torch
+from helpers.toy_runs import Model, log_of, run, saved
 from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.registry import OPTIMIZERS
 from mmpretrain.engine.optimizers import Lamb  # noqa: F401  (registers it)
-from toy_runs import Model, log_of, run, saved
 
 from usp_mm.engine.hyper_parameters import optimizer_state
 from usp_mm.engine.schedule import advance
@@ -446,7 +446,7 @@ class TwoModels(Model):
 def test_two_optimizers_with_schedules_of_their_own(tmp_path, monkeypatch):
     from mmengine.optim import OptimWrapper, OptimWrapperDict
 
-    monkeypatch.setattr('toy_runs.Model', TwoModels)
+    monkeypatch.setattr('helpers.toy_runs.Model', TwoModels)
     schedulers = dict(one=WARM_COSINE, two=[dict(type='MultiStepLR', milestones=[2, 5], by_epoch=True)])
 
     def train(folder, rate=0.1, **kwargs):

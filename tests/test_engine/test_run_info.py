@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.small_generation import shrink_generation
+from helpers.small_segmentation import shrink_segmentation
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
-from small_generation import shrink_generation
-from small_segmentation import shrink_segmentation
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 

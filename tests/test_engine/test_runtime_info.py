@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small_training import MODEL_CONFIGS, ROOT, Copies, Moments, build_model, build_training, profile_iterations
+from helpers.toy_runs import saved
 from mmengine.dataset import default_collate
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
-from small_training import MODEL_CONFIGS, ROOT, Copies, Moments, build_model, build_training, profile_iterations
-from toy_runs import saved
 
 from usp_mm.datasets import EpochIndex
 from usp_mm.engine.scalar_history import KEPT, ScalarHistory, keep

@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+from helpers.small_world import ROOT
+from helpers.teacher_files import DIM, MODEL, teacher_folder
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
-from small_world import ROOT
-from teacher_files import DIM, MODEL, teacher_folder
 
 from usp_mm.datasets import LatentCacheDataset
 from usp_mm.datasets.latent_cache.plan import CacheSpec

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_generation import shrink_generation
-from small_world import load_leaf
+from helpers.small_generation import shrink_generation
+from helpers.small_world import load_leaf
 
 import usp_mm.segmentation  # noqa: F401  (registers the segmentor)
 from usp_mm.engine.checks.config.signatures import arguments

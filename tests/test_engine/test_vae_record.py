@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 import torch
-from checkpoint_files import build, cfg_of
 from diffusers import AutoencoderKL
+from helpers.checkpoint_files import build, cfg_of
+from helpers.small_generation import shrink_generation
+from helpers.small_segmentation import shrink_segmentation
+from helpers.small_world import load_leaf, train_quickly
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
-from small_generation import shrink_generation
-from small_segmentation import shrink_segmentation
-from small_world import load_leaf, train_quickly
 
 from usp_mm.apis.inference import inferencer
 from usp_mm.apis.restoration import load_algorithm

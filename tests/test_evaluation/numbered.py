@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import golden
 import numpy as np
 import torch
+from helpers import golden
 from torch import Tensor, nn
 
 

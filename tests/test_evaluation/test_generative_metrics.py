@@ -2,10 +2,10 @@
 
 import json
 
-import golden
 import numpy as np
 import pytest
 import torch
+from helpers import golden
 from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 from numbered import Recorded, results, write_reference

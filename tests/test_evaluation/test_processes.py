@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import golden
 import pytest
+from helpers import golden
 from numbered import write_reference
 
 HERE = Path(__file__).parent

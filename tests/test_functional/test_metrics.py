@@ -1,10 +1,10 @@
 import math
 
-import golden
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from helpers import golden
 
 from usp_mm.functional import metrics
 from usp_mm.functional.metrics import (

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from golden import load
+from helpers.golden import load
 
 from usp_mm.functional.pos_embed import resize_pos_embed, sincos_table
 

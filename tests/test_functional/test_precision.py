@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_world import run_tool
+from helpers.small_world import run_tool
 
 from usp_mm.functional.precision import tf32
 

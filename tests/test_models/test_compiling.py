@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from compiled_models import GENERATORS, batch, build, gradients, step
+from helpers.compiled_models import GENERATORS, batch, build, gradients, step
 from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 

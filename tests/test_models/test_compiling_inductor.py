@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from golden import load, official_weights
+from helpers.golden import load, official_weights
 from mmpretrain.registry import MODELS
 
 from usp_mm.checkpoints import from_official

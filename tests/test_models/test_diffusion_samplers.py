@@ -2,10 +2,10 @@ import copy
 import itertools
 import math
 
-import golden
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from helpers import golden
 from test_golden_dit import build
 from test_objectives import tensors
 

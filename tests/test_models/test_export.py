@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.small_world import ARCH
 from mmpretrain.registry import MODELS
-from small_world import ARCH
 from torch.export import Dim, export
 
 SIDE = 64

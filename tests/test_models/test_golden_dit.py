@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden import load, official_weights
+from helpers.golden import load, official_weights
 from mmpretrain.registry import MODELS
 
 ARCH = dict(embed_dims=48, depth=2, num_heads=3)

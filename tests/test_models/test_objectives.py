@@ -1,9 +1,9 @@
 import copy
 import math
 
-import golden
 import pytest
 import torch
+from helpers import golden
 from test_golden_dit import build
 
 from usp_mm.functional import flow

@@ -7,12 +7,12 @@ import shutil
 import pytest
 import timm
 import torch
-from golden import load, official_weights
+from helpers.golden import load, official_weights
+from helpers.teacher_files import DIM, MODEL, teacher_folder
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from safetensors.torch import load_file, save_file
-from teacher_files import DIM, MODEL, teacher_folder
 
 from usp_mm.datasets import EpochIndex
 from usp_mm.models.repa import build_teacher

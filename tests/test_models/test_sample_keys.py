@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers.small_training import MIX, Moments, build_model
 from mmengine.dataset import default_collate, pseudo_collate
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
-from small_training import MIX, Moments, build_model
 
 from usp_mm.datasets import EpochIndex
 from usp_mm.engine.flops import count_flops

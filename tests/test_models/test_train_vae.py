@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers.small_world import ROOT, load_leaf, train_quickly
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from small_world import ROOT, load_leaf, train_quickly
 
 from usp_mm.models import USPClassifier, USPViT
 from usp_mm.vaes import build_codec

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from golden import NAMES, golden_weights, load, official_weights
+from helpers.golden import NAMES, golden_weights, load, official_weights
 from mmpretrain.registry import MODELS
 
 from usp_mm.models.weight_transfer import transfer_encoder

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
+from helpers.vae_files import SMALL_VAVAE, kl_weights, save
 from mmpretrain.registry import MODELS
-from vae_files import SMALL_VAVAE, kl_weights, save
 
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.writer import write_cache

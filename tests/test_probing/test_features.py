@@ -1,9 +1,9 @@
 import pytest
 import torch
+from helpers.probe_world import ProbeWorld
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from probe_world import ProbeWorld
 
 from usp_mm.functional import random
 from usp_mm.functional.ddpm import linear_alpha_bar

@@ -3,8 +3,8 @@ import math
 
 import pytest
 import torch
+from helpers.probe_world import ProbeWorld
 from PIL import Image
-from probe_world import ProbeWorld
 from torch import nn
 
 from usp_mm.layers.probe_head import ProbeHead

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
+from helpers.small_segmentation import shrink_segmentation
+from helpers.small_world import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmseg.structures import SegDataSample
-from small_segmentation import shrink_segmentation
-from small_world import ROOT
 
 from usp_mm.models import USPViT
 from usp_mm.segmentation.segmentor import feature_blocks

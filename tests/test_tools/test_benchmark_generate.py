@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_world import ROOT, run_tool
+from helpers.small_world import ROOT, run_tool
 
 COLUMNS = [
     'task', 'network', 'mode', 'batch', 'ms/step', 'outside %', 'EMA %', 'calls/step', 'images/s', 'TFLOP/s', 'peak GiB',

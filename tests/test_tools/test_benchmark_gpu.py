@@ -1,4 +1,4 @@
-"""tools/benchmark.py gpu, at toy sizes on a CPU, and how its sections end."""
+"""dev/benchmark.py gpu, at toy sizes on a CPU, and how its sections end."""
 
 import argparse
 import json
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_world import ROOT
+from helpers.small_world import ROOT
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """tools/benchmarks/gpu.py, with tools/ importable."""
+    """dev/benchmarks/gpu.py, with dev/ importable."""
     monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
     from benchmarks import gpu
 
@@ -30,7 +30,7 @@ def found(gpu):
 
 @pytest.mark.slow
 def test_every_section_runs(tool_here, gpu, tmp_path):
-    code, printed = tool_here('tools/benchmark.py', 'gpu', '--cpu-smoke', '--json', tmp_path / 'result.json')
+    code, printed = tool_here('dev/benchmark.py', 'gpu', '--cpu-smoke', '--json', tmp_path / 'result.json')
     result = json.loads((tmp_path / 'result.json').read_text())
     assert set(result) == {'hardware', 'arguments', 'rows', 'checks', 'facts', 'seconds', 'failed'}
     assert [(row['what'], row['status']) for row in result['rows'] if row['status'] != 'ok'] == [] == result['failed']
@@ -47,6 +47,16 @@ def test_every_section_runs(tool_here, gpu, tmp_path):
     assert code == 0 and 'failed: []' in printed
 
 
+@pytest.mark.gpu
+def test_a_card_agrees_with_the_cpu(tool_here, tmp_path):
+    code, printed = tool_here(
+        'dev/benchmark.py', 'gpu', '--only', 'correctness', 'resume', '--json', tmp_path / 'result.json'
+    )
+    result = json.loads((tmp_path / 'result.json').read_text())
+    assert [check for check in result['checks'] if not check['ok']] == [] == result['failed']
+    assert {check['section'] for check in result['checks']} == {'correctness', 'resume'} and code == 0, printed
+
+
 @pytest.mark.slow
 def test_a_section_that_fails_crashes_or_hangs_is_a_row(gpu, found):
     from benchmark_gpu.sections import Section
@@ -54,7 +64,7 @@ def test_a_section_that_fails_crashes_or_hangs_is_a_row(gpu, found):
 
     findings, _ = found
     names = ('fine', 'fails', 'crashes', 'hangs', 'fine')
-    sections = {f'{name} {i}': Section(f'gpu_sections:{name}', 4) for i, name in enumerate(names)}
+    sections = {f'{name} {i}': Section(f'helpers.gpu_sections:{name}', 4) for i, name in enumerate(names)}
     run_sections(sections, toy=True, limit=500, take=findings.take)
     assert [(row['section'], row['what'], row['status']) for row in findings.rows] == [
         ('fine 0', 'half', 'ok'),

@@ -3,7 +3,7 @@
 import importlib
 
 import pytest
-from small_world import ROOT
+from helpers.small_world import ROOT
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from small_world import ROOT, run_tool
+from helpers.small_world import ROOT, run_tool
 
 COLUMNS = [
     'task', 'network', 'mode', 'size', 'batch', 'ms/step', 'outside %', 'data %', 'once ms/image', 'peak GiB', 'images/s',

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from teacher_files import DIM, MODEL
+from helpers.teacher_files import DIM, MODEL
 
 from usp_mm.cli.cache import main
 from usp_mm.datasets.latent_cache import read_manifest

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from small_generation import shrink_generation
-from small_world import load_leaf, train_quickly
+from helpers.small_generation import shrink_generation
+from helpers.small_world import load_leaf, train_quickly
 
 SIT = 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px-latents.py'
 pytestmark = pytest.mark.slow

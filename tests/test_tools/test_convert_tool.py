@@ -4,9 +4,9 @@ import sys
 
 import pytest
 import torch
-from checkpoint_files import build, load_strictly, save_official
-from small_world import ROOT, run_tool
-from vae_files import Bomb
+from helpers.checkpoint_files import build, load_strictly, save_official
+from helpers.small_world import ROOT, run_tool
+from helpers.vae_files import Bomb
 
 from usp_mm.checkpoints import KINDS
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from run_logs import training, write_curve, write_log
-from small_world import run_tool
+from helpers.run_logs import training, write_curve, write_log
+from helpers.small_world import run_tool
 
 TOOL = 'tools/cost_table.py'
 

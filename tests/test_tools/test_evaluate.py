@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers.small_world import ROOT, run_tool
 from mmengine.logging import MMLogger
 from PIL import Image
-from small_world import ROOT, run_tool
 
 from usp_mm.cli.evaluate import main
 from usp_mm.evaluation import PixelFeatures

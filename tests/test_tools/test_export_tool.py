@@ -4,9 +4,9 @@ import re
 
 import pytest
 import torch
+from helpers.small_world import ROOT, run_tool
+from helpers.trained_files import picture, small_config, trained
 from safetensors.torch import load_file
-from small_world import ROOT, run_tool
-from trained_files import picture, small_config, trained
 
 import usp_mm
 from usp_mm.weight_files import read_weights

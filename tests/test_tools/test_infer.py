@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from helpers.small_world import run_tool, train_quickly
 from mmengine.config import Config
 from PIL import Image
-from small_world import run_tool, train_quickly
 
 from usp_mm.apis import inferencer
 from usp_mm.apis.inference import check_images

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from probe_world import CONFIGS, ProbeWorld
+from helpers.probe_world import CONFIGS, ProbeWorld
+from helpers.small_world import run_tool
 from safetensors.torch import load_file, save_file
-from small_world import run_tool
 
 from usp_mm.probing.data import open_data
 from usp_mm.probing.features import block_features, load_frozen

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import mmpretrain
 import pytest
+from helpers.small_world import ROOT, run_tool
 from mmengine.config import Config
-from small_world import ROOT, run_tool
 
 DIGITS = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 

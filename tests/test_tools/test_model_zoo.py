@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.small_world import ROOT, load_leaf
 from modelindex.load_model_index import load
-from small_world import ROOT, load_leaf
 
 from usp_mm.analysis.complexity import gpu_hours
 

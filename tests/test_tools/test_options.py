@@ -4,8 +4,8 @@ import importlib
 import shutil
 
 import pytest
-from run_logs import write_curve
-from small_world import ROOT, run_launcher, run_tool
+from helpers.run_logs import write_curve
+from helpers.small_world import ROOT, run_launcher, run_tool
 
 from usp_mm.cfg_values import parse_value, quote_value
 

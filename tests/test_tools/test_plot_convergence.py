@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from helpers.run_logs import INFO, training, validation, write_curve, write_log
+from helpers.small_world import run_tool
 from PIL import Image
-from run_logs import INFO, training, validation, write_curve, write_log
-from small_world import run_tool
 
 TOOL = 'tools/plot_convergence.py'
 

@@ -5,9 +5,9 @@ import re
 from argparse import ArgumentParser
 
 import pytest
+from helpers.probe_world import CONFIGS, ProbeWorld
+from helpers.small_world import run_tool
 from PIL import Image
-from probe_world import CONFIGS, ProbeWorld
-from small_world import run_tool
 
 from usp_mm.arguments import add_probe_arguments
 from usp_mm.cli.probe_layers import chosen_layers

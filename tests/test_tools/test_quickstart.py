@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
+from helpers.small_world import run_tool
 from PIL import Image
-from small_world import run_tool
 
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.writer import write_cache

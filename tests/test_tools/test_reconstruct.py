@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers.small_world import run_tool
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
-from small_world import run_tool
 
 from usp_mm.apis import load_algorithm, restore_images
 from usp_mm.functional.patchify import patchify

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+from helpers.small_generation import shrink_generation
+from helpers.small_world import ROOT, load_leaf, run_launcher, run_tool, train_quickly
 from mmengine.config import Config
-from small_generation import shrink_generation
-from small_world import ROOT, load_leaf, run_launcher, run_tool, train_quickly
 
 USP = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 SIT = 'configs/sit/sit-tiny-p2_1xb64-2k_digits.py'

@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from helpers.small_world import run_tool, train_quickly
 from mmengine.config import Config
 from PIL import Image
-from small_world import run_tool, train_quickly
 
 from usp_mm.analysis.noise import add_image_noise, add_latent_noise, evaluate_under_noise
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small_world import ROOT, run_tool
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from PIL import Image
-from small_world import ROOT, run_tool
 
 from usp_mm.apis import load_generator, sample_classes, sample_trajectory, write_samples
 from usp_mm.cli.sample import main

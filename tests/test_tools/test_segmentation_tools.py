@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from small_world import ROOT, run_tool
+from helpers.small_world import ROOT, run_tool
 
 SCENES = 'configs/upernet/upernet_vit-tiny_usp-pre_1xb8-1k_digits-scenes-128x128.py'
 AMONG = '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'
@@ -57,7 +57,7 @@ def test_resumed_as_uninterrupted_and_tested_as_validated(options, tmp_path):
 @pytest.mark.slow
 def test_on_two_processes_then_with_augmentation(options, tmp_path):
     """BatchNorm's statistics, the same on both processes after the last step and in the checkpoint; then `--tta`."""
-    command = [ROOT / 'tests' / 'test_tools' / 'train_share.py', SCENES, '--work-dir', tmp_path]
+    command = [ROOT / 'tests' / 'helpers' / 'train_share.py', SCENES, '--work-dir', tmp_path]
     words = [sys.executable, *AMONG, *command, '--launcher', 'pytorch', '--cfg-options', *options, 'train_cfg.val_interval=2']
     done = subprocess.run([*map(str, words)], cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from small_world import ROOT, run_tool
+from helpers.small_world import ROOT, run_tool
 
 TOOLS = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob('tools/**/*.py')) if '__main__' in path.read_text()]
 HEAVY = (

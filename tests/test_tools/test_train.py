@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from small_world import ROOT, run_launcher, run_tool
+from helpers.small_world import ROOT, run_launcher, run_tool
 
 BASE = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 CACHED = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'

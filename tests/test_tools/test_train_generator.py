@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from small_world import ROOT, run_launcher, run_tool
+from helpers.small_world import ROOT, run_launcher, run_tool
 
 CONFIG = 'configs/sit/sit-tiny-p2_1xb64-2k_digits.py'
 

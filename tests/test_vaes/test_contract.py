@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.vae_files import GOLDEN_KL16, SMALL_VAVAE, kl_weights, save
 from torch import Tensor, nn
-from vae_files import GOLDEN_KL16, SMALL_VAVAE, kl_weights, save
 
 from usp_mm.presets import VAES
 from usp_mm.vaes import LatentCodec, build_codec

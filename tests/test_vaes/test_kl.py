@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden import load
-from vae_files import GOLDEN_KL16, SMALL_VAVAE, Bomb, kl_weights, save
+from helpers.golden import load
+from helpers.vae_files import GOLDEN_KL16, SMALL_VAVAE, Bomb, kl_weights, save
 
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.kl import KLAutoencoder, KLStructure

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from helpers.vae_files import Bomb
 from safetensors.torch import load_file, save_file
-from vae_files import Bomb
 
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.tiny import make_tiny_vae, save_vae

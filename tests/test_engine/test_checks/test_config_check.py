@@ -1,6 +1,6 @@
 import pytest
+from helpers.small_world import load_leaf
 from mmengine.config import Config
-from small_world import load_leaf
 
 from usp_mm.cfg_values import parse_value
 from usp_mm.engine.checks.config import check_config, merge_cfg_options

@@ -1,8 +1,8 @@
 """save_best of CheckpointHook, looked at before hours of training."""
 
 import pytest
+from helpers.small_world import train_quickly
 from mmengine.config import Config
-from small_world import train_quickly
 
 PROBE = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 

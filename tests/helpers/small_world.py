@@ -15,10 +15,11 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
-from teacher_files import MODEL, teacher_folder
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-ROOT = Path(__file__).parent.parent
+from helpers.teacher_files import MODEL, teacher_folder
+
+ROOT = Path(__file__).parents[2]
 _RUNS = itertools.count()
 ARCH = dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
 

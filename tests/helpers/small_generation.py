@@ -1,8 +1,9 @@
 """Generation configs at a size that trains, samples, scores and saves in a second."""
 
 from mmengine.config import Config
-from small_world import ARCH, ROOT, SmallWorld
-from teacher_files import MODEL
+
+from helpers.small_world import ARCH, ROOT, SmallWorld
+from helpers.teacher_files import MODEL
 
 #: The configs, relative to the project.
 GENERATION = sorted(path.relative_to(ROOT) for model in ('dit', 'sit') for path in (ROOT / 'configs' / model).glob('*.py'))

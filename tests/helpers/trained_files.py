@@ -7,9 +7,9 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
-from small_world import load_leaf
 
 import usp_mm
+from helpers.small_world import load_leaf
 
 LEAVES = dict(
     pretraining='configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py',

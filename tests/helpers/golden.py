@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN = Path(__file__).parent / 'data' / 'golden'
+GOLDEN = Path(__file__).parents[1] / 'data' / 'golden'
 #: Kind of official network -> name -> shape, at the sizes of the golden numbers.
 NAMES: dict[str, dict[str, list[int]]] = json.loads((GOLDEN / 'names.json').read_text())
 

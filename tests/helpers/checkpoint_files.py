@@ -4,9 +4,10 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from golden import NAMES, golden_weights, official_weights
 from mmpretrain.registry import MODELS
 from torch import Tensor
+
+from helpers.golden import NAMES, golden_weights, official_weights
 
 ARCH = dict(embed_dims=48, depth=2, num_heads=3, decoder_dims=32, decoder_depth=2, decoder_heads=4)
 NUM_CLASSES = 10

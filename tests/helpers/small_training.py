@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import usp_mm.engine  # noqa: F401  (registers its hooks)
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dims=32, depth=2, num_heads=2)
 PRETRAINING = dict(ARCH, decoder_dims=16, decoder_depth=1, decoder_heads=2)
 BACKBONE = dict(type='USPViT', img_size=64)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
-from golden import golden_weights, official_weights
 from safetensors.torch import save_file
 from torch import Tensor
 
+from helpers.golden import golden_weights, official_weights
 from usp_mm.vaes.kl import KLAutoencoder, KLStructure
 
 #: The golden file's autoencoder: KL-16 at base width 32.

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
-from small_world import ROOT
+
+from helpers.small_world import ROOT
 
 CONFIGS = dict(
     usp='configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py',

@@ -1,7 +1,8 @@
 """Segmentation configs at a size that trains and tests in a second."""
 
 from mmengine.config import Config
-from small_world import ARCH, ROOT, SmallWorld
+
+from helpers.small_world import ARCH, ROOT, SmallWorld
 
 #: The configs, relative to the project.
 SEGMENTATION = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs' / 'upernet').glob('*.py'))

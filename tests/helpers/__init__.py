@@ -1,0 +1,1 @@
+"""What the tests make and launch: small worlds of data, configs, checkpoints and servers, one module each."""
