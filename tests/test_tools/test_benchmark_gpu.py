@@ -49,9 +49,7 @@ def test_every_section_runs(tool_here, gpu, tmp_path):
 
 @pytest.mark.gpu
 def test_a_card_agrees_with_the_cpu(tool_here, tmp_path):
-    code, printed = tool_here(
-        'dev/benchmark.py', 'gpu', '--only', 'correctness', 'resume', '--json', tmp_path / 'result.json'
-    )
+    code, printed = tool_here('dev/benchmark.py', 'gpu', '--only', 'correctness', 'resume', '--json', tmp_path / 'result.json')
     result = json.loads((tmp_path / 'result.json').read_text())
     assert [check for check in result['checks'] if not check['ok']] == [] == result['failed']
     assert {check['section'] for check in result['checks']} == {'correctness', 'resume'} and code == 0, printed
