@@ -13,6 +13,7 @@ from torch import Tensor
 from usp_mm.files import free_space, write_whole
 from usp_mm.registry import HOOKS
 
+from .best_checkpoints import adopt_best
 from .latest_checkpoint import LAST
 from .settings import wrappers
 
@@ -34,13 +35,15 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
-        self._stay_in_folder(runner)
+        self._stay_in_folder()
         left = runner.message_hub.runtime_info.get(OUTDATED, [])
         source = os.path.basename(runner._load_from or '') if runner._resume else ''
         self._outdated = [name for name in left if name == source]  # kept until another one is whole
         if is_main_process():
             self._delete(name for name in left if name != source)
             self._warn_if_too_large(runner)
+        if runner._resume and '://' not in str(self.out_dir):
+            adopt_best(self, runner, Path(self.out_dir))
 
     def save_now(self, runner: Runner, epoch_ended: bool = False) -> str:
         """Save a checkpoint after the current iteration, or at the end of the epoch, unless one was just saved there.
@@ -119,7 +122,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """The best checkpoint by each score."""
         return [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
 
-    def _stay_in_folder(self, runner: Runner) -> None:
+    def _stay_in_folder(self) -> None:
         """Take the best checkpoints of a resumed run from this folder, also where it is a copy of the one they were saved in."""
 
         def inside(path: str | None) -> str | None:
