@@ -59,8 +59,7 @@ class AtomicCheckpointHook(CheckpointHook):
         step = runner.iter + 1
         name = f'iter_{step}.pth' if self.by_epoch else self.filename_tmpl.format(step)
         if self.last_ckpt is None or os.path.basename(self.last_ckpt) != name:
-            self._save_whole(runner, name, dict(epoch=runner.epoch, iter=step))
-            self._outdated = [name]
+            self._save_whole(runner, name, dict(epoch=runner.epoch, iter=step), replaced_by_next=True)
         assert self.last_ckpt is not None
         return self.last_ckpt
 
@@ -81,11 +80,12 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend = backend
         self._delete_outdated(runner)
 
-    def _save_whole(self, runner: Runner, name: str, meta: dict) -> None:
+    def _save_whole(self, runner: Runner, name: str, meta: dict, replaced_by_next: bool = False) -> None:
         """Save the run as `name`, then let `last_checkpoint` name it, then delete what it replaces."""
+        next_time = [name] if replaced_by_next else []
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.message_hub.update_info(OUTDATED, [old for old in self._outdated if old != name])
+        runner.message_hub.update_info(OUTDATED, [*(old for old in self._outdated if old != name), *next_time])
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -100,14 +100,14 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             with write_whole(Path(runner.work_dir, LAST)) as file:
                 file.write(_within(runner.work_dir, self.last_ckpt).encode())
-        self._delete_outdated(runner)
+        self._delete_outdated(runner, next_time)
 
-    def _delete_outdated(self, runner: Runner) -> None:
+    def _delete_outdated(self, runner: Runner, next_time: Iterable[str] = ()) -> None:
         current = {os.path.basename(path) for path in (self.last_ckpt, *self._best()) if path}
         if is_main_process():
             self._delete(name for name in self._outdated if name not in current)
-        self._outdated.clear()
-        runner.message_hub.update_info(OUTDATED, [])
+        self._outdated[:] = next_time
+        runner.message_hub.update_info(OUTDATED, list(next_time))
 
     def _delete(self, names: Iterable[str]) -> None:
         backend = getattr(self.file_backend, 'backend', self.file_backend)
