@@ -298,16 +298,20 @@ def _drop_what_has_no_effect(module: ModuleType) -> None:
     def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         import torch
 
-        wrapped(*_without_workers(*args, **kwargs))
+        def build(runner: Any, dataloader: Any) -> None:
+            wrapped(runner, without_workers(dataloader))
+
+        build(*args, **kwargs)
         if getattr(instance.dataloader, 'pin_memory', False) and not torch.accelerator.is_available():
             instance.dataloader.pin_memory = False
 
 
-def _without_workers(runner: Any, dataloader: Any) -> tuple[Any, Any]:
-    if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
-        off = dict(persistent_workers=False, prefetch_factor=None)
-        dataloader = type(dataloader)(dataloader, **{key: off[key] for key in off.keys() & dataloader.keys()})
-    return runner, dataloader
+def without_workers(loader: Any) -> Any:
+    """A data loader's config without what torch refuses if `num_workers=0`; anything else as it is."""
+    if not isinstance(loader, dict) or loader.get('num_workers'):
+        return loader
+    off = dict(persistent_workers=False, prefetch_factor=None)
+    return type(loader)(loader, **{key: off[key] for key in off.keys() & loader.keys()})
 
 
 def index_of_subset() -> None:
