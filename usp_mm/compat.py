@@ -287,7 +287,7 @@ def check_has_batch(loader: Any, name: str, processes: int) -> None:
 def loader_settings_without_effect() -> None:
     """Switch off what data loaders can't use: `pin_memory` without an accelerator, and the workers' settings without workers.
 
-    Reason: torch warns that it does not pin memory, and refuses `persistent_workers` and `prefetch_factor` with `num_workers=0`.
+    Reason: torch warns that it does not pin memory, and refuses `persistent_workers` and `prefetch_factor` without workers.
     Delete when: torch's `DataLoader` takes these settings in silence.
     """
     wrapt.register_post_import_hook(_drop_what_has_no_effect, 'mmengine.runner.base_loop')

@@ -126,8 +126,8 @@ another paper. The weights that others have released are in [a table of their ow
 
 **GPU-hours are estimates**: the training's FLOPs (a multiply-add is two; `tools/analysis/get_flops.py CONFIG` shows them) at
 {UTILISATION:.0%} of an H100's dense bfloat16 peak, {H100_BF16 / 1e12:.1f} TFLOP/s, for {IMAGENET:,} images an epoch. The
-commands' `--fast` computes in [bfloat16 with compiled blocks](command-line.md#--fast); without it, configs without `-amp` in their
-names train in float32, which takes longer. The hours
+commands' `--fast` computes in [bfloat16 with compiled blocks](command-line.md#--fast); without it, configs without `-amp` in
+their names train in float32, which takes longer. The hours
 contain forward and backward pass of the network. "+ VAE" is what encoding each image online would add at the same rate (without
 `--fast` it is in float32 and takes longer; from a latent cache it is nothing, as in the configs whose names end in
 `-latents`), and with REPA its teacher and projector. "Before" are the runs that a row starts from, without the VAE. Not

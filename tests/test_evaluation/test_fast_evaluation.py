@@ -73,7 +73,8 @@ def features_of_both(metric, folder):
 )
 def test_images_at_a_time(words, gpu, expected, folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
-    monkeypatch.setattr(sys, 'argv', [*map(str, ('evaluate.py', 's.npz', '--ref', folder / 'ref.npz', '--features', 'pixel', *words))])
+    given = ('evaluate.py', 's.npz', '--ref', folder / 'ref.npz', '--features', 'pixel', *words)
+    monkeypatch.setattr(sys, 'argv', [*map(str, given)])
     assert build_metric(parse_args()).batch_size == expected
 
 

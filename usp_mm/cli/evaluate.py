@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         )
     parser.add_argument('--batch-size', type=int, help='images at a time (default: 64; 256 with --fast on a GPU)')
     parser.add_argument(
-        '--fast', action='store_true', help="Inception's convolutions in channels_last, larger batches: other bits, same results"
+        '--fast', action='store_true', help='Inception in channels_last, larger batches: other bits, same results'
     )
     parser.add_argument('--workers', type=int, default=4, help='processes that decode folders (default: %(default)s)')
     parser.add_argument('--cache-dir', help="of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
