@@ -39,7 +39,7 @@ def apply() -> None:
     checkpoint_files()
     diffusers_dit_times()
     epochs_without_batches()
-    pinning_without_accelerator()
+    loader_settings_without_effect()
     index_of_subset()
     index_of_class_balanced()
     register_on_import()
@@ -284,23 +284,34 @@ def check_has_batch(loader: Any, name: str, processes: int) -> None:
     )
 
 
-def pinning_without_accelerator() -> None:
-    """Switch off `pin_memory=True` without a warning on a machine that has no accelerator.
+def loader_settings_without_effect() -> None:
+    """Switch off what data loaders can't use: `pin_memory` without an accelerator, and the workers' settings without workers.
 
-    Reason: every data loader of torch warns there that it does not pin memory.
-    Delete when: torch's `DataLoader` takes the setting in silence, or configs can say "where it helps".
+    Reason: torch warns that it does not pin memory, and refuses `persistent_workers` and `prefetch_factor` without workers.
+    Delete when: torch's `DataLoader` takes these settings in silence.
     """
-    wrapt.register_post_import_hook(_pin_where_it_helps, 'mmengine.runner.base_loop')
+    wrapt.register_post_import_hook(_drop_what_has_no_effect, 'mmengine.runner.base_loop')
 
 
-def _pin_where_it_helps(module: ModuleType) -> None:
+def _drop_what_has_no_effect(module: ModuleType) -> None:
     @wrapt.patch_function_wrapper(module, 'BaseLoop.__init__')
     def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         import torch
 
-        wrapped(*args, **kwargs)
+        def build(runner: Any, dataloader: Any) -> None:
+            wrapped(runner, without_workers(dataloader))
+
+        build(*args, **kwargs)
         if getattr(instance.dataloader, 'pin_memory', False) and not torch.accelerator.is_available():
             instance.dataloader.pin_memory = False
+
+
+def without_workers(loader: Any) -> Any:
+    """A data loader's config without what torch refuses if `num_workers=0`; anything else as it is."""
+    if not isinstance(loader, dict) or loader.get('num_workers'):
+        return loader
+    off = dict(persistent_workers=False, prefetch_factor=None)
+    return type(loader)(loader, **{key: off[key] for key in off.keys() & loader.keys()})
 
 
 def index_of_subset() -> None:

@@ -5,6 +5,7 @@ import torch
 from helpers.small_world import load_leaf
 from mmengine.config import Config
 
+from usp_mm.cli import sample
 from usp_mm.engine import amp
 from usp_mm.engine.checks.config import check_config
 from usp_mm.engine.fast import make_fast
@@ -80,3 +81,24 @@ def test_a_wrapper_that_casts_is_refused():
 def test_a_cpu_without_bfloat16_is_told(instructions, slow, monkeypatch):
     monkeypatch.setattr(amp, 'bfloat16_instructions', lambda: instructions)
     assert make_fast(load_leaf(USP))[-1].startswith('--fast: this processor has no bfloat16 instructions') == slow
+
+
+def test_a_test_of_a_generator_lays_out_inception():
+    cfg = load_leaf(SIT)
+    lines = make_fast(cfg, 'test')
+    check_config(cfg, initialises=False)
+    assert cfg.test_evaluator.metrics.channels_last is True and 'ADMMetrics.channels_last=True' in lines[0]
+    assert 'channels_last' not in cfg.val_evaluator.metrics
+    cfg = load_leaf(SIT)
+    cfg.test_evaluator.metrics.channels_last = False
+    assert 'ADMMetrics' not in make_fast(cfg, 'test')[0] and cfg.test_evaluator.metrics.channels_last is False
+
+
+@pytest.mark.parametrize('instructions', [(), ('amx_bf16',)])
+def test_amp_of_sampling_tells_of_a_slow_cpu(instructions, monkeypatch):
+    monkeypatch.setattr(amp, 'bfloat16_instructions', lambda: instructions)
+    monkeypatch.setattr('sys.argv', ['sample.py', SIT, 'x.pth', '--amp', '--num', '4', '--out', 'x.npz'])
+    told = sample.apply_flags(load_leaf(SIT), sample.parse_args())
+    assert [line.startswith('--amp: this processor has no bfloat16 instructions') for line in told] == [True] * (
+        not instructions
+    )

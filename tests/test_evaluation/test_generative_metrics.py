@@ -264,7 +264,7 @@ def test_adm_metrics_of_images(adm, photographs):
 @pytest.fixture
 def loaded(monkeypatch, inception):
     """Build ADMMetrics with a network that is loaded already."""
-    monkeypatch.setattr('usp_mm.evaluation.adm.InceptionFeatures', lambda weights: inception)
+    monkeypatch.setattr('usp_mm.evaluation.adm.InceptionFeatures', lambda weights, channels_last: inception)
 
 
 def test_adm_statistics_and_images_of_one_file(adm, photographs, loaded):

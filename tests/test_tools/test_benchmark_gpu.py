@@ -149,6 +149,27 @@ def test_operations_of_a_step(mode, forward, backward, gpu):
         assert counts == dict(latents=147, noise=411, **expected)
 
 
+@pytest.mark.parametrize(('settings', 'expected'), [(dict(fused=True), 2), (dict(foreach=False), 9 * (11 + 10 * 2))])
+def test_operations_of_optimizer_and_average(settings, expected, gpu):
+    """Of DiT with two blocks: 11 + 10 · depth parameters."""
+    from benchmark_gpu.operations import OperationCounter
+    from benchmark_gpu.scale import TINY_ARCH
+    from benchmark_models import build_model, model_config
+
+    model = build_model(model_config('DiT', {**TINY_ARCH, 'depth': 2}, 'bf16', 64, 10), 'cpu')
+    parameters = [parameter for parameter in model.denoiser.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = torch.optim.AdamW(parameters, **settings)
+    optimizer.step()
+    with OperationCounter() as counter:
+        optimizer.step()
+    assert len([name for name in counter.names if name.startswith('aten::') and 'local_scalar' not in name]) == expected
+    with OperationCounter() as counter:
+        model.update_ema()
+    assert counter.names == ['aten::_foreach_lerp_', 'aten::add_']  # weights, and the count of updates
+
+
 def test_operations_that_launch_nothing_are_not_counted(gpu):
     from benchmark_gpu.operations import OperationCounter
 

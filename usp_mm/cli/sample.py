@@ -119,7 +119,10 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
 
         told = make_fast(cfg, 'sample')
     if args.amp:
+        from usp_mm.engine.amp import slow_bfloat16
+
         cfg.model.sample_dtype = 'bfloat16'
+        told += [line for line in [slow_bfloat16()] if line]
     if args.steps is not None:
         cfg.model.sampler.num_steps = args.steps
         sampler = MODELS.build(cfg.model.sampler).describe()

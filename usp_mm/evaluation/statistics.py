@@ -117,7 +117,7 @@ def _compute(
         for numbers, batch in images.batches(batch_size, rank, world):
             picked = [row for row, number in enumerate(numbers) if number in chosen]
             if moments or picked:
-                found = extract(extractor, batch.to(device))
+                found = extract(extractor, batch.to(device, non_blocking=True))
                 for name, running in moments.items():
                     running.update(found[name])
                 rows.add([numbers[row] for row in picked], {neighbours: found[neighbours][picked]})
