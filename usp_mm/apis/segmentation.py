@@ -35,6 +35,7 @@ class FileSegmentor(MMSegInferencer):
     def __init__(self, cfg: Config, checkpoint: Checkpoint, device: str | None = None) -> None:
         self.checkpoint = checkpoint
         super().__init__(cfg, device=device)
+        self.show_progress = False  # of a single image
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         pipeline = super()._init_pipeline(cfg)
