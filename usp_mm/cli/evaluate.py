@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from usp_mm.console import table_console
 from usp_mm.files import read_json, write_json
-from usp_mm.options import LAYOUTS
+from usp_mm.options import DECODERS, LAYOUTS
 from usp_mm.outputs import check_counts, check_file
 from usp_mm.renamed import add_older_option
 
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
             help=f'of {what} folder, where it can be read in two ways: images of its sub-folders alone, or all',
         )
     parser.add_argument('--batch-size', type=int, default=64, help='images at a time (default: %(default)s)')
-    parser.add_argument('--workers', type=int, default=4, help='processes that decode folders (default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=DECODERS, help='processes that decode folders (default: %(default)s)')
     parser.add_argument('--cache-dir', help="of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
     return parser.parse_args()
