@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.arguments import add_config_arguments, add_weights_argument
+from usp_mm.arguments import add_config_arguments, add_model_arguments, add_weights_argument
 from usp_mm.outputs import check_counts, check_file
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a generator')
-    parser.add_argument('checkpoint', help='its checkpoint')
+    add_model_arguments(parser, 'config of a generator')
     people = parser.add_argument_group('pictures for people')
     people.add_argument(
         '--classes',
@@ -137,10 +136,12 @@ def main() -> None:
     from mmengine.logging import MMLogger
 
     from usp_mm.apis import write_samples
+    from usp_mm.apis.folder_files import take_folder
     from usp_mm.datasets.rank0 import meet_processes
     from usp_mm.engine.loading import load_config
     from usp_mm.sampling.draw import build_generator, requested_classes
 
+    take_folder(args)
     cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
     told = apply_flags(cfg, args)
     rank = meet_processes(take_gpu=True)
