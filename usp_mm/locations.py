@@ -21,7 +21,7 @@ LOCATIONS = {
 }
 #: Further modules for the registries of a single project, which import that project.
 PROJECT_LOCATIONS = {
-    'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS'), 'usp_mm.segmentation'),
+    'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS', 'VISUALIZERS'), 'usp_mm.segmentation'),
 }
 
 

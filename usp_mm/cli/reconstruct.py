@@ -50,13 +50,15 @@ def main() -> None:
     check_folder(args.tensorboard, '--tensorboard')
     from usp_mm.apis import load_algorithm, restore_images
     from usp_mm.apis.folder_files import take_folder
-    from usp_mm.images import find_images
+    from usp_mm.images import find_images, titled
+    from usp_mm.models.restoration_picture import column_titles
 
     take_folder(args)
     images = find_images(args.images, args.num)
     model = load_algorithm(args.config, args.checkpoint, cfg_options=args.cfg_options)
     denormalize = args.prediction == 'denormalized'
     picture = restore_images(model, images, args.composite, args.seed, denormalize)
+    picture = titled(picture, column_titles(from_images=True, with_vae=model.data_preprocessor.codec.stride > 1))
     title = f'original, masked, restored ({PREDICTIONS[args.prediction]}), VAE alone'
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     notes = PngInfo()

@@ -152,7 +152,7 @@ def main() -> None:
     draw = dict(seed=args.seed, batch_size=args.batch_size)
     requests = requested_classes(model, args.classes, args.per_class) if args.classes else []
     if requests and rank == 0:
-        draw_pictures(model, args, draw)
+        draw_pictures(model, args, draw, [request.name for request in requests])
         for number, request in enumerate(requests, start=1):
             print(f'  row {number}: {request.count} of class {request.label} ({request.name})')
     if args.out:
@@ -161,18 +161,19 @@ def main() -> None:
             print(f'{args.out}: {args.num} samples, described in {args.out}.json')
 
 
-def draw_pictures(model: 'LoadedGenerator', args: argparse.Namespace, draw: dict) -> None:
-    """Draw the pictures of --grid and --trajectory."""
+def draw_pictures(model: 'LoadedGenerator', args: argparse.Namespace, draw: dict, names: list[str]) -> None:
+    """Draw the pictures of --grid and --trajectory, each row with the name of its class."""
     from usp_mm.apis import sample_classes, sample_trajectory
+    from usp_mm.images import titled
     from usp_mm.sampling.pictures import draw_grid, write_animation, write_picture
 
     if args.trajectory:
         frames = sample_trajectory(model, args.classes, args.per_class, num_frames=args.frames, **draw)
-        write_animation(args.trajectory, [draw_grid(rows) for rows in frames])
+        write_animation(args.trajectory, [titled(draw_grid(rows), rows=names) for rows in frames])
         rows = frames[-1]
         print(f'{args.trajectory}: {len(frames)} frames')
     else:
         rows = sample_classes(model, args.classes, args.per_class, **draw)
     if args.grid:
-        write_picture(args.grid, draw_grid(rows))
+        write_picture(args.grid, titled(draw_grid(rows), rows=names))
         print(f'{args.grid}: {len(rows)} rows')
