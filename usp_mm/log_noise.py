@@ -19,6 +19,7 @@ IN_THE_FILE = ('\n' + '-' * 60 + '\nSystem environment:', 'Config:\n', 'Hooks wi
 WARNINGS = (
     (r'This DataLoader will create \d+ worker processes', r'torch\.utils\.data\.dataloader'),
     (r"Failed to add <class 'mmengine\.visualization\.", r'mmengine\.visualization\.visualizer'),
+    (r'The draw is False, it means that the hook', r'mmseg\.engine\.hooks\.visualization_hook'),
     (r'``build_loss`` would be deprecated soon', r'mmseg\.models\.builder'),
     (r'Default ``avg_non_ignore`` is False', r'mmseg\.models\.losses\.cross_entropy_loss'),
 )
