@@ -17,11 +17,12 @@ from typing import Any
 
 import wrapt
 
-from usp_mm.locations import LOCATIONS, add_locations
+from usp_mm.batches import check_has_batch
+from usp_mm.locations import add_locations, own_type
+from usp_mm.log_noise import quiet_logger, quiet_warnings
 from usp_mm.placeholders import exists, missing, placeholder
 
-#: The projects whose registries can build this package's types.
-PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic')
+PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic')  #: Their registries can build this package's types.
 #: The numpy dtypes of arrays and scalars that a checkpoint may hold.
 NUMPY_DTYPES = ('bool', 'int32', 'int64', 'float32', 'float64')
 
@@ -45,6 +46,7 @@ def apply() -> None:
     register_on_import()
     own_types_first()
     configs_formatted_once()
+    no_noise()
 
 
 def torchvision_schemas() -> None:
@@ -265,25 +267,6 @@ def _refuse_no_batch(module: ModuleType) -> None:
         check_has_batch(instance.dataloader, f'{kind.lower()}_dataloader', get_world_size())
 
 
-def check_has_batch(loader: Any, name: str, processes: int) -> None:
-    """Raise a ValueError, with the numbers and the fix, unless a data loader gives each process at least one batch."""
-    if not hasattr(getattr(loader, 'dataset', None), '__len__'):
-        return
-    num = len(loader.dataset)
-    if num == 0:
-        raise ValueError(f'{name}.dataset holds no sample: check its data_root, indices and filter_cfg')
-    batches = getattr(loader, 'batch_sampler', None)
-    sampler, size = getattr(batches, 'sampler', None), getattr(batches, 'batch_size', None)
-    if not isinstance(size, int) or not hasattr(sampler, '__len__') or not hasattr(batches, '__len__'):
-        return  # a custom loader, whose number of samples is not known
-    if 'Infinite' in type(sampler).__name__ or len(loader) > 0:
-        return
-    raise ValueError(
-        f'{name} has {num} samples, which make no batch of {size} x {processes} process{"es" * (processes > 1)} '
-        f'with drop_last=True: set {name}.batch_size to {-(-num // processes)} or less, or {name}.drop_last=False'
-    )
-
-
 def loader_settings_without_effect() -> None:
     """Switch off what data loaders can't use: `pin_memory` without an accelerator, and the workers' settings without workers.
 
@@ -382,17 +365,7 @@ def _look_here_first(module: ModuleType) -> None:
     def get(wrapped: Callable[..., Any], instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         key = args[0] if args else kwargs['key']
         unscoped = isinstance(key, str) and '.' not in key and instance.parent is not None
-        return (_own_type(instance, key) if unscoped and not instance._imported else None) or wrapped(*args, **kwargs)
-
-
-def _own_type(registry: Any, key: str) -> Any:
-    for location in registry._locations:
-        if location in LOCATIONS.values():
-            importlib.import_module(location)
-    while registry.parent is not None and key not in registry._module_dict:
-        registry = registry.parent
-    found = registry._module_dict.get(key)
-    return found if getattr(found, '__module__', '').startswith('usp_mm.') else None
+        return (own_type(instance, key) if unscoped and not instance._imported else None) or wrapped(*args, **kwargs)
 
 
 def configs_formatted_once() -> None:
@@ -418,3 +391,20 @@ def _keep_formatted(module: Any) -> None:
         return kept[key]
 
     module.FormatCode = format_code
+
+
+def no_noise() -> None:
+    """Leave out log records and warnings of upstream libraries that tell nothing about the run; `log_noise` lists them.
+
+    Reason: the first line of a training stood at line 270, after environment, config and hooks, which the log file keeps.
+    Delete when: MMEngine's `Runner` logs these to the file alone.
+    """
+    quiet_warnings()
+    wrapt.register_post_import_hook(_quiet_loggers, 'mmengine.logging.logger')
+
+
+def _quiet_loggers(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper(module, 'MMLogger.__init__')
+    def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        wrapped(*args, **kwargs)
+        quiet_logger(instance)

@@ -18,8 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from usp_mm.addresses import local_file
+from usp_mm.files import read_json
 
 SAFE = '.safetensors'
+#: Files of a model folder: its config, its weights, and what is known of them.
+FOLDER_CONFIG, FOLDER_WEIGHTS, FOLDER_INFO = 'config.py', 'model.safetensors', 'run_info.json'
 PICKLES = ('.ckpt', '.pt', '.pth')
 #: Keys under which training frameworks store the weights in a checkpoint; the first one present is used.
 CONTAINERS = ('state_dict', 'model', 'ema', 'state_dict_ema', 'model_ema')
@@ -108,13 +111,22 @@ class Checkpoint:
 
 
 def read_trained(path: str | Path) -> Checkpoint:
-    """Read the weights of a file and the metadata saved with them; suffixes and errors are those of `read_weights`."""
+    """Read the weights of a file and the metadata saved with them, of a model folder's weights those in its `run_info.json`.
+
+    Suffixes and errors are those of `read_weights`.
+    """
     path = local_file(path)
     if path.is_file() and path.suffix not in (SAFE, *PICKLES):
         raise ValueError(f"{path}: weights are read from .safetensors, .ckpt, .pt or .pth files, not from '{path.suffix}'")
     content = read_checkpoint(path, mmap=True)
-    meta = content.get('meta')
+    meta = _folder_meta(path) if path.name == FOLDER_WEIGHTS else content.get('meta')
     return Checkpoint(path, weights_in(content, path), meta if isinstance(meta, Mapping) else {})
+
+
+def _folder_meta(path: Path) -> dict[str, Any]:
+    """Class names and VAE of a model folder, under the keys of a checkpoint's metadata."""
+    info = read_json(path.parent / FOLDER_INFO, 'export the model again') or {}
+    return dict(dataset_meta=dict(classes=info.get('classes')), vae=info.get('vae'))
 
 
 def weights_in(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:

@@ -105,7 +105,7 @@ def test_a_generators_checkpoint_of_another_size():
 
 def test_pictures_are_of_evenly_spaced_images(monkeypatch):
     drawn = []
-    monkeypatch.setattr(hooks, 'restoration_picture', lambda model, samples, composite: (samples, composite))
+    monkeypatch.setattr(hooks, 'titled_restoration', lambda model, samples, composite: (samples, composite))
     visualizer = SimpleNamespace(add_image=lambda name, picture, step: drawn.append((name, picture, step)))
     runner = runner_of(torch.nn.Identity(), epoch=4, seed=5, visualizer=visualizer)
     runner.train_dataloader = SimpleNamespace(dataset=list('abcdefghij'))

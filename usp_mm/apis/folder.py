@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import MMLogger
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -83,7 +82,6 @@ def write_model_folder(
             image.save(folder / _PICTURE)
         card = model_card(name or out.name, cfg, info, dict(numbers or {}), _PICTURE if image else None, license)
         (folder / 'README.md').write_text(card)
-    MMLogger.get_current_instance().info(f"'{out}': {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
 def check_absent(out: Path) -> None:

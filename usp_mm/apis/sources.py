@@ -22,11 +22,11 @@ from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
 from usp_mm.strict_loading import load_exactly
 from usp_mm.vaes.record import codec_of, compare_vae, record_in, vae_record
-from usp_mm.weight_files import SAFE, read_checkpoint, read_weights, weights_in
+from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, SAFE, read_checkpoint, read_weights, weights_in
 
 from .config_data import check_types, parse_config
 
-CONFIG, WEIGHTS, INFO, STATS = 'config.py', 'model.safetensors', 'run_info.json', 'vae_stats.json'
+CONFIG, WEIGHTS, INFO, STATS = FOLDER_CONFIG, FOLDER_WEIGHTS, FOLDER_INFO, 'vae_stats.json'
 #: What of a repository is fetched: a model folder, or the transformer of a diffusers pipeline.
 PATTERNS = [CONFIG, WEIGHTS, INFO, STATS, 'vae/*', 'vae.*', 'transformer/*', 'config.json', 'diffusion_pytorch_model*']
 #: MMEngine's name for the folder of a config, within one.

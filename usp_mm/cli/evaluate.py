@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from usp_mm.console import table_console
 from usp_mm.files import read_json, write_json
-from usp_mm.options import LAYOUTS
+from usp_mm.options import DECODERS, LAYOUTS
 from usp_mm.outputs import check_counts, check_file
 from usp_mm.renamed import add_older_option
 
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--fast', action='store_true', help='Inception in channels_last, larger batches: other bits, same results'
     )
-    parser.add_argument('--workers', type=int, default=4, help='processes that decode folders (default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=DECODERS, help='processes that decode folders (default: %(default)s)')
     parser.add_argument('--cache-dir', help="of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
     return parser.parse_args()

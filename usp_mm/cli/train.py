@@ -63,3 +63,7 @@ def main() -> None:
         runner.logger.warning(warning)
     with explain_arguments(cfg):
         runner.train()
+    if cfg.get('model_folder', True):
+        from usp_mm.apis.final_folder import write_final_folder
+
+        write_final_folder(runner)

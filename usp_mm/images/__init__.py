@@ -3,6 +3,7 @@
 from .decode import DECODING, Decoded, decode_image, load_decoded, load_image
 from .endings import image_endings
 from .scan import FolderListing, find_images, images_below, list_images, log_scan, looked_for, shown
+from .titles import named, titled
 
 __all__ = [
     'DECODING',
@@ -17,5 +18,7 @@ __all__ = [
     'load_image',
     'log_scan',
     'looked_for',
+    'named',
     'shown',
+    'titled',
 ]

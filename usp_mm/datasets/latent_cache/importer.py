@@ -25,7 +25,7 @@ from ..rank0 import decide_on_rank0, run_on_rank0
 from .crops import AS_STORED, CroppedImages, stack_or_error
 from .manifest import LOCK, SAMPLES
 from .pipeline import check_storable
-from .plan import CacheSpec, check_codec, finish, make_plan, settle
+from .plan import CacheSpec, check_codec, finish, make_plan, settle, with_begun_shards
 from .shards import Shard, all_shards
 from .writer import encode_views
 
@@ -46,7 +46,7 @@ def import_cache(
     codec: LatentCodec,
     dtype: str = 'float16',
     store: str = 'moments',
-    shard_size: int = 16384,
+    shard_size: int | None = None,
     images: str | None = None,
     num_checked: int = 8,
     num_workers: int = 2,
@@ -77,7 +77,7 @@ def import_cache(
     with ExitStack() as held:
 
         def begin() -> tuple[dict[str, Any], bool]:
-            plan, files = _plan(source, codec, dict(dtype=dtype, store=store, shard_size=shard_size), images, num_checked)
+            plan, files = _plan(source, out, codec, dict(dtype=dtype, store=store, shard_size=shard_size), images, num_checked)
             taken = f"another process is writing latent cache '{out}': wait for it or stop it"
             return settle(out, plan, files, lock=lambda: held.enter_context(locked(out / LOCK, taken)))
 
@@ -164,7 +164,7 @@ def _scan(source: str) -> FolderScan:
 
 
 def _plan(
-    source: str, codec: LatentCodec, stored: dict[str, Any], images: str | None, num_checked: int
+    source: str, out: Path, codec: LatentCodec, stored: dict[str, Any], images: str | None, num_checked: int
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What `make_plan` returns, of the files' latents, once they look right."""
     scan = _scan(source)
@@ -181,7 +181,7 @@ def _plan(
     check_codec(codec, spec)
     # MAR keeps the image's own name before the suffix
     named = scan._replace(paths=[path.removesuffix(SUFFIX) for path in scan.paths])
-    plan, files = make_plan(named, codec, spec)
+    plan, files = make_plan(named, codec, with_begun_shards(out, spec))
     plan['crop']['color'] = AS_STORED  # the official code does not turn pictures
     plan |= dict(encode_dtype='unknown', encode_batch_size=1, imported=f'{SUFFIX} with {" and ".join(KEYS[: 1 + flip])}')
     dataset = NpzMoments(source, scan.paths, plan)
