@@ -102,7 +102,7 @@ def plain_network(cfg: Any) -> Any:
     from mmengine.device import get_device
     from mmengine.registry import MODELS
 
-    network = MODELS.build(dict(cfg.model.denoiser, vae=cfg.model.data_preprocessor.vae))
+    network = MODELS.build(dict(cfg.model.denoiser, vae=cfg.model.data_preprocessor.vae.name))
     network.init_weights()
     return network.to(get_device())
 

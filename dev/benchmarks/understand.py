@@ -161,16 +161,16 @@ def config(args: argparse.Namespace, folder: Path, task: str, arch: str, mode: s
 
     cfg = Config.fromfile(CONFIGS[task])
     model, depth = cfg.model, lookup(ARCHS, arch, 'arch')['depth']
-    vae, dtype = VAES[args.vae], 'bfloat16' if '+ VAE' in mode else 'float32'
+    vae = dict(name=VAES[args.vae], path=str(folder / 'vae'), dtype='bfloat16' if '+ VAE' in mode else 'float32')
     model.backbone.update(arch=arch, img_size=size, init_cfg=None)
     if task == 'segment':
-        model.backbone.update(vae=vae, codec=dict(path=str(folder / 'vae'), dtype=dtype))
+        model.backbone.vae = vae
         model.data_preprocessor.size = (size, size)
     elif 'latents' in mode:
         model.data_preprocessor.load_vae = False
         cfg.train_dataloader = Config.fromfile(CACHE_CONFIG).train_dataloader
     else:
-        model.data_preprocessor.update(vae=vae, vae_path=str(folder / 'vae'), vae_dtype=dtype)
+        model.data_preprocessor.vae = vae
     if task == 'probe':
         model.backbone.frozen_stages = depth
     if 'fp32' in mode:

@@ -69,10 +69,10 @@ def test_bfloat16_of_network_and_vae(understand, monkeypatch):
     measured = understand.measure(arguments(), **row)
     assert measured['mode'] == 'ours bf16 + VAE' and measured['images/s'] == pytest.approx(2000 / measured['ms/step'])
     (cfg,) = built
-    assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and cfg.model.data_preprocessor.vae_dtype == 'bfloat16'
+    assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and cfg.model.data_preprocessor.vae.dtype == 'bfloat16'
     for mode, wrapper, dtype in (('ours bf16', 'AutocastOptimWrapper', 'float32'), ('ours fp32', 'OptimWrapper', 'float32')):
         cfg = config(arguments(), ROOT, 'segment', 'large', mode, 64, 2)
-        assert (cfg.optim_wrapper.type, cfg.model.backbone.codec.dtype) == (wrapper, dtype)
+        assert (cfg.optim_wrapper.type, cfg.model.backbone.vae.dtype) == (wrapper, dtype)
     assert config(arguments(), ROOT, 'probe', 'large', 'plain fp32', 64, 2).model.backbone.frozen_stages == 24
 
 

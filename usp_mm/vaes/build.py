@@ -72,25 +72,26 @@ def build_codec(
             raise ValueError(f'{cfg!r} is built already: give path and stats to build_codec with its name instead')
         return cfg
     if isinstance(cfg, str):
-        return _build(cfg, **arguments)
+        return build_preset(cfg, **arguments)
     for key in cfg:
         if key not in ('name', *arguments):
             raise ValueError(f"unknown VAE key '{key}': expected {['name', *arguments]}{nearest(key, ['name', *arguments])}")
     if 'name' not in cfg:
         raise ValueError(f"VAE {dict(cfg)} lacks 'name': one of {sorted(VAES)}")
-    return _build(**{**arguments, **cfg})
+    return build_preset(**{**arguments, **cfg})
 
 
-def _build(
+def build_preset(
     name: str,
-    path: str | Path | None,
-    dtype: str | torch.dtype,
-    encode_batch_size: int | None,
-    stats: Stats,
-    load_weights: bool,
-    channels_last: bool | None,
-    compile: bool,
+    path: str | Path | None = None,
+    dtype: str | torch.dtype = 'float32',
+    encode_batch_size: int | None = None,
+    stats: Stats = None,
+    load_weights: bool = True,
+    channels_last: bool | None = None,
+    compile: bool = False,
 ) -> LatentCodec:
+    """Build the codec of a preset; see `build_codec`, whose dict has these keys."""
     row = codec_spec(name)
     if stats is not None and row['scale'] is not None:
         raise ValueError(f"VAE '{name}' has the fixed scale {row['scale']}: remove stats={stats!r}")
