@@ -6,7 +6,7 @@ from helpers.small_world import load_leaf, train_quickly
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader, Subset
 
-from usp_mm.compat import check_has_batch
+from usp_mm.compat.mmengine import check_has_batch
 from usp_mm.datasets import EpochInfiniteSampler
 
 PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
