@@ -4,7 +4,8 @@ import re
 
 import torch
 
-from helpers.toy_runs import log_of
+from helpers.small_world import train_quickly
+from helpers.toy_runs import log_of, saved
 
 WARM_COSINE = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
@@ -40,3 +41,15 @@ def assert_follows(recorder, whole):
     """All hyper-parameters of each iteration are those of an uninterrupted run."""
     start = min(recorder.groups)
     assert recorder.groups == {iteration: groups for iteration, groups in whole.groups.items() if iteration >= start}
+
+
+def resumed_to_the_bit(config, folder):
+    """Checkpoint of four iterations of `config(iterations)`, which two, resumed to four, end with as well."""
+    train_quickly(config(4), folder / 'whole')
+    train_quickly(config(2), folder / 'killed')
+    cfg = config(4)
+    cfg.resume = True
+    train_quickly(cfg, folder / 'killed')
+    whole, resumed = (saved(folder / run / 'iter_4.pth') for run in ('whole', 'killed'))
+    assert_same(whole, resumed)
+    return whole

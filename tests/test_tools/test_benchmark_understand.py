@@ -1,7 +1,6 @@
 """tools/benchmark.py understand, at a size that says nothing about speed."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +13,8 @@ COLUMNS = [
 
 
 @pytest.fixture
-def understand(monkeypatch):
-    """tools/benchmarks/understand.py, with tools/ importable."""
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
+def understand(dev_importable):
+    """dev/benchmarks/understand.py, with dev/ importable."""
     from benchmarks import understand
 
     return understand

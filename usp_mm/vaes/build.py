@@ -1,5 +1,6 @@
 """Build a codec from the name of a preset."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,52 +34,29 @@ def codec_spec(name: str) -> dict[str, Any]:
     return row
 
 
-def build_codec(
-    cfg: str | Mapping[str, Any] | LatentCodec,
-    *,
-    path: str | Path | None = None,
-    dtype: str | torch.dtype = 'float32',
-    encode_batch_size: int | None = None,
-    stats: Stats = None,
-    load_weights: bool = True,
-    channels_last: bool | None = None,
-    compile: bool = False,
-) -> LatentCodec:
-    """Build the codec of a frozen VAE, and load and check its weights.
+def build_codec(cfg: str | Mapping[str, Any] | LatentCodec, **arguments: Any) -> LatentCodec:
+    """Build the codec of a frozen VAE from a config.
 
     Args:
-        cfg: A preset of `usp_mm.presets.VAES`, or a dict of `name` and any of the arguments below, which takes precedence over
-            them; a codec is returned unchanged.
-        path: The weights. For diffusers presets a folder (a VAE or a whole pipeline) or a hub id, by default the preset's hub
-            id; for KL presets a `.safetensors`, `.ckpt`, `.pt` or `.pth` file.
-        dtype: Dtype of the network: 'float32', 'bfloat16' or 'float16'. Its outputs are always converted to float32.
-        encode_batch_size: Images that are encoded or decoded at a time; the whole batch if None.
-        stats: Per-channel statistics for presets without a fixed scale (`va-f16d32`): a latent cache's manifest.json, or
-            a dict or JSON file with lists 'latent_mean' and 'latent_std'.
-        load_weights: False if latents only have to be scaled, as in training from a cache; encoding and decoding then fail.
-        channels_last: Whether weights and images use `torch.channels_last`; None uses it on a GPU in bfloat16 and float16.
-        compile: Whether to run the network through `torch.compile`, which is faster on a GPU and changes rounding.
+        cfg: A preset of `usp_mm.presets.VAES`, or a dict of arguments of `build_preset`; a codec is returned unchanged.
+        arguments: Arguments of `build_preset` that `cfg` does not have.
 
     Raises:
-        ValueError: The preset, a key or the dtype is unknown, or the weights or statistics do not fit the preset.
-        FileNotFoundError: The weights or statistics do not exist.
+        ValueError: A key is unknown, or as in `build_preset`.
+        FileNotFoundError: As in `build_preset`.
     """
-    arguments: dict[str, Any] = dict(
-        path=path, dtype=dtype, encode_batch_size=encode_batch_size, stats=stats, load_weights=load_weights,
-        channels_last=channels_last, compile=compile,
-    )  # fmt: skip
     if isinstance(cfg, LatentCodec):
-        if path is not None or stats is not None:
+        if arguments.get('path') is not None or arguments.get('stats') is not None:
             raise ValueError(f'{cfg!r} is built already: give path and stats to build_codec with its name instead')
         return cfg
-    if isinstance(cfg, str):
-        return build_preset(cfg, **arguments)
-    for key in cfg:
-        if key not in ('name', *arguments):
-            raise ValueError(f"unknown VAE key '{key}': expected {['name', *arguments]}{nearest(key, ['name', *arguments])}")
-    if 'name' not in cfg:
-        raise ValueError(f"VAE {dict(cfg)} lacks 'name': one of {sorted(VAES)}")
-    return build_preset(**{**arguments, **cfg})
+    given = {**arguments, **(dict(name=cfg) if isinstance(cfg, str) else cfg)}
+    valid = list(inspect.signature(build_preset).parameters)
+    for key in given:
+        if key not in valid:
+            raise ValueError(f"unknown VAE key '{key}': expected {valid}{nearest(key, valid)}")
+    if 'name' not in given:
+        raise ValueError(f"VAE {given} lacks 'name': one of {sorted(VAES)}")
+    return build_preset(**given)
 
 
 def build_preset(
@@ -91,7 +69,24 @@ def build_preset(
     channels_last: bool | None = None,
     compile: bool = False,
 ) -> LatentCodec:
-    """Build the codec of a preset; see `build_codec`, whose dict has these keys."""
+    """Build the codec of a preset, and load and check its weights.
+
+    Args:
+        name: A preset of `usp_mm.presets.VAES`.
+        path: The weights. For diffusers presets a folder (a VAE or a whole pipeline) or a hub id, by default the preset's hub
+            id; for KL presets a `.safetensors`, `.ckpt`, `.pt` or `.pth` file.
+        dtype: Dtype of the network: 'float32', 'bfloat16' or 'float16'. Its outputs are always converted to float32.
+        encode_batch_size: Images that are encoded or decoded at a time; the whole batch if None.
+        stats: Per-channel statistics for presets without a fixed scale (`va-f16d32`): a latent cache's manifest.json, or
+            a dict or JSON file with lists 'latent_mean' and 'latent_std'.
+        load_weights: False if latents only have to be scaled, as in training from a cache; encoding and decoding then fail.
+        channels_last: Whether weights and images use `torch.channels_last`; None uses it on a GPU in bfloat16 and float16.
+        compile: Whether to run the network through `torch.compile`, which is faster on a GPU and changes rounding.
+
+    Raises:
+        ValueError: The preset or the dtype is unknown, or the weights or statistics do not fit the preset.
+        FileNotFoundError: The weights or statistics do not exist.
+    """
     row = codec_spec(name)
     if stats is not None and row['scale'] is not None:
         raise ValueError(f"VAE '{name}' has the fixed scale {row['scale']}: remove stats={stats!r}")
