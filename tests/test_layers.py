@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'threads', 'version', 'moved', 'renamed', 'processor', 'locations', 'log_noise', 'batches', 'placeholders', 'lazy',
+    'threads', 'version', 'renamed', 'processor', 'locations', 'log_noise', 'batches', 'placeholders', 'moved', 'lazy',
     'processes', 'presets', 'options', 'files', 'addresses', 'images', 'weight_files', 'strict_loading', 'config_files',
     'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional', 'registry', 'compat',
     'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',

@@ -20,3 +20,11 @@ def check_has_batch(loader: Any, name: str, processes: int) -> None:
         f'{name} has {num} samples, which make no batch of {size} x {processes} process{"es" * (processes > 1)} '
         f'with drop_last=True: set {name}.batch_size to {-(-num // processes)} or less, or {name}.drop_last=False'
     )
+
+
+def without_workers(loader: Any) -> Any:
+    """A data loader's config without what torch refuses if `num_workers=0`; anything else as it is."""
+    if not isinstance(loader, dict) or loader.get('num_workers'):
+        return loader
+    off = dict(persistent_workers=False, prefetch_factor=None)
+    return type(loader)(loader, **{key: off[key] for key in off.keys() & loader.keys()})

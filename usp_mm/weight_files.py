@@ -39,7 +39,7 @@ _FAILURES = (
 _CODE = re.compile(
     r'(?:Unsupported|Trying to \w+ unsupported|Can only \w+ for) [^:]*?:? ?(?:GLOBAL )?([\w.]+)(?= was| whose|\.$|$)'
 )
-#: The message of this package's own guard (`usp_mm.compat.history_buffer_method`).
+#: The message of this package's own guard (`usp_mm.compat.torch.history_buffer_method`).
 _GUARDED = re.compile(r"(attribute '.+' of .+): only methods of HistoryBuffer")
 
 

@@ -51,7 +51,7 @@ def test_why_there_is_no_folder_is_a_line_in_the_log(end, tmp_path, monkeypatch)
 def test_a_training_ends_with_its_folder_unless_the_config_says_no(small_world, tool_here, tmp_path):
     config = ROOT / 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
     options = [
-        f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}', 'train_cfg.max_epochs=1', 'param_scheduler=None',
+        f'model.data_preprocessor.vae.path={small_world.tiny_vae_folder}', 'train_cfg.max_epochs=1', 'param_scheduler=None',
         f'train_dataloader.dataset.data_root={small_world.cache("tiny", 64, flip=False)}', 'train_dataloader.batch_size=2',
     ]  # fmt: skip
     for asked in (False, True):

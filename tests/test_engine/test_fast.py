@@ -33,7 +33,7 @@ def test_a_training_on_a_gpu(path, gpu):
     assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and cfg.model.compile == 'blocks'
     assert cfg.model.get('sample_dtype') == ('bfloat16' if path == SIT else None)
     assert cfg.optim_wrapper.optimizer.get('fused') is (None if path == LINEAR else True)
-    vae = cfg.model.backbone.codec.dtype if path == UPERNET else cfg.model.data_preprocessor.vae_dtype
+    vae = cfg.model.backbone.vae.dtype if path == UPERNET else cfg.model.data_preprocessor.vae.dtype
     assert vae == 'bfloat16'
     assert lines[0].startswith('--fast: bfloat16 autocast') and "model.compile='blocks'" in lines[0]
     assert ('--fast leaves optim_wrapper.optimizer as it is: MAELARS has no fused kernels' in lines) == (path == LINEAR)
@@ -47,20 +47,20 @@ def test_a_cpu_has_no_fused_optimizer():
 
 def test_what_is_set_already_stays():
     cfg = load_leaf(SIT)
-    cfg.model.compile, cfg.model.data_preprocessor.vae_dtype = dict(region='loss'), 'float16'
+    cfg.model.compile, cfg.model.data_preprocessor.vae.dtype = dict(region='loss'), 'float16'
     lines = make_fast(cfg, 'sample')
-    assert cfg.model.compile == dict(region='loss') and cfg.model.data_preprocessor.vae_dtype == 'float16'
+    assert cfg.model.compile == dict(region='loss') and cfg.model.data_preprocessor.vae.dtype == 'float16'
     assert "--fast leaves model.compile={'region': 'loss'} as it is" in lines
-    assert "--fast leaves model.data_preprocessor.vae_dtype='float16' as it is" in lines
+    assert "--fast leaves model.data_preprocessor.vae.dtype='float16' as it is" in lines
     assert cfg.optim_wrapper == load_leaf(SIT).optim_wrapper
 
 
 def test_a_trained_vae_and_pixels_stay_in_float32():
     cfg = load_leaf(TRAINED_VAE)
-    assert '--fast leaves model.data_preprocessor.vae_dtype float32: the VAE is trained' in make_fast(cfg)
+    assert '--fast leaves model.data_preprocessor.vae.dtype float32: the VAE is trained' in make_fast(cfg)
     mae = load_leaf(MAE)
     make_fast(mae)
-    assert 'vae_dtype' not in {*cfg.model.data_preprocessor, *mae.model.data_preprocessor}
+    assert 'dtype' not in {*cfg.model.data_preprocessor.vae, *mae.model.data_preprocessor.vae}
 
 
 def test_a_test_and_models_of_others():

@@ -53,7 +53,7 @@ def test_a_checkpoint_of_another_model():
 
 def test_a_cache_of_another_vae_size_or_normalisation(small_world):
     hook, dataset = LatentCacheCheckHook(), LatentCacheDataset(small_world.cache('tiny', 64))
-    tiny = dict(vae='tiny', vae_path=str(small_world.tiny_vae_folder))
+    tiny = dict(vae=dict(name='tiny', path=str(small_world.tiny_vae_folder)))
     loader = SimpleNamespace(dataset=SimpleNamespace(dataset=dataset))  # behind a wrapper
 
     def check(**preprocessor):

@@ -52,7 +52,7 @@ def device(monkeypatch):
 
 
 def generator(kind, sampler, vae):
-    preprocessor = dict(type='LatentDataPreprocessor', vae='tiny', vae_path=str(vae))
+    preprocessor = dict(type='LatentDataPreprocessor', vae=dict(name='tiny', path=str(vae)))
     interval = (300, 700) if kind == 'DiT' else (0.3, 0.7)
     model = build(kind, data_preprocessor=preprocessor, guidance=dict(scale=2.0, interval=interval))
     model.sampler = MODELS.build(sampler)

@@ -2,18 +2,15 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.small_world import ROOT
 
 
 @pytest.fixture
-def gpu(monkeypatch):
+def gpu(dev_importable):
     """dev/benchmarks/gpu.py, with dev/ importable."""
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
     from benchmarks import gpu
 
     return gpu

@@ -51,7 +51,7 @@ def test_nodes(recorder):
 @pytest.fixture
 def digits(small_world):
     cache = small_world.cache('tiny', 64)
-    data = [f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}', f'train_dataloader.dataset.data_root={cache}']
+    data = [f'model.data_preprocessor.vae.path={small_world.tiny_vae_folder}', f'train_dataloader.dataset.data_root={cache}']
     schedule = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'train_cfg.max_epochs=2']
     return [*data, 'train_dataloader.batch_size=4', *schedule]
 

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ from usp_mm.analysis.complexity import gpu_hours
 TOOL = ROOT / 'tools' / 'make_model_zoo.py'
 
 
-@pytest.fixture(autouse=True)
-def _tools_importable(monkeypatch):
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
+pytestmark = pytest.mark.usefixtures('dev_importable')
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ RUNS = {
 def test_a_training_starts_within_ten_lines(small_world, tool_here, tmp_path, config):
     cache = small_world.cache('tiny', 64, flip=False)
     options = [
-        f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}', f'train_dataloader.dataset.data_root={cache}',
+        f'model.data_preprocessor.vae.path={small_world.tiny_vae_folder}', f'train_dataloader.dataset.data_root={cache}',
         'train_dataloader.batch_size=2', 'default_hooks.logger.interval=1', *RUNS[config],
     ]  # fmt: skip
     with patch('mmengine.config.config.FormatCode', lambda text, **_: (text, True)):

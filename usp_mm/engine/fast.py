@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 
 from usp_mm.registry import MODELS
+from usp_mm.vaes.settings import vae_settings
 
 from .amp import optimizer_wrappers, slow_bfloat16, train_in_bfloat16
 from .checks.config.signatures import arguments
@@ -94,23 +95,24 @@ def _fuse(cfg: Config, done: list[str], left: list[str]) -> None:
 
 
 def _cast_vae(model: Any, done: list[str], left: list[str]) -> None:
-    for place, key, part in _vaes(model):
+    for place, part in _encoding(model):
+        vae = vae_settings(part.get('vae'))
+        if vae['name'] == 'pixel':
+            continue
         if model.get('backbone', {}).get('train_vae'):
-            left.append(f'{place}.{key} float32: the VAE is trained')
-        elif chosen := part.get(key):
-            left.append(f'{place}.{key}={chosen!r} as it is')
+            left.append(f'{place}.vae.dtype float32: the VAE is trained')
+        elif chosen := vae.get('dtype'):
+            left.append(f'{place}.vae.dtype={chosen!r} as it is')
         else:
-            part[key] = 'bfloat16'
-            done.append(f"{place}.{key}='bfloat16'")
+            part['vae'] = {**vae, 'dtype': 'bfloat16'}
+            done.append(f"{place}.vae.dtype='bfloat16'")
 
 
-def _vaes(model: Any) -> Iterator[tuple[str, str, Any]]:
-    """Yield the places where a model of this package sets the arithmetic of its VAE."""
+def _encoding(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the place and the config of the part that encodes images in a model of this package."""
     if not _is_ours(model):
         return
-    if (codec := model.get('backbone', {}).get('codec')) is not None:
-        yield 'model.backbone.codec', 'dtype', codec
+    if (backbone := model.get('backbone', {})).get('encode_images'):
+        yield 'model.backbone', backbone
     elif model.get('type') != 'USPSegmentor':
-        preprocessor = model.setdefault('data_preprocessor', {})
-        if preprocessor.get('vae') != 'pixel':
-            yield 'model.data_preprocessor', 'vae_dtype', preprocessor
+        yield 'model.data_preprocessor', model.setdefault('data_preprocessor', {})

@@ -82,8 +82,6 @@ def write_samples(
         if missing is None:
             MMLogger.get_current_instance().info(f"'{out}' is complete already: nothing to do")
             return facts
-        if rank == 0:
-            _tell(generator, out, facts)
         held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))
         held.enter_context(_one_thread())
         progress = Progress(parts, missing, rank)
@@ -129,6 +127,7 @@ def _begin(
     if begun is not None:
         done = parts.num - parts.count(missing)
         MMLogger.get_current_instance().info(f"continuing '{out}': {done} of {parts.num} samples are there")
+    _tell(loaded.model, out, facts)
     return facts, missing
 
 

@@ -8,6 +8,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import import_modules_from_strings
 
 from usp_mm.presets import nearest
+from usp_mm.vaes.settings import fold_older_keys, vae_name, vae_settings
 
 from .check import check_installed, find_runner
 from .rules import PROJECTS, TOP, project_of, runner_keys
@@ -20,7 +21,8 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
     """Apply a user's `--cfg-options` as `cfg.merge_from_dict` does, with checks.
 
     New keys are left to `check_config`. An index equal to a list's length appends to it. `default_hooks.NAME=None` removes any
-    hook, and `custom_imports` are imported, which MMEngine does only when it reads the file.
+    hook, and `custom_imports` are imported, which MMEngine does only when it reads the file. `vae=NAME` keeps what else a dict
+    `vae` has, except path and statistics of another VAE. Older keys of VAEs are replaced, in the config and in the options.
 
     Raises:
         ValueError: Nothing reads a top-level key, an index is out of range, or an option sets a part of a value that has no
@@ -28,11 +30,14 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
     """
     options = {key: ConfigDict(value=value).value for key, value in (options or {}).items()}
     _check_top(cfg, options)
+    fold_older_keys(cfg._cfg_dict)
+    options = _vae_as_dict(cfg, options)
     for option, value in options.items():
         there = _make_way(cfg, option)
         if isinstance(value, dict) and not isinstance(there, dict):
             value['_delete_'] = True  # a dict replaces a list
     cfg.merge_from_dict(options)
+    fold_older_keys(cfg._cfg_dict)
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name, hook in hooks.items() if hook is None and name not in _OWN_HOOKS]:
         del hooks[name]
@@ -62,6 +67,30 @@ def _check_top(cfg: Config, options: dict[str, Any]) -> None:
                 f'setting it would change nothing{fix}'
             )
         raise ValueError(f"unknown key '{key}' in --cfg-options {option}: the config has {sorted(known)}{nearest(key, known)}")
+
+
+def _vae_as_dict(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
+    """Let options set a `vae`, or parts of it, whether it is a name or a dict in the config."""
+    for option in options:
+        place, inside, _ = option.partition('.vae.')
+        if inside and isinstance(part := _at(cfg._cfg_dict, place), dict):
+            part['vae'] = vae_settings(part.get('vae'))
+    done = {}
+    for option, value in options.items():
+        part = _at(cfg._cfg_dict, option.removesuffix('.vae')) if option.endswith('.vae') else None
+        if isinstance(value, str) and isinstance(part, dict) and isinstance(part.get('vae'), dict):
+            if value != vae_name(part):
+                part['vae'] = {key: known for key, known in part['vae'].items() if key not in ('path', 'stats')}
+            option = f'{option}.name'
+        done[option] = value
+    return done
+
+
+def _at(node: Any, place: str) -> Any:
+    """The part of a config at a place such as 'model.backbone'; None if there is none."""
+    for key in place.split('.'):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
 
 
 def _make_way(cfg: Config, option: str) -> Any:
