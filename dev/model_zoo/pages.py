@@ -11,7 +11,7 @@ from usp_mm.presets import ARCHS
 from .costs import COUNTS, Cost, Costs
 from .entries import TABLES, Claim, Model, Zoo
 
-EXPERIMENTS = 'docs/experiments.md'
+EXPERIMENTS, RESULTS = 'docs/experiments.md', 'docs/configs.md'
 NODE = 8  # GPUs that the commands are for
 _MARKED = re.compile(r'(<!-- zoo: (\w+) -->\n).*?(<!-- /zoo -->)', re.DOTALL)
 
@@ -20,12 +20,12 @@ def generate(zoo: Zoo, recount: bool = False) -> dict[str, str]:
     """Path -> content of every file that is generated, or holds generated tables between its markers.
 
     Raises:
-        ValueError: a README without markers, or with markers of a table that there is not.
+        ValueError: a page without markers, or with markers of a table that there is not.
     """
     costs = Costs(zoo, recount)
     pages = {COUNTS: costs.to_json(), EXPERIMENTS: experiments(zoo, costs)}
-    tables = {name: readme_table(zoo, table) for name, table in zoo.readme.items()}
-    pages['README.md'] = fill(zoo.root, 'README.md', tables)
+    tables = {name: results_table(zoo, table) for name, table in zoo.results.items()}
+    pages[RESULTS] = fill(zoo.root, RESULTS, tables)
     for folder in sorted({str(Path(model.config).parent) for model in zoo.models.values()}):
         readme = f'{folder}/README.md'
         models = [model for model in zoo.models.values() if str(Path(model.config).parent) == folder]
@@ -44,7 +44,7 @@ def fill(root: Path, path: str, tables: dict[str, str]) -> str:
     return _MARKED.sub(lambda match: f'{match[1]}{tables[match[2]]}{match[3]}', text)
 
 
-# ---------------------------------------------------------------------- tables of the READMEs
+# ---------------------------------------------------------------------- tables of docs/configs.md and the READMEs
 
 
 def config_table(models: list[Model], costs: Costs) -> str:
@@ -66,13 +66,13 @@ def config_table(models: list[Model], costs: Costs) -> str:
     )
 
 
-def readme_table(zoo: Zoo, table: dict[str, Any]) -> str:
+def results_table(zoo: Zoo, table: dict[str, Any]) -> str:
     lines = []
     for row in table['Rows']:
         cells, ours, linked = [], [], {cell['Config'] for cell in row if 'Config' in cell}
         for cell in row:
             if 'Config' in cell:
-                cells.append(f'[{cell["Text"]}]({zoo.models[cell["Config"]].config})')
+                cells.append(f'[{cell["Text"]}]({os.path.relpath(zoo.models[cell["Config"]].config, "docs")})')
                 continue
             references = [cell['Paper']] if isinstance(cell['Paper'][0], str) else cell['Paper']
             cells.append(', '.join(_reference(zoo, reference, 'Name' in cell) for reference in references))
@@ -274,7 +274,7 @@ def _giga(value: int) -> str:
 
 
 def _ours(text: str) -> str:
-    return 'see the README' if text == 'see README.md' else text
+    return 'see [results](../../docs/results.md)' if text == 'see docs/results.md' else text
 
 
 def _value(cfg: Any, key: str) -> str:
