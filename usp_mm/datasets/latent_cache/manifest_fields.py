@@ -180,14 +180,16 @@ def check_fields(content: Mapping[str, Any], fields: Mapping[str, tuple[Callable
 def _check_shards(content: Mapping[str, Any], key: str, kind: str, name: str, wanted: bool) -> None:
     """Check that the entries of shards are those that `num_samples` and `shard_size` make, in order."""
     entries, expected = content.get(key, []), num_shards(content) if wanted else 0
+    given = f'num_samples={content["num_samples"]}, shard_size={content["shard_size"]}'
     if not isinstance(entries, list) or len(entries) != expected:
-        raise ValueError(f'{name}: {key} is {_short(entries)}, expected {expected:,} entries')
+        found = f'has {len(entries):,} entries' if isinstance(entries, list) else f'is {_short(entries)}'
+        raise ValueError(f'{name}: {key} {found}, expected {expected:,} for {given}')
     for number, entry in enumerate(entries):
         count = min(content['shard_size'], content['num_samples'] - number * content['shard_size'])
         right = dict(file=shard_name(number, kind), count=count)
         found = {part: entry.get(part) for part in right} if isinstance(entry, dict) else entry
         if found != right:
-            raise ValueError(f'{name}: entry {number} of {key} is {_short(found)}, expected {right}')
+            raise ValueError(f'{name}: entry {number} of {key} is {_short(found)}, expected {right} for {given}')
         check_fields(entry, TOKEN_NOTE_FIELDS, f'{name}: entry {number} of {key}')
 
 
