@@ -32,7 +32,7 @@ _COUNTERS = ('n_averaged', 'steps')
 #: Exceptions raised by reading a broken pickle as data.
 _FAILURES = (
     UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    AssertionError, struct.error, OverflowError, zipfile.BadZipFile, zlib.error,
+    AssertionError, struct.error, OverflowError, zipfile.BadZipFile, zlib.error, MemoryError,
 )  # fmt: skip
 #: torch's messages about a name or an instruction that plain data do not need.
 _CODE = re.compile(
