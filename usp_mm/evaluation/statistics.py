@@ -167,5 +167,5 @@ def _read(file: Path, wanted: Sequence[str]) -> ReferenceStatistics | None:
             }
             return ReferenceStatistics(moments, torch.from_numpy(arrays['neighbours']))
     except ValueError as error:
-        MMLogger.get_current_instance().warning(f'the kept statistics are broken, and computed anew: {error}')
+        MMLogger.get_current_instance().warning(f"the kept statistics '{file}' are broken ({error}): they are computed anew")
         return None
