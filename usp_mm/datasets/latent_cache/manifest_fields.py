@@ -61,7 +61,7 @@ def _crop(value: Any) -> bool:
         return False
     if value['mode'] == 'center':
         return True
-    scale = value.get('scale')
+    scale: Any = value.get('scale')
     return _numbers(scale) and len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1 and whole(0, 2**63)(value.get('seed'))
 
 
@@ -70,7 +70,8 @@ def _teacher(value: Any) -> bool:
         return True
     if not isinstance(value, dict) or not all(_text(value.get(key)) for key in ('name', 'weight_hash', 'dtype')):
         return False
-    grid, side = value.get('grid'), whole(1, 2**16)
+    grid: Any = value.get('grid')
+    side = whole(1, 2**16)
     on_grid = isinstance(grid, list) and len(grid) == 2 and all(map(side, grid))
     right = on_grid and side(value.get('dim')) and _one_of(_TOKEN_DTYPES)(value.get('stored'))
     return right and math.prod(grid) * value['dim'] <= _MOST_NUMBERS
