@@ -154,7 +154,7 @@ def read_moments(path: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in KEYS if key in archive}
     except Exception as error:  # numpy and zipfile raise OSError, BadZipFile, ValueError, KeyError, EOFError, zlib.error
-        raise ValueError(f"cannot read '{path}' ({' '.join(str(error).split())}): fetch or write it again") from error
+        raise ValueError(f"cannot read '{path}' ({' '.join(str(error).split())[:200]}): fetch or write it again") from error
 
 
 def _scan(source: str) -> FolderScan:
