@@ -5,6 +5,7 @@ others in torch.hub's checkpoint folder (`TORCH_HOME`). This module does not rea
 imports neither torch nor huggingface_hub.
 """
 
+import glob
 import hashlib
 import re
 from collections.abc import Iterator
@@ -195,6 +196,8 @@ def _download(url: str, path: Path) -> None:
     from torch import hub
 
     partial = path.with_name(f'.{path.name}.part')
+    for left in path.parent.glob(f'{glob.escape(partial.name)}*'):  # of a killed download; ours, by the lock
+        left.unlink()
     instead = f"fetch it where there is a network, and put it at '{path}'"
     try:
         with urlopen(Request(url, headers={'User-Agent': 'torch.hub'}), timeout=_SECONDS) as answer:  # as torch.hub asks

@@ -5,6 +5,7 @@ import re
 import struct
 import textwrap
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from usp_mm.addresses import local_file
+from usp_mm.checksums import damaged_member, is_intact, is_stored, is_zip
 from usp_mm.files import read_json
 
 SAFE = '.safetensors'
@@ -33,7 +35,7 @@ _COUNTERS = ('n_averaged', 'steps')
 #: Exceptions raised by reading a broken pickle as data.
 _FAILURES = (
     UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    AssertionError, struct.error, OverflowError, zipfile.BadZipFile,
+    AssertionError, struct.error, OverflowError, zipfile.BadZipFile, zlib.error, MemoryError,
 )  # fmt: skip
 #: torch's messages about a name or an instruction that plain data do not need.
 _CODE = re.compile(
@@ -43,27 +45,25 @@ _CODE = re.compile(
 _GUARDED = re.compile(r"(attribute '.+' of .+): only methods of HistoryBuffer")
 
 
-def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = False, verify: bool = True) -> dict[str, Any]:
     """Read a whole checkpoint: name -> tensor, on the CPU, from a `.safetensors` file; what torch.save wrote from any other.
 
     Args:
         path: A file, or an address as in `usp_mm.addresses.local_file`.
         map_location: As in `torch.load`; has no effect on safetensors.
-        mmap: Whether to leave the tensors in the file until they are used.
+        mmap: Whether to leave the tensors in the file until they are used; a compressed file is read whole.
+        verify: Whether to compare the content with the checksums in the file, if it has any (see `usp_mm.checksums`).
 
     Raises:
         FileNotFoundError: The file does not exist.
         ConnectionError: The address can't be reached.
-        ValueError: The file is broken, would run code, or holds no dict.
+        ValueError: The file is broken or damaged, would run code, or holds no dict.
     """
     path = local_file(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not a file')
     try:
-        if path.suffix == SAFE:
-            return dict(load_file(path))
-        mmap = mmap and zipfile.is_zipfile(path)
-        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        content, damaged = _read_safe(path, verify) if path.suffix == SAFE else _read_torch(path, map_location, mmap, verify)
     except torch.OutOfMemoryError:
         raise
     except _FAILURES as error:
@@ -74,9 +74,26 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
         if error.filename is not None:  # the file can't be opened
             raise
         raise ValueError(f'{path} {_reason(error)}') from error  # cut short: torch seeks before its start
+    if damaged is not None:
+        raise ValueError(f'{path} is damaged, the checksum of {damaged} differs: copy it again, or take another checkpoint')
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}, not a checkpoint: expected names and tensors')
     return content
+
+
+def _read_safe(path: Path, verify: bool) -> tuple[Any, str | None]:
+    """The content of a file, and in words what of it is damaged, as far as checksums tell."""
+    tensors = dict(load_file(path))
+    return tensors, 'its tensors' if verify and not is_intact(path, tensors) else None
+
+
+def _read_torch(path: Path, map_location: Any, mmap: bool, verify: bool) -> tuple[Any, str | None]:
+    zipped = is_zip(path)
+    damaged = damaged_member(path) if verify and zipped else None
+    if damaged is not None:
+        return None, f"'{damaged}'"
+    mmap = mmap and zipped and is_stored(path)  # of a compressed member, torch would map the compressed bytes
+    return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap), None
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -110,15 +127,15 @@ class Checkpoint:
         return (self.meta.get('dataset_meta') or {}).get('classes') or None
 
 
-def read_trained(path: str | Path) -> Checkpoint:
+def read_trained(path: str | Path, verify: bool = True) -> Checkpoint:
     """Read the weights of a file and the metadata saved with them, of a model folder's weights those in its `run_info.json`.
 
-    Suffixes and errors are those of `read_weights`.
+    Suffixes and errors are those of `read_weights`; `verify` is that of `read_checkpoint`.
     """
     path = local_file(path)
     if path.is_file() and path.suffix not in (SAFE, *PICKLES):
         raise ValueError(f"{path}: weights are read from .safetensors, .ckpt, .pt or .pth files, not from '{path.suffix}'")
-    content = read_checkpoint(path, mmap=True)
+    content = read_checkpoint(path, mmap=True, verify=verify)
     meta = _folder_meta(path) if path.name == FOLDER_WEIGHTS else content.get('meta')
     return Checkpoint(path, weights_in(content, path), meta if isinstance(meta, Mapping) else {})
 

@@ -3,14 +3,14 @@
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fake_codec import fake_codec, image_folder, truncate_jpeg
+from helpers.full_disk import fill_disk_at
+from helpers.held_lock import held_elsewhere
 from PIL import Image
 from torch import Tensor
 
@@ -37,7 +37,7 @@ def write(images: Path, out: Path, batch_size: int = 2, num_workers: int = 0, **
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != '.lock'}
 
 
 def pixels(path: Path) -> Tensor:
@@ -245,7 +245,7 @@ def test_truncated_image_is_named_and_leaves_no_manifest(tmp_path: Path, num_wor
     with pytest.raises(ValueError, match=f"^cannot decode image '{path}': image file is truncated"):
         write(root, tmp_path / 'out', num_workers=num_workers)
     names = sorted(path.name for path in (tmp_path / 'out').iterdir())
-    assert names == ['labels.npy', 'plan.json', 'samples.txt', 'shard-00000.json', 'shard-00000.npy']
+    assert names == ['.lock', 'labels.npy', 'plan.json', 'samples.txt', 'shard-00000.json', 'shard-00000.npy']
 
 
 @pytest.mark.parametrize(
@@ -272,18 +272,19 @@ def test_latents_that_cannot_be_stored(images: Path, tmp_path: Path, value: floa
     assert not (tmp_path / 'out' / 'shard-00001.npy').exists()
 
 
-def test_full_disk(images: Path, tmp_path: Path) -> None:
+def test_full_disk(images: Path, tmp_path: Path, monkeypatch) -> None:
     """A device that is always full stands in for the second shard's file."""
     expected = contents(write(images, tmp_path / 'whole'))
     out = tmp_path / 'out'
     out.mkdir()
-    (out / 'shard-00001.npy.tmp').symlink_to('/dev/full')
     size = sum(len(expected[f'shard-0000{i}.npy']) for i in (1, 2))
-    with pytest.raises(OSError, match=rf'disk is full: needs {size:,} more bytes, [\d,]+ are free') as caught:
-        write(images, out)
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, 'shard-00001.npy')
+        with pytest.raises(OSError, match=rf'disk is full: needs {size:,} more bytes, [\d,]+ are free') as caught:
+            write(images, out)
     assert caught.value.errno == errno.ENOSPC
     names = sorted(path.name for path in out.iterdir())
-    assert names == ['labels.npy', 'plan.json', 'samples.txt', 'shard-00000.json', 'shard-00000.npy']
+    assert names == ['.lock', 'labels.npy', 'plan.json', 'samples.txt', 'shard-00000.json', 'shard-00000.npy']
     assert contents(write(images, out)) == expected
 
 
@@ -320,14 +321,11 @@ def test_verify_finds_one_flipped_bit(images: Path, tmp_path: Path) -> None:
 def test_a_second_writer_is_refused(images: Path, tmp_path: Path) -> None:
     out = write(images, tmp_path / 'out')
     (out / 'manifest.json').unlink()
-    hold = 'import fcntl, sys; f = open(sys.argv[1], "wb"); fcntl.lockf(f, fcntl.LOCK_EX); print("held", flush=True); input()'
-    holder = subprocess.Popen([sys.executable, '-c', hold, out / '.lock'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert holder.stdout.readline() == b'held\n'
-    with pytest.raises(ValueError, match=f"another process is writing latent cache '{out}'"):
-        write(images, out)
-    holder.communicate(b'\n')
+    with held_elsewhere(out / '.lock'):
+        with pytest.raises(ValueError, match=f"another process is writing latent cache '{out}'"):
+            write(images, out)
     write(images, out)
-    assert (out / 'manifest.json').is_file() and not (out / '.lock').exists()
+    assert (out / 'manifest.json').is_file() and (out / '.lock').read_bytes() == b''
 
 
 def test_flat_folder_has_no_labels(tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """A latent cache that holds a teacher's tokens, or the images that it was written from, beside the latents."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fake_codec import fake_codec, image_folder
+from helpers.held_lock import held_elsewhere
 from helpers.teacher_files import DIM, MODEL, teacher_folder
 from torch import Tensor
 
@@ -195,14 +194,9 @@ def test_a_second_writer_changes_nothing(images, weights, tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write(images, out, stopped)
     before = contents(out)
-    hold = 'import fcntl, sys; f = open(sys.argv[1], "wb"); fcntl.lockf(f, fcntl.LOCK_EX); print("held", flush=True); input()'
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with subprocess.Popen([sys.executable, '-c', hold, tmp_path / 'out' / '.lock'], **pipes) as holder:
-        assert holder.stdout.readline() == b'held\n'
+    with held_elsewhere(out / '.lock'):
         with pytest.raises(ValueError, match='another process is writing latent cache'):
             write(images, out, teacher_of(weights, size=64))
-        holder.communicate(b'\n')
-    (out / '.lock').unlink()
     assert contents(out) == before
 
 

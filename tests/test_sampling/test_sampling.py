@@ -5,14 +5,14 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from fake_generator import SIDE, FakeGenerator
+from helpers.full_disk import fill_disk_at
+from helpers.held_lock import held_elsewhere
 
 from usp_mm.apis import sample_classes, sample_trajectory, write_samples
 from usp_mm.sampling.draw import ShownSteps, StateKeeper
@@ -99,7 +99,8 @@ def test_file_has_the_form_of_adms_evaluator_and_says_what_it_is(model, tmp_path
     assert images.dtype == np.uint8 and images.shape == (NUM, SIDE, SIDE, 3) and labels.dtype == np.int64
     assert np.bincount(labels, minlength=3).min() > 20
     np.testing.assert_array_equal(images, expected_images(np.arange(NUM), labels, seed=4))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_1.pth', 'samples.npz', 'samples.npz.json']
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ['iter_1.pth', 'samples.npz', 'samples.npz.json', 'samples.npz.lock']
     assert json.loads((tmp_path / 'samples.npz.json').read_text()) == facts
     assert facts['label_mode'] == 'random' and facts['seed'] == 4 and facts['num_samples'] == NUM
     assert facts['sampler'] == dict(name='FakeSampler', num_steps=5) and facts['sample_model'] == 'model'
@@ -169,7 +170,7 @@ def test_complete_already(model, tmp_path):
     before, drawn = out.stat().st_mtime_ns, len(model.drawn)
     assert write_samples(model.loaded, out, 10) == facts
     assert out.stat().st_mtime_ns == before and len(model.drawn) == drawn
-    assert not (tmp_path / 'samples.npz.parts').exists() and not (tmp_path / 'samples.npz.lock').exists()
+    assert not (tmp_path / 'samples.npz.parts').exists() and (tmp_path / 'samples.npz.lock').read_bytes() == b''
 
 
 def test_other_settings_are_refused(model, tmp_path):
@@ -234,14 +235,10 @@ def test_a_checkpoint_is_forgotten_once_training_has_changed_the_weights(model, 
 
 def test_a_second_writer_is_refused(model, tmp_path):
     out = tmp_path / 'samples.npz'
-    hold = 'import fcntl, sys; f = open(sys.argv[1], "wb"); fcntl.lockf(f, fcntl.LOCK_EX); print("held", flush=True); input()'
-    command = [sys.executable, '-c', hold, tmp_path / 'samples.npz.lock']
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert holder.stdout.readline() == b'held\n'
-    with pytest.raises(ValueError, match=f"another process is writing '{out}': wait for it or stop it"):
-        write_samples(model.loaded, out, 10)
-    assert not model.drawn
-    holder.communicate(b'\n')
+    with held_elsewhere(tmp_path / 'samples.npz.lock'):
+        with pytest.raises(ValueError, match=rf"another process is writing '{out}': wait for it or stop it \(process \d+ on "):
+            write_samples(model.loaded, out, 10)
+        assert not model.drawn
     write_samples(model.loaded, out, 10)
     assert out.is_file()
 
@@ -256,10 +253,11 @@ def test_full_disk(model, reference, tmp_path, monkeypatch):
     assert not model.drawn and not (tmp_path / 'samples.npz.parts').exists()
     parts = SampleParts(tmp_path / 'samples.npz.parts', NUM, SIDE)
     parts.folder.mkdir()
-    parts.path(3).with_name('part-000003.npy.tmp').symlink_to('/dev/full')  # a device that is always full
     needed = parts.missing_bytes() - 3 * parts.num_bytes(0)
-    with pytest.raises(OSError, match=rf'the disk is full: needs {needed:,} more bytes') as caught:
-        write_samples(model.loaded, out, NUM, batch_size=2)
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, 'part-000003.npy')
+        with pytest.raises(OSError, match=rf'the disk is full: needs {needed:,} more bytes') as caught:
+            write_samples(model.loaded, out, NUM, batch_size=2)
     assert caught.value.errno == errno.ENOSPC
     write_samples(model.loaded, out, NUM)
     assert out.read_bytes() == reference

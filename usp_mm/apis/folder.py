@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 
 from usp_mm.addresses import local_file
+from usp_mm.checksums import save_safetensors
 from usp_mm.files import check_free_space, sha256, write_folder, write_json
 from usp_mm.presets import VAES
 from usp_mm.vaes.build import read_stats
@@ -75,8 +75,7 @@ def write_model_folder(
             write_json(folder / STATS, dict(latent_mean=mean, latent_std=std))
             vae['stats'] = f'{HERE}/{STATS}'
         (folder / CONFIG).write_text(dump_config(cfg))
-        save_file(weights, folder / WEIGHTS, metadata={'format': 'pt'})
-        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # save_file makes a file that only its owner can read
+        save_safetensors(weights, folder / WEIGHTS)
         info = _facts(source, model, sha256(folder / WEIGHTS))
         write_json(folder / INFO, info)
         if image is not None:

@@ -10,10 +10,11 @@ from mmengine.dataset import Compose, default_collate
 from mmengine.device import get_device
 from mmpretrain.apis import FeatureExtractor, ImageClassificationInferencer, get_model
 from mmpretrain.registry import TRANSFORMS
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from usp_mm.datasets import dataset_configs
 from usp_mm.engine.loading import class_names, load_config, load_trained
+from usp_mm.images import check_header
 from usp_mm.weight_files import read_trained
 
 
@@ -105,12 +106,11 @@ def image_config(cfg: Config) -> Config:
 
 
 def check_images(paths: Sequence[Path]) -> None:
-    """Raise a ValueError that names the first file that is no image or exceeds Pillow's size limit; only headers are read."""
+    """Raise a ValueError that names the first file that is no image or has too many pixels; only headers are read."""
     for path in paths:
         try:
-            with Image.open(path):
-                pass
-        except UnidentifiedImageError as error:
-            raise ValueError(f"'{path}' is no image: leave it out or replace it") from error
-        except Image.DecompressionBombError as error:
-            raise ValueError(f"cannot decode image '{path}': {error}; leave it out or replace it") from error
+            check_header(path)
+        except ValueError as error:
+            if isinstance(error.__cause__, UnidentifiedImageError):
+                raise ValueError(f"'{path}' is no image: leave it out or replace it") from error
+            raise

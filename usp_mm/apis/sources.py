@@ -14,6 +14,7 @@ from usp_mm.checkpoints.kinds import KINDS, TARGETS
 from usp_mm.checkpoints.model_config import Given, model_config
 from usp_mm.checkpoints.official import from_official
 from usp_mm.checkpoints.sources import family_of, read
+from usp_mm.checksums import check_file
 from usp_mm.config_files import find_config
 from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.checks.config import merge_cfg_options
@@ -23,7 +24,7 @@ from usp_mm.registry import MODELS
 from usp_mm.strict_loading import load_exactly
 from usp_mm.vaes.record import codec_of, compare_vae, record_in, vae_record
 from usp_mm.vaes.settings import fold_older_keys, vae_settings
-from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, SAFE, read_checkpoint, read_weights, weights_in
+from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, SAFE, read_checkpoint, read_trained, weights_in
 
 from .config_data import check_types, parse_config
 
@@ -71,7 +72,7 @@ def read_folder(folder: Path, config: str | Path | Config | None = None) -> Sour
 
     Raises:
         FileNotFoundError: A file of the folder is missing.
-        ValueError: A file of the folder is invalid.
+        ValueError: A file of the folder is invalid, or the weights are not those whose hash `run_info.json` holds.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -81,9 +82,12 @@ def read_folder(folder: Path, config: str | Path | Config | None = None) -> Sour
     else:
         cfg = _own_config(config)
     info = read_json(folder / INFO, 'export the model again') or {}
-    classes = info.get('classes')
+    classes, noted = info.get('classes'), info.get('weights_sha256')
+    if noted is not None:
+        check_file(folder / WEIGHTS, noted, INFO)
+    weights = read_trained(folder / WEIGHTS, verify=noted is None).weights
     return Source(
-        cfg, read_weights(folder / WEIGHTS), str(folder), folder / WEIGHTS,
+        cfg, weights, str(folder), folder / WEIGHTS,
         tuple(map(str, classes)) if classes else None, info.get('vae'), info,
     )  # fmt: skip
 
@@ -190,7 +194,7 @@ def read_foreign(path: Path, kind: str | None, given: Given, weights: str | None
 
 def _has_args(path: Path) -> bool:
     """Whether the file stores the arguments of its training, which for SiT include a path_type."""
-    return path.is_file() and read_checkpoint(path, mmap=True).get('args') is not None
+    return path.is_file() and read_checkpoint(path, mmap=True, verify=False).get('args') is not None
 
 
 def _choose(sets: Mapping[str, Any], weights: str | None, path: Path) -> str:

@@ -1,18 +1,16 @@
 """Writing of converted checkpoints, completely or not at all."""
 
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from usp_mm.files import check_free_space, write_folder, write_json, write_whole
+from usp_mm.checksums import save_safetensors
+from usp_mm.files import check_free_space, restore_folder, write_folder, write_json, write_whole
 from usp_mm.weight_files import PICKLES, SAFE
 
 from .diffusers_dit import WEIGHTS, transformer_config
@@ -38,6 +36,7 @@ def check_out(out: Path, source: Path, target: str, force: bool) -> None:
         raise ValueError(f"'{out}' holds '{source}', which is to be converted: choose another name for the result")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"folder '{out.parent}' does not exist: create it first")
+    restore_folder(out)
     if not out.exists() or (target == 'diffusers' and out.is_dir() and not any(out.iterdir())):
         return
     if not force:
@@ -92,12 +91,7 @@ def _save_safe(weights: dict[str, Tensor], path: Path) -> None:
         address = value.untyped_storage().data_ptr()
         apart[name] = value.clone() if address in seen else value
         seen.add(address)
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(apart, path, metadata={'format': 'pt'})
-    path.chmod(mode)  # save_file makes a file that only its owner can read
-    with path.open('rb') as written:  # reopened, since save_file has replaced the file
-        os.fsync(written.fileno())
+    save_safetensors(apart, path)
 
 
 def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[str, Any], vae: Path | None) -> None:
@@ -135,17 +129,13 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
         index['id2label'] = {str(i): str(name) for i, name in enumerate(classes)}
     weights = {name: own(entry.value) for name, entry in entries.items()}
     check_free_space(out.absolute().parent, sum(x.nbytes for x in weights.values()))
-    with _explained(out), ExitStack() as replacing, write_folder(out) as folder:
+    with _explained(out), write_folder(out, replace=True) as folder:
         network.save_config(folder / 'transformer')
         _save_safe(weights, folder / 'transformer' / f'{WEIGHTS}.safetensors')
         scheduler.save_pretrained(folder / 'scheduler')
         if autoencoder is not None:
             autoencoder.save_pretrained(folder / 'vae')
         write_json(folder / 'model_index.json', index)
-        mode = (folder / 'model_index.json').stat().st_mode
-        for file in folder.glob('vae/*.safetensors'):
-            file.chmod(mode)
-        replacing.enter_context(_replaced(out))  # only now, so that an interruption keeps the old folder
 
 
 def _check_fit(entries: Entries, expected: dict[str, Tensor]) -> None:
@@ -175,22 +165,3 @@ def _explained(out: Path) -> Iterator[None]:
     except (RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise OSError(f"'{out}' can't be written, is the disk or your quota full? ({reason})") from error
-
-
-class _replaced:
-    """Context that moves an existing folder away and deletes it on success or puts it back after an error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.aside = path, path.with_name(f'.{path.name}.old')
-
-    def __enter__(self) -> None:
-        self.there = self.path.is_dir() and any(self.path.iterdir())
-        if self.there:
-            shutil.rmtree(self.aside, ignore_errors=True)
-            self.path.replace(self.aside)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if self.there and kind is None:
-            shutil.rmtree(self.aside)
-        elif self.there:
-            self.aside.replace(self.path)

@@ -50,6 +50,7 @@ def main() -> None:
     check_folder(args.tensorboard, '--tensorboard')
     from usp_mm.apis import load_algorithm, restore_images
     from usp_mm.apis.folder_files import take_folder
+    from usp_mm.files import write_whole
     from usp_mm.images import find_images, titled
     from usp_mm.models.restoration_picture import column_titles
 
@@ -63,7 +64,8 @@ def main() -> None:
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     notes = PngInfo()
     notes.add_text('Title', title)
-    Image.fromarray(picture).save(args.out, pnginfo=notes)
+    with write_whole(Path(args.out)) as file:
+        Image.fromarray(picture).save(file, format=Image.registered_extensions()[Path(args.out).suffix.lower()], pnginfo=notes)
     if args.tensorboard:
         from mmengine.visualization import Visualizer
 

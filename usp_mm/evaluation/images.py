@@ -4,6 +4,7 @@ They return batches of RGB images, uint8[n, 3, H, W], with their numbers, so tha
 batch is read while the caller works on one; for a GPU, images are in pinned memory.
 """
 
+import math
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from usp_mm.datasets.folder import scan_image_folder
 from usp_mm.datasets.latent_cache.crops import center_crop
 from usp_mm.files import sha256
 from usp_mm.images import DECODING, load_image
+from usp_mm.npz_files import explain_broken
 
 from .folder_hash import folder_hash
 
@@ -71,9 +73,10 @@ class NpzImages:
             row = (*self.size, 3)
             for block, start in enumerate(range(0, num, batch_size)):
                 indices = range(start, min(start + batch_size, num))
-                content = file.read(len(indices) * int(np.prod(row)))
+                with explain_broken(self.path):
+                    content = file.read(len(indices) * math.prod(row))
+                    images = np.frombuffer(bytearray(content), np.uint8).reshape(len(indices), *row)
                 if block % world == rank:
-                    images = np.frombuffer(bytearray(content), np.uint8).reshape(-1, *row)
                     yield list(indices), torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
@@ -196,15 +199,13 @@ def read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype, bool]
     """
     if not path.is_file():
         raise FileNotFoundError(f"'{path}' is not a file: expected an .npz")
-    try:
+    headers = {}
+    with explain_broken(path):
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix('.npy') for name in archive.namelist() if name.endswith('.npy')]
-        headers = {}
         for name in names:
             with open_array(path, name) as (_, header):
                 headers[name] = header
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise ValueError(f'{path} is not a whole .npz file ({error}): fetch or write it again') from error
     return headers
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
 from usp_mm.files import write_whole
 from usp_mm.functional.metrics import RunningMoments
+from usp_mm.npz_files import explain_broken
 
 from .collect import NumberedFeatures
 from .extractors import extract
@@ -160,12 +160,12 @@ def _read(file: Path, wanted: Sequence[str]) -> ReferenceStatistics | None:
     if not file.is_file():
         return None
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with explain_broken(file), np.load(file, allow_pickle=False) as arrays:
             moments = {
                 name: (torch.from_numpy(arrays[f'mean_{name}']), torch.from_numpy(arrays[f'covariance_{name}']))
                 for name in wanted
             }
             return ReferenceStatistics(moments, torch.from_numpy(arrays['neighbours']))
-    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         MMLogger.get_current_instance().warning(f"the kept statistics '{file}' are broken ({error}): they are computed anew")
         return None

@@ -1,7 +1,8 @@
 """Find the image files in a folder and decode them to RGB pixels."""
 
-from .decode import DECODING, Decoded, decode_image, load_decoded, load_image
+from .decode import DECODING, Decoded, check_header, decode_image, load_decoded, load_image
 from .endings import image_endings
+from .limit import max_image_pixels
 from .scan import FolderListing, find_images, images_below, list_images, log_scan, looked_for, shown
 from .titles import named, titled
 
@@ -9,6 +10,7 @@ __all__ = [
     'DECODING',
     'Decoded',
     'FolderListing',
+    'check_header',
     'decode_image',
     'find_images',
     'image_endings',
@@ -18,6 +20,7 @@ __all__ = [
     'load_image',
     'log_scan',
     'looked_for',
+    'max_image_pixels',
     'named',
     'shown',
     'titled',

@@ -12,6 +12,8 @@ import numpy as np
 from mmengine import fileio
 from PIL import ExifTags, Image, ImageFile
 
+from .limit import VARIABLE, check_pixels, max_image_pixels
+
 #: What `decode_image` does, as recorded in the plan of a latent cache and in the keys of stored features and statistics.
 DECODING = 'RGB, EXIF orientation applied, alpha dropped, 16 bits and floats scaled'
 
@@ -33,23 +35,25 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 class _WholeImages:
-    """Context in which truncated images are errors; after the last thread leaves it, Pillow's setting is restored."""
+    """Context in which truncated and too large images are errors; the last thread that leaves it restores Pillow's settings."""
 
     def __init__(self) -> None:
-        self._lock, self._inside, self._theirs = threading.Lock(), 0, False
+        self._lock, self._inside = threading.Lock(), 0
+        self._theirs: tuple[bool, int | None] = False, None
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._theirs = ImageFile.LOAD_TRUNCATED_IMAGES  # other libraries set it
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
+                limit = max_image_pixels()
+                self._theirs = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS  # other libraries set them
+                ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, limit
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = self._theirs
+                ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = self._theirs
 
 
 _WHOLE = _WholeImages()
@@ -100,11 +104,12 @@ def decode_image(content: bytes, name: str) -> Decoded:
         name: Name of the file for error messages.
 
     Raises:
-        ValueError: The file is truncated, is not an image or exceeds Pillow's size limit, or its values are 32-bit integers
-            or floats outside [0, 1], whose range is not known.
+        ValueError: The file is truncated, is not an image or has more pixels than `max_image_pixels`, or its values are 32-bit
+            integers or floats outside [0, 1], whose range is not known.
     """
     with _named(name), _WHOLE:
         image: Image.Image = Image.open(io.BytesIO(content))
+        check_pixels(image.size)
         stored = _orientation(image, name)
         image.load()
         left = _orientation(image, name)  # Pillow turns a TIFF itself as it loads it
@@ -119,13 +124,28 @@ def decode_image(content: bytes, name: str) -> Decoded:
     return Decoded(image, stored in _TURNS, scaled)
 
 
+def check_header(path: Path) -> None:
+    """Check that a file is an image of no more pixels than `max_image_pixels`, by its header.
+
+    Raises:
+        ValueError: It is none, or has more.
+    """
+    with _named(str(path)), _WHOLE, Image.open(path) as image:
+        check_pixels(image.size)
+
+
 @contextmanager
 def _named(name: str) -> Iterator[None]:
     """Turn all errors in the block into errors that name the file."""
     try:
         yield
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, DecompressionBombError, ...
-        raise ValueError(f"cannot decode image '{name}': {error}; replace or delete it") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"cannot decode image '{name}': {error} Make it smaller, or set {VARIABLE} to its number of pixels to read it"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
+        told = ' '.join(str(error).split()) or type(error).__name__
+        raise ValueError(f"cannot decode image '{name}': {told}; replace or delete it") from error
 
 
 def _orientation(image: Image.Image, name: str) -> int:

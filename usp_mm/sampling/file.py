@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from usp_mm.datasets import SampleRequests
 from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
-from usp_mm.files import check_free_space, explain_full_disk, locked, read_json, write_json
+from usp_mm.files import check_free_space, explain_full_disk, read_json, remove_leftovers, write_json
+from usp_mm.locks import locked
 from usp_mm.models import LatentDiffusionGenerator
 
 from .background import BackgroundCalls
@@ -119,7 +120,7 @@ def _begin(
         raise ValueError(
             f"'{out}' was begun with other settings ({other}): repeat those, choose another file, or delete '{parts.folder}'"
         )
-    _beside(out, '.tmp').unlink(missing_ok=True)  # left by a kill during assembly, it may fill most of the disk
+    remove_leftovers(out.parent)  # of a kill during assembly, they may fill most of the disk
     missing = parts.missing()
     check_free_space(out.parent, parts.missing_bytes())
     parts.folder.mkdir(exist_ok=True)

@@ -112,7 +112,7 @@ def read_record(checkpoint: str | Path) -> dict[str, Any] | None:
     """Read the record in a checkpoint file without reading its tensors; None if it has none."""
     if not zipfile.is_zipfile(local_file(checkpoint)):
         return None
-    return record_in(read_checkpoint(checkpoint, mmap=True))
+    return record_in(read_checkpoint(checkpoint, mmap=True, verify=False))
 
 
 def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -18,8 +18,10 @@ from usp_mm.registry import DATASETS
 from ..class_names import check_renaming
 from ..epoch_index import EpochIndex
 from .crops import CroppedImages
-from .manifest import LABELS, SAMPLES, WRITE_COMMAND, read_manifest
+from .labels import read_labels, read_sample_paths
+from .manifest import WRITE_COMMAND, read_manifest
 from .shards import Shard, ShardReader, all_shards, token_shards
+from .verify import verify_at_start
 
 
 @DATASETS.register_module()
@@ -47,11 +49,13 @@ class LatentCacheDataset(BaseDataset):
         images: the folder that the cache was written from; a sample then has its view's pixels as `images`,
             uint8[3, img_size, img_size], RGB, decoded anew each time.
         metainfo: overrides of the meta information, such as class names, one for each class in the order of the labels.
+        verify: what is compared with its checksum now: 'full', all shards; 'fast', up to 1 GiB of them, drawn anew each time;
+            'off'. See `verify_at_start`.
 
     Raises:
         FileNotFoundError: no cache, or an incomplete one.
-        ValueError: the cache is another one than asked for, or a shard is missing or too short; an image can't be decoded;
-            class names that are not one for each class, or the cache's own in another order.
+        ValueError: the cache is another one than asked for, or a file is missing, too short or damaged; an image can't be
+            decoded; class names that are not one for each class, or the cache's own in another order.
     """
 
     _warned = False
@@ -67,6 +71,7 @@ class LatentCacheDataset(BaseDataset):
         metainfo: dict | None = None,
         teacher: str | None = None,
         images: str | None = None,
+        verify: str = 'fast',
     ) -> None:
         self.folder = Path(data_root).expanduser()
         self.manifest = read_manifest(self.folder)
@@ -79,10 +84,11 @@ class LatentCacheDataset(BaseDataset):
             self._check_teacher(teacher)
             tokens = token_shards(self.folder, self.manifest)
         self._check_files([*shards, *tokens])
+        verify_at_start(self.folder, self.manifest, verify, with_tokens=bool(tokens))
         self._latents = ShardReader(shards, self.manifest)
         self._tokens = ShardReader(tokens, self.manifest) if tokens else None
         self.teacher, self._images = teacher, None if images is None else self._open_images(images)
-        self._labels = torch.from_numpy(np.load(self.folder / LABELS, allow_pickle=False))
+        self._labels = torch.from_numpy(read_labels(self.folder, self.manifest))
         self._rows = np.arange(self.manifest['num_samples'])  # what `get_subset_` narrows
         classes = self.manifest.get('classes')
         if classes and metainfo and metainfo.get('classes'):
@@ -222,7 +228,7 @@ class LatentCacheDataset(BaseDataset):
 
     def image_paths(self) -> list[str]:
         """Relative path of every image that was cached, read from the file at each call."""
-        return (self.folder / SAMPLES).read_text().split('\n')[:-1]
+        return read_sample_paths(self.folder, self.manifest)
 
     def get_gt_labels(self) -> np.ndarray:
         """int64[N], class of every sample."""

@@ -17,13 +17,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from usp_mm.files import explain_full_disk, locked
+from usp_mm.files import explain_full_disk
+from usp_mm.locks import locked
 from usp_mm.vaes import LatentCodec
 
 from ..folder import FolderScan, scan_image_folder
 from ..rank0 import decide_on_rank0, run_on_rank0
 from .crops import AS_STORED, CroppedImages, stack_or_error
-from .manifest import LOCK, SAMPLES
+from .labels import read_sample_paths
+from .manifest import LOCK
 from .pipeline import check_storable
 from .plan import CacheSpec, check_codec, finish, make_plan, settle, with_begun_shards
 from .shards import Shard, all_shards
@@ -85,7 +87,7 @@ def import_cache(
         if complete:
             logger.info(f"latent cache '{out}' is complete already: nothing to do")
             return plan
-        names = [f'{name}{SUFFIX}' for name in (out / SAMPLES).read_text(encoding='utf-8').split('\n')[:-1]]
+        names = [f'{name}{SUFFIX}' for name in read_sample_paths(out, plan)]
         mine = [shard for shard in all_shards(out, plan)[rank::world_size] if not shard.is_whole()]
         held.enter_context(explain_full_disk(out, lambda: sum(s.num_bytes for s in mine if not s.is_whole())))
         dataset = NpzMoments(source, names, plan)
@@ -152,7 +154,7 @@ def read_moments(path: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in KEYS if key in archive}
     except Exception as error:  # numpy and zipfile raise OSError, BadZipFile, ValueError, KeyError, EOFError, zlib.error
-        raise ValueError(f"cannot read '{path}' ({error}): fetch or write it again") from error
+        raise ValueError(f"cannot read '{path}' ({' '.join(str(error).split())[:200]}): fetch or write it again") from error
 
 
 def _scan(source: str) -> FolderScan:

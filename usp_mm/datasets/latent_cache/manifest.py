@@ -10,21 +10,16 @@ shard-00000.json  its count, bytes, SHA-256 and sums of the latents
 teacher-00000.npy, .json  of a cache with a teacher's tokens: record[n, views], see `TokenStorage`, of the same images
 """
 
-import json
 from pathlib import Path
 from typing import Any
+
+from usp_mm.files import read_json
+
+from .manifest_fields import check_manifest, check_plan
 
 FORMAT_VERSION = 1
 MANIFEST, PLAN, SAMPLES, LABELS, LOCK = 'manifest.json', 'plan.json', 'samples.txt', 'labels.npy', '.lock'
 WRITE_COMMAND = 'tools/cache_latents.py write'
-
-#: Keys of a plan, hence of a manifest, with their types.
-_PLAN_KEYS = dict(
-    format_version=int, vae=str, vae_weight_hash=str, channels=int, stride=int, image_size=int, latent_size=int, crop=dict,
-    encode_dtype=str, encode_batch_size=int, dtype=str, store=str, fields=dict, crops=int, flip=bool, views=list,
-    num_samples=int, shard_size=int, samples_sha256=str, labels_sha256=str,
-)  # fmt: skip
-_MANIFEST_KEYS = dict(_PLAN_KEYS, shards=list, latent_mean=list, latent_std=list)
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -42,7 +37,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no cache there, or one that is not finished.
-        ValueError: not a manifest of this format.
+        ValueError: not a manifest of this format, or a field holds what it can't.
     """
     path = Path(path)
     folder = path.parent if path.name == MANIFEST else path
@@ -53,36 +48,29 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
                 f"latent cache '{folder}' is incomplete: run the same '{WRITE_COMMAND}' command again to finish it"
             )
         raise FileNotFoundError(f"no latent cache in '{folder}': write one with '{WRITE_COMMAND}'")
-    return load_json(path, _MANIFEST_KEYS)
+    content = load_json(path)
+    check_manifest(content, f"'{path}'")
+    return content
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
     """The plan of a cache that is being written, None if there is none."""
     path = folder / PLAN
-    return load_json(path, _PLAN_KEYS) if path.is_file() else None
-
-
-def load_json(path: Path, keys: dict[str, type]) -> dict[str, Any]:
-    """A JSON object that has `keys` of the given types."""
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"'{path}' is no JSON file ({error}): delete it and run '{WRITE_COMMAND}' again") from error
-    wrong = [key for key, kind in keys.items() if not isinstance(content, dict) or not isinstance(content.get(key), kind)]
-    if wrong:
-        raise ValueError(f"'{path}' is not of a latent cache: {', '.join(wrong)} missing or of another type")
-    version = content.get('format_version', FORMAT_VERSION)
-    if version != FORMAT_VERSION:
-        raise ValueError(f"'{path}' has format version {version}, this package reads {FORMAT_VERSION}: write the cache anew")
+    if not path.is_file():
+        return None
+    content = load_json(path)
+    check_plan(content, f"'{path}'")
     return content
 
 
-def shard_counts(plan: dict[str, Any]) -> list[int]:
-    """How many samples each shard holds."""
-    num, size = plan['num_samples'], plan['shard_size']
-    return [min(size, num - start) for start in range(0, num, size)]
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON object of this format's version.
 
-
-def shard_name(number: int, kind: str = 'shard') -> str:
-    """File name of a shard of latents, or of another kind."""
-    return f'{kind}-{number:05d}.npy'
+    Raises:
+        ValueError: The file is none.
+    """
+    content = read_json(path, f"delete it and run '{WRITE_COMMAND}' again") or {}
+    version = content.get('format_version', FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise ValueError(f"'{path}' has format version {version!r}, this package reads {FORMAT_VERSION}: write the cache anew")
+    return content

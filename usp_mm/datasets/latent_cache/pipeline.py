@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .crops import CroppedImages, stack_or_error
-from .manifest import SAMPLES
+from .labels import read_sample_paths
 from .shards import Shard
 
 #: A shard, and what turns images [N, K, 3, H, W] on the device into what it holds of them, [N, V, …].
@@ -189,7 +189,7 @@ def fill_shards(
     for shard, encode in jobs:
         together.setdefault(shard.start, []).append((shard, encode))
     groups = list(together.values())
-    paths = (jobs[0][0].path.parent / SAMPLES).read_text().split('\n')[:-1]
+    paths = read_sample_paths(jobs[0][0].path.parent, plan)
     images = CroppedImages(data_root, paths, plan['image_size'], plan['crop'], plan['crops'])
     start = time.perf_counter()
     with ExitStack() as held:

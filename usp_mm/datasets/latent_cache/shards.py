@@ -14,22 +14,21 @@ from torch import Tensor
 from usp_mm.files import write_json, write_whole
 from usp_mm.vaes.base import LOGVAR_MAX, LOGVAR_MIN
 
-from .manifest import load_json, shard_counts, shard_name
+from .manifest import load_json
+from .manifest_fields import NOTE_FIELDS, TOKEN_NOTE_FIELDS, check_fields, num_shards, shard_name
 from .storage import MomentStorage, TokenStorage
-
-_SIDECAR_KEYS = dict(file=str, count=int, bytes=int, sha256=str, latent_sum=list, latent_square_sum=list)
 
 
 class Shard:
     """Shard `number` of the latents in `folder` that are written by `plan` (or a manifest)."""
 
-    kind, sidecar_keys = 'shard', _SIDECAR_KEYS
+    kind, note_fields = 'shard', NOTE_FIELDS
 
     def __init__(self, folder: Path, plan: dict[str, Any], number: int) -> None:
         self.path = folder / shard_name(number, self.kind)
         self.sidecar = self.path.with_suffix('.json')
         self.start = number * plan['shard_size']
-        self.count = shard_counts(plan)[number]
+        self.count = min(plan['shard_size'], plan['num_samples'] - self.start)
         self.storage: Any = self.make_storage(plan)
         self.header = _npy_header(self.storage.record, (self.count, len(plan['views'])))
         self.num_bytes = len(self.header) + self.count * len(plan['views']) * self.storage.record.itemsize
@@ -48,7 +47,9 @@ class Shard:
 
     def summary(self) -> dict[str, Any]:
         """What was noted when it was finished."""
-        return load_json(self.sidecar, self.sidecar_keys)
+        content = load_json(self.sidecar)
+        check_fields(content, self.note_fields, f"'{self.sidecar}'")
+        return content
 
     @contextmanager
     def writer(self) -> Iterator['ShardWriter']:
@@ -65,7 +66,7 @@ class Shard:
 class TokenShard(Shard):
     """The teacher's tokens of the images of `Shard` number `number`."""
 
-    kind, sidecar_keys = 'teacher', dict(file=str, count=int, bytes=int, sha256=str)
+    kind, note_fields = 'teacher', TOKEN_NOTE_FIELDS
 
     def make_storage(self, plan: dict[str, Any]) -> TokenStorage:
         teacher = plan['teacher']
@@ -77,12 +78,12 @@ class TokenShard(Shard):
 
 def all_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
     """Every shard of latents of a plan (or manifest)."""
-    return [Shard(folder, plan, number) for number in range(len(shard_counts(plan)))]
+    return [Shard(folder, plan, number) for number in range(num_shards(plan))]
 
 
 def token_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
     """Every shard of a teacher's tokens; none without a teacher."""
-    return [TokenShard(folder, plan, number) for number in range(len(shard_counts(plan)))] if plan.get('teacher') else []
+    return [TokenShard(folder, plan, number) for number in range(num_shards(plan))] if plan.get('teacher') else []
 
 
 class ShardWriter:

@@ -11,8 +11,9 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from usp_mm.files import explain_full_disk, locked
+from usp_mm.files import explain_full_disk
 from usp_mm.functional.precision import tf32
+from usp_mm.locks import locked
 from usp_mm.vaes import LatentCodec
 
 from ..rank0 import decide_on_rank0, run_on_rank0

@@ -32,8 +32,11 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
     _check_top(cfg, options)
     fold_older_keys(cfg._cfg_dict)
     options = _vae_as_dict(cfg, options)
-    for option, value in options.items():
+    for option, value in list(options.items()):
         there = _make_way(cfg, option)
+        if _set_item(cfg, option, value, there):
+            del options[option]
+            continue
         if isinstance(value, dict) and not isinstance(there, dict):
             value['_delete_'] = True  # a dict replaces a list
     cfg.merge_from_dict(options)
@@ -113,6 +116,25 @@ def _make_way(cfg: Config, option: str) -> Any:
         elif node is not None:
             raise ValueError(f'--cfg-options {option}: {where} is {node!r}, which has no parts: set {where} as a whole')
     return node
+
+
+def _set_item(cfg: Config, option: str, value: Any, there: Any) -> bool:
+    """Set an item of a list unless both values are dicts, since MMEngine only merges dicts into items; whether it was set.
+
+    Raises:
+        ValueError: The item is one of a tuple.
+    """
+    *parents, last = option.split('.')
+    node: Any = cfg._cfg_dict
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list | tuple) else (node or {}).get(part)
+    if isinstance(node, tuple):
+        where = '.'.join(parents)
+        raise ValueError(f'--cfg-options {option}: {where} is {node!r}, a tuple: set {where} as a whole')
+    if not isinstance(node, list) or (isinstance(value, dict) and isinstance(there, dict)):
+        return False
+    node[int(last)] = value
+    return True
 
 
 def _is(value: Any, other: Any) -> bool:
