@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 #: Of tools/, what calls dev/ or makes an environment of the checkout.
-NEEDS_CHECKOUT = ('benchmark.py', 'make_model_zoo.py', 'quickstart.py', 'quickstart.sh', 'env.sh', 'test.sh')
+NEEDS_CHECKOUT = ('benchmark.py', 'make_model_zoo.py', 'quickstart.py', 'quickstart.sh', 'env.sh', 'test.sh', 'docs.sh')
 
 
 class BuildWithMim(build_py):

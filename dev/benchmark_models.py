@@ -72,3 +72,11 @@ def flops_of(cfg: Any) -> dict[str, int]:
     from usp_mm.engine.flops import count_flops
 
     return count_flops(make_model(cfg, 'meta'))
+
+
+def train_alone(cfg: Any) -> None:
+    """Let a training neither evaluate nor save, on data of one class."""
+    for name in ('val', 'test'):
+        cfg[f'{name}_cfg'] = cfg[f'{name}_dataloader'] = cfg[f'{name}_evaluator'] = None
+    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
+    cfg.default_hooks.class_check.allow_unseen_classes = True

@@ -1,10 +1,10 @@
-"""Write docs/experiments.md, the config tables of configs/*/README.md and the results tables of README.md.
+"""Write docs/experiments.md, the config tables of configs/*/README.md and the results tables of docs/configs.md.
 
 python tools/make_model_zoo.py            # after a change of a config, a metafile or docs/paper_tables.yml
 python tools/make_model_zoo.py --check    # exit 1 if something is stale or a table or figure of the paper is missing
 
 Operations are counted of configs that have changed since docs/complexity.json was written; after a change of the models' code,
---recount counts all. The READMEs' tables stand between `<!-- zoo: NAME -->` and `<!-- /zoo -->`; what is around them stays.
+--recount counts all. Tables stand between `<!-- zoo: NAME -->` and `<!-- /zoo -->`; what is around them stays.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""End a pretraining by SIGTERM again and again, resume it on other numbers of processes, and compare with an undisturbed run."""
+"""End a pretraining by SIGTERM again and again, resume it on other numbers of processes, compare with an undisturbed run."""
 
 import argparse
 import json

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.small_world import ROOT, SmallWorld
 from helpers.vae_files import GOLDEN_KL16, kl_weights, save
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
@@ -78,6 +79,15 @@ def tool_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         return code, printed.err if code else printed.out
 
     return run
+
+
+@pytest.fixture
+def logged_lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """(level, line) of everything that is logged."""
+    lines: list[tuple[str, str]] = []
+    for level in ('info', 'warning'):
+        monkeypatch.setattr(MMLogger, level, lambda self, line, level=level: lines.append((level, line)))
+    return lines
 
 
 @pytest.fixture

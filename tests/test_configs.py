@@ -51,12 +51,12 @@ def test_the_name_tells_the_truth(path):
     assert cfg.model.backbone.img_size == size
     vae = re.search('kl-f16d16|va-f16d32', name)
     vae = 'tiny' if 'digits' in name else vae[0] if vae else 'pixel' if 'mae' in name else 'sd-f8d4'
-    assert cfg.model.data_preprocessor.vae == vae
+    assert cfg.model.data_preprocessor.vae.name == vae
     dataset = cfg.train_dataloader.dataset
     if 'latents' in name:
         assert dataset.data_root == f'data/imagenet_latents/{vae}_{size}px'
     if vae == 'va-f16d32':
-        assert cfg.model.data_preprocessor.vae_stats == f'{dataset.data_root}/manifest.json'
+        assert cfg.model.data_preprocessor.vae.stats == f'{dataset.data_root}/manifest.json'
     assert cfg.model.backbone.get('block', 'plain') == ('lightning' if 'lightning' in name else 'plain')
     if 'linear' in name:
         depth = {'tiny': 4, 'base': 12, 'large': 24, 'xl': 28}[cfg.model.backbone.arch]

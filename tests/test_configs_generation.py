@@ -60,16 +60,16 @@ def test_the_name_tells_the_truth(path):
     assert (denoiser.type.lower(), denoiser.arch) == (name['model'], name['arch'])
     assert model.objective.type == {'dit': 'DDPMObjective', 'sit': 'FlowObjective'}[name['model']]
     assert denoiser.img_size == int(name['px'] or 64)
-    assert int(name['patch']) == denoiser.get('patch_size', VAES[model.data_preprocessor.vae]['patch_size'])
+    assert int(name['patch']) == denoiser.get('patch_size', VAES[model.data_preprocessor.vae.name]['patch_size'])
     assert denoiser.num_classes == cfg.val_dataloader.dataset.num_classes == (10 if digits else 1000)
     dataset = cfg.train_dataloader.dataset
     assert dataset.type == ('LatentCacheDataset' if name['latents'] or digits else 'ImageFolder')
     if dataset.type == 'ImageFolder':
         assert [step.size for step in dataset.pipeline if step.type == 'ADMCenterCrop'] == [denoiser.img_size]
     elif not digits:
-        assert dataset.data_root == f'data/imagenet_latents/{model.data_preprocessor.vae}_{denoiser.img_size}px'
-        stats = f'{dataset.data_root}/manifest.json' if model.data_preprocessor.vae == 'va-f16d32' else None
-        assert model.data_preprocessor.get('vae_stats') == stats
+        assert dataset.data_root == f'data/imagenet_latents/{model.data_preprocessor.vae.name}_{denoiser.img_size}px'
+        stats = f'{dataset.data_root}/manifest.json' if model.data_preprocessor.vae.name == 'va-f16d32' else None
+        assert model.data_preprocessor.vae.get('stats') == stats
 
 
 @leaves
@@ -91,7 +91,7 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
     found = dict(
         scale=model.guidance.scale,
         sampler=None if model.sampler.type in ('AncestralSampler', 'SDESampler') else model.sampler.type,
-        vae=model.data_preprocessor.vae,
+        vae=model.data_preprocessor.vae.name,
         gate_bias=model.denoiser.get('gate_bias', 0.0),
         keep_layers=init.get('keep_layers'),
         load_norms=init.get('load_norms', True),

@@ -52,7 +52,7 @@ def test_a_generators_config_fits_the_kind_of_its_weights(command, monkeypatch):
     kind = KIND_OF[args.checkpoint]
     cfg = Config.fromfile(ROOT / args.config, import_custom_modules=False)
     cfg.merge_from_dict(args.cfg_options or {})
-    denoiser = cfg.model.denoiser.to_dict() | dict(arch='tiny', vae=cfg.model.data_preprocessor.vae, init_cfg=None)
+    denoiser = cfg.model.denoiser.to_dict() | dict(arch='tiny', vae=cfg.model.data_preprocessor.vae.name, init_cfg=None)
     with torch.device('meta'):
         state = MODELS.build(denoiser).state_dict()
     assert [name for name in state if not re.fullmatch(KINDS[kind].names, name)] == []

@@ -98,7 +98,7 @@ replace = os.replace
 if sys.argv[2] == 'aside':  # the old folder is moved away, the new one is not there yet
     os.replace = lambda old, new: os.kill(os.getpid(), signal.SIGKILL) if Path(new) == path else replace(old, new)
 if sys.argv[2] == 'kept':
-    files.shutil.rmtree = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+    files.shutil.rmtree = lambda path, **_: os.kill(os.getpid(), signal.SIGKILL) if '.old' in str(path) else None
 with files.write_folder(path, replace=True) as folder:
     (folder / 'new').touch()
     if sys.argv[2] == 'folder':

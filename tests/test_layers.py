@@ -8,11 +8,11 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'threads', 'version', 'moved', 'renamed', 'processor', 'locations', 'placeholders', 'lazy', 'processes', 'presets',
-    'options', 'files', 'locks', 'checksums', 'addresses', 'images', 'weight_files', 'strict_loading', 'config_files',
-    'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional', 'registry', 'compat',
-    'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
-    'sampling', 'probing', 'analysis', 'apis', 'cli',
+    'threads', 'version', 'renamed', 'processor', 'locations', 'log_noise', 'batches', 'placeholders', 'moved', 'lazy',
+    'processes', 'presets', 'options', 'files', 'locks', 'checksums', 'npz_files', 'addresses', 'images', 'weight_files',
+    'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional',
+    'registry', 'compat', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine',
+    'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
@@ -24,11 +24,14 @@ PURE = {
     'processor': (),
     'arguments': (),
     'locations': (),
+    'log_noise': (),
+    'batches': (),
     'placeholders': (),
     'lazy': (),
     'files': (),
     'locks': (),
     'checksums': (),
+    'npz_files': (),
     'addresses': ('mmengine.logging',),
     'weight_files': ('mmengine.logging',),
     'strict_loading': (),

@@ -4,6 +4,7 @@ import importlib
 import sys
 
 import pytest
+from helpers.python_scripts import run_script
 
 from usp_mm.moved import MOVED
 
@@ -29,3 +30,23 @@ def test_names_and_what_lies_below():
 def test_other_names_are_still_not_found():
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'usp_mm.apis.sampler'"):
         importlib.import_module('usp_mm.apis.sampler')
+
+
+def test_a_module_whose_name_is_a_functions_now_does_not_hide_it():
+    code = """
+        import warnings
+        import usp_mm
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            from usp_mm.checkpoints.convert import SETS, convert
+        assert {str(one.message).split(':')[0] for one in caught if one.category is FutureWarning} == {
+            'usp_mm.checkpoints.convert is now usp_mm.checkpoints.conversion'
+        }
+        from usp_mm import checkpoints
+        assert checkpoints.convert is convert and SETS == ('ema', 'model')
+        try:
+            from usp_mm.checkpoints.convert import none_such
+        except ImportError as error:
+            print(error)
+    """
+    assert 'none_such' in run_script(code)

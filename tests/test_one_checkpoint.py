@@ -45,10 +45,8 @@ def test_everything_starts_from_the_same_file(path, pretrained, small_world, mon
     if 'frozen_stages' in network:
         network.frozen_stages = FOUR_BLOCKS['depth']
     network.init_cfg.checkpoint = str(pretrained)
-    if 'codec' in network:
-        network.update(vae='tiny', codec=dict(path=str(small_world.tiny_vae_folder)))
-    else:
-        cfg.model.data_preprocessor.update(small_world.vae_of('sd-f8d4'))
+    encoding = network if network.get('encode_images') else cfg.model.data_preprocessor
+    encoding.vae = small_world.vae_of('sd-f8d4')
     reports = []
     monkeypatch.setattr(MMLogger, 'info', lambda self, message, *_: reports.append(message))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

@@ -17,7 +17,7 @@ from usp_mm import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Of tools/, what calls dev/ or makes an environment of the checkout.
-NEEDS_CHECKOUT = {'benchmark.py', 'make_model_zoo.py', 'quickstart.py', 'quickstart.sh', 'env.sh', 'test.sh'}
+NEEDS_CHECKOUT = {'benchmark.py', 'make_model_zoo.py', 'quickstart.py', 'quickstart.sh', 'env.sh', 'test.sh', 'docs.sh'}
 
 
 def read(name: str) -> list[Requirement]:
@@ -46,7 +46,7 @@ def declared(package: str) -> set[str]:
 PINS = {canonicalize_name(pin.name): pin for pin in read('constraints')}
 
 
-@pytest.mark.parametrize('name', ['runtime', 'seg', 'gen', 'demo', 'dev', 'openmmlab'])
+@pytest.mark.parametrize('name', ['runtime', 'seg', 'gen', 'demo', 'docs', 'dev', 'openmmlab'])
 def test_every_requirement_is_pinned_within_its_range(name):
     for requirement in read(name):
         (pin,) = PINS[canonicalize_name(requirement.name)].specifier
@@ -162,7 +162,7 @@ def test_the_quickstarts_environment_lies_between(environment):
     code, installs = environment('demo')
     assert (code, asked(installs[0])) == (0, names('runtime', 'seg', 'gen', 'demo', 'openmmlab') - OPENMMLAB | {'wheel'})
     assert environment('demo') == environment('core') == (0, [])
-    assert asked(environment('all')[1][0]) >= names('dev')
+    assert asked(environment('all')[1][0]) >= names('docs', 'dev')
     assert environment('everything') == (2, [])
 
 
@@ -224,7 +224,7 @@ def test_ci_runs_what_a_developer_runs():
     assert ('mypy', 'usp_mm') in commands
 
 
-@pytest.mark.parametrize('page', ['CONTRIBUTING.md', 'SECURITY.md', 'tests/README.md'])
+@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'tests/README.md'])
 def test_paths_that_a_page_names_are_there(page):
     words = re.findall(r'(?<![\w/.])(?:usp_mm|tests|tools|dev|docs|configs)/[\w/.-]*\w', (ROOT / page).read_text())
     assert [word for word in words if not (ROOT / word).exists()] == []

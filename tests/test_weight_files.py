@@ -53,7 +53,7 @@ def init_cfg(path, vae):
 
 def config(kind, vae):
     cfg = cfg_of(kind)
-    cfg['data_preprocessor'] = dict(type='LatentDataPreprocessor', vae='tiny', vae_path=str(vae))
+    cfg['data_preprocessor'] = dict(type='LatentDataPreprocessor', vae=dict(name='tiny', path=str(vae)))
     images = dict(type='ImageFolder', data_root='', pipeline=[dict(type='LoadImage'), dict(type='PackInputs')])
     return Config(dict(model=cfg, test_dataloader=dict(dataset=images)))
 
@@ -68,7 +68,7 @@ ENTRIES = {
     'tools/infer.py': lambda path, vae: inferencer(config('timm', vae), path, device='cpu'),
     'tools/knn.py': lambda path, vae: load_frozen(config('usp-pretrain', vae), path, load_vae=False, device='cpu'),
     'tools/evaluate.py': lambda path, vae: TimmFeatures('test_vit', path),
-    'vae_path': lambda path, vae: build_codec('kl-f16d16', path=path),
+    'vae.path': lambda path, vae: build_codec('kl-f16d16', path=path),
 }
 
 
@@ -142,7 +142,7 @@ SIZES = {
     'tools/infer.py': ('timm', 'head.layers.head.weight'),
     'tools/knn.py': ('usp-pretrain', 'backbone.blocks.1.mlp.fc1.weight'),
     'convert': ('dit', 'denoiser.blocks.1.attn.qkv.weight'),
-    'vae_path': (None, 'decoder.conv_out.weight'),
+    'vae.path': (None, 'decoder.conv_out.weight'),
 }
 
 
@@ -180,7 +180,7 @@ def test_safetensors_where_a_checkpoint_is_asked_for(tmp_path, tiny_vae_folder):
         loaded = ENTRIES[entry](path, tiny_vae_folder)
         assert getattr(loaded, 'model', loaded).state_dict()[name].unique().tolist() == [7], entry
     save_file(kl_weights(GOLDEN_KL16), path)
-    assert ENTRIES['vae_path'](path, tiny_vae_folder).channels == 16
+    assert ENTRIES['vae.path'](path, tiny_vae_folder).channels == 16
 
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')

@@ -29,7 +29,7 @@ WEIGHTS = {
     'tools/sample.py': (lambda: build('dit').state_dict(), 'denoiser_ema.module.final_layer.linear.bias'),
     'tools/infer.py': (lambda: build('timm').state_dict(), 'head.layers.head.bias'),
     'convert': (lambda: official('timm'), 'head.bias'),
-    'vae_path': (lambda: kl_weights(GOLDEN_KL16), 'decoder.conv_out.bias'),
+    'vae.path': (lambda: kl_weights(GOLDEN_KL16), 'decoder.conv_out.bias'),
 }
 #: How frameworks save: prefix of names, and where the weights stand (None: they are the file).
 SAVED = [

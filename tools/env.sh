@@ -31,7 +31,7 @@ ensure_env() {
     case "$extras" in  # `all` satisfies `demo`, and that `core`
         core) enough=(core demo all) parts=(runtime.txt) ;;
         demo) enough=(demo all) parts=({runtime,seg,gen,demo}.txt) ;;
-        all) enough=(all) parts=({runtime,seg,gen,demo,dev}.txt) ;;
+        all) enough=(all) parts=({runtime,seg,gen,demo,docs,dev}.txt) ;;
         *)
             echo "ensure_env: unknown environment '$extras': expected core, demo or all" >&2
             return 2

@@ -44,6 +44,12 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def add_model_arguments(parser: ArgumentParser, config: str, checkpoint: str = 'its checkpoint') -> None:
+    """Add the positional arguments CONFIG and CHECKPOINT, or a model folder for both; see `usp_mm.apis.folder_files`."""
+    parser.add_argument('config', help=f'{config}; or a model folder (of `usp export`), without a checkpoint')
+    parser.add_argument('checkpoint', nargs='?', help=checkpoint)
+
+
 def add_run_arguments(parser: ArgumentParser) -> None:
     """Add --work-dir, --cfg-options and --launcher, which mean what they do in MMEngine."""
     add_config_arguments(parser)
@@ -65,8 +71,9 @@ def add_weights_argument(parser: ArgumentParser, told: str) -> None:
 
 def add_probe_arguments(parser: ArgumentParser) -> None:
     """Add the options of tools/probe_layers.py and tools/knn.py for the model, the data and the output folder."""
-    parser.add_argument('config', help='of pretraining, classification or generation')
-    parser.add_argument('checkpoint', help='its checkpoint, or official weights of an encoder')
+    add_model_arguments(
+        parser, 'config of pretraining, classification or generation', 'its checkpoint, or official weights of an encoder'
+    )
     parser.add_argument('--data', type=Path, metavar='ROOT', help='in place of --train ROOT/train --val ROOT/val')
     parser.add_argument('--train', type=Path, metavar='DIR', help='a folder of class folders with images, or a latent cache')
     parser.add_argument('--val', type=Path, metavar='DIR', help='likewise, of the samples that are classified')

@@ -8,10 +8,13 @@ The syntax is that of MMEngine's `DictAction` (`3`, `1e-3`, `True`, `None`, `a,b
 """
 
 import ast
+import math
 import re
 from typing import Any
 
 _PAIRS = {'(': ')', '[': ']', '{': '}'}
+#: How deeply brackets may be nested.
+_DEEPEST = 50
 #: A quote at the beginning of a value, up to the same one at its end.
 _QUOTED = re.compile(r"""\s*(['"])(.*?)\1\s*(?=,|$)""", re.DOTALL)
 
@@ -20,18 +23,25 @@ def parse_value(text: str) -> Any:
     """Parse a text into the value that it stands for.
 
     Raises:
-        ValueError: A bracket has no partner, or a dict is not in Python's syntax.
+        ValueError: A bracket has no partner, a dict is not in Python's syntax, brackets are nested too deeply, or a number is
+            too large.
     """
+    return _parse(text, 0)
+
+
+def _parse(text: str, depth: int) -> Any:
+    if depth > _DEEPEST:
+        raise ValueError(f'{_shown(text)} lies in more than {_DEEPEST} brackets; text is put in quotes of its own')
     text = text.strip()
     if (quoted := _QUOTED.match(text)) and quoted.end() == len(text):
         return quoted[2]
     if text[:1] in _PAIRS and _closing(text) == len(text) - 1:
         if text[0] == '{':
             return _parse_dict(text)
-        values = [parse_value(part) for part in _split(text[1:-1])]
+        values = [_parse(part, depth + 1) for part in _split(text[1:-1])]
         return tuple(values) if text[0] == '(' else values
     parts = _split(text)
-    return [parse_value(part) for part in parts] if ',' in text and parts != [text] else _parse_word(text)
+    return [_parse(part, depth + 1) for part in parts] if ',' in text and parts != [text] else _parse_word(text)
 
 
 def quote_value(value: object) -> str:
@@ -60,9 +70,12 @@ def parse_value_or_none(text: str) -> Any:
 def _parse_word(text: str) -> Any:
     for kind in (int, float):
         try:
-            return kind(text)
+            value = kind(text)
         except ValueError:
-            pass
+            continue
+        if math.isinf(value) and 'inf' not in text.lower():
+            raise ValueError(f'{_shown(text)} is larger than any float; text is put in quotes of its own')
+        return value
     if text.lower() in ('true', 'false'):
         return text.lower() == 'true'
     return None if text == 'None' else text
@@ -71,12 +84,12 @@ def _parse_word(text: str) -> Any:
 def _parse_dict(text: str) -> dict[Any, Any]:
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f"{text} is no dict as Python writes it ({{'key': value}}); text is put in quotes of its own"
+            f"{_shown(text)} is no dict as Python writes it ({{'key': value}}); text is put in quotes of its own"
         ) from error
     if not isinstance(value, dict):
-        raise ValueError(f"{text} is a {type(value).__name__}, expected a dict ({{'key': value}})")
+        raise ValueError(f"{_shown(text)} is a {type(value).__name__}, expected a dict ({{'key': value}})")
     return value
 
 
@@ -117,5 +130,11 @@ def _closing(text: str, start: int = 0) -> int:
             if not open_:
                 return i
     if ',' in text or start == 0:
-        raise ValueError(f'{text} has a bracket without its partner; text is put in quotes of its own')
+        raise ValueError(f'{_shown(text)} has a bracket without its partner; text is put in quotes of its own')
     return len(text) - 1
+
+
+def _shown(text: str) -> str:
+    """The text for a message of one line."""
+    text = ' '.join(text.split())
+    return text if len(text) <= 200 else f'{text[:197]}...'

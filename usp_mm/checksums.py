@@ -6,9 +6,11 @@ A check costs about 0.3 s per GB for a checkpoint of torch.save (the CRC-32 of i
 
 import hashlib
 import os
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -51,7 +53,7 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f'{name}\0{tensor.dtype}\0{list(tensor.shape)}\0'.encode())
-        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -59,10 +61,22 @@ def save_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors, none of which share storage, and their hash to safetensors, synced and with the umask's mode."""
     path.touch()
     mode = path.stat().st_mode
-    save_file(tensors, path, metadata={'format': 'pt', HASH: content_hash(tensors)})
+    noted = {'format': 'pt', HASH: content_hash(tensors)}
+    save_file(tensors, path, metadata=noted)
     path.chmod(mode)  # save_file makes a file that only its owner can read
-    with path.open('rb') as written:  # reopened, since save_file has replaced the file
+    with path.open('r+b') as written:  # reopened, since save_file has replaced the file
+        _order_metadata(written, noted)
+        written.flush()
         os.fsync(written.fileno())
+
+
+def _order_metadata(file: BinaryIO, noted: Mapping[str, str]) -> None:
+    """Put two entries of safetensors' metadata into the order of `noted`: save_file draws it, and bytes are to be the same."""
+    (size,) = struct.unpack('<Q', file.read(8))
+    first, second = (f'"{key}":"{value}"'.encode() for key, value in noted.items())
+    header = file.read(size).replace(second + b',' + first, first + b',' + second)
+    file.seek(8)
+    file.write(header)
 
 
 def is_intact(path: Path, tensors: Mapping[str, Tensor]) -> bool:

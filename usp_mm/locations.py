@@ -3,7 +3,9 @@
 Nothing heavy is imported until a registry is first asked for a type (`locations` is MMEngine's own mechanism for that).
 """
 
+import importlib
 from types import ModuleType
+from typing import Any
 
 #: The module that registers this package's types, for each kind of registry.
 LOCATIONS = {
@@ -19,7 +21,7 @@ LOCATIONS = {
 }
 #: Further modules for the registries of a single project, which import that project.
 PROJECT_LOCATIONS = {
-    'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS'), 'usp_mm.segmentation'),
+    'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS', 'VISUALIZERS'), 'usp_mm.segmentation'),
 }
 
 
@@ -31,3 +33,14 @@ def add_locations(module: ModuleType) -> None:
             # a new list: MMEngine's registries without locations share one default list
             registry._locations = [*registry._locations, location]
             registry._imported = False
+
+
+def own_type(registry: Any, key: str) -> Any:
+    """This package's type of a name, from a registry or its parents; None if the name is another's."""
+    for location in registry._locations:
+        if location in LOCATIONS.values():
+            importlib.import_module(location)
+    while registry.parent is not None and key not in registry._module_dict:
+        registry = registry.parent
+    found = registry._module_dict.get(key)
+    return found if getattr(found, '__module__', '').startswith('usp_mm.') else None

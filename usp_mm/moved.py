@@ -1,5 +1,6 @@
 """Older names of modules that were renamed: they can still be imported, with a warning, until the next release."""
 
+import functools
 import importlib
 import importlib.abc
 import importlib.util
@@ -8,6 +9,9 @@ import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
+
+from usp_mm.placeholders import placeholder
 
 #: Older name -> current name. The submodules of a package moved with it.
 MOVED = {
@@ -40,6 +44,10 @@ MOVED = {
     'usp_mm.models.restoration': 'usp_mm.models.restoration_picture',
 }
 
+#: Older name -> current name of modules whose older name is a function's now. Python's import would hide that function behind
+#: the module, as a package's attribute, so a placeholder stands for the module.
+NOW_FUNCTIONS = {'usp_mm.checkpoints.convert': 'usp_mm.checkpoints.conversion'}
+
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Import hook that returns the module of the current name for an older name."""
@@ -70,7 +78,15 @@ def _name_now(name: str) -> str | None:
     return None
 
 
+def _content_of(older: str, now: str, name: str) -> Any:
+    found = getattr(importlib.import_module(now), name)
+    warnings.warn(f'{older} is now {now}: the older name goes in the next release', FutureWarning, stacklevel=3)
+    return found
+
+
 def find_moved_modules() -> None:
     """Install the import hook for `MOVED`, in first place: other finders would load a moved package's submodules twice."""
+    for older, now in NOW_FUNCTIONS.items():
+        placeholder(older, functools.partial(_content_of, older, now))
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, _MovedModules())

@@ -1,9 +1,13 @@
 """Values and defaults that command-line options share with the code behind them. Importing this module is fast."""
 
+import os
 from dataclasses import dataclass
 
 #: A generator's two sets of weights: the moving average, and the weights that the optimizer updates.
 WEIGHTS = ('ema', 'model')
+
+#: Processes that decode images: four, or as many as there are cores.
+DECODERS = min(4, os.cpu_count() or 1)
 
 #: Layout of an image folder -> argument `with_label` of `ImageFolder`.
 LAYOUTS = {'classes': True, 'flat': False}

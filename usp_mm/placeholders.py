@@ -1,4 +1,4 @@
-"""Placeholder modules for modules that are not installed or were moved. Only `usp_mm.compat` uses them."""
+"""Placeholder modules for modules that are not installed or were moved: `usp_mm.compat`, `usp_mm.moved`."""
 
 import importlib.util
 import sys

@@ -48,6 +48,27 @@ def older_arguments(**now_of: str) -> Callable[[T], T]:
     return decorate
 
 
+def older_settings(fold: Callable[[dict[str, Any]], None], *older: str) -> Callable[[type], type]:
+    """Decorator: let a class's `__init__` also accept older arguments, which `fold` replaces in a dict of all arguments."""
+
+    def decorate(cls: Any) -> Any:
+        function = cls.__init__
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> None:
+            if given := {name: kwargs.pop(name) for name in older if name in kwargs}:
+                arguments = {**signature.bind_partial(*args, **kwargs).arguments, **given}
+                fold(arguments)
+                args, kwargs = (), arguments
+            function(*args, **kwargs)
+
+        cls.__init__ = call
+        return cls
+
+    return decorate
+
+
 def _taking(function: Callable[..., Any], name: str, now_of: dict[str, str]) -> Callable[..., Any]:
     signature = inspect.signature(function)
 

@@ -76,7 +76,7 @@ def _prepare(args: 'Namespace') -> None:
     if determine_local_world_size(args.nproc_per_node) > 1:
         os.environ.setdefault('OMP_NUM_THREADS', '1')  # as torchrun does with a warning
     handled = getattr(args, 'signals_to_handle', None)
-    if handled:
+    if handled and _ALSO_HANDLED not in handled:
         handled = args.signals_to_handle = f'{handled},{_ALSO_HANDLED}'
     if handled and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: a closed terminal ends nothing
         names = [name for name in handled.split(',') if name.strip() != 'SIGHUP']

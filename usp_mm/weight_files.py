@@ -20,8 +20,11 @@ from torch import Tensor, nn
 
 from usp_mm.addresses import local_file
 from usp_mm.checksums import damaged_member, is_intact, is_stored, is_zip
+from usp_mm.files import read_json
 
 SAFE = '.safetensors'
+#: Files of a model folder: its config, its weights, and what is known of them.
+FOLDER_CONFIG, FOLDER_WEIGHTS, FOLDER_INFO = 'config.py', 'model.safetensors', 'run_info.json'
 PICKLES = ('.ckpt', '.pt', '.pth')
 #: Keys under which training frameworks store the weights in a checkpoint; the first one present is used.
 CONTAINERS = ('state_dict', 'model', 'ema', 'state_dict_ema', 'model_ema')
@@ -32,13 +35,13 @@ _COUNTERS = ('n_averaged', 'steps')
 #: Exceptions raised by reading a broken pickle as data.
 _FAILURES = (
     UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    AssertionError, struct.error, OverflowError, zipfile.BadZipFile, zlib.error,
+    AssertionError, struct.error, OverflowError, zipfile.BadZipFile, zlib.error, MemoryError,
 )  # fmt: skip
 #: torch's messages about a name or an instruction that plain data do not need.
 _CODE = re.compile(
     r'(?:Unsupported|Trying to \w+ unsupported|Can only \w+ for) [^:]*?:? ?(?:GLOBAL )?([\w.]+)(?= was| whose|\.$|$)'
 )
-#: The message of this package's own guard (`usp_mm.compat.history_buffer_method`).
+#: The message of this package's own guard (`usp_mm.compat.torch.history_buffer_method`).
 _GUARDED = re.compile(r"(attribute '.+' of .+): only methods of HistoryBuffer")
 
 
@@ -125,16 +128,22 @@ class Checkpoint:
 
 
 def read_trained(path: str | Path, verify: bool = True) -> Checkpoint:
-    """Read the weights of a file and the metadata saved with them; suffixes and errors are those of `read_weights`.
+    """Read the weights of a file and the metadata saved with them, of a model folder's weights those in its `run_info.json`.
 
-    `verify` is that of `read_checkpoint`.
+    Suffixes and errors are those of `read_weights`; `verify` is that of `read_checkpoint`.
     """
     path = local_file(path)
     if path.is_file() and path.suffix not in (SAFE, *PICKLES):
         raise ValueError(f"{path}: weights are read from .safetensors, .ckpt, .pt or .pth files, not from '{path.suffix}'")
     content = read_checkpoint(path, mmap=True, verify=verify)
-    meta = content.get('meta')
+    meta = _folder_meta(path) if path.name == FOLDER_WEIGHTS else content.get('meta')
     return Checkpoint(path, weights_in(content, path), meta if isinstance(meta, Mapping) else {})
+
+
+def _folder_meta(path: Path) -> dict[str, Any]:
+    """Class names and VAE of a model folder, under the keys of a checkpoint's metadata."""
+    info = read_json(path.parent / FOLDER_INFO, 'export the model again') or {}
+    return dict(dataset_meta=dict(classes=info.get('classes')), vae=info.get('vae'))
 
 
 def weights_in(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ default_hooks = dict(
 )
 visualizer = dict(
     _delete_=True,
-    type='SegLocalVisualizer',
+    type='NamedSegVisualizer',
     vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')],
 )
 log_processor = dict(by_epoch=False)

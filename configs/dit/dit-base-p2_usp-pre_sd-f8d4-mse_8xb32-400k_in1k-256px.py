@@ -5,4 +5,4 @@ bash tools/dist_train.sh configs/dit/dit-base-p2_usp-pre_sd-f8d4-mse_8xb32-400k_
 
 _base_ = './dit-base-p2_usp-pre_8xb32-400k_in1k-256px.py'
 
-model = dict(data_preprocessor=dict(vae='sd-f8d4-mse'))
+model = dict(data_preprocessor=dict(vae=dict(name='sd-f8d4-mse')))

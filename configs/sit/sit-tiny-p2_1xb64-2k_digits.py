@@ -11,7 +11,7 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(vae='tiny', vae_path='work_dirs/quickstart/vae', posterior='mode'),
+    data_preprocessor=dict(vae=dict(name='tiny', path='work_dirs/quickstart/vae'), posterior='mode'),
     denoiser=dict(arch='tiny', img_size=64, num_classes=10),
     sampler=dict(num_steps=20),
     ema=dict(momentum=1e-2),  # the run is too short for 1e-4

@@ -12,10 +12,10 @@ model = dict(
             backbone=dict(
                 type='USPViT',
                 arch='tiny',
-                vae='tiny',
+                vae=dict(name='tiny', path='work_dirs/quickstart/vae'),
+                encode_images=True,
                 img_size=64,
                 out_type='featmap',
-                codec=dict(path='work_dirs/quickstart/vae'),
             ),
             checkpoint='work_dirs/quickstart/pretrain-seed0/epoch_120.pth',
             dim=128,

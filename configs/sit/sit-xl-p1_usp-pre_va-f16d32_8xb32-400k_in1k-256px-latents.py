@@ -8,9 +8,11 @@ _base_ = './sit-xl-p2_usp-pre_8xb32-400k_in1k-256px-latents.py'
 
 model = dict(
     data_preprocessor=dict(
-        vae='va-f16d32',
-        vae_path='pretrained/vavae-imagenet256-f16d32-dinov2.pt',
-        vae_stats='data/imagenet_latents/va-f16d32_256px/manifest.json',
+        vae=dict(
+            name='va-f16d32',
+            path='pretrained/vavae-imagenet256-f16d32-dinov2.pt',
+            stats='data/imagenet_latents/va-f16d32_256px/manifest.json',
+        ),
     )
 )
 train_dataloader = dict(dataset=dict(data_root='data/imagenet_latents/va-f16d32_256px'))

@@ -13,7 +13,7 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(size=(64, 64)),
-    backbone=dict(arch='tiny', vae='tiny', codec=dict(path='work_dirs/quickstart/vae'), img_size=64, drop_path_rate=0.0),
+    backbone=dict(arch='tiny', vae=dict(name='tiny', path='work_dirs/quickstart/vae'), img_size=64, drop_path_rate=0.0),
     decode_head=dict(num_classes=11),
     auxiliary_head=dict(channels=64),
     norm_cfg=dict(type='BN'),

@@ -6,5 +6,5 @@ Paper: SFT 83.2, linear probe 66.9 (Tables 6, 8f).
 
 _base_ = './usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 
-model = dict(data_preprocessor=dict(vae='kl-f16d16', vae_path='pretrained/kl16.ckpt'))
+model = dict(data_preprocessor=dict(vae=dict(name='kl-f16d16', path='pretrained/kl16.ckpt')))
 train_dataloader = dict(dataset=dict(data_root='data/imagenet_latents/kl-f16d16_224px'))

@@ -7,9 +7,11 @@ _base_ = './usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 
 model = dict(
     data_preprocessor=dict(
-        vae='va-f16d32',
-        vae_path='pretrained/vavae-imagenet256-f16d32-dinov2.pt',
-        vae_stats='data/imagenet_latents/va-f16d32_256px/manifest.json',
+        vae=dict(
+            name='va-f16d32',
+            path='pretrained/vavae-imagenet256-f16d32-dinov2.pt',
+            stats='data/imagenet_latents/va-f16d32_256px/manifest.json',
+        ),
     ),
     backbone=dict(arch='xl', img_size=256),
 )

@@ -11,4 +11,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(data_preprocessor=dict(vae='pixel', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
+model = dict(data_preprocessor=dict(vae=dict(name='pixel'), mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))

@@ -6,4 +6,4 @@ Paper: 66.9 (MAE 65.1).
 
 _base_ = './vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 
-model = dict(data_preprocessor=dict(vae='kl-f16d16', vae_path='pretrained/kl16.ckpt'))
+model = dict(data_preprocessor=dict(vae=dict(name='kl-f16d16', path='pretrained/kl16.ckpt')))

@@ -6,4 +6,4 @@ Paper: 83.2 (MAE 83.3).
 
 _base_ = './vit-base_usp-pre_8xb128-amp-coslr-100e_in1k.py'
 
-model = dict(data_preprocessor=dict(vae='kl-f16d16', vae_path='pretrained/kl16.ckpt'))
+model = dict(data_preprocessor=dict(vae=dict(name='kl-f16d16', path='pretrained/kl16.ckpt')))

@@ -12,7 +12,7 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(vae='tiny', vae_path='work_dirs/quickstart/vae', posterior='mode', batch_augments=None),
+    data_preprocessor=dict(vae=dict(name='tiny', path='work_dirs/quickstart/vae'), posterior='mode', batch_augments=None),
     backbone=dict(arch='tiny', img_size=64, drop_path_rate=0.0),
     head=dict(num_classes=10),
 )

@@ -12,7 +12,7 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(vae='tiny', vae_path='work_dirs/quickstart/vae', posterior='mode'),
+    data_preprocessor=dict(vae=dict(name='tiny', path='work_dirs/quickstart/vae'), posterior='mode'),
     backbone=dict(arch='tiny', img_size=64, frozen_stages=4),
     head=dict(num_classes=10),
 )

@@ -68,7 +68,7 @@ def train(network: str, setting: str, args: argparse.Namespace) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         options = [
             *options,
-            f'model.data_preprocessor.vae_path={quickstart / "vae"}',
+            f'model.data_preprocessor.vae.path={quickstart / "vae"}',
             f'train_dataloader.dataset.data_root={quickstart / "latents/train"}',
             'default_hooks.logger.interval=1',
             *length(network, args.steps),

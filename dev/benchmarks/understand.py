@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmark_data import cache_ms, photos, training_data, warm_ms, write_random_vae
 from benchmark_lib import Clock, in_fresh_process, peak_memory, step_ms
+from benchmark_models import train_alone
 
 HELP = 'linear probe from caches, fine-tuning and UPerNet: time, time outside the network, memory'
 CONFIGS = {
@@ -161,16 +162,16 @@ def config(args: argparse.Namespace, folder: Path, task: str, arch: str, mode: s
 
     cfg = Config.fromfile(CONFIGS[task])
     model, depth = cfg.model, lookup(ARCHS, arch, 'arch')['depth']
-    vae, dtype = VAES[args.vae], 'bfloat16' if '+ VAE' in mode else 'float32'
+    vae = dict(name=VAES[args.vae], path=str(folder / 'vae'), dtype='bfloat16' if '+ VAE' in mode else 'float32')
     model.backbone.update(arch=arch, img_size=size, init_cfg=None)
     if task == 'segment':
-        model.backbone.update(vae=vae, codec=dict(path=str(folder / 'vae'), dtype=dtype))
+        model.backbone.vae = vae
         model.data_preprocessor.size = (size, size)
     elif 'latents' in mode:
         model.data_preprocessor.load_vae = False
         cfg.train_dataloader = Config.fromfile(CACHE_CONFIG).train_dataloader
     else:
-        model.data_preprocessor.update(vae=vae, vae_path=str(folder / 'vae'), vae_dtype=dtype)
+        model.data_preprocessor.vae = vae
     if task == 'probe':
         model.backbone.frozen_stages = depth
     if 'fp32' in mode:
@@ -270,10 +271,7 @@ def runner_loop(cfg: Any, args: argparse.Namespace, folder: Path, task: str, mod
     cfg.work_dir, cfg.log_level, cfg.experiment_name = str(folder / 'run'), 'ERROR', f'{task} {mode} {folder.name}'
     cfg.train_cfg.update(dict(max_iters=args.steps) if 'max_iters' in cfg.train_cfg else dict(max_epochs=1))
     cfg.param_scheduler = cfg.param_scheduler[:1]  # the warm-up: what follows would begin after the end
-    for name in ('val', 'test'):
-        cfg[f'{name}_cfg'] = cfg[f'{name}_dataloader'] = cfg[f'{name}_evaluator'] = None
-    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
-    cfg.default_hooks.class_check.allow_unseen_classes = True  # the data have one
+    train_alone(cfg)
     clock = Clock(args.steps)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(clock.hook(), priority='LOWEST')

@@ -41,12 +41,12 @@ class Model:
 
 @dataclass
 class Zoo:
-    """Models by name, the paper's tables in order, the tables of README.md by name."""
+    """Models by name, the paper's tables in order, the tables of docs/configs.md by name."""
 
     root: Path
     models: dict[str, Model]
     tables: list[dict[str, Any]]
-    readme: dict[str, dict[str, Any]]
+    results: dict[str, dict[str, Any]]
 
     def row(self, table: str, row: str) -> dict[str, Any]:
         """A row of the paper's; ValueError if there is none."""
@@ -72,7 +72,7 @@ def read_zoo(root: Path) -> Zoo:
         ValueError: an entry that refers to nothing.
     """
     content = yaml.load((root / TABLES).read_text(), yaml.BaseLoader)  # numbers as they are printed: 22.10
-    zoo = Zoo(root, {}, content['Tables'], content['README'])
+    zoo = Zoo(root, {}, content['Tables'], content['Results'])
     entries = []
     for metafile in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
         for entry in yaml.safe_load((root / metafile).read_text())['Models']:

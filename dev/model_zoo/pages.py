@@ -11,7 +11,7 @@ from usp_mm.presets import ARCHS
 from .costs import COUNTS, Cost, Costs
 from .entries import TABLES, Claim, Model, Zoo
 
-EXPERIMENTS = 'docs/experiments.md'
+EXPERIMENTS, RESULTS = 'docs/experiments.md', 'docs/configs.md'
 NODE = 8  # GPUs that the commands are for
 _MARKED = re.compile(r'(<!-- zoo: (\w+) -->\n).*?(<!-- /zoo -->)', re.DOTALL)
 
@@ -20,12 +20,12 @@ def generate(zoo: Zoo, recount: bool = False) -> dict[str, str]:
     """Path -> content of every file that is generated, or holds generated tables between its markers.
 
     Raises:
-        ValueError: a README without markers, or with markers of a table that there is not.
+        ValueError: a page without markers, or with markers of a table that there is not.
     """
     costs = Costs(zoo, recount)
     pages = {COUNTS: costs.to_json(), EXPERIMENTS: experiments(zoo, costs)}
-    tables = {name: readme_table(zoo, table) for name, table in zoo.readme.items()}
-    pages['README.md'] = fill(zoo.root, 'README.md', tables)
+    tables = {name: results_table(zoo, table) for name, table in zoo.results.items()}
+    pages[RESULTS] = fill(zoo.root, RESULTS, tables)
     for folder in sorted({str(Path(model.config).parent) for model in zoo.models.values()}):
         readme = f'{folder}/README.md'
         models = [model for model in zoo.models.values() if str(Path(model.config).parent) == folder]
@@ -44,7 +44,7 @@ def fill(root: Path, path: str, tables: dict[str, str]) -> str:
     return _MARKED.sub(lambda match: f'{match[1]}{tables[match[2]]}{match[3]}', text)
 
 
-# ---------------------------------------------------------------------- tables of the READMEs
+# ---------------------------------------------------------------------- tables of docs/configs.md and the READMEs
 
 
 def config_table(models: list[Model], costs: Costs) -> str:
@@ -66,13 +66,13 @@ def config_table(models: list[Model], costs: Costs) -> str:
     )
 
 
-def readme_table(zoo: Zoo, table: dict[str, Any]) -> str:
+def results_table(zoo: Zoo, table: dict[str, Any]) -> str:
     lines = []
     for row in table['Rows']:
         cells, ours, linked = [], [], {cell['Config'] for cell in row if 'Config' in cell}
         for cell in row:
             if 'Config' in cell:
-                cells.append(f'[{cell["Text"]}]({zoo.models[cell["Config"]].config})')
+                cells.append(f'[{cell["Text"]}]({os.path.relpath(zoo.models[cell["Config"]].config, "docs")})')
                 continue
             references = [cell['Paper']] if isinstance(cell['Paper'][0], str) else cell['Paper']
             cells.append(', '.join(_reference(zoo, reference, 'Name' in cell) for reference in references))
@@ -125,10 +125,11 @@ another paper. The weights that others have released are in [a table of their ow
 `python tools/make_model_zoo.py` from `{TABLES}` (the paper's rows) and the entries `Tables` in `configs/*/metafile.yml`.
 
 **GPU-hours are estimates**: the training's FLOPs (a multiply-add is two; `tools/analysis/get_flops.py CONFIG` shows them) at
-{UTILISATION:.0%} of an H100's dense bfloat16 peak, {H100_BF16 / 1e12:.1f} TFLOP/s, for {IMAGENET:,} images an epoch. Configs
-without `-amp` in their names train in float32, which takes longer, unless `--amp` is added to the command. The hours
-contain forward and backward pass of the network. "+ VAE" is what encoding each image online would add at the same rate (in
-float32, the default, it takes longer; from a latent cache it is nothing, as in the configs whose names end in
+{UTILISATION:.0%} of an H100's dense bfloat16 peak, {H100_BF16 / 1e12:.1f} TFLOP/s, for {IMAGENET:,} images an epoch. The
+commands' `--fast` computes in [bfloat16 with compiled blocks](command-line.md#--fast); without it, configs without `-amp` in
+their names train in float32, which takes longer. The hours
+contain forward and backward pass of the network. "+ VAE" is what encoding each image online would add at the same rate (without
+`--fast` it is in float32 and takes longer; from a latent cache it is nothing, as in the configs whose names end in
 `-latents`), and with REPA its teacher and projector. "Before" are the runs that a row starts from, without the VAE. Not
 contained are validation, data loading and activation checkpointing; drawing the 50,000 samples of one score takes
 {sizes} hours more.
@@ -210,7 +211,7 @@ def _run(zoo: Zoo, costs: Costs, chain: tuple[str, ...], claim: Claim | None = N
     if len(chain) > 1:
         command = command.replace('CHECKPOINT', _checkpoint(costs, chain[:-1]))
         command += f' --work-dir {_folder(chain)}'
-    command = _accumulated(command, chain[-1])
+    command = _fast(_accumulated(command, chain[-1]))
     return command if claim is None or claim.steps is None else f'{command}  # until step {claim.steps:,}'
 
 
@@ -221,6 +222,11 @@ def _accumulated(command: str, name: str) -> str:
         return command
     option = f'--cfg-options optim_wrapper.accumulative_counts={int(gpus[1]) // NODE}'
     return command.replace('--cfg-options', option) if '--cfg-options' in command else f'{command} {option}'
+
+
+def _fast(command: str) -> str:
+    """The command for GPUs with `--fast` after their number."""
+    return re.sub(rf'(dist_(?:train|test)\.sh .*? {NODE})(?= |$)', r'\1 --fast', command, count=1)
 
 
 def _folder(chain: tuple[str, ...]) -> str:
@@ -268,7 +274,7 @@ def _giga(value: int) -> str:
 
 
 def _ours(text: str) -> str:
-    return 'see the README' if text == 'see README.md' else text
+    return 'see [results](../../docs/results.md)' if text == 'see docs/results.md' else text
 
 
 def _value(cfg: Any, key: str) -> str:

@@ -43,7 +43,7 @@ def compare(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
     """Train both, side by side: their mIoU, %, at the end and by step."""
     work_dir = stages.work_dir
     scenes = [option(f'{name}_dataloader.dataset.data_root', work_dir / 'data' / 'ade20k') for name in ('train', 'val', 'test')]
-    options = [f'randomness.seed={seed}', option('model.backbone.codec.path', work_dir / 'vae'), *scenes]
+    options = [f'randomness.seed={seed}', option('model.backbone.vae.path', work_dir / 'vae'), *scenes]
     if steps := args.segment_steps:
         warmup = max(1, steps // 10)
         options += [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}']

@@ -123,7 +123,7 @@ def option(key: str, path: object) -> str:
 
 def vae_options(work_dir: Path) -> list[str]:
     """Config options that set the VAE of every stage."""
-    return [option('model.data_preprocessor.vae_path', work_dir / 'vae')]
+    return [option('model.data_preprocessor.vae.path', work_dir / 'vae')]
 
 
 def latent_options(work_dir: Path, *splits: str) -> list[str]:

@@ -22,13 +22,13 @@ class ProbeWorld:
     def __init__(self, folder: Path, demo_data: Path, vae: Path) -> None:
         self.folder, self.images, self.vae = folder, demo_data / 'imagenet', vae
         self.caches = folder / 'latents'
-        self.options = [f'model.data_preprocessor.vae_path={vae}']
+        self.options = [f'model.data_preprocessor.vae.path={vae}']
         self._write_caches()
 
     def config(self, name: str) -> Config:
         """With the VAE in place."""
         cfg = Config.fromfile(ROOT / CONFIGS[name])
-        cfg.model.data_preprocessor.vae_path = str(self.vae)
+        cfg.model.data_preprocessor.vae.path = str(self.vae)
         return cfg
 
     def checkpoint(self, name: str) -> Path:

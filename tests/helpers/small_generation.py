@@ -14,7 +14,7 @@ PRETRAINED_IMG_SIZE = 48
 
 def shrink_generation(world: SmallWorld, cfg: Config) -> Config:
     """The config with a network of two blocks and two sampling steps, for one iteration and a validation of six samples."""
-    preset = world.vae_of(cfg.model.data_preprocessor.vae)
+    preset = world.vae_of(cfg.model.data_preprocessor.vae.name)
     _shrink_model(world, cfg.model, preset)
     _shrink_data(world, cfg, preset)
     cfg.train_cfg.update(max_iters=1, val_interval=1)
@@ -25,12 +25,12 @@ def shrink_generation(world: SmallWorld, cfg: Config) -> Config:
 
 
 def _shrink_model(world: SmallWorld, model: Config, preset: dict) -> None:
-    model.data_preprocessor.update(preset, vae_stats=None)
+    model.data_preprocessor.vae = preset
     denoiser = model.denoiser
     denoiser.update(arch=dict(ARCH), img_size=IMG_SIZE, num_classes=2)
     if 'init_cfg' in denoiser:
         # the pixel MAE of Table 8a is the one whose PatchConv doesn't fit
-        source = preset['vae'] if denoiser.init_cfg.get('load_patch_embed', True) else 'pixel'
+        source = preset['name'] if denoiser.init_cfg.get('load_patch_embed', True) else 'pixel'
         encoder = dict(arch=dict(ARCH), img_size=PRETRAINED_IMG_SIZE)
         encoder |= {'block': denoiser.block} if 'block' in denoiser else {}
         denoiser.init_cfg.checkpoint = world.encoder(encoder, source)
@@ -47,8 +47,8 @@ def _shrink_repa(world: SmallWorld, repa: Config, preset: dict) -> None:
         repa.teacher.update(name=MODEL, path=world.teacher())
     else:
         backbone = repa.teacher.backbone
-        backbone.update(arch=dict(ARCH), codec=dict(path=preset['vae_path']))
-        repa.teacher.update(checkpoint=world.encoder(backbone, preset['vae']), dim=ARCH['embed_dims'])
+        backbone.arch, backbone.vae = dict(ARCH), preset
+        repa.teacher.update(checkpoint=world.encoder(backbone, preset['name']), dim=ARCH['embed_dims'])
 
 
 def _shrink_data(world: SmallWorld, cfg: Config, preset: dict) -> None:
@@ -56,7 +56,7 @@ def _shrink_data(world: SmallWorld, cfg: Config, preset: dict) -> None:
     loader.update(batch_size=4, num_workers=0, persistent_workers=False)
     if loader.dataset.type == 'LatentCacheDataset':
         dataset, teacher = loader.dataset, loader.dataset.get('teacher')
-        dataset.data_root = world.cache(preset['vae'], IMG_SIZE, dataset.flip, teacher is not None)
+        dataset.data_root = world.cache(preset['name'], IMG_SIZE, dataset.flip, teacher is not None)
         if teacher is not None:
             dataset.teacher = MODEL
         if dataset.get('images') is not None:

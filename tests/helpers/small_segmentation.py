@@ -13,7 +13,7 @@ def shrink_segmentation(world: SmallWorld, cfg: Config) -> Config:
     """The config with an encoder of four blocks on crops of 64 pixels of the demo's scenes, for one iteration of two images."""
     model, scenes = cfg.model, world.digits.parents[1] / 'ade20k'
     model.data_preprocessor.size = (SIDE, SIDE)
-    model.backbone.update(arch=dict(ARCH, depth=4), vae='tiny', codec=dict(path=str(world.tiny_vae_folder)), img_size=SIDE)
+    model.backbone.update(arch=dict(ARCH, depth=4), vae=world.vae_of('tiny'), img_size=SIDE)
     # smaller than the crops, so that the position table is resized
     model.backbone.init_cfg.checkpoint = world.encoder(dict(arch=dict(ARCH, depth=4), img_size=48), 'tiny')
     model.decode_head.num_classes, model.auxiliary_head.channels = 11, 8

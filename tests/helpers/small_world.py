@@ -93,10 +93,10 @@ class SmallWorld:
     def vae_of(self, name: str) -> dict:
         """Preset and weights that stand in for a config's VAE: the same channels, stride and patch."""
         if name == 'pixel':
-            return dict(vae='pixel', vae_path=None)
+            return dict(name='pixel', path=None)
         if name == 'kl-f16d16':
-            return dict(vae=name, vae_path=str(self.kl16_file))
-        return dict(vae='tiny', vae_path=str(self.tiny_vae_folder))
+            return dict(name=name, path=str(self.kl16_file))
+        return dict(name='tiny', path=str(self.tiny_vae_folder))
 
     def teacher(self) -> str:
         """A folder of a small teacher's weights (REPA)."""
@@ -111,9 +111,9 @@ class SmallWorld:
         from usp_mm.vaes import build_codec
 
         preset = self.vae_of(vae)
-        out = self.folder / f'latents-{preset["vae"]}-{img_size}-{flip}{"-teacher" * with_teacher}'
+        out = self.folder / f'latents-{preset["name"]}-{img_size}-{flip}{"-teacher" * with_teacher}'
         if not out.exists():
-            codec = build_codec(preset['vae'], path=preset['vae_path'])
+            codec = build_codec(preset)
             teacher = build_teacher(dict(name=MODEL, path=self.teacher()), img_size) if with_teacher else None
             spec = CacheSpec(img_size, flip=flip)
             write_cache(str(self.images / 'train'), out, codec, spec, num_workers=0, teacher=teacher)
@@ -132,14 +132,13 @@ class SmallWorld:
         """The config at a size that steps in a second: one epoch of one iteration of four images, of another side if given."""
         if img_size is not None:
             _resize(cfg, img_size)
-        model, preset = cfg.model, self.vae_of(cfg.model.data_preprocessor.vae)
-        model.data_preprocessor.update(preset)
-        model.data_preprocessor.pop('vae_stats', None)
+        model, preset = cfg.model, self.vae_of(cfg.model.data_preprocessor.vae.name)
+        model.data_preprocessor.vae = preset
         model.backbone.arch = dict(ARCH)
         if 'frozen_stages' in model.backbone:
             model.backbone.frozen_stages = ARCH['depth']
         if model.backbone.get('init_cfg'):
-            model.backbone.init_cfg.checkpoint = self.encoder(model.backbone, preset['vae'])
+            model.backbone.init_cfg.checkpoint = self.encoder(model.backbone, preset['name'])
         if 'num_classes' in model.get('head', {}):
             model.head.num_classes = 2
         for name in ('train', 'val', 'test'):
@@ -148,7 +147,7 @@ class SmallWorld:
                 continue
             loader.update(batch_size=4, num_workers=0, persistent_workers=False)
             if loader.dataset.type == 'LatentCacheDataset':
-                loader.dataset.data_root = self.cache(preset['vae'], model.backbone.img_size, loader.dataset.flip)
+                loader.dataset.data_root = self.cache(preset['name'], model.backbone.img_size, loader.dataset.flip)
             else:
                 loader.dataset.update(data_root=str(self.images), serialize_data=False)
         if cfg.get('val_evaluator'):

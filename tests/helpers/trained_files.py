@@ -24,7 +24,7 @@ DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight'
 def small_config(kind: str, vae: Path) -> Config:
     """A config of the demo, with networks of two blocks and this VAE."""
     cfg = load_leaf(LEAVES[kind])
-    cfg.model.data_preprocessor.vae_path = str(vae)
+    cfg.model.data_preprocessor.vae.path = str(vae)
     arch = dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
     network = cfg.model.get('denoiser') or cfg.model.backbone
     network.update(arch=arch, init_cfg=None)

@@ -106,7 +106,7 @@ def test_a_cache_needs_no_encoder_and_epochs_are_of_imagenet():
     cost = complexity(cfg)
     assert cost['vae']['train'] == 0 < cost['vae']['encode'] and cost['sample'] is None and cost['teacher'] is None
     assert cost['images'] == 800 * IMAGENET and cost['step'] == 4096 * cost['network']['train']
-    assert cfg.model.data_preprocessor.vae_path == 'pretrained/kl16.ckpt'  # the config is as it was
+    assert cfg.model.data_preprocessor.vae.path == 'pretrained/kl16.ckpt'  # the config is as it was
     cfg.train_dataloader.dataset.data_root = 'data/imagenet100_latents/kl-f16d16_224px'
     assert complexity(cfg)['images'] is complexity(cfg)['total'] is None
 

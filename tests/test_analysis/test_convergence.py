@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from helpers.run_logs import INFO, training, validation, write_curve, write_log
+from matplotlib.figure import Figure
 from PIL import Image
 
-from usp_mm.analysis.convergence import curve, draw_convergence, lower_is_better, reach, speed_up
+from usp_mm.analysis.convergence import Curve, curve, draw_convergence, lower_is_better, reach, speed_up
 from usp_mm.analysis.cost import run_cost, total_cost
 from usp_mm.analysis.run_log import read_run
 
@@ -177,3 +178,16 @@ def test_cost_of_runs_and_of_their_beginnings(tmp_path):
     assert total['samples'] == 40000 and total['EFLOP'] == pytest.approx(40000 * 3e9 / 1e18)
     uncounted = run_cost(read_run(write_curve(tmp_path / 'other', {1000: 1.0}, train_flops_per_sample=None)))
     assert uncounted['EFLOP'] is None and total_cost([cost, uncounted])['EFLOP'] is None
+
+
+def test_ticks_are_plain_numbers_in_a_narrow_and_in_a_wide_range(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: (figure.canvas.draw(), figures.append(figure)))
+    steps = np.array([50_000, 400_000])
+    for values in ([16.0, 8.0], [200.0, 6.0]):
+        curve = Curve('arm', steps, np.array(values), np.zeros(2), steps / 1000, 1)
+        draw_convergence([curve], 'FID', tmp_path / 'curves.png', log=True)
+        panel, low, high = figures[-1].axes[0], min(values), max(values)
+        shown = [float(tick.get_text()) for tick in panel.get_yticklabels() if low <= tick.get_position()[1] <= high]
+        assert len(shown) >= 3 and '400k' in [tick.get_text() for tick in panel.get_xticklabels()]
+        assert (panel.get_xlabel(), panel.get_ylabel()) == ('training iterations', 'FID')

@@ -18,7 +18,7 @@ CONFIG = 'configs/sit/sit-tiny-p2_1xb64-2k_digits.py'
 
 def small_config(path, vae, num_classes=2):
     cfg = load_leaf(path)
-    cfg.model.data_preprocessor.vae_path = str(vae)
+    cfg.model.data_preprocessor.vae.path = str(vae)
     cfg.model.denoiser.update(arch=dict(ARCH), img_size=64, num_classes=num_classes)
     return cfg
 

@@ -1,7 +1,9 @@
 """Model folders, encoders and generators: what is loaded is what was trained."""
 
 import json
+import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,31 @@ def test_a_folder_holds_config_weights_facts_and_card(folders, files, kind):
     card = (folder / 'README.md').read_text()
     assert card.startswith('---\n') and 'library_name: usp_mm' in card and "usp_mm.from_pretrained('" in card
     assert 'Apache-2.0' in card and info['weights_sha256'] in card
-    assert parse_config((folder / 'config.py').read_text(), folder)['model']['data_preprocessor']['vae_path'] == f'{HERE}/vae'
+    assert (
+        parse_config((folder / 'config.py').read_text(), folder)['model']['data_preprocessor']['vae']['path'] == f'{HERE}/vae'
+    )
+
+
+def test_configs_in_files_of_older_versions(files, folders, tmp_path):
+    """The VAE's path and dtype were keys of the data preprocessor."""
+    enc = load(files['pretraining'])
+    vae = enc.source.cfg['model']['data_preprocessor']['vae']
+    content = torch.load(files['pretraining'], weights_only=False)
+    cfg = Config.fromstring(content['meta']['cfg'], '.py')
+    del cfg.model.data_preprocessor['vae']
+    cfg.model.data_preprocessor.update(vae='tiny', vae_path=vae['path'], vae_dtype='bfloat16')
+    content['meta']['cfg'] = cfg.pretty_text
+    torch.save(content, tmp_path / 'older.pth')
+    shutil.copytree(folders['pretraining'], tmp_path / 'folder')
+    text = cfg.pretty_text.replace(vae['path'], f'{HERE}/vae')
+    (tmp_path / 'folder' / 'config.py').write_text(text)
+    for source in ('older.pth', 'folder'):
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', FutureWarning)
+            older = usp_mm.from_pretrained(tmp_path / source, device='cpu')
+        codec = older.model.data_preprocessor.codec
+        assert (codec.name, codec.dtype) == ('tiny', torch.bfloat16)
+        assert codec.network is not None
 
 
 def test_of_a_generators_weights_those_asked_for_are_kept(files, tmp_path):
@@ -97,7 +123,7 @@ def test_a_folder_is_whole_or_absent(files, tmp_path, monkeypatch):
 
 def test_features_are_those_of_the_probes(files):
     enc = load(files['pretraining'])
-    model = load_algorithm(small_config('pretraining', enc.source.cfg['model']['data_preprocessor']['vae_path']),
+    model = load_algorithm(small_config('pretraining', enc.source.cfg['model']['data_preprocessor']['vae']['path']),
                            files['pretraining'], 'cpu')  # fmt: skip
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     for pool in ('mean', 'cls'):

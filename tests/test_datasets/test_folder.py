@@ -2,22 +2,12 @@
 
 import pytest
 from fake_codec import image_folder, truncate_jpeg
-from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
 from PIL import Image
 
 from usp_mm.datasets import ImageFolder
 from usp_mm.datasets.folder import scan_image_folder
 from usp_mm.evaluation.images import FolderImages
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """(level, line) of everything that is logged."""
-    lines: list[tuple[str, str]] = []
-    for level in ('info', 'warning'):
-        monkeypatch.setattr(MMLogger, level, lambda self, line, level=level: lines.append((level, line)))
-    return lines
 
 
 def test_order_is_mmpretrains(tmp_path) -> None:
@@ -74,17 +64,17 @@ def test_an_empty_sub_folder_is_no_class_of_a_flat_folder(tmp_path) -> None:
 
 
 @pytest.mark.parametrize('read', [scan_image_folder, ImageFolder, FolderImages])
-def test_two_ways_to_read_a_folder_are_an_error(tmp_path, read, told) -> None:
+def test_two_ways_to_read_a_folder_are_an_error(tmp_path, read, logged_lines) -> None:
     root = image_folder(tmp_path / 'samples', {'': 24, 'grids': 1, 'more': 2})
     with pytest.raises(
         ValueError, match=r"24 images lie in it, 3 in its sub-folders \('grids', 'more'\).*all 27 without classes"
     ):
         read(str(root))
-    assert told == []
+    assert logged_lines == []
     classes, everything = read(str(root), with_label=True), read(str(root), with_label=False)
     counts = [getattr(found, 'num', None) or len(getattr(found, 'paths', found)) for found in (classes, everything)]
     assert counts == [3, 27]
-    assert told == [
+    assert logged_lines == [
         (
             'warning',
             f"images of '{root}': 27 files found, 3 taken (.png 3); left out: 24 beside the class folders "

@@ -191,6 +191,27 @@ def test_other_parameters_are_refused(images: Path, tmp_path: Path, change: dict
 
 
 @pytest.mark.parametrize(
+    ('num', 'size', 'shards'),
+    [(1, 16, 1), (20, 16, 2), (200, 16, 13), (1024, 32, 32), (1025, 64, 17), (50_000, 1600, 32), (1_281_167, 16384, 79)],
+)
+def test_shards_by_the_number_of_images(num: int, size: int, shards: int) -> None:
+    found = plan.samples_a_shard(num)
+    assert (found, -(-num // found)) == (size, shards)
+
+
+def test_a_small_set_has_a_shard_for_each_of_two_processes_and_an_older_cache_keeps_its_own(tmp_path: Path) -> None:
+    images = image_folder(tmp_path / 'images', {'a': 20})
+    assert read_manifest(write(images, tmp_path / 'new', shard_size=None))['shard_size'] == 16
+    assert [shard['count'] for shard in read_manifest(tmp_path / 'new')['shards']] == [16, 4]
+    older = write(images, tmp_path / 'older', shard_size=16384)
+    before = contents(older)
+    write(images, older, shard_size=None)
+    assert contents(older) == before
+    with pytest.raises(ValueError, match='shard_size: 16384 there, 16 now'):
+        write(images, older, shard_size=16)
+
+
+@pytest.mark.parametrize(
     ('change', 'message'),
     [
         (dict(img_size=36), "image size 36 is not a multiple of the stride 8 of VAE 'sd-f8d4'"),

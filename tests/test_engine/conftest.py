@@ -1,6 +1,8 @@
-"""Configs of all of MMEngine's schedulers."""
+"""Configs of all of MMEngine's schedulers, and a run to resume from."""
 
 import pytest
+from helpers.resumed_runs import EIGHT
+from helpers.toy_runs import run
 from mmengine.optim import scheduler as schedulers
 from mmengine.optim.scheduler import param_scheduler
 
@@ -30,3 +32,11 @@ def all_schedulers():
     names = {name for name in dir(schedulers) if name.endswith(('LR', 'Momentum', 'ParamScheduler')) and name[0] != '_'}
     assert names <= {cfg['type'] for cfg in found}
     return found
+
+
+@pytest.fixture(scope='session')
+def first_run(tmp_path_factory):
+    """Work folder of an uninterrupted run over 8 epochs of 10 iterations."""
+    folder = tmp_path_factory.mktemp('first')
+    run(folder, **EIGHT)
+    return folder

@@ -6,7 +6,7 @@ from helpers.small_world import load_leaf, train_quickly
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader, Subset
 
-from usp_mm.compat import check_has_batch
+from usp_mm.batches import check_has_batch
 from usp_mm.datasets import EpochInfiniteSampler
 
 PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
@@ -119,3 +119,25 @@ class Short(Endless):
 @pytest.mark.parametrize('batches', [[[0, 1], [2]], [], Endless(), Short()])
 def test_batches_of_somebody_elses_making_are_not_judged(batches):
     check_has_batch(DataLoader(range(3), batch_sampler=batches), 'train_dataloader', 1)
+
+
+def test_workers_are_turned_off_by_one_setting(small_world, tmp_path):
+    """The ImageNet configs keep workers alive and let them read ahead, which torch refuses without workers."""
+    cfg = load_leaf(PRETRAIN)
+    asked = {key: cfg.train_dataloader[key] for key in ('num_workers', 'persistent_workers', 'prefetch_factor')}
+    assert asked == dict(num_workers=8, persistent_workers=True, prefetch_factor=4)
+    cfg = small_world.shrink(cfg, 64)
+    cfg.train_dataloader.update(asked, num_workers=0)
+    runner = train_quickly(cfg, tmp_path)
+    loader = runner.train_dataloader
+    assert (loader.num_workers, loader.persistent_workers, loader.prefetch_factor) == (0, False, None) and runner.iter == 1
+    assert cfg.train_dataloader.prefetch_factor == 4, 'the config stays as it is'
+
+
+@pytest.mark.parametrize('path', [PRETRAIN, LINEAR, GENERATE])
+def test_every_loader_of_imagenet_with_workers_reads_ahead(path):
+    loaders = [load_leaf(path).get(f'{name}_dataloader') for name in ('train', 'val', 'test')]
+    with_workers = [loader for loader in loaders if loader is not None and loader.num_workers]
+    assert with_workers and all(
+        loader.prefetch_factor == 4 and loader.persistent_workers and loader.pin_memory for loader in with_workers
+    )

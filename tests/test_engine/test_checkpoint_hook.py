@@ -2,6 +2,7 @@
 
 import shutil
 from collections import namedtuple
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,8 @@ def test_killed_before_every_change_of_a_file(tmp_path, monkeypatch):
         folder = tmp_path / str(number)
         with monkeypatch.context() as patch:
             changes = killed_at(patch, number)
-            try:
+            with suppress(Killed):
                 run(folder, **EPOCHS)
-            except Killed:
-                pass
         if len(changes) < number:
             break
         newest = newest_checkpoint(folder).path
@@ -110,10 +109,8 @@ def test_the_best_checkpoint_goes_after_the_better_one_is_whole(tmp_path, monkey
         folder = tmp_path / str(number)
         with monkeypatch.context() as patch:
             changes = killed_at(patch, number)
-            try:
+            with suppress(Killed):
                 scored_run(folder, **best())
-            except Killed:
-                pass
         if len(changes) < number:
             break
         found = newest_checkpoint(folder).path

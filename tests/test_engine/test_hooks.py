@@ -53,7 +53,7 @@ def test_a_checkpoint_of_another_model():
 
 def test_a_cache_of_another_vae_size_or_normalisation(small_world):
     hook, dataset = LatentCacheCheckHook(), LatentCacheDataset(small_world.cache('tiny', 64))
-    tiny = dict(vae='tiny', vae_path=str(small_world.tiny_vae_folder))
+    tiny = dict(vae=dict(name='tiny', path=str(small_world.tiny_vae_folder)))
     loader = SimpleNamespace(dataset=SimpleNamespace(dataset=dataset))  # behind a wrapper
 
     def check(**preprocessor):
@@ -105,7 +105,7 @@ def test_a_generators_checkpoint_of_another_size():
 
 def test_pictures_are_of_evenly_spaced_images(monkeypatch):
     drawn = []
-    monkeypatch.setattr(hooks, 'restoration_picture', lambda model, samples, composite: (samples, composite))
+    monkeypatch.setattr(hooks, 'titled_restoration', lambda model, samples, composite: (samples, composite))
     visualizer = SimpleNamespace(add_image=lambda name, picture, step: drawn.append((name, picture, step)))
     runner = runner_of(torch.nn.Identity(), epoch=4, seed=5, visualizer=visualizer)
     runner.train_dataloader = SimpleNamespace(dataset=list('abcdefghij'))

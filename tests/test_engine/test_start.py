@@ -59,7 +59,9 @@ def test_a_named_file_goes_before_all(work_dir):
     assert start(work_dir, 'https://host/file.pth')[:2] == (True, 'https://host/file.pth')
 
 
-@pytest.mark.parametrize('name', ['{folder}/epoch_10.pth', 'epoch_10.pth', '', '\n', None, '{folder}/epoch_2.pth', 'epoch_9.pth'])
+@pytest.mark.parametrize(
+    'name', ['{folder}/epoch_10.pth', 'epoch_10.pth', '', '\n', None, '{folder}/epoch_2.pth', 'epoch_9.pth']
+)
 def test_whatever_is_named_last_the_newest_of_the_folder_is_taken(name, work_dir, tmp_path):
     """Copied, moved, killed before or while the name was written, or with a name from an older version."""
     if name is None:
@@ -107,7 +109,7 @@ def test_a_damaged_checkpoint_is_passed_over(how, work_dir):
     )
     if how != 'missing':
         damage(work_dir / 'epoch_2.pth', 'empty')
-        with pytest.raises(ValueError, match=r'run has no whole checkpoint .*start again with --overwrite'):
+        with pytest.raises(ValueError, match=r'run has no whole checkpoint .*start anew with --overwrite'):
             start(work_dir)
 
 
@@ -132,7 +134,9 @@ def test_a_used_folder_is_not_started_in_again(work_dir, monkeypatch):
     def started(flag=None, overwrite=False, **cfg):
         return start_of_run(Config(dict(work_dir=str(work_dir), **cfg)), flag, overwrite)
 
-    with pytest.raises(ValueError, match=r"run' holds checkpoints of an earlier run \(epoch_10.pth\): give --resume .*--overwrite"):
+    with pytest.raises(
+        ValueError, match=r"run' holds checkpoints of an earlier run \(epoch_10.pth\): give --resume .*--overwrite"
+    ):
         started(load_from='weights.pth')
     with pytest.raises(ValueError, match='--resume and --overwrite contradict each other'):
         started('auto', overwrite=True)
@@ -164,10 +168,14 @@ def test_one_training_in_a_folder(work_dir, monkeypatch):
     """The first process of a run holds the lock for all of them."""
     cfg = Config(dict(work_dir=str(work_dir), launcher='none'))
     held = 'import sys; from mmengine.config import Config; from usp_mm.engine.start import own_folder\n'
-    held += f"with own_folder(Config(dict(work_dir={str(work_dir)!r}, launcher='none'))): print('held', flush=True); sys.stdin.read()"
+    held += f"with own_folder(Config(dict(work_dir={str(work_dir)!r}, launcher='none'))):\n"
+    held += "    print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, '-c', held], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == 'held\n'
-        with pytest.raises(ValueError, match=rf"another training is running in '.*run': .* \(process {other.pid} on "), own_folder(cfg):
+        with (
+            pytest.raises(ValueError, match=rf"another training is running in '.*run': .* \(process {other.pid} on "),
+            own_folder(cfg),
+        ):
             pass
         monkeypatch.setenv('RANK', '1')
         with own_folder(Config(dict(work_dir=str(work_dir), launcher='pytorch'))):

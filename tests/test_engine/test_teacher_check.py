@@ -41,7 +41,7 @@ def check(tiny_vae_folder, weights):
                 denoiser=dict(type='SiT', arch=dict(embed_dims=32, depth=1, num_heads=2), img_size=64, num_classes=10),
                 objective=dict(type='FlowObjective'),
                 sampler=dict(type='SDESampler'),
-                data_preprocessor=dict(vae='tiny', vae_path=str(tiny_vae_folder)),
+                data_preprocessor=dict(vae=dict(name='tiny', path=str(tiny_vae_folder))),
                 repa=dict(dict(teacher=dict(name=MODEL, path=weights), depth=1, hidden_dims=8), **repa) if enabled else None,
             )
         )

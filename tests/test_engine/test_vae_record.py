@@ -60,7 +60,7 @@ def said(monkeypatch):
 def refusal(ours, other):
     return (
         rf"was trained with VAE 'tiny' \(weights {weight_hash(ours)}\), this run has 'tiny' \(weights {weight_hash(other)}\): "
-        r'give its own with model\.data_preprocessor\.vae and vae_path .*, or allow another one with allow_other_vae=True'
+        r'give its own with vae\.name, vae\.path or .*, or allow another one with allow_other_vae=True'
     )
 
 
@@ -97,7 +97,7 @@ def test_resume(small_world, other_vae, tmp_path, said):
 
     def again(**changes):
         cfg = small_world.shrink(load_leaf(PRETRAIN), 64)
-        cfg.train_cfg.max_epochs, cfg.model.data_preprocessor.vae_path = 2, str(other_vae)
+        cfg.train_cfg.max_epochs, cfg.model.data_preprocessor.vae.path = 2, str(other_vae)
         cfg.merge_from_dict(dict(load_from=str(tmp_path / 'epoch_1.pth'), **changes))
         said.clear()
         return train_quickly(cfg, tmp_path / 'again')
@@ -144,7 +144,7 @@ def test_an_encoder_of_another_vae_is_a_warning(small_world, other_vae, tmp_path
     def start(vae, record, **changes):
         cfg = small_world.shrink(load_leaf(LINEAR), 64)
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-        cfg.model.data_preprocessor.vae_path = str(vae)
+        cfg.model.data_preprocessor.vae.path = str(vae)
         content = torch.load(cfg.model.backbone.init_cfg.checkpoint, weights_only=True)
         content['meta'] = {} if record is None else dict(vae=dict(name='tiny', weight_hash=record))
         cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'encoder.pth')
@@ -205,7 +205,7 @@ def test_statistics_of_another_cache():
     for same in (record(0.1, 4.0), record(0.1 + 1e-8, 4.0), record(None, None)):
         assert compare_vae(same, ours, 'a.pth', warn=False) is None
     with pytest.raises(
-        ValueError, match=r'loaded, scale 0\.5 in channel 31\), this .* scale 0\.25 in channel 31\): .*vae_stats'
+        ValueError, match=r'loaded, scale 0\.5 in channel 31\), this .* scale 0\.25 in channel 31\): .*vae\.stats'
     ):
         compare_vae(record(0.1, 2.0), ours, 'a.pth', warn=False)
     with pytest.raises(ValueError, match=r'loaded, shift 0\.2 in channel 0\), this .* shift 0\.1 in channel 0\)'):
@@ -219,7 +219,7 @@ def test_a_resume_and_a_probe_refuse_another_scale(small_world, tmp_path):
     train_quickly(cfg, tmp_path)
     cfg = small_world.shrink(load_leaf(PRETRAIN), 64)
     other = scaled(small_world.tiny_vae_folder, tmp_path, scaling_factor=0.7)
-    cfg.train_cfg.max_epochs, cfg.model.data_preprocessor.vae_path = 2, str(other)
+    cfg.train_cfg.max_epochs, cfg.model.data_preprocessor.vae.path = 2, str(other)
     cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_1.pth')
     with pytest.raises(ValueError, match=r"this run has 'tiny' \(weights \w+, scale 0\.7\)"):
         train_quickly(cfg, tmp_path / 'again')
@@ -243,10 +243,10 @@ def test_entry_points(entry, tiny_vae_folder, other_vae, tmp_path, said):
     torch.save(dict(state_dict=build(kind).state_dict(), meta=dict(vae=record)), path)
     images = dict(type='ImageFolder', data_root='', pipeline=[dict(type='LoadImage'), dict(type='PackInputs')])
     cfg = Config(dict(model=cfg_of(kind), test_dataloader=dict(dataset=images)))
-    cfg.model.data_preprocessor = dict(type='LatentDataPreprocessor', vae='tiny', vae_path=str(tiny_vae_folder))
+    cfg.model.data_preprocessor = dict(type='LatentDataPreprocessor', vae=dict(name='tiny', path=str(tiny_vae_folder)))
     load(cfg, path)
     assert not any('was trained with VAE' in line for line in said)
-    cfg.model.data_preprocessor.vae_path = str(other_vae)
+    cfg.model.data_preprocessor.vae.path = str(other_vae)
     with pytest.raises(ValueError, match=refusal(tiny_vae_folder, other_vae)):
         load(cfg, path)
     cfg.allow_other_vae = True
@@ -261,7 +261,7 @@ def test_evaluate_and_the_latents_that_a_probe_reads(tiny_vae_folder, other_vae,
     path, record = tmp_path / 'trained.pth', dict(name='tiny', weight_hash=weight_hash(tiny_vae_folder))
     torch.save(dict(state_dict=build('timm').state_dict(), meta=dict(vae=record)), path)
     cfg = Config(dict(model=cfg_of('timm')))
-    cfg.model.data_preprocessor = dict(type='LatentDataPreprocessor', vae='tiny', vae_path=str(other_vae))
+    cfg.model.data_preprocessor = dict(type='LatentDataPreprocessor', vae=dict(name='tiny', path=str(other_vae)))
     cfg.dump(tmp_path / 'classifier.py')
     with pytest.raises(ValueError, match=refusal(tiny_vae_folder, other_vae)):
         ClassifierFeatures(str(tmp_path / 'classifier.py'), path)
@@ -278,7 +278,7 @@ def test_a_segmentor_and_a_test(small_world, other_vae, tmp_path):
     """tools/infer.py and tools/test.py."""
     cfg = shrink_segmentation(small_world, load_leaf(SEGMENT))
     train_quickly(cfg, tmp_path)
-    cfg.model.backbone.codec.path = str(other_vae)
+    cfg.model.backbone.vae.path = str(other_vae)
     cfg.dump(tmp_path / 'other.py')
     told = refusal(small_world.tiny_vae_folder, other_vae)
     with pytest.raises(ValueError, match=told):

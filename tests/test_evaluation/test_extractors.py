@@ -106,7 +106,7 @@ def test_identity_of_a_latent_classifier_names_its_vae(tiny_vae_folder, tmp_path
             type='USPClassifier',
             backbone=dict(type='USPViT', arch=dict(embed_dims=32, depth=2, num_heads=2), img_size=64, out_type='avg_featmap'),
             head=dict(type='LinearClsHead', num_classes=3),
-            data_preprocessor=dict(vae='tiny', vae_path=str(vae)),
+            data_preprocessor=dict(vae=dict(name='tiny', path=str(vae))),
         )
         Config(dict(model=model, custom_imports=dict(imports=['usp_mm.models']))).dump(tmp_path / 'net.py')
         if not identities:

@@ -190,7 +190,7 @@ def test_without_sample_model_the_generator_chooses(tiny_vae_folder, folder):
             denoiser=dict(type='SiT', arch=dict(embed_dims=32, depth=2, num_heads=2), img_size=64, num_classes=10),
             objective=dict(type='FlowObjective'),
             sampler=dict(type='SDESampler', num_steps=2),
-            data_preprocessor=dict(vae='tiny', vae_path=str(tiny_vae_folder)),
+            data_preprocessor=dict(vae=dict(name='tiny', path=str(tiny_vae_folder))),
             ema=None,
             sample_model='model',
         )
@@ -264,7 +264,7 @@ def test_adm_metrics_of_images(adm, photographs):
 @pytest.fixture
 def loaded(monkeypatch, inception):
     """Build ADMMetrics with a network that is loaded already."""
-    monkeypatch.setattr('usp_mm.evaluation.adm.InceptionFeatures', lambda weights: inception)
+    monkeypatch.setattr('usp_mm.evaluation.adm.InceptionFeatures', lambda weights, channels_last: inception)
 
 
 def test_adm_statistics_and_images_of_one_file(adm, photographs, loaded):

@@ -1,6 +1,7 @@
 """One decoding for every reader of image files."""
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from usp_mm.apis.inference import check_images
 from usp_mm.datasets import LoadImage
 from usp_mm.datasets.latent_cache.crops import CroppedImages
 from usp_mm.evaluation.images import FolderImages
-from usp_mm.images import decode_image, image_endings, load_image
+from usp_mm.images import decode_image, image_endings, load_image, max_image_pixels
 from usp_mm.images.decode import _WHOLE
 from usp_mm.vaes import training
 
@@ -134,6 +135,33 @@ def test_unreadable_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for read in (load_image, lambda path: check_images([path])):
         with pytest.raises(ValueError, match=rf"cannot decode image '{tmp_path}/whole.jpg': .*4096 pixels.* exceeds limit"):
             read(tmp_path / 'whole.jpg')
+
+
+def test_the_number_of_pixels_is_limited_by_one_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow itself only warns of a picture of 13,000 × 13,000."""
+    path = tmp_path / 'large.png'
+    Image.fromarray(np.zeros((30, 50), np.uint8)).save(path)
+    for pixels, told in (
+        (1000, r'50 × 30 = 1,500 pixels exceed the limit of 1,000: .*USP_MAX_IMAGE_PIXELS=1500'),
+        (100, 'MAX_IMAGE_P'),
+    ):
+        monkeypatch.setenv('USP_MAX_IMAGE_PIXELS', str(pixels))
+        for read in (load_image, lambda path: check_images([path])):
+            with pytest.warns(Image.DecompressionBombWarning) if pixels == 1000 else nullcontext():
+                with pytest.raises(ValueError, match=rf"^cannot decode image '{path}': .*{told}") as error:
+                    read(path)
+            assert '\n' not in str(error.value)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    for allowed in ('1500', '0'):
+        monkeypatch.setenv('USP_MAX_IMAGE_PIXELS', allowed)
+        assert load_image(path).size == (50, 30) and Image.MAX_IMAGE_PIXELS == 100
+    monkeypatch.setenv('USP_MAX_IMAGE_PIXELS', '1e9')
+    with pytest.raises(ValueError, match="USP_MAX_IMAGE_PIXELS='1e9' must be a whole number of pixels, 0 for no limit"):
+        load_image(path)
+    monkeypatch.delenv('USP_MAX_IMAGE_PIXELS')
+    assert max_image_pixels() == 100
+    monkeypatch.undo()
+    assert max_image_pixels() == 89_478_485 < 13_000**2
 
 
 def test_the_setting_of_the_process_for_truncated_images_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

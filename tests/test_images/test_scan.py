@@ -6,20 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.fileio import BaseStorageBackend, LocalBackend, register_backend
-from mmengine.logging import MMLogger
 from PIL import Image
 
 from usp_mm.images import find_images, images_below, list_images
 from usp_mm.vaes.training import _find_images
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """(level, line) of everything that is logged."""
-    lines: list[tuple[str, str]] = []
-    for level in ('info', 'warning'):
-        monkeypatch.setattr(MMLogger, level, lambda self, line, level=level: lines.append((level, line)))
-    return lines
 
 
 def put(root: Path, *names: str) -> Path:
@@ -34,7 +24,7 @@ def put(root: Path, *names: str) -> Path:
     return root
 
 
-def test_what_counts_and_what_is_left_out(tmp_path: Path, told) -> None:
+def test_what_counts_and_what_is_left_out(tmp_path: Path, logged_lines) -> None:
     root = put(
         tmp_path / 'images',
         'a.png', 'A.PNG', 'b.webp', 'c.tiff', 'deep/er/d.JPG', 'x.png/inside.png', 'no_ending', 'notes.txt', 'Thumbs.db',
@@ -54,7 +44,7 @@ def test_what_counts_and_what_is_left_out(tmp_path: Path, told) -> None:
     assert sorted(listing.hidden) == ['._a.png', '.ipynb_checkpoints', '__MACOSX', 'deep/.hidden', 'deep/@eaDir']
     assert sorted(listing.dangling) == ['gone.png', 'itself.png'] and listing.special == ['pipe.png']
     images_below(root)
-    ((level, line),) = told
+    ((level, line),) = logged_lines
     assert level == 'warning'
     assert line == (
         f"images of '{root}': 19 files found, 8 taken (.png 5, .jpg 1, .tiff 1, .webp 1); left out: "
@@ -63,12 +53,12 @@ def test_what_counts_and_what_is_left_out(tmp_path: Path, told) -> None:
     )
 
 
-def test_a_folder_of_images_alone_is_one_line(tmp_path: Path, told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_images_alone_is_one_line(tmp_path: Path, logged_lines, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, 'a.png', 'b.png')
     images_below(tmp_path)
-    assert told == [('info', f"images of '{tmp_path}': 2 files found, 2 taken (.png 2)")]
+    assert logged_lines == [('info', f"images of '{tmp_path}': 2 files found, 2 taken (.png 2)")]
     monkeypatch.setenv('RANK', '1')
-    assert len(images_below(tmp_path)) == 2 and len(told) == 1, 'only process 0 says it'
+    assert len(images_below(tmp_path)) == 2 and len(logged_lines) == 1, 'only process 0 says it'
 
 
 @pytest.mark.parametrize(

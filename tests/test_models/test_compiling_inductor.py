@@ -1,16 +1,24 @@
 """What inductor makes of the blocks and of the losses has the official code's numbers (float32, CPU)."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from helpers.golden import load, official_weights
 from mmpretrain.registry import MODELS
+from torch._functorch import config as functorch_config
+from torch._inductor import config as inductor_config
+from torch._inductor.utils import run_and_get_code
 
 from usp_mm.checkpoints import from_official
 from usp_mm.functional import random
+from usp_mm.layers import ModulatedBlock
 
 pytestmark = pytest.mark.slow
 ARCH = dict(embed_dims=48, depth=2, num_heads=3, decoder_dims=32, decoder_depth=2, decoder_heads=4)
+#: Kernels and operators in the code that inductor writes.
+LAUNCH = re.compile(r'^\s+(?:\S+ = )?(cpp_fused\w*|extern_kernels\.\w+|torch\.ops\.[\w.]+)\(', re.MULTILINE)
 regions = pytest.mark.parametrize('region', ['blocks', 'loss'])
 
 
@@ -82,3 +90,21 @@ def test_sit_sampling(method):
     with torch.no_grad():
         found = model.sampler.sample(model.guidance.denoise(model.network(), y, model.objective), z, model.objective, None)
     torch.testing.assert_close(found, torch.from_numpy(golden[method]), rtol=0, atol=1e-4 * float(np.abs(golden[method]).max()))
+
+
+def test_launches_of_a_compiled_block():
+    """In bfloat16; eager, 33 and 59 operations (test_benchmark_gpu.py). Graphs are compiled anew, as kept ones show no code."""
+    block = ModulatedBlock(32, 2)
+    block.compile()
+    x, c = torch.randn(4, 16, 32, requires_grad=True), torch.randn(4, 32, requires_grad=True)
+
+    def step():
+        with torch.autocast('cpu', torch.bfloat16):
+            out = block(x, c)
+        out.float().sum().backward()
+
+    with inductor_config.patch(fx_graph_cache=False), functorch_config.patch(enable_autograd_cache=False):
+        _, codes = run_and_get_code(step)
+    calls = [LAUNCH.findall(code[code.index('def call(') :]) for code in codes]
+    assert [len(names) for names in calls] == [12, 20]
+    assert [sum(name.startswith('cpp_fused') for name in names) for names in calls] == [6, 9]

@@ -14,7 +14,7 @@ from usp_mm.functional.ddpm import linear_alpha_bar
 @pytest.fixture
 def build(tiny_vae_folder):
     def build(**kwargs):
-        cfg = dict(type='LatentDataPreprocessor', vae='tiny', vae_path=str(tiny_vae_folder))
+        cfg = dict(type='LatentDataPreprocessor', vae=dict(name='tiny', path=str(tiny_vae_folder)))
         return MODELS.build({**cfg, **kwargs})
 
     return build

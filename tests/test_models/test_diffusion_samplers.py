@@ -1,11 +1,8 @@
-import copy
-import itertools
-import math
-
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from helpers import golden
+from helpers.gaussian_data import MEAN, STD, gaussian_diffusion, gaussian_flow, no_noise
 from test_golden_dit import build
 from test_objectives import tensors
 
@@ -17,16 +14,11 @@ from usp_mm.models.samplers.ode import METHODS, VelocityField
 from usp_mm.registry import MODELS
 
 SIT_SAMPLES = [name for name in golden.load('sit_sample') if name.startswith('ode_') or name.count('_') == 4]
-MEAN, STD = 0.3, 0.5  # of the Gaussian data whose exact denoisers are below
 
 
 def assert_close(actual, expected):
     """To 1e-4 of the largest value: chains amplify rounding."""
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
-
-
-def no_noise(k):
-    raise AssertionError('a deterministic sampler asked for noise')
 
 
 # ------------------------------------------------------------------ the official chains
@@ -84,36 +76,6 @@ def test_ancestral_chain_is_that_of_diffusers():
 
 
 # ------------------------------------------------------------------ exact denoisers of Gaussian data
-
-
-def gaussian_flow(objective):
-    """The exact prediction for data N(MEAN, STD²), in closed form."""
-
-    def denoise(x, t):
-        c = flow.Coefficients(*(value[:, None, None, None] for value in objective.coefficients(t.double())))
-        centred, variance = x - c.alpha * MEAN, (c.alpha * STD).square() + c.sigma.square()
-        if objective.prediction == 'velocity':
-            return c.d_alpha * MEAN + (c.alpha * c.d_alpha * STD**2 + c.sigma * c.d_sigma) / variance * centred
-        return centred / variance * (c.sigma if objective.prediction == 'noise' else -1)
-
-    return denoise
-
-
-def gaussian_diffusion(objective, kept):
-    """Exact noise, and exact variance of the step to the kept step before."""
-    alpha_bar = objective.alpha_bar
-    short = ddpm.schedule(alpha_bar[kept])
-
-    def denoise(x, t):
-        row, a = kept.tolist().index(int(t[0])), alpha_bar[t][:, None, None, None]
-        eps = (1 - a).sqrt() * (x - a.sqrt() * MEAN) / (a * STD**2 + 1 - a)
-        c = short.at(row)
-        # what x_t leaves unknown of x0 adds to the variance given x0
-        variance = c.log_posterior.exp() + c.mean_x0.square() * STD**2 * (1 - a) / (a * STD**2 + 1 - a)
-        fraction = 2 * (variance.log() - c.log_posterior) / (c.log_beta - c.log_posterior) - 1
-        return torch.cat([eps, fraction.expand_as(eps)], dim=1)
-
-    return denoise
 
 
 def moments(sampler, objective, denoise):
@@ -281,131 +243,3 @@ def test_no_step_waits_for_the_device(sampler):
     objective, z = sampler.objective_type(), torch.empty(3, 4, 2, 2, device='meta')
     x = sampler.sample(lambda x, t: torch.cat([x, x], 1) if objective.integer_times else x, z, objective, lambda k: z)
     assert x.device == z.device and x.shape == z.shape and x.dtype == torch.float32
-
-
-# ------------------------------------------------------------------ what is refused
-
-
-def test_every_flow_combination_is_sampled_or_refused_with_its_reason():
-    z, refused, total = torch.linspace(-2, 2, 4).reshape(4, 1, 1, 1), set(), 0
-    for path, prediction in itertools.product(flow.PATHS, flow.PREDICTIONS):
-        objective = FlowObjective(path, prediction)
-        denoise = gaussian_flow(objective)
-        for settings in itertools.product(('euler', 'heun'), (30,), sde.DIFFUSIONS, (*sde.LAST_STEPS, None)):
-            sampler, total = SDESampler(*settings), total + 1
-            try:
-                sampler.check(objective)
-            except ValueError as error:
-                refused.add((path, prediction, *settings, str(error).split(' ')[0]))
-                continue
-            assert sampler.sample(denoise, z, objective, lambda k: z.flip(0)).isfinite().all(), (path, prediction, settings)
-    sbdm = {
-        (path, 'velocity', method, 30, 'sbdm', last, "diffusion='sbdm'")
-        for path, method, last in itertools.product(('linear', 'gvp'), ('euler', 'heun'), (*sde.LAST_STEPS, None))
-    }
-    heun = {
-        (path, 'velocity', 'heun', 30, diffusion, None, "method='heun'")
-        for path, diffusion in itertools.product(('linear', 'gvp'), set(sde.DIFFUSIONS) - {'sbdm'})
-    }
-    assert refused == sbdm | heun and total == 9 * 48
-
-
-@pytest.mark.parametrize('sampler', [SDESampler(diffusion='sbdm'), SDESampler('heun', last_step=None)])
-def test_refused_combinations_do_fail(sampler):
-    objective = FlowObjective()
-    sampled = sampler.sample(gaussian_flow(objective), torch.ones(1, 1, 1, 1), objective, lambda k: torch.ones(1, 1, 1, 1))
-    assert not math.isfinite(float(sampled))
-
-
-@pytest.mark.parametrize(
-    ('make', 'message'),
-    [
-        (lambda: ODESampler('heun'), "'heun': torchdiffeq has no fixed-step method of that name, its is 'heun2'"),
-        (lambda: ODESampler('eular'), "unknown ODE method 'eular'.*did you mean 'euler'"),
-        (lambda: ODESampler('euler', 1), 'num_steps=1 must be at least 2'),
-        (lambda: ODESampler('dopri5', timestep_shift=0.3), "timestep_shift=0.3 moves a time grid, but 'dopri5' has none"),
-        (lambda: ODESampler('euler', timestep_shift=0.0), 'timestep_shift=0.0 must be positive'),
-        (lambda: ODESampler(rtol=0.0), 'rtol=0.0 must be positive'),
-        (lambda: SDESampler('heun2'), "unknown SDE method 'heun2'.*did you mean 'heun'"),
-        (lambda: SDESampler(diffusion='sigmas'), "unknown diffusion 'sigmas'.*did you mean 'sigma'"),
-        (lambda: SDESampler(last_step='means'), "unknown last_step 'means'.*did you mean 'mean'"),
-        (lambda: SDESampler(last_step_size=0.0), r'last_step_size=0.0 must lie between 0 and 1 \(last_step=None'),
-        (lambda: SDESampler(last_step_size=1.0), 'last_step_size=1.0 must lie between 0 and 1'),
-        (lambda: SDESampler(num_steps=1), 'num_steps=1 must be at least 2'),
-        (lambda: AncestralSampler(1), 'num_steps=1 must be at least 2'),
-        (lambda: DDIMSampler(1), 'num_steps=1 must be at least 2'),
-    ],
-)
-def test_settings_that_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-@pytest.mark.parametrize(
-    ('sampler', 'objective', 'message'),
-    [
-        (SDESampler(), DDPMObjective(), 'trained with FlowObjective, not DDPMObjective: use AncestralSampler or DDIMSampler'),
-        (ODESampler(), DDPMObjective(), 'trained with FlowObjective, not DDPMObjective'),
-        (AncestralSampler(), FlowObjective(), 'trained with DDPMObjective, not FlowObjective: use ODESampler or SDESampler'),
-        (DDIMSampler(), FlowObjective(), 'trained with DDPMObjective, not FlowObjective'),
-        (AncestralSampler(200), DDPMObjective(100), 'num_steps=200 of the sampler exceeds the 100 of the objective'),
-        (DDIMSampler(300), DDPMObjective(), 'num_steps=300 of the sampler must divide the 1000 of the objective'),
-        (SDESampler(last_step_size=0.9995), FlowObjective(prediction='noise'), 'leaves no time after the start at 0.001'),
-    ],
-)
-def test_pairs_that_are_refused(sampler, objective, message):
-    with pytest.raises(ValueError, match=message):
-        sampler.check(objective)
-
-
-def test_missing_solver_is_named(monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'torchdiffeq', None)
-    with pytest.raises(ImportError, match=r"pip install 'usp-mm\[gen\]'"):
-        ODESampler().check(FlowObjective())
-
-
-def test_descriptions_rebuild_the_sampler():
-    samplers = [AncestralSampler(7), ODESampler('euler', 9, timestep_shift=0.5), ODESampler(rtol=1e-4), SDESampler('heun', 5)]
-    for sampler in samplers:
-        settings = sampler.describe()
-        assert settings.pop('name') == type(sampler).__name__
-        assert type(sampler)(**settings).describe() == copy.deepcopy(sampler).describe()
-    assert 'last_step_size' not in SDESampler(last_step=None).describe()
-
-
-# ------------------------------------------------------------------ networks that diverged
-
-
-def diverged(kind, x, t):
-    """From the first call on, from the middle on, or in the second of the samples alone."""
-    if kind == 'second':
-        return torch.stack([x[0], x[1] * math.nan])
-    return x * math.nan if kind == 'first' or float(t[0]) > 0.4 else 1e3 * x
-
-
-@pytest.mark.parametrize('kind', ['first', 'middle', 'second'])
-@pytest.mark.parametrize('prediction', ['velocity', 'noise'])
-def test_every_ode_method_ends_with_nan_where_the_network_diverged(kind, prediction):
-    z, objective = torch.randn(1, 1, 2, 2).repeat(2, 1, 1, 1), FlowObjective(prediction=prediction)  # both overflow at once
-    for method in ('dopri5', 'euler', 'heun2'):
-        sample = ODESampler(method, num_steps=5).sample(lambda x, t: diverged(kind, x, t), z, objective, no_noise)
-        assert sample.isfinite().flatten(1).all(1).tolist() == ([True, False] if kind == 'second' else [False, False])
-
-
-def test_dopri5_with_tolerances_that_no_step_meets():
-    """The field stays finite, and from the middle on it jumps however short a step is."""
-    generator = torch.Generator().manual_seed(0)
-
-    def jumps(x, t):
-        return (float(t[0]) > 0.5) * 1e6 * torch.randn(x.shape, generator=generator)
-
-    with pytest.raises(ValueError, match=r"'dopri5' found no step short enough for atol=1e-12, rtol=1e-12 \(underflow in dt"):
-        ODESampler('dopri5', atol=1e-12, rtol=1e-12).sample(jumps, torch.zeros(1, 1, 2, 2), FlowObjective(), no_noise)
-
-
-def test_an_assertion_of_the_network_is_its_own():
-    def denoise(x, t):
-        raise AssertionError('wrong size')
-
-    with pytest.raises(AssertionError, match='wrong size'):
-        ODESampler('dopri5').sample(denoise, torch.zeros(1, 1, 2, 2), FlowObjective(), no_noise)

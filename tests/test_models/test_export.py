@@ -73,8 +73,8 @@ def test_denoiser(network, block, grad):
 
 @pytest.mark.parametrize('train_vae', [False, True])
 def test_encoder_with_the_vae_in_front(train_vae, tiny_vae_folder):
-    codec = dict(path=str(tiny_vae_folder))
-    model = randomised(dict(type='USPViT', arch=ARCH, vae='tiny', img_size=SIDE, codec=codec, train_vae=train_vae))
+    vae = dict(name='tiny', path=str(tiny_vae_folder))
+    model = randomised(dict(type='USPViT', arch=ARCH, vae=vae, img_size=SIDE, encode_images=True, train_vae=train_vae))
     program = export(model, inputs(2, 'images'), dynamic_shapes=({0: NUM},))
     for num in (1, 3, 5):
         with torch.no_grad():

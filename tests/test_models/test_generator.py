@@ -34,7 +34,7 @@ def merged(parts, changes):
 @pytest.fixture
 def build(tiny_vae_folder):
     def build(kind='sit', seed=0, **changes):
-        preprocessor = dict(vae='tiny', vae_path=str(tiny_vae_folder))
+        preprocessor = dict(vae=dict(name='tiny', path=str(tiny_vae_folder)))
         torch.manual_seed(seed)
         cfg = dict(type='LatentDiffusionGenerator', data_preprocessor=preprocessor, **merged(PARTS[kind], changes))
         model = MODELS.build(cfg)

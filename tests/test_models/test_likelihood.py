@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_diffusion_samplers import MEAN, STD, gaussian_flow
+from helpers.gaussian_data import MEAN, STD, gaussian_flow
 
 from usp_mm.functional import flow
 from usp_mm.models.likelihood import bits_per_dimension, log_likelihood

@@ -36,7 +36,7 @@ def build(tiny_vae_folder, folder):
         model = MODELS.build(
             dict(
                 type='LatentDiffusionGenerator',
-                data_preprocessor=dict(vae='tiny', vae_path=str(tiny_vae_folder)),
+                data_preprocessor=dict(vae=dict(name='tiny', path=str(tiny_vae_folder))),
                 denoiser=dict(type=denoiser, arch=ARCH, img_size=64, num_classes=10),
                 objective=dict(type=objective),
                 sampler=dict(type=sampler, num_steps=3),

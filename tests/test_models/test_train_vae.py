@@ -47,12 +47,11 @@ def test_a_run_changes_every_encoder_tensor_and_saves_it(small_world, tmp_path):
 
 def test_features_before_training_are_those_of_the_frozen_vae(small_world):
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    arguments = dict(arch=dict(embed_dims=32, depth=2, num_heads=2), vae='tiny', img_size=64)
-    codec = dict(path=str(small_world.tiny_vae_folder))
+    arguments = dict(arch=dict(embed_dims=32, depth=2, num_heads=2), vae=small_world.vae_of('tiny'), img_size=64)
     found = []
     for train_vae in (False, True):
         torch.manual_seed(0)
-        model = USPViT(**arguments, codec=codec, train_vae=train_vae)
+        model = USPViT(**arguments, encode_images=True, train_vae=train_vae)
         model.init_weights()
         found.append(model.eval()(images)[0])
     torch.testing.assert_close(*found, rtol=0, atol=1e-6)
@@ -92,14 +91,14 @@ def test_mixing_is_that_of_the_frozen_vae(small_world, space):
 
 
 def test_what_does_not_go_together_is_refused(small_world):
-    with pytest.raises(ValueError, match='train_vae=True needs `codec`, the VAE to train'):
+    with pytest.raises(ValueError, match='train_vae=True needs encode_images=True, with the VAE to train'):
         USPViT(train_vae=True)
     with pytest.raises(ValueError, match="VAE 'pixel' has no encoder to train"):
-        USPViT(vae='pixel', codec=dict(), train_vae=True)
+        USPViT(vae='pixel', encode_images=True, train_vae=True)
     with pytest.raises(ValueError, match='is trained in float32'):
-        USPViT(vae='tiny', codec=dict(path=str(small_world.tiny_vae_folder), dtype='bfloat16'), train_vae=True)
-    with pytest.raises(ValueError, match=r"data_preprocessor.vae_dtype='bfloat16' is of a frozen VAE"):
-        USPClassifier(dict(type='USPViT', train_vae=True), data_preprocessor=dict(vae='tiny', vae_dtype='bfloat16'))
+        USPViT(vae={**small_world.vae_of('tiny'), 'dtype': 'bfloat16'}, encode_images=True, train_vae=True)
+    with pytest.raises(ValueError, match=r"data_preprocessor.vae.dtype='bfloat16' is of a frozen VAE"):
+        USPClassifier(dict(type='USPViT', train_vae=True), data_preprocessor=dict(vae=dict(name='tiny', dtype='bfloat16')))
 
 
 def test_a_frozen_encoder_is_bit_identical_after_a_probe(small_world, tmp_path):

@@ -81,7 +81,7 @@ def test_reconstruct_returns_latents_on_the_true_scale():
 
 
 def test_vae_leaves_no_trace_and_checkpoints_load_wherever_it_stands(tiny_vae_folder):
-    kwargs = dict(vae='tiny', vae_path=str(tiny_vae_folder))
+    kwargs = dict(vae=dict(name='tiny', path=str(tiny_vae_folder)))
     model = build(data_preprocessor=dict(type='LatentDataPreprocessor', **kwargs))
     names = {name.split('.')[0] for name in model.state_dict()}
     assert names == {'backbone', 'neck'}
@@ -97,7 +97,7 @@ def test_vae_leaves_no_trace_and_checkpoints_load_wherever_it_stands(tiny_vae_fo
 
     images = torch.rand(1, 3, 64, 64) * 2 - 1
     outside = MODELS.build(dict(type='USPViT', arch=ARCH, img_size=64, vae='tiny'))
-    inside = MODELS.build(dict(type='USPViT', arch=ARCH, img_size=64, vae='tiny', codec=dict(path=str(tiny_vae_folder))))
+    inside = MODELS.build(dict(type='USPViT', arch=ARCH, img_size=64, encode_images=True, **kwargs))
     for backbone in (outside, inside):
         backbone.load_state_dict(model.backbone.state_dict(), strict=True)
         backbone.eval()

@@ -31,7 +31,7 @@ def build(vavae, **kwargs):
     model = MODELS.build(
         dict(
             type='LatentDiffusionGenerator',
-            data_preprocessor=dict(vae='va-f16d32', vae_path=str(path), vae_stats=str(cache / 'manifest.json')),
+            data_preprocessor=dict(vae=dict(name='va-f16d32', path=str(path), stats=str(cache / 'manifest.json'))),
             denoiser=dict(type='SiT', arch=ARCH, img_size=32, num_classes=10, block='lightning', learn_sigma=False),
             objective=dict(type='FlowObjective', times='logit_normal', cosine_weight=1.0),
             sampler=dict(type='ODESampler', method='euler', num_steps=9, timestep_shift=0.3),
@@ -45,7 +45,11 @@ def test_the_caches_statistics_normalise_latents_and_decoding_undoes_it(vavae, s
     model, manifest = build(vavae), json.loads((vavae[1] / 'manifest.json').read_text())
     mean, std = (torch.tensor(manifest[f'latent_{name}']).float().view(32, 1, 1) for name in ('mean', 'std'))
     cached = MODELS.build(
-        dict(type='LatentDataPreprocessor', vae='va-f16d32', vae_stats=str(vavae[1] / 'manifest.json'), load_vae=False)
+        dict(
+            type='LatentDataPreprocessor',
+            vae=dict(name='va-f16d32', stats=str(vavae[1] / 'manifest.json')),
+            load_vae=False,
+        )
     )
     moments = torch.randn(2, 64, 2, 2, generator=torch.Generator().manual_seed(0))
     latents = cached(dict(inputs=moments))['inputs']

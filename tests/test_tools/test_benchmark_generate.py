@@ -1,12 +1,11 @@
 """tools/benchmark.py generate, at a size that says nothing about speed."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.small_world import ROOT, run_tool
+from helpers.small_world import run_tool
 
 COLUMNS = [
     'task', 'network', 'mode', 'batch', 'ms/step', 'outside %', 'EMA %', 'calls/step', 'images/s', 'TFLOP/s', 'peak GiB',
@@ -14,9 +13,8 @@ COLUMNS = [
 
 
 @pytest.fixture
-def lib(monkeypatch):
-    """tools/benchmark_lib.py, with tools/ importable."""
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
+def lib(dev_importable):
+    """dev/benchmark_lib.py, with dev/ importable."""
     import benchmark_lib
 
     return benchmark_lib

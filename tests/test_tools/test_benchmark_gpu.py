@@ -2,18 +2,15 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.small_world import ROOT
 
 
 @pytest.fixture
-def gpu(monkeypatch):
+def gpu(dev_importable):
     """dev/benchmarks/gpu.py, with dev/ importable."""
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
     from benchmarks import gpu
 
     return gpu
@@ -147,6 +144,27 @@ def test_operations_of_a_step(mode, forward, backward, gpu):
         counts = dit_operations({**TINY_ARCH, 'depth': depth}, mode)
         expected = {name: a + b * depth for name, (a, b) in dict(forward=forward, backward=backward).items()}
         assert counts == dict(latents=147, noise=411, **expected)
+
+
+@pytest.mark.parametrize(('settings', 'expected'), [(dict(fused=True), 2), (dict(foreach=False), 9 * (11 + 10 * 2))])
+def test_operations_of_optimizer_and_average(settings, expected, gpu):
+    """Of DiT with two blocks: 11 + 10 · depth parameters."""
+    from benchmark_gpu.operations import OperationCounter
+    from benchmark_gpu.scale import TINY_ARCH
+    from benchmark_models import build_model, model_config
+
+    model = build_model(model_config('DiT', {**TINY_ARCH, 'depth': 2}, 'bf16', 64, 10), 'cpu')
+    parameters = [parameter for parameter in model.denoiser.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = torch.optim.AdamW(parameters, **settings)
+    optimizer.step()
+    with OperationCounter() as counter:
+        optimizer.step()
+    assert len([name for name in counter.names if name.startswith('aten::') and 'local_scalar' not in name]) == expected
+    with OperationCounter() as counter:
+        model.update_ema()
+    assert counter.names == ['aten::_foreach_lerp_', 'aten::add_']  # weights, and the count of updates
 
 
 def test_operations_that_launch_nothing_are_not_counted(gpu):

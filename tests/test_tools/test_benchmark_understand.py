@@ -1,7 +1,6 @@
 """tools/benchmark.py understand, at a size that says nothing about speed."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +13,8 @@ COLUMNS = [
 
 
 @pytest.fixture
-def understand(monkeypatch):
-    """tools/benchmarks/understand.py, with tools/ importable."""
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
+def understand(dev_importable):
+    """dev/benchmarks/understand.py, with dev/ importable."""
     from benchmarks import understand
 
     return understand
@@ -69,10 +67,10 @@ def test_bfloat16_of_network_and_vae(understand, monkeypatch):
     measured = understand.measure(arguments(), **row)
     assert measured['mode'] == 'ours bf16 + VAE' and measured['images/s'] == pytest.approx(2000 / measured['ms/step'])
     (cfg,) = built
-    assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and cfg.model.data_preprocessor.vae_dtype == 'bfloat16'
+    assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and cfg.model.data_preprocessor.vae.dtype == 'bfloat16'
     for mode, wrapper, dtype in (('ours bf16', 'AutocastOptimWrapper', 'float32'), ('ours fp32', 'OptimWrapper', 'float32')):
         cfg = config(arguments(), ROOT, 'segment', 'large', mode, 64, 2)
-        assert (cfg.optim_wrapper.type, cfg.model.backbone.codec.dtype) == (wrapper, dtype)
+        assert (cfg.optim_wrapper.type, cfg.model.backbone.vae.dtype) == (wrapper, dtype)
     assert config(arguments(), ROOT, 'probe', 'large', 'plain fp32', 64, 2).model.backbone.frozen_stages == 24
 
 

@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers.small_world import run_tool, train_quickly
-from mmengine.config import Config
+from helpers.small_world import run_tool
 from PIL import Image
 
 from usp_mm.apis import inferencer
@@ -13,16 +12,6 @@ from usp_mm.apis.inference import check_images
 from usp_mm.images import find_images
 
 CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
-
-
-@pytest.fixture(scope='module')
-def classifier(small_world, tmp_path_factory):
-    """Config file and checkpoint of a classifier of two digits."""
-    folder = tmp_path_factory.mktemp('classifier')
-    cfg = small_world.shrink(Config.fromfile(CONFIG))
-    cfg.dump(folder / 'config.py')
-    train_quickly(cfg, folder / 'work')
-    return folder / 'config.py', folder / 'work' / 'epoch_1.pth'
 
 
 @pytest.mark.slow

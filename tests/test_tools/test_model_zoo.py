@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ from usp_mm.analysis.complexity import gpu_hours
 TOOL = ROOT / 'tools' / 'make_model_zoo.py'
 
 
-@pytest.fixture(autouse=True)
-def _tools_importable(monkeypatch):
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'dev'), *sys.path])
+pytestmark = pytest.mark.usefixtures('dev_importable')
 
 
 @pytest.fixture
@@ -46,13 +43,13 @@ def stubs(besides):
 
 @pytest.fixture
 def small_root(tmp_path):
-    """A project of DiT alone, whose README and metafile can be spoilt."""
+    """A project of DiT alone, whose pages and metafile can be spoilt."""
     for name in ('_base_', 'dit'):
         shutil.copytree(ROOT / 'configs' / name, tmp_path / 'configs' / name)
     (tmp_path / 'docs').mkdir()
     shutil.copy(ROOT / 'docs' / 'complexity.json', tmp_path / 'docs')
     (tmp_path / 'model-index.yml').write_text('Import: [configs/dit/metafile.yml]\n')
-    (tmp_path / 'README.md').write_text('before\n<!-- zoo: few -->\n<!-- /zoo -->\nafter\n')
+    (tmp_path / 'docs/configs.md').write_text('before\n<!-- zoo: few -->\n<!-- /zoo -->\nafter\n')
     names = [f'dit-{arch}-p2_usp-pre_8xb32-400k_in1k-256px' for arch in ('base', 'large', 'xl')]
     models = [dict(Name=n, Config=f'configs/dit/{n}.py', Metadata=dict(Paper='FID 1.50', Ours='not run')) for n in names]
     models[0]['Tables'] = [dict(Table=2, Row='large', Ours=dict(FID=9.9))]
@@ -68,7 +65,7 @@ def small_root(tmp_path):
     ]
     few = dict(Columns=['model', 'paper'], Rows=[[dict(Text='L', Config=names[1]), dict(Paper=['2', 'large', 'FID'])]])
     tables += stubs(besides=('2', '8g'))
-    (tmp_path / 'docs/paper_tables.yml').write_text(yaml.safe_dump(dict(Tables=tables, README=dict(few=few))))
+    (tmp_path / 'docs/paper_tables.yml').write_text(yaml.safe_dump(dict(Tables=tables, Results=dict(few=few))))
     return tmp_path
 
 
@@ -160,12 +157,12 @@ def test_writing_checking_and_what_is_around(small_root, call):
     )
     row = next(line for line in readme.splitlines() if f'[{name}]' in line)
     assert row.split(' | ')[1:4] == ['FID 1.50', 'FID 1.4', '457.9 M']
-    assert (small_root / 'README.md').read_text().split('\n')[2:6] == [
-        '| model | paper | ours |', '|---|---|---|', f'| [L](configs/dit/{name}.py) | 1.50 | 1.4 |', '<!-- /zoo -->',
+    assert (small_root / 'docs/configs.md').read_text().split('\n')[2:6] == [
+        '| model | paper | ours |', '|---|---|---|', f'| [L](../configs/dit/{name}.py) | 1.50 | 1.4 |', '<!-- /zoo -->',
     ]  # fmt: skip
 
-    (small_root / 'README.md').write_text('no markers\n')
-    assert 'README.md has markers of []: expected <!-- zoo: NAME -->' in call('--root', small_root, '--check')[1]
+    (small_root / 'docs/configs.md').write_text('no markers\n')
+    assert 'docs/configs.md has markers of []: expected <!-- zoo: NAME -->' in call('--root', small_root, '--check')[1]
 
 
 @pytest.mark.parametrize(
@@ -246,14 +243,14 @@ def test_the_numbers_that_the_paper_prints(zoo):
     assert cited['7', 'MaskFeat 1600 epochs'] == {'mIoU': '48.3'} and cited['6', 'SemMAE base'] == {'SFT': '83.4', 'LP': '65.0'}
 
 
-def test_what_the_readme_says_that_encoding_online_costs() -> None:
+def test_what_the_page_says_that_encoding_online_costs() -> None:
     counts = {name: entry['counts'] for name, entry in json.loads((ROOT / 'docs/complexity.json').read_text()).items()}
 
     def cost(*names: str) -> list[tuple[float, float]]:
         pairs = [(counts[name]['network']['train'], counts[name]['vae']['train']) for name in names]
         return [(network / 1e9, 100 * vae / (network + vae)) for network, vae in pairs]
 
-    text = (ROOT / 'README.md').read_text()
+    text = (ROOT / 'docs/imagenet/data-and-cache.md').read_text()
     usp = cost(*(f'usp_vit-{arch}_64xb64-amp-coslr-800e_in1k' for arch in ('base', 'large', 'xl')))
     sizes, shares = (' / '.join(format(pair[i], spec) for pair in usp) for i, spec in ((0, '.1f'), (1, '.0f')))
     assert f'| pretraining ViT-B / L / XL, 224 px | {sizes} | {shares} % |' in text

@@ -29,7 +29,7 @@ def odd(small_world, tmp_path):
     text = (ROOT / DIGITS).read_text().replace("'../_base_", f"'{ROOT}/configs/_base_")
     (folder / 'my digits,b=1é.py').write_text(text)
     schedule = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'train_cfg.max_epochs=2']
-    paths = {'model.data_preprocessor.vae_path': folder / 'vae', 'train_dataloader.dataset.data_root': folder / 'cache'}
+    paths = {'model.data_preprocessor.vae.path': folder / 'vae', 'train_dataloader.dataset.data_root': folder / 'cache'}
     options = [f'{key}={quote_value(path)}' for key, path in paths.items()]
     return folder, folder / 'my digits,b=1é.py', [*options, 'train_dataloader.batch_size=4', *schedule]
 
@@ -56,7 +56,7 @@ def test_the_quickstart_quotes(tmp_path, monkeypatch):
         word.split('=', 1) for word in [*stages.vae_options(work_dir), *stages.latent_options(work_dir, 'train', 'val')]
     )
     assert {key: parse_value(value) for key, value in found.items()} == {
-        'model.data_preprocessor.vae_path': str(work_dir / 'vae'),
+        'model.data_preprocessor.vae.path': str(work_dir / 'vae'),
         'train_dataloader.dataset.data_root': str(work_dir / 'latents' / 'train'),
         'val_dataloader.dataset.data_root': str(work_dir / 'latents' / 'val'),
         'test_dataloader.dataset.data_root': str(work_dir / 'latents' / 'val'),

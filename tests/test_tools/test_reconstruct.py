@@ -16,7 +16,7 @@ CONFIG = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 def trained(tiny_vae_folder, tmp_path_factory):
     """Config and checkpoint of an untrained digit model."""
     cfg = Config.fromfile(CONFIG)
-    cfg.model.data_preprocessor.vae_path = str(tiny_vae_folder)
+    cfg.model.data_preprocessor.vae.path = str(tiny_vae_folder)
     model = MODELS.build(cfg.model)
     model.init_weights()
     path = tmp_path_factory.mktemp('trained') / 'epoch_1.pth'
@@ -27,7 +27,7 @@ def trained(tiny_vae_folder, tmp_path_factory):
 @pytest.mark.slow
 def test_the_tool_writes_the_picture(trained, demo_data, tiny_vae_folder, tmp_path):
     _, checkpoint = trained
-    options = ['--cfg-options', f'model.data_preprocessor.vae_path={tiny_vae_folder}']
+    options = ['--cfg-options', f'model.data_preprocessor.vae.path={tiny_vae_folder}']
     images = ['--images', demo_data / 'imagenet' / 'val', '--num', 3]
     out = ['--out', tmp_path / 'a' / 'picture.png', '--tensorboard', tmp_path / 'tb', '--prediction', 'raw']
     done = run_tool('tools/reconstruct.py', CONFIG, checkpoint, *images, *out, *options)
@@ -35,7 +35,8 @@ def test_the_tool_writes_the_picture(trained, demo_data, tiny_vae_folder, tmp_pa
     title = 'original, masked, restored (raw predictions, not denormalized), VAE alone'
     assert f'3 rows of {title}' in done.stdout
     assert Image.open(tmp_path / 'a' / 'picture.png').text == {'Title': title}
-    assert np.asarray(Image.open(tmp_path / 'a' / 'picture.png')).shape == (3 * 68, 4 * 68, 3)
+    height, width, _ = np.asarray(Image.open(tmp_path / 'a' / 'picture.png')).shape
+    assert width == 4 * 68 and 3 * 68 + 10 < height < 3 * 68 + 50  # the columns' titles
     assert list(tmp_path.glob('tb/**/events.out.tfevents.*'))
 
     missing = run_tool('tools/reconstruct.py', CONFIG, checkpoint, '--images', tmp_path / 'none', *options)
@@ -80,14 +81,14 @@ def test_bad_arguments(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nothing\.pth'):
         load_algorithm(cfg, tmp_path / 'nothing.pth')
     other = Config.fromfile(CONFIG)
-    other.model.data_preprocessor.vae_path = cfg.model.data_preprocessor.vae_path
+    other.model.data_preprocessor.vae.path = cfg.model.data_preprocessor.vae.path
     other.model.backbone.arch = dict(depth=1, embed_dims=128, num_heads=4, decoder_dims=64, decoder_depth=2, decoder_heads=4)
     with pytest.raises(ValueError, match=r'(?s)does not fit the config.*blocks\.1'):
         load_algorithm(other, checkpoint)
 
 
 def test_config_and_checkpoint_are_read_once(trained, demo_data, tiny_vae_folder, tmp_path, tool_here, counts):
-    options = ['--cfg-options', f'model.data_preprocessor.vae_path={tiny_vae_folder}']
+    options = ['--cfg-options', f'model.data_preprocessor.vae.path={tiny_vae_folder}']
     words = [CONFIG, trained[1], '--images', demo_data / 'imagenet' / 'val', '--num', 1, '--out', tmp_path / 'a.png']
     assert tool_here('tools/reconstruct.py', *words, *options)[0] == 0
     assert counts == {'checks': 1, 'epoch_1.pth': 1}

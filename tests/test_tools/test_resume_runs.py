@@ -28,7 +28,7 @@ def digits(small_world, cache):
 
     def options(batch=8, epochs=8):
         return {
-            'model.data_preprocessor.vae_path': str(small_world.tiny_vae_folder),
+            'model.data_preprocessor.vae.path': str(small_world.tiny_vae_folder),
             'train_dataloader.dataset.data_root': str(cache),
             'train_dataloader.batch_size': batch,
             'train_dataloader.num_workers': 0,

@@ -13,16 +13,6 @@ CONFIG = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 CACHED = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
 
 
-@pytest.fixture(scope='module')
-def classifier(small_world, tmp_path_factory):
-    """Config file and checkpoint of a classifier of two digits."""
-    folder = tmp_path_factory.mktemp('classifier')
-    cfg = small_world.shrink(Config.fromfile(CONFIG))
-    cfg.dump(folder / 'config.py')
-    train_quickly(cfg, folder / 'work')
-    return folder / 'config.py', folder / 'work' / 'epoch_1.pth'
-
-
 @pytest.mark.slow
 def test_the_tool_writes_accuracy_by_level(classifier, tmp_path):
     levels = ['--severities', 1, 5, '--timesteps', 200]

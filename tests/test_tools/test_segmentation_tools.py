@@ -21,7 +21,7 @@ def options(demo_data, tiny_vae_folder, small_world):
     data = [f'{split}_dataloader.dataset.data_root={demo_data}/ade20k' for split in ('train', 'val', 'test')]
     short = ['train_cfg.max_iters=2', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
     often = ['default_hooks.logger.interval=1', 'default_hooks.checkpoint.interval=1']
-    model = [f'model.backbone.codec.path={tiny_vae_folder}', f'model.backbone.init_cfg.checkpoint={encoder}']
+    model = [f'model.backbone.vae.path={tiny_vae_folder}', f'model.backbone.init_cfg.checkpoint={encoder}']
     return [*model, *data, *short, *often, 'train_dataloader.batch_size=2', 'model.test_cfg.stride=(64,64)']
 
 

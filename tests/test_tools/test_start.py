@@ -104,12 +104,12 @@ from usp_mm.engine.loading import load_config
 from mmengine.registry import MODELS, DefaultScope
 cfg = load_config('configs/sit/sit-tiny-p2_1xb64-2k_digits.py', initialises=False, evaluates=False)
 with DefaultScope.overwrite_default_scope(cfg.default_scope):
-    model = MODELS.build(dict(cfg.model, data_preprocessor=dict(vae='tiny', vae_path='{vae}')))
+    model = MODELS.build(dict(cfg.model, data_preprocessor=dict(vae=dict(name='tiny', path='{vae}'))))
 projects = ('mmagic', 'mmagic.models', 'mmagic.evaluation', 'mmseg')
 print('after a', type(model).__name__, [name for name in projects if name in sys.modules])
 """
     script = script.replace('{vae}', str(small_world.tiny_vae_folder))
-    options = [f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}', 'train_dataloader.batch_size=4']
+    options = [f'model.data_preprocessor.vae.path={small_world.tiny_vae_folder}', 'train_dataloader.batch_size=4']
     options += [f'train_dataloader.dataset.data_root={small_world.cache("tiny", 64)}', 'train_cfg.max_epochs=1']
     options += ['param_scheduler.0.end=1', 'param_scheduler.1.begin=0']
     done = run_tool('-c', script, DIGITS, '--work-dir', tmp_path / 'run', '--cfg-options', *options)

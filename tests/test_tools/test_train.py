@@ -29,7 +29,7 @@ def _one_thread(monkeypatch):
 @pytest.fixture
 def online(demo_data, tiny_vae_folder):
     """Options that run the base config on 40 digits, online."""
-    vae = ['model.data_preprocessor.vae=tiny', f'model.data_preprocessor.vae_path={tiny_vae_folder}']
+    vae = ['model.data_preprocessor.vae.name=tiny', f'model.data_preprocessor.vae.path={tiny_vae_folder}']
     return [*SHAPE, *RESIZE, *LOADER, *WARMUP, *vae, f'train_dataloader.dataset.data_root={demo_data}/imagenet']
 
 
@@ -89,7 +89,7 @@ def test_a_cached_run_learns_the_probe_loads_it_and_test_scores_it(small_world, 
     vae = ['--vae', 'tiny', '--vae-path', tiny_vae_folder, '--img-size', 64]
     written = run_tool('tools/cache_latents.py', 'write', demo_data / 'imagenet' / 'train', cache, *vae, '--workers', 0)
     assert written.returncode == 0, written.stderr
-    vae = ['model.data_preprocessor.vae=tiny', f'model.data_preprocessor.vae_path={tiny_vae_folder}']
+    vae = ['model.data_preprocessor.vae.name=tiny', f'model.data_preprocessor.vae.path={tiny_vae_folder}']
     options = [*SHAPE, *LOADER, *WARMUP, *vae, f'train_dataloader.dataset.data_root={cache}', 'train_dataloader.batch_size=20']
     options += ['train_cfg.max_epochs=30', 'optim_wrapper.optimizer.lr=0.02']
     done = run_tool('tools/train.py', CACHED, '--work-dir', tmp_path / 'run', '--cfg-options', *options)
@@ -155,7 +155,7 @@ def test_two_processes_follow_one_with_the_doubled_batch(compiled, online, tmp_p
 def test_probe_statistics_are_averaged_over_processes(small_world, tmp_path):
     """The mean of two processes' running means is one process's, and dist_test.sh scores like test.py."""
     linear = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
-    vae = f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}'
+    vae = f'model.data_preprocessor.vae.path={small_world.tiny_vae_folder}'
     cache = small_world.cache('tiny', 64, flip=False)
     data = [f'{split}_dataloader.dataset.data_root={cache}' for split in ('train', 'val', 'test')]
     short = ['train_cfg.max_epochs=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'model.head.num_classes=2']
@@ -183,7 +183,7 @@ def test_fine_tuning_on_two_processes_follows_one(small_world, tmp_path):
     """Weights to 1e-5 but for the qkv biases (the keys' gradient is pure rounding), and the same accuracy."""
     cache, finetune = small_world.cache('tiny', 64, flip=False), 'configs/vit/vit-tiny_usp-pre_1xb64-coslr-10e_digits.py'
     options = [f'{split}_dataloader.dataset.data_root={cache}' for split in ('train', 'val', 'test')]
-    options += [f'model.data_preprocessor.vae_path={small_world.tiny_vae_folder}', 'model.backbone.init_cfg=None']
+    options += [f'model.data_preprocessor.vae.path={small_world.tiny_vae_folder}', 'model.backbone.init_cfg=None']
     options += ['train_cfg.max_epochs=3', 'model.head.num_classes=2', 'default_hooks.checkpoint.interval=3']
     command = [finetune, '--work-dir', tmp_path / 'one', '--cfg-options', *options, 'train_dataloader.batch_size=4']
     one = run_tool('tools/train.py', *command)
@@ -213,7 +213,7 @@ def accuracies(work_dir):
         ('train_dataloader.dataset.data_root={tmp}/truncated', r"cannot decode image '.*/0/broken.jpg'"),
         ('model.backbone.drop_pth_rate=0.1', r"unknown key 'drop_pth_rate' in model.backbone.*did you mean 'drop_path_rate'"),
         ('param_scheduler.1.begin=9', r'max_epochs=4 ends before param_scheduler.1 begins, at 9'),
-        ('model.data_preprocessor.vae_path={tmp}/no_vae', r'no_vae'),
+        ('model.data_preprocessor.vae.path={tmp}/no_vae', r'no_vae'),
         ('model.data_preprocessor.vae=sd-f8d4', r"'sd-f8d4'.*0.18215"),
     ],
 )
@@ -244,7 +244,7 @@ def test_a_cache_of_another_vae_is_refused(small_world, demo_data, tiny_vae_fold
     from usp_mm.vaes.tiny import make_tiny_vae, save_vae
 
     save_vae(make_tiny_vae(seed=1, scaling_factor=0.5), tmp_path / 'other')
-    options = [*SHAPE, *LOADER, 'model.data_preprocessor.vae=tiny', f'model.data_preprocessor.vae_path={tmp_path}/other']
+    options = [*SHAPE, *LOADER, 'model.data_preprocessor.vae.name=tiny', f'model.data_preprocessor.vae.path={tmp_path}/other']
     options += [f'train_dataloader.dataset.data_root={small_world.cache("tiny", 64)}', 'train_dataloader.batch_size=4']
     failed = run_tool('tools/train.py', CACHED, '--work-dir', tmp_path / 'run', '--cfg-options', *options)
     last = failed.stderr.strip().splitlines()[-1]

@@ -23,7 +23,7 @@ def _one_thread(monkeypatch):
 def options(small_world, demo_data, tiny_vae_folder):
     """Options that train, validate and draw a small SiT on 4 cached digits."""
     return [
-        f'model.data_preprocessor.vae_path={tiny_vae_folder}',
+        f'model.data_preprocessor.vae.path={tiny_vae_folder}',
         'model.sampler.num_steps=3',
         f'train_dataloader.dataset.data_root={small_world.cache("tiny", 64)}',
         'train_dataloader.batch_size=3',

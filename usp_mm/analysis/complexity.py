@@ -21,6 +21,7 @@ from usp_mm.options import H100_BF16, UTILISATION
 from usp_mm.presets import TEACHERS
 from usp_mm.vaes.blank import blank_codec
 from usp_mm.vaes.build import OWN_SCALE
+from usp_mm.vaes.settings import vae_name
 
 #: Images of ImageNet-1k's training split.
 IMAGENET = 1_281_167
@@ -85,8 +86,6 @@ def build_meta(cfg: Config) -> nn.Module:
     return _build(_network_config(cfg), cfg)
 
 
-#: Parts of a model that need files.
-_FILES = ('init_cfg', 'vae_path', 'vae_stats')
 #: Parts that neither the network's parameters nor its operations depend on.
 _NO_SHAPES = ('sampler', 'objective', 'gate_bias', 'drop_path_rate', 'alpha_bar_range', 'test_cfg', 'train_cfg', 'norm_pix')
 _counted: dict[str, dict[str, int]] = {}
@@ -105,15 +104,18 @@ def _network(cfg: Config) -> dict[str, int]:
 
 
 def _network_config(cfg: Config) -> dict[str, Any]:
-    model = _without(cfg.model.to_dict(), _FILES)
+    model = _without(cfg.model.to_dict(), ('init_cfg',))
     images = model['data_preprocessor']
     if 'vae' in images:
-        folder = dict(vae_path=_scale_folder(images['vae']).name) if images['vae'] in OWN_SCALE else {}
-        model['data_preprocessor'] = dict(type=images['type'], vae=images['vae'], load_vae=False, **folder)
+        name = vae_name(images)
+        vae = dict(name=name, path=_scale_folder(name).name) if name in OWN_SCALE else name
+        model['data_preprocessor'] = dict(type=images['type'], vae=vae, load_vae=False)
     if 'denoiser' in model:
         model = {key: value for key, value in model.items() if key != 'guidance'} | dict(ema=None, sample_model='model')
-    for key in ('codec', 'train_vae'):
-        model.get('backbone', {}).pop(key, None)
+    if 'vae' in (backbone := model.get('backbone', {})):
+        backbone['vae'] = vae_name(backbone)
+    for key in ('encode_images', 'train_vae'):
+        backbone.pop(key, None)
     return model
 
 
@@ -143,7 +145,7 @@ def _vae(cfg: Config) -> dict[str, Any] | None:
     """The VAE's costs for the images on which the config trains."""
     model = cfg.model
     backbone = model.get('denoiser') or model.backbone
-    name = model.data_preprocessor.get('vae') or backbone.get('vae', 'sd-f8d4')
+    name = vae_name(model.data_preprocessor if 'vae' in model.data_preprocessor else backbone)
     counted = _count_vae(name, backbone.img_size)
     if counted is None:
         return None
@@ -195,10 +197,10 @@ def _teacher(cfg: Config) -> dict[str, Any] | None:
 def _teacher_network(teacher: Teacher, spec: Any) -> tuple[nn.Module, Tensor]:
     """A teacher's network without weights, and an input for it: an image, or a latent for an encoder on latents."""
     if isinstance(spec, dict) and 'backbone' in spec:
-        backbone = {key: value for key, value in spec['backbone'].items() if key not in ('init_cfg', 'codec')}
+        backbone = {key: value for key, value in spec['backbone'].items() if key not in ('init_cfg', 'encode_images')}
         network = MODELS.build(backbone)
         geometry = getattr(network, 'geometry', None)
-        if 'codec' in spec['backbone'] and geometry is not None:
+        if spec['backbone'].get('encode_images') and geometry is not None:
             return network, torch.empty(1, geometry.channels, geometry.latent_size, geometry.latent_size)
     else:
         import timm

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import AutoLocator, EngFormatter, LogLocator, NullLocator
 from mmengine.logging import MMLogger
 
 from usp_mm.files import write_whole
@@ -164,8 +165,10 @@ def draw_convergence(
                 low, high = one.values - one.deviation, one.values + one.deviation
                 panel.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         panel.set(xlabel=name, ylabel=metric, xlim=(0, None))
+        if axis == 'steps':
+            panel.xaxis.set_major_formatter(EngFormatter(sep=''))  # 400k
         if log:
-            panel.set_yscale('log')
+            _draw_logarithmic(panel)
         panel.grid(alpha=0.3, which='both')
         panel.legend()
     suffix = out.suffix.lstrip('.').lower()
@@ -175,3 +178,12 @@ def draw_convergence(
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         figure.savefig(file, format=suffix, dpi=150)
+
+
+def _draw_logarithmic(panel: Any) -> None:
+    """A logarithmic y-axis whose ticks are plain numbers, some of them within any range."""
+    panel.set_yscale('log')
+    low, high = panel.get_ylim()
+    panel.yaxis.set_major_locator(AutoLocator() if high < 10 * low else LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter('{x:g}')
+    panel.yaxis.set_minor_locator(NullLocator())

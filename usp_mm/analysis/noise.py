@@ -3,6 +3,7 @@
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from usp_mm.batches import without_workers
 from usp_mm.datasets import NOISE_SEVERITIES
 from usp_mm.engine.hooks import unwrapped
 
@@ -61,7 +62,7 @@ def evaluate_under_noise(runner: Runner, severity: int | None = None, timestep: 
     cfg = Config(runner.cfg.to_dict())
     if severity is not None:
         add_image_noise(cfg, severity)
-    loader = runner.build_dataloader(cfg.test_dataloader, seed=runner.seed)
+    loader = runner.build_dataloader(without_workers(cfg.test_dataloader), seed=runner.seed)
     runner.test_loop.dataloader = loader
     preprocessor = unwrapped(runner).data_preprocessor
     preprocessor.set_noise(None if timestep is None else dict(timestep=timestep))

@@ -46,6 +46,7 @@ def draw_noise_levels(path: Path, results: dict, metric: str) -> None:
         panel.plot([row[level] for row in rows], [row[metric] for row in rows], marker='o')
         panel.axhline(results['clean'][metric], color='grey', linestyle='--', label='without noise')
         panel.set(xlabel=label, ylabel=metric)
+        panel.grid(alpha=0.3)
         panel.legend()
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=120)

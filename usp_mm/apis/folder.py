@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import MMLogger
 from PIL import Image
 from torch import nn
 
@@ -16,6 +15,7 @@ from usp_mm.checksums import save_safetensors
 from usp_mm.files import check_free_space, sha256, write_folder, write_json
 from usp_mm.presets import VAES
 from usp_mm.vaes.build import read_stats
+from usp_mm.vaes.settings import vae_settings
 from usp_mm.version import __version__
 
 from .config_data import dump_config
@@ -66,14 +66,14 @@ def write_model_folder(
     preprocessor = dict(cfg['model']['data_preprocessor'])
     preprocessor.pop('load_vae', None)
     cfg['model'] = {**cfg['model'], 'data_preprocessor': preprocessor}
-    preset = preprocessor.get('vae', 'sd-f8d4')
+    vae = preprocessor['vae'] = vae_settings(preprocessor.get('vae'))
     with write_folder(out) as folder:
-        if include_vae or (include_vae is None and preset == 'tiny'):
-            preprocessor['vae_path'] = f'{HERE}/{_copy_vae(preprocessor.get("vae_path"), preset, folder)}'
-        if preprocessor.get('vae_stats') is not None:
-            mean, std = read_stats(preprocessor['vae_stats'])
+        if include_vae or (include_vae is None and vae['name'] == 'tiny'):
+            vae['path'] = f'{HERE}/{_copy_vae(vae.get("path"), vae["name"], folder)}'
+        if vae.get('stats') is not None:
+            mean, std = read_stats(vae['stats'])
             write_json(folder / STATS, dict(latent_mean=mean, latent_std=std))
-            preprocessor['vae_stats'] = f'{HERE}/{STATS}'
+            vae['stats'] = f'{HERE}/{STATS}'
         (folder / CONFIG).write_text(dump_config(cfg))
         save_safetensors(weights, folder / WEIGHTS)
         info = _facts(source, model, sha256(folder / WEIGHTS))
@@ -82,7 +82,6 @@ def write_model_folder(
             image.save(folder / _PICTURE)
         card = model_card(name or out.name, cfg, info, dict(numbers or {}), _PICTURE if image else None, license)
         (folder / 'README.md').write_text(card)
-    MMLogger.get_current_instance().info(f"'{out}': {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
 def check_absent(out: Path) -> None:

@@ -7,6 +7,7 @@ from huggingface_hub import ModelCardData
 
 from usp_mm.presets import VAES
 from usp_mm.vaes.record import told_vae
+from usp_mm.vaes.settings import vae_settings
 
 _TASKS = {
     'USP': ('image-feature-extraction', 'An encoder and its decoder, pretrained by masked latent modelling (USP)'),
@@ -71,11 +72,12 @@ def _told_network(model: Mapping[str, Any]) -> str:
 
 
 def _told_vae(model: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    name = model['data_preprocessor'].get('vae', 'sd-f8d4')
+    vae = vae_settings(model['data_preprocessor'].get('vae'))
+    name = vae['name']
     row = VAES[name]
     if row['codec'] == 'pixel':
         return 'None: the network sees pixels.'
-    inside = str(model['data_preprocessor'].get('vae_path') or '').startswith('{{')
+    inside = str(vae.get('path') or '').startswith('{{')
     record = f', {told_vae(info["vae"])}' if info.get('vae') else ''
     where = 'It lies beside the weights' if inside else 'It is not part of this folder'
     return f'Preset `{name}` ({row["source"]}){record}. {where}, and has a licence of its own: {row["licence"]}.'

@@ -55,8 +55,9 @@ def draw_predictions(path: Path, predictions: Sequence[dict]) -> None:
         left.set_title(Path(one['path']).name, fontsize='small')
         right.barh(range(len(one['top'])), [best['score'] for best in one['top']])
         right.set_yticks(range(len(one['top'])), [shown(best) for best in one['top']])
-        right.set_xlim(0, 1)
+        right.set(xlim=(0, 1), ylabel='class')
         right.invert_yaxis()
+    rows[-1][1].set_xlabel('score')
     content = io.BytesIO()
     figure.savefig(content, format='png')
     with write_whole(path) as file:

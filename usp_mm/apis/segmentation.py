@@ -16,7 +16,9 @@ from usp_mm.datasets import LoadImage, dataset_configs
 from usp_mm.datasets.class_names import class_name
 from usp_mm.engine.loading import load_config, load_trained
 from usp_mm.files import write_whole
+from usp_mm.images import load_image
 from usp_mm.registry import DATASETS
+from usp_mm.segmentation.picture import draw_segments
 from usp_mm.weight_files import Checkpoint, read_trained
 
 
@@ -35,6 +37,7 @@ class FileSegmentor(MMSegInferencer):
     def __init__(self, cfg: Config, checkpoint: Checkpoint, device: str | None = None) -> None:
         self.checkpoint = checkpoint
         super().__init__(cfg, device=device)
+        self.show_progress = False  # of a single image
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         pipeline = super()._init_pipeline(cfg)
@@ -76,7 +79,7 @@ def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path) -> li
     """Label every pixel of each image.
 
     Writes `out`/labels/NAME.png, a map of labels at the image's size, and `out`/overlays/NAME.png, the labels as colours over
-    the image.
+    the image, with the names of the classes.
 
     Returns:
         For each image dict(path, labels, overlay, classes=[{label, class, share}, …]), with the classes that cover most pixels
@@ -91,10 +94,11 @@ def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path) -> li
         (out / folder).mkdir(parents=True, exist_ok=True)
     results = []
     for path in tqdm(paths, desc='segmenting', unit='img', leave=False):
-        found = infer(str(path), return_vis=True, opacity=_OPACITY)
+        found = np.asarray(infer(str(path), return_vis=False)['predictions'])
         files = {kind: out / kind / f'{path.stem}.png' for kind in ('labels', 'overlays')}
-        labels = np.asarray(found['predictions']).astype(np.uint8 if len(classes) <= 256 else np.uint16)
-        for kind, pixels in (('labels', labels), ('overlays', found['visualization'])):
+        labels = found.astype(np.uint8 if len(classes) <= 256 else np.uint16)
+        overlay = draw_segments(np.asarray(load_image(path)), labels, classes, infer.model.dataset_meta['palette'], _OPACITY)
+        for kind, pixels in (('labels', labels), ('overlays', overlay)):
             with write_whole(files[kind]) as file:
                 Image.fromarray(pixels).save(file, format='PNG')
         results.append(dict(path=str(path), **{k: str(v) for k, v in files.items()}, classes=_shares(labels, classes)))

@@ -23,19 +23,20 @@ from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
 from usp_mm.strict_loading import load_exactly
 from usp_mm.vaes.record import codec_of, compare_vae, record_in, vae_record
-from usp_mm.weight_files import SAFE, read_checkpoint, read_trained, weights_in
+from usp_mm.vaes.settings import fold_older_keys, vae_settings
+from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, SAFE, read_checkpoint, read_trained, weights_in
 
 from .config_data import check_types, parse_config
 
-CONFIG, WEIGHTS, INFO, STATS = 'config.py', 'model.safetensors', 'run_info.json', 'vae_stats.json'
+CONFIG, WEIGHTS, INFO, STATS = FOLDER_CONFIG, FOLDER_WEIGHTS, FOLDER_INFO, 'vae_stats.json'
 #: What of a repository is fetched: a model folder, or the transformer of a diffusers pipeline.
 PATTERNS = [CONFIG, WEIGHTS, INFO, STATS, 'vae/*', 'vae.*', 'transformer/*', 'config.json', 'diffusion_pytorch_model*']
 #: MMEngine's name for the folder of a config, within one.
 HERE = '{{ fileDirname }}'
 #: Which weights of a generator -> beginnings of the names that are kept.
 SETS = {'ema': ('denoiser_ema.module.',), 'model': ('denoiser.',), 'both': ('denoiser.', 'denoiser_ema.')}
-#: Keys of `vae` -> of the data preprocessor.
-_VAE_KEYS = dict(name='vae', path='vae_path', stats='vae_stats', dtype='vae_dtype')
+#: Keys of the argument `vae`.
+_VAE_KEYS = ('name', 'path', 'stats', 'dtype')
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
 #: Of training or of speed alone.
 _LEFT_OUT = ('init_cfg', 'repa', 'compile', 'compile_denoiser', 'cuda_graph')
@@ -77,7 +78,7 @@ def read_folder(folder: Path, config: str | Path | Config | None = None) -> Sour
         if not (folder / name).is_file():
             raise FileNotFoundError(f"'{folder}' is no model folder, it has no {name}: write one with `usp export`")
     if config is None:
-        cfg = _placed(parse_config((folder / CONFIG).read_text(), folder / CONFIG), folder)
+        cfg = _placed(_recorded_config((folder / CONFIG).read_text(), folder / CONFIG), folder)
     else:
         cfg = _own_config(config)
     info = read_json(folder / INFO, 'export the model again') or {}
@@ -127,18 +128,26 @@ def read_file(path: Path, config: str | Path | Config | None, kind: str | None, 
         return read_folder(path.parent)
     if config is None and not isinstance(meta.get('cfg'), str):
         raise ValueError(f"'{path}' holds no config: give config=FILE, the one that it was trained with")
-    cfg = parse_config(meta['cfg'], f'{path}: its config') if config is None else _own_config(config)
+    cfg = _recorded_config(meta['cfg'], f'{path}: its config') if config is None else _own_config(config)
     classes = (meta.get('dataset_meta') or {}).get('classes')
     facts = {key: meta[key] for key in ('epoch', 'iter', 'experiment_name') if isinstance(meta.get(key), int | str)}
     facts |= _run_facts(path)
     return Source(cfg, dict(state), str(path), path, tuple(map(str, classes)) if classes else None, record_in(content), facts)
 
 
+def _recorded_config(text: str, where: str | Path) -> dict[str, Any]:
+    """Parse the config that weights came with; its older keys are replaced without a warning."""
+    cfg = parse_config(text, where)
+    fold_older_keys(cfg, warn=False)
+    return cfg
+
+
 def _own_config(config: str | Path | Config) -> dict[str, Any]:
     """Load a user's own config, which may be executed."""
-    if isinstance(config, Config):
-        return dict(config.to_dict())
-    return dict(Config.fromfile(find_config(config)).to_dict())
+    cfg = config if isinstance(config, Config) else Config.fromfile(find_config(config))
+    values = dict(cfg.to_dict())
+    fold_older_keys(values)
+    return values
 
 
 def _run_facts(path: Path) -> dict[str, Any]:
@@ -276,12 +285,12 @@ def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> Non
         preprocessor.pop(key, None)
     preprocessor['load_vae'] = load_vae
     given = vae_given(vae)
-    name = given.get('name') or preprocessor.get('vae', 'sd-f8d4')
-    if name != preprocessor.get('vae', 'sd-f8d4'):
-        preprocessor.update(vae_path=None, vae_stats=None)
-    preprocessor.update({_VAE_KEYS[key]: value for key, value in given.items()})
-    path = preprocessor.get('vae_path')
-    row = lookup(VAES, name, 'VAE')
+    settings = vae_settings(preprocessor.get('vae'))
+    if (name := given.get('name') or settings['name']) != settings['name']:
+        settings.update(path=None, stats=None)
+    settings |= given
+    preprocessor['vae'] = settings
+    path, row = settings.get('path'), lookup(VAES, name, 'VAE')
     if path is None or not load_vae or '://' in str(path) or Path(path).exists():
         return
     if 'path' in given or row['codec'] != 'diffusers' or name == 'tiny':
@@ -290,7 +299,7 @@ def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> Non
         MMLogger.get_current_instance().info(
             f"'{where}' has its VAE at '{path}', which is not here: '{row['source']}' is taken; vae=… gives another"
         )
-        preprocessor['vae_path'] = None
+        settings['path'] = None
 
 
 def vae_given(vae: Any) -> dict[str, Any]:
@@ -304,7 +313,7 @@ def vae_given(vae: Any) -> dict[str, Any]:
     if not isinstance(vae, Mapping):
         return dict(name=str(vae)) if str(vae) in VAES else dict(path=str(vae))
     for key in vae:
-        lookup(_VAE_KEYS, key, 'key of vae')
+        lookup(dict.fromkeys(_VAE_KEYS), key, 'key of vae')
     if 'name' in vae:
         lookup(VAES, vae['name'], 'VAE')
     return dict(vae)

@@ -72,10 +72,7 @@ def convert(
     checkpoint = read(source, from_, drop)
     names = checkpoint.sources()
     checkpoint.facts |= {name: value for name, value in for_diffusers.items() if value is not None and name != 'vae'}
-    try:
-        output = translate(checkpoint, to, weights, fold_norms)
-    except ValueError as error:
-        raise ValueError(f"'{source}' to {to}: {error}") from error
+    output = _translated(source, checkpoint, to, weights, fold_norms)
     checkpoint.notes.extend(_what_is_left_out(checkpoint, out, to, vae))
     report = _report(checkpoint, to, output, names)
     _write(out, checkpoint, to, output, None if vae is None else Path(vae))
@@ -92,6 +89,13 @@ def _check(source: Path, to: str, weights: str | None, for_diffusers: dict[str, 
         raise FileNotFoundError(f"'{source}' does not exist")
     if to != 'diffusers' and (given := [name for name, value in for_diffusers.items() if value is not None]):
         raise ValueError(f'{", ".join(given)}: of the target diffusers alone, leave out for {to}')
+
+
+def _translated(source: Path, checkpoint: Checkpoint, to: str, weights: str | None, fold_norms: bool) -> Output:
+    try:
+        return translate(checkpoint, to, weights, fold_norms)
+    except ValueError as error:
+        raise ValueError(f"'{source}' to {to}: {error}") from error
 
 
 def _what_is_left_out(checkpoint: Checkpoint, out: Path, to: str, vae: str | Path | None) -> Iterator[str]:

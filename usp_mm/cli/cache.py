@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usp_mm.console import table_console
-from usp_mm.options import LAYOUTS, STORAGES, STORES
+from usp_mm.options import DECODERS, LAYOUTS, STORAGES, STORES
 from usp_mm.presets import VAES
 
 if TYPE_CHECKING:
     from usp_mm.datasets.latent_cache.plan import TokenEncoder
 
 ENCODE_DTYPES = {'float32': 'float32', 'tf32': 'float32', 'bfloat16': 'bfloat16', 'float16': 'float16'}
+
+#: Help of --shard-size.
+SHARDS = 'images a shard (default: about 32 shards, of at most 16384 images)'
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,7 +72,7 @@ def parse_args() -> argparse.Namespace:
         '--crop-scale', type=float, nargs=2, default=(0.2, 1.0), metavar=('MIN', 'MAX'), help='area of a random crop'
     )
     write.add_argument('--seed', type=int, default=0, help='of the random crops')
-    write.add_argument('--shard-size', type=int, default=16384, help='images a shard (default: %(default)s)')
+    write.add_argument('--shard-size', type=int, help=SHARDS)
     write.add_argument(
         '--encode-batch-size',
         type=int,
@@ -79,7 +82,9 @@ def parse_args() -> argparse.Namespace:
     write.add_argument(
         '--batch-size', type=int, help='images decoded and moved at a time (default: 64 or more, in whole calls)'
     )
-    write.add_argument('--workers', type=int, default=4, help='image decoding processes of each process (default: %(default)s)')
+    write.add_argument(
+        '--workers', type=int, default=DECODERS, help='image decoding processes of each process (default: %(default)s)'
+    )
     write.add_argument('--device', help="default: this process's GPU, else the CPU")
     add_import(commands)
     verify = commands.add_parser('verify', help='compare every file with its checksum; exit code 1 if one differs')
@@ -99,8 +104,8 @@ def add_import(commands: Any) -> None:
     parser.add_argument('--check', type=int, default=8, metavar='N', help='how many (default: %(default)s)')
     parser.add_argument('--store', default='moments', choices=STORES, help='what to keep (default: %(default)s)')
     parser.add_argument('--dtype', default='float16', choices=STORAGES, help='of what is stored (default: %(default)s)')
-    parser.add_argument('--shard-size', type=int, default=16384, help='images a shard (default: %(default)s)')
-    parser.add_argument('--workers', type=int, default=4, help='processes that read files (default: %(default)s)')
+    parser.add_argument('--shard-size', type=int, help=SHARDS)
+    parser.add_argument('--workers', type=int, default=DECODERS, help='processes that read files (default: %(default)s)')
 
 
 def import_(args: argparse.Namespace) -> int:

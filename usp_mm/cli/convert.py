@@ -28,7 +28,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('out', metavar='OUT', type=Path, help='a .pth, .pt, .ckpt or .safetensors file, or a folder')
     parser.add_argument('--from', dest='from_', metavar='KIND', help='instead of what the keys tell')
     parser.add_argument('--to', default='usp_mm', metavar='FORMAT', help='default: %(default)s')
-    parser.add_argument('--weights', metavar='ema|model', help='which to take of a file that has both (default: see README)')
+    parser.add_argument(
+        '--weights', metavar='ema|model', help='which to take of a file that has both (default: see docs/convert.md)'
+    )
     parser.add_argument('--drop', nargs='+', default=(), metavar='PREFIX', help='leave out names that begin so')
     parser.add_argument('--fold-norms', action='store_true', help="fold USP's affine norms into adaLN, for plain DiT and SiT")
     parser.add_argument('--num-heads', type=int, help='for diffusers, of a network that is no preset')

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from usp_mm.arguments import add_config_arguments
+from usp_mm.arguments import add_config_arguments, add_model_arguments
 from usp_mm.console import table_console
 from usp_mm.files import write_json, write_whole
 from usp_mm.outputs import check_counts, check_folder
@@ -26,8 +26,7 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     for name, told in KINDS.items():
         command = commands.add_parser(name, help=told, description=told)
-        command.add_argument('config', help="a segmentor's config" if name == 'segment' else "a classifier's config")
-        command.add_argument('checkpoint', help='its checkpoint')
+        add_model_arguments(command, "a segmentor's config" if name == 'segment' else "a classifier's config")
         command.add_argument('images', nargs='+', help='image files, or folders searched recursively')
         command.add_argument('--out', type=Path, required=True, help='folder to write to')
         if name != 'segment':  # images of many sizes
@@ -106,9 +105,11 @@ def main() -> None:
     args = parse_args()
     check_counts(args, 'batch_size', 'top', 'draw')
     check_folder(args.out, '--out')
+    from usp_mm.apis.folder_files import take_folder
     from usp_mm.apis.inference import check_images
     from usp_mm.images import find_images
 
+    take_folder(args, images='images')
     paths = find_images(args.images)
     check_images(paths)
     print(dict(classify=classify, embed=embed, segment=segment)[args.command](args, paths))

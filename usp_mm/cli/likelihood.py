@@ -10,15 +10,14 @@ latents: it compares generators on the same VAE, not with likelihoods of pixels.
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import add_config_arguments, add_weights_argument
+from usp_mm.arguments import add_config_arguments, add_model_arguments, add_weights_argument
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a SiT')
-    parser.add_argument('checkpoint', help='its checkpoint')
+    add_model_arguments(parser, 'config of a SiT')
     parser.add_argument('--data', type=Path, required=True, metavar='DIR', help='class folders with images, or a latent cache')
     parser.add_argument('--num', type=int, metavar='N', help='samples, spread evenly over the data (default: all)')
     parser.add_argument('--probes', type=int, default=1, help='random vectors a sample for the divergence (default 1)')
@@ -41,11 +40,13 @@ def main() -> None:
     from mmengine.logging import MMLogger
 
     from usp_mm.analysis.likelihood import LikelihoodSettings, check_flow, measure_likelihood
+    from usp_mm.apis.folder_files import take_folder
     from usp_mm.engine.loading import load_config
     from usp_mm.models import ODESampler
     from usp_mm.probing.data import open_data
     from usp_mm.sampling.draw import build_generator
 
+    take_folder(args)
     cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
     MMLogger.get_instance('likelihood')
     settings = LikelihoodSettings(args.num, args.probes, args.batch_size, args.seed)

@@ -6,7 +6,7 @@ python tools/reconstruct.py CONFIG CHECKPOINT --images data/imagenet/val/n014407
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import add_config_arguments
+from usp_mm.arguments import add_config_arguments, add_model_arguments
 from usp_mm.outputs import check_counts, check_file, check_folder
 
 #: What PIL writes of an RGB picture of any size.
@@ -17,8 +17,7 @@ PREDICTIONS = {'denormalized': 'on the scale of the true patches', 'raw': 'raw p
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='pretraining config')
-    parser.add_argument('checkpoint', help='its checkpoint, or official weights')
+    add_model_arguments(parser, 'pretraining config', 'its checkpoint, or official weights')
     parser.add_argument('--images', nargs='+', required=True, help='image files, or folders searched recursively')
     parser.add_argument('--num', type=int, default=8, help='images to draw, spread evenly over what was found (default 8)')
     parser.add_argument('--out', default='restoration.png', help='picture to write (default restoration.png)')
@@ -50,13 +49,17 @@ def main() -> None:
     check_file(args.out, '--out', sorted(suffix for suffix, name in Image.registered_extensions().items() if name in PICTURES))
     check_folder(args.tensorboard, '--tensorboard')
     from usp_mm.apis import load_algorithm, restore_images
+    from usp_mm.apis.folder_files import take_folder
     from usp_mm.files import write_whole
-    from usp_mm.images import find_images
+    from usp_mm.images import find_images, titled
+    from usp_mm.models.restoration_picture import column_titles
 
+    take_folder(args)
     images = find_images(args.images, args.num)
     model = load_algorithm(args.config, args.checkpoint, cfg_options=args.cfg_options)
     denormalize = args.prediction == 'denormalized'
     picture = restore_images(model, images, args.composite, args.seed, denormalize)
+    picture = titled(picture, column_titles(from_images=True, with_vae=model.data_preprocessor.codec.stride > 1))
     title = f'original, masked, restored ({PREDICTIONS[args.prediction]}), VAE alone'
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     notes = PngInfo()

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.arguments import add_config_arguments, add_weights_argument
+from usp_mm.arguments import add_config_arguments, add_model_arguments, add_weights_argument
 from usp_mm.outputs import check_counts, check_file
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a generator')
-    parser.add_argument('checkpoint', help='its checkpoint')
+    add_model_arguments(parser, 'config of a generator')
     people = parser.add_argument_group('pictures for people')
     people.add_argument(
         '--classes',
@@ -119,7 +118,10 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
 
         told = make_fast(cfg, 'sample')
     if args.amp:
+        from usp_mm.engine.amp import slow_bfloat16
+
         cfg.model.sample_dtype = 'bfloat16'
+        told += [line for line in [slow_bfloat16()] if line]
     if args.steps is not None:
         cfg.model.sampler.num_steps = args.steps
         sampler = MODELS.build(cfg.model.sampler).describe()
@@ -137,10 +139,12 @@ def main() -> None:
     from mmengine.logging import MMLogger
 
     from usp_mm.apis import write_samples
+    from usp_mm.apis.folder_files import take_folder
     from usp_mm.datasets.rank0 import meet_processes
     from usp_mm.engine.loading import load_config
     from usp_mm.sampling.draw import build_generator, requested_classes
 
+    take_folder(args)
     cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
     told = apply_flags(cfg, args)
     rank = meet_processes(take_gpu=True)
@@ -151,7 +155,7 @@ def main() -> None:
     draw = dict(seed=args.seed, batch_size=args.batch_size)
     requests = requested_classes(model, args.classes, args.per_class) if args.classes else []
     if requests and rank == 0:
-        draw_pictures(model, args, draw)
+        draw_pictures(model, args, draw, [request.name for request in requests])
         for number, request in enumerate(requests, start=1):
             print(f'  row {number}: {request.count} of class {request.label} ({request.name})')
     if args.out:
@@ -160,18 +164,19 @@ def main() -> None:
             print(f'{args.out}: {args.num} samples, described in {args.out}.json')
 
 
-def draw_pictures(model: 'LoadedGenerator', args: argparse.Namespace, draw: dict) -> None:
-    """Draw the pictures of --grid and --trajectory."""
+def draw_pictures(model: 'LoadedGenerator', args: argparse.Namespace, draw: dict, names: list[str]) -> None:
+    """Draw the pictures of --grid and --trajectory, each row with the name of its class."""
     from usp_mm.apis import sample_classes, sample_trajectory
+    from usp_mm.images import titled
     from usp_mm.sampling.pictures import draw_grid, write_animation, write_picture
 
     if args.trajectory:
         frames = sample_trajectory(model, args.classes, args.per_class, num_frames=args.frames, **draw)
-        write_animation(args.trajectory, [draw_grid(rows) for rows in frames])
+        write_animation(args.trajectory, [titled(draw_grid(rows), rows=names) for rows in frames])
         rows = frames[-1]
         print(f'{args.trajectory}: {len(frames)} frames')
     else:
         rows = sample_classes(model, args.classes, args.per_class, **draw)
     if args.grid:
-        write_picture(args.grid, draw_grid(rows))
+        write_picture(args.grid, titled(draw_grid(rows), rows=names))
         print(f'{args.grid}: {len(rows)} rows')

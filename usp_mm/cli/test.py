@@ -52,6 +52,7 @@ def main() -> None:
     import mmengine
 
     from usp_mm.analysis.noise import add_image_noise, add_latent_noise
+    from usp_mm.engine.amp import slow_bfloat16
     from usp_mm.engine.build_errors import explain_arguments
     from usp_mm.engine.fast import make_fast
     from usp_mm.engine.launch import KeepMetrics, build_runner, load_run_config
@@ -65,6 +66,8 @@ def main() -> None:
     if args.latent_noise is not None:
         add_latent_noise(cfg, args.latent_noise)
     told = make_fast(cfg, 'test') if args.fast else []
+    if args.amp and (slow := slow_bfloat16()):
+        told.append(slow)
     if args.amp and 'denoiser' in cfg.model:
         cfg.model.sample_dtype = 'bfloat16'
     elif args.amp:

@@ -15,7 +15,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--resume', nargs='?', const='auto', help='continue from a checkpoint, by default the latest of --work-dir'
     )
-    parser.add_argument('--overwrite', action='store_true', help="delete the checkpoints of --work-dir's earlier run, and start anew")
+    parser.add_argument(
+        '--overwrite', action='store_true', help="delete the checkpoints of --work-dir's earlier run, and start anew"
+    )
     parser.add_argument('--amp', action='store_true', help="bfloat16 autocast, also in place of a config's loss scaling")
     parser.add_argument(
         '--fast', action='store_true', help='bfloat16, compiled blocks, fused optimizer: other bits, same results'
@@ -71,3 +73,7 @@ def main() -> None:
             delete_checkpoints(runner)
         with explain_arguments(cfg), noting_signals():
             runner.train()
+        if cfg.get('model_folder', True):
+            from usp_mm.apis.final_folder import write_final_folder
+
+            write_final_folder(runner)

@@ -14,8 +14,22 @@ from .seeding import derive_seed
 from .wrappers import check_wrappers
 
 
+class _StartsAnywhere:
+    """Mixin of samplers that can start within an epoch, on data sets that pass on an `EpochIndex`."""
+
+    start = 0
+
+    def __init__(self, dataset: Sized, *args: Any, **kwargs: Any) -> None:
+        super().__init__(dataset, *args, **kwargs)  # type: ignore[call-arg]
+        check_wrappers(dataset)
+
+    def seek(self, num_samples: int) -> None:
+        """Let only the next iteration skip the first `num_samples` samples of this process."""
+        self.start = num_samples
+
+
 @DATA_SAMPLERS.register_module()
-class EpochSampler(DefaultSampler):
+class EpochSampler(_StartsAnywhere, DefaultSampler):
     """MMEngine's `DefaultSampler` (same arguments) that yields `EpochIndex`.
 
     The order is a function of (seed, epoch), and rank r of W takes every W-th index, starting with r. Therefore
@@ -24,16 +38,6 @@ class EpochSampler(DefaultSampler):
     Raises:
         ValueError: A wrapper passes a plain number to its data set instead of the `EpochIndex`.
     """
-
-    start = 0
-
-    def __init__(self, dataset: Sized, *args: Any, **kwargs: Any) -> None:
-        super().__init__(dataset, *args, **kwargs)
-        check_wrappers(dataset)
-
-    def seek(self, num_samples: int) -> None:
-        """Let only the next epoch skip the first `num_samples` samples of this process."""
-        self.start = num_samples
 
     def __iter__(self) -> Iterator[EpochIndex]:
         num = len(self.dataset)
@@ -45,7 +49,7 @@ class EpochSampler(DefaultSampler):
 
 
 @DATA_SAMPLERS.register_module()
-class EpochInfiniteSampler(InfiniteSampler):
+class EpochInfiniteSampler(_StartsAnywhere, InfiniteSampler):
     """MMEngine's `InfiniteSampler` (same arguments) that yields `EpochIndex` and can start anywhere.
 
     The orders of the epochs follow each other without end, and rank r of W takes every W-th index, starting with r.
@@ -53,16 +57,6 @@ class EpochInfiniteSampler(InfiniteSampler):
     Raises:
         ValueError: As in `EpochSampler`.
     """
-
-    start = 0
-
-    def __init__(self, dataset: Sized, *args: Any, **kwargs: Any) -> None:
-        super().__init__(dataset, *args, **kwargs)
-        check_wrappers(dataset)
-
-    def seek(self, num_samples: int) -> None:
-        """Let the next iteration skip the first `num_samples` samples of this process."""
-        self.start = num_samples
 
     def __iter__(self) -> Iterator[EpochIndex]:
         position = self.rank + self.start * self.world_size

@@ -13,7 +13,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch import Tensor
 
-from usp_mm.compat import NUMPY_DTYPES
+from usp_mm.compat.torch import NUMPY_DTYPES
 from usp_mm.registry import HOOKS
 
 #: Types that `torch.load(weights_only=True)` reads as they are.
@@ -25,7 +25,7 @@ class CheckpointDataHook(Hook):
     """Save only what can be read back: data, never code.
 
     Config dicts become dicts, paths become strings, named tuples become tuples, enums become their values, NumPy values of
-    types that are not in `usp_mm.compat.NUMPY_DTYPES` become lists and numbers, dates become strings and classes their
+    types that are not in `usp_mm.compat.torch.NUMPY_DTYPES` become lists and numbers, dates become strings and classes their
     qualified names. Anything else (functions, modules, objects) is left out, and the log says so once.
 
     The weights themselves are not checked.

@@ -72,8 +72,8 @@ class AtomicCheckpointHook(CheckpointHook):
         self._save_whole(runner, self.filename_tmpl.format(step), meta)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        backend = self.file_backend
-        self.file_backend = _DeletesLater(backend, self._outdated)
+        backend: Any = getattr(self, 'file_backend')  # noqa: B009
+        self.file_backend: Any = _DeletesLater(backend, self._outdated)
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:
@@ -123,22 +123,23 @@ class AtomicCheckpointHook(CheckpointHook):
         return [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
 
     def _stay_in_folder(self) -> None:
-        """Take the best checkpoints of a resumed run from this folder, also where it is a copy of the one they were saved in."""
+        """Take the best checkpoints of a resumed run from this folder, even if it is a copy of the one they were saved in."""
 
         def inside(path: str | None) -> str | None:
             return path and self.file_backend.join_path(self.out_dir, os.path.basename(path))
 
         if hasattr(self, 'best_ckpt_path'):
-            self.best_ckpt_path = inside(self.best_ckpt_path)
-        best = getattr(self, 'best_ckpt_path_dict', {})
+            self.best_ckpt_path = inside(getattr(self, 'best_ckpt_path', None))
+        best: dict[str, Any] = getattr(self, 'best_ckpt_path_dict', {})
         best.update({score: inside(path) for score, path in best.items()})
 
     def _warn_if_too_large(self, runner: Runner) -> None:
         size = _checkpoint_bytes(runner) * (1 + max(self.max_keep_ckpts, 1) + len(self.save_best or ()))
         if '://' not in str(self.out_dir) and (free := free_space(Path(self.out_dir))) < size:
             runner.logger.warning(
-                f"the checkpoints will need about {size:,} bytes in '{self.out_dir}' (max_keep_ckpts={self.max_keep_ckpts}, and "
-                f'one more while it is written), {free:,} are free: make room, or lower default_hooks.checkpoint.max_keep_ckpts'
+                f"the checkpoints will need about {size:,} bytes in '{self.out_dir}' (max_keep_ckpts={self.max_keep_ckpts}, "
+                f'and one more while it is written), {free:,} are free: make room, or lower max_keep_ckpts of '
+                'default_hooks.checkpoint'
             )
 
 

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 
 from usp_mm.registry import MODELS
+from usp_mm.vaes.settings import vae_settings
 
 from .amp import optimizer_wrappers, slow_bfloat16, train_in_bfloat16
 from .checks.config.signatures import arguments
@@ -17,6 +18,8 @@ def make_fast(cfg: Config, task: str = 'train') -> list[str]:
     """Set bfloat16, compiled blocks, a fused optimizer, and bfloat16 for a frozen VAE, where the config has these parts.
 
     A value that the config sets to anything but its default is kept. Without `--fast`, configs use the official arithmetic.
+
+    In a test, Inception's convolutions also work in channels_last.
 
     Args:
         cfg: Config to change in place.
@@ -40,6 +43,8 @@ def make_fast(cfg: Config, task: str = 'train') -> list[str]:
     if 'denoiser' in cfg.model:
         cfg.model.sample_dtype = 'bfloat16'
         done.append("model.sample_dtype='bfloat16'")
+    if task == 'test':
+        _lay_out_inception(cfg.get('test_evaluator'), done)
     _compile(cfg.model, done, left)
     _cast_vae(cfg.model, done, left)
     lines = [f'--fast: {", ".join(done)}']
@@ -63,6 +68,14 @@ def _compile(model: Any, done: list[str], left: list[str]) -> None:
         done.append("model.compile='blocks'")
 
 
+def _lay_out_inception(evaluator: Any, done: list[str]) -> None:
+    metrics = evaluator.get('metrics', evaluator) if isinstance(evaluator, dict) else evaluator
+    for metric in metrics if isinstance(metrics, list) else [metrics]:
+        if isinstance(metric, dict) and metric.get('type') == 'ADMMetrics' and 'channels_last' not in metric:
+            metric['channels_last'] = True
+            done.append('ADMMetrics.channels_last=True')
+
+
 def _fuse(cfg: Config, done: list[str], left: list[str]) -> None:
     for place, wrapper in optimizer_wrappers(cfg):
         optimizer = wrapper.get('optimizer')
@@ -82,23 +95,24 @@ def _fuse(cfg: Config, done: list[str], left: list[str]) -> None:
 
 
 def _cast_vae(model: Any, done: list[str], left: list[str]) -> None:
-    for place, key, part in _vaes(model):
+    for place, part in _encoding(model):
+        vae = vae_settings(part.get('vae'))
+        if vae['name'] == 'pixel':
+            continue
         if model.get('backbone', {}).get('train_vae'):
-            left.append(f'{place}.{key} float32: the VAE is trained')
-        elif chosen := part.get(key):
-            left.append(f'{place}.{key}={chosen!r} as it is')
+            left.append(f'{place}.vae.dtype float32: the VAE is trained')
+        elif chosen := vae.get('dtype'):
+            left.append(f'{place}.vae.dtype={chosen!r} as it is')
         else:
-            part[key] = 'bfloat16'
-            done.append(f"{place}.{key}='bfloat16'")
+            part['vae'] = {**vae, 'dtype': 'bfloat16'}
+            done.append(f"{place}.vae.dtype='bfloat16'")
 
 
-def _vaes(model: Any) -> Iterator[tuple[str, str, Any]]:
-    """Yield the places where a model of this package sets the arithmetic of its VAE."""
+def _encoding(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the place and the config of the part that encodes images in a model of this package."""
     if not _is_ours(model):
         return
-    if (codec := model.get('backbone', {}).get('codec')) is not None:
-        yield 'model.backbone.codec', 'dtype', codec
+    if (backbone := model.get('backbone', {})).get('encode_images'):
+        yield 'model.backbone', backbone
     elif model.get('type') != 'USPSegmentor':
-        preprocessor = model.setdefault('data_preprocessor', {})
-        if preprocessor.get('vae') != 'pixel':
-            yield 'model.data_preprocessor', 'vae_dtype', preprocessor
+        yield 'model.data_preprocessor', model.setdefault('data_preprocessor', {})

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from usp_mm.datasets import EpochIndex, all_datasets
 from usp_mm.datasets.seeding import seed_all
-from usp_mm.models.restoration_picture import restoration_picture
+from usp_mm.models.restoration_picture import titled_restoration
 from usp_mm.registry import HOOKS
 
 
@@ -59,7 +59,7 @@ class RestorationHook(Hook):
     Args:
         interval: Number of epochs between pictures.
         num_images: Number of images, evenly spaced over the training set.
-        composite: See `restoration_picture`.
+        composite: See `usp_mm.models.restoration_picture.restoration_picture`.
     """
 
     priority = 88  # after FiniteHook, which ends all processes together, and before CheckpointHook
@@ -82,7 +82,7 @@ class RestorationHook(Hook):
         dataset = runner.train_dataloader.dataset
         step = max(1, len(dataset) // self.num_images)
         indices = [EpochIndex(i * step, seed=runner.seed) for i in range(min(self.num_images, len(dataset)))]
-        picture = restoration_picture(model, [dataset[index] for index in indices], self.composite)
+        picture = titled_restoration(model, [dataset[index] for index in indices], self.composite)
         runner.visualizer.add_image('restoration', picture, step=runner.epoch + 1)
 
 

@@ -65,7 +65,7 @@ def newest_checkpoint(folder: Path) -> Newest:
         else:
             return Newest(path, passed_over)
     if passed_over:
-        raise ValueError(f'{folder} has no whole checkpoint ({passed_over[0].partition(": ")[2]}): start again with --overwrite')
+        raise ValueError(f'{folder} has no whole checkpoint ({passed_over[0].partition(": ")[2]}): start anew with --overwrite')
     return Newest(None, [])
 
 

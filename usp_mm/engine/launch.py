@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from usp_mm.version import __version__
 
 from .build_errors import explain_arguments
 from .checks.config.check import find_runner
@@ -70,7 +73,18 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner of a checked config, of the class `runner_type`, on the available devices."""
     prepare_cpu(cfg)
     with explain_arguments(cfg):
-        return find_runner(cfg).from_cfg(cfg)
+        runner = find_runner(cfg).from_cfg(cfg)
+    runner.logger.info(_about(runner))
+    return runner
+
+
+def _about(runner: Runner) -> str:
+    """One line in place of the environment, config and order of the hooks, which only the log file has in full."""
+    processes = runner.world_size
+    return (
+        f'usp_mm {__version__}, torch {torch.__version__}, {get_device()}, {processes} process{"es" * (processes > 1)}, '
+        f'seed {runner.seed}; config, environment and hooks are in {runner.logger.log_file}'
+    )
 
 
 class KeepMetrics(Hook):

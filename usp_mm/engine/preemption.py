@@ -40,6 +40,7 @@ def noting_signals() -> Iterator[None]:
     finally:
         for number in noted:
             signal.signal(number, before[number])
+        _received.clear()
 
 
 @HOOKS.register_module()

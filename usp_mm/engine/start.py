@@ -86,13 +86,16 @@ def start_of_run(cfg: Config, resume: str | None, overwrite: bool) -> list[str]:
         raise ValueError('--resume and --overwrite contradict each other: give one of them')
     restarts = [name for name in _RESTARTS if os.environ.get(name, '0') != '0']
     if restarts and not resume:
-        return [f'{restarts[0]}={os.environ[restarts[0]]}: the job was started again, as with --resume', *choose_start(cfg, 'auto')]
+        return [
+            f'{restarts[0]}={os.environ[restarts[0]]}: the job was started again, as with --resume',
+            *choose_start(cfg, 'auto'),
+        ]
     lines = choose_start(cfg, resume) if resume else follow_config_resume(cfg)
     folder = Path(cfg.work_dir)
     if not cfg.get('resume') and not resume and not overwrite and (found := _checkpoints(folder)):
         raise ValueError(
-            f"'{folder}' holds checkpoints of an earlier run ({found[-1].name}): give --resume to go on from there, --overwrite "
-            'to delete them and start anew, or another --work-dir'
+            f"'{folder}' holds checkpoints of an earlier run ({found[-1].name}): give --resume to go on from there, "
+            '--overwrite to delete them and start anew, or another --work-dir'
         )
     return lines
 

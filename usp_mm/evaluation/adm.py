@@ -29,6 +29,7 @@ class ADMMetrics(GenerativeMetric):
         img_size: Side in pixels that images of a reference folder are centre-cropped to; None keeps their size.
         num_workers: Number of processes that decode a reference folder.
         with_label: How to read a reference folder that has images beside sub-folders with images, see `FolderImages`.
+        channels_last: See `InceptionFeatures`. The metrics change by less than 1e-6 of their values.
 
     Raises:
         FileNotFoundError: There is no reference, or there are no weights; the message names the file to fetch.
@@ -48,11 +49,12 @@ class ADMMetrics(GenerativeMetric):
         img_size: int | None = None,
         num_workers: int = 0,
         with_label: bool | None = None,
+        channels_last: bool = False,
     ) -> None:
         checked = Reference(reference, True, num_reference_pr, img_size, num_workers, with_label)
         super().__init__(
             checked,
-            InceptionFeatures(inception),
+            InceptionFeatures(inception, channels_last),
             features=('pool', 'spatial'),
             neighbours='pool',
             min_samples=K + 1,

@@ -150,7 +150,7 @@ class GenerativeMetric(BaseMetric):
         self.extractor.to(self.device)
         for start in range(0, len(images), self.batch_size):
             chosen = slice(start, start + self.batch_size)
-            self._samples.add(numbers[chosen], extract(self.extractor, images[chosen].to(self.device)))
+            self._samples.add(numbers[chosen], extract(self.extractor, images[chosen].to(self.device, non_blocking=True)))
 
     def evaluate(self, size: int | None = None) -> dict[str, float]:
         """Metrics of all samples since the last call. Must be called on every process; all get the same result.

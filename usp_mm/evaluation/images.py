@@ -1,10 +1,13 @@
 """Readers of samples and references: an `.npz` in the format of ADM's evaluator, or a folder of images.
 
-They return batches of RGB images, uint8[n, 3, H, W], with their numbers, so that several processes can share the work.
+They return batches of RGB images, uint8[n, 3, H, W], with their numbers, so that several processes can share the work. The next
+batch is read while the caller works on one; for a GPU, images are in pinned memory.
 """
 
+import math
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
@@ -20,6 +23,7 @@ from usp_mm.datasets.folder import scan_image_folder
 from usp_mm.datasets.latent_cache.crops import center_crop
 from usp_mm.files import sha256
 from usp_mm.images import DECODING, load_image
+from usp_mm.npz_files import explain_broken
 
 from .folder_hash import folder_hash
 
@@ -62,14 +66,17 @@ class NpzImages:
 
     def batches(self, batch_size: int, rank: int = 0, world: int = 1, num: int | None = None) -> Iterator[Batch]:
         """The share of process `rank` out of `world` in the first `num` images (None: all), in batches."""
-        num = self.num if num is None else num
+        return _read_ahead(self._batches(batch_size, rank, world, self.num if num is None else num))
+
+    def _batches(self, batch_size: int, rank: int, world: int, num: int) -> Iterator[Batch]:
         with open_array(self.path, self.KEY) as (file, _):
             row = (*self.size, 3)
             for block, start in enumerate(range(0, num, batch_size)):
                 indices = range(start, min(start + batch_size, num))
-                content = file.read(len(indices) * int(np.prod(row)))
+                with explain_broken(self.path):
+                    content = file.read(len(indices) * math.prod(row))
+                    images = np.frombuffer(bytearray(content), np.uint8).reshape(len(indices), *row)
                 if block % world == rank:
-                    images = np.frombuffer(bytearray(content), np.uint8).reshape(-1, *row)
                     yield list(indices), torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
@@ -114,12 +121,36 @@ class FolderImages:
         starts = range(0, num, batch_size)
         blocks = [list(range(start, min(start + batch_size, num))) for start in islice(starts, rank, None, world)]
         dataset = _Decoded(self.path, self.files, self.img_size)
-        loader = DataLoader(dataset, batch_sampler=blocks, num_workers=self.num_workers, collate_fn=list)
-        for indices, images in zip(blocks, loader, strict=True):
-            numbered = zip(indices, images, strict=True)
-            for _, group in groupby(numbered, key=lambda item: item[1].shape):
-                chosen, same = zip(*group, strict=True)
-                yield list(chosen), torch.stack(same)
+        loader: DataLoader = DataLoader(
+            dataset,
+            batch_sampler=blocks,
+            num_workers=self.num_workers,
+            collate_fn=_stack_by_size,
+            pin_memory=torch.cuda.is_available(),
+        )
+        for indices, stacks in zip(blocks, loader, strict=True):
+            numbers = iter(indices)
+            for images in stacks:
+                yield list(islice(numbers, len(images))), images
+
+
+def _stack_by_size(images: list[Tensor]) -> list[Tensor]:
+    """Stack neighbours of one size."""
+    return [torch.stack(list(group)) for _, group in groupby(images, key=lambda image: image.shape)]
+
+
+def _read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches; each is read in another thread while the caller works on the one before."""
+
+    def read() -> Batch | None:
+        batch = next(batches, None)
+        return (batch[0], batch[1].pin_memory()) if batch and torch.cuda.is_available() else batch
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(read)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(read)
+            yield batch
 
 
 Images = NpzImages | FolderImages
@@ -168,15 +199,13 @@ def read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype, bool]
     """
     if not path.is_file():
         raise FileNotFoundError(f"'{path}' is not a file: expected an .npz")
-    try:
+    headers = {}
+    with explain_broken(path):
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix('.npy') for name in archive.namelist() if name.endswith('.npy')]
-        headers = {}
         for name in names:
             with open_array(path, name) as (_, header):
                 headers[name] = header
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise ValueError(f'{path} is not a whole .npz file ({error}): fetch or write it again') from error
     return headers
 
 

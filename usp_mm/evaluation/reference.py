@@ -15,6 +15,7 @@ from torch import Tensor
 
 from usp_mm.datasets.class_names import class_difference
 from usp_mm.files import sha256
+from usp_mm.npz_files import explain_broken
 
 from .images import Images, NpzImages, is_npz, open_images, read_headers
 from .inception import InceptionFeatures
@@ -86,7 +87,7 @@ class Reference:
 
     def moments(self) -> Moments:
         """Mean and covariance from ADM's file."""
-        with np.load(self.path, allow_pickle=False) as arrays:
+        with explain_broken(self.path), np.load(self.path, allow_pickle=False) as arrays:
             return {
                 name: (torch.from_numpy(arrays[mean]).double(), torch.from_numpy(arrays[covariance]).double())
                 for name, (mean, covariance) in ADM_STATISTICS.items()

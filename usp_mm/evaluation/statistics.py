@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
 from usp_mm.files import write_whole
 from usp_mm.functional.metrics import RunningMoments
+from usp_mm.npz_files import explain_broken
 
 from .collect import NumberedFeatures
 from .extractors import extract
@@ -117,7 +117,7 @@ def _compute(
         for numbers, batch in images.batches(batch_size, rank, world):
             picked = [row for row, number in enumerate(numbers) if number in chosen]
             if moments or picked:
-                found = extract(extractor, batch.to(device))
+                found = extract(extractor, batch.to(device, non_blocking=True))
                 for name, running in moments.items():
                     running.update(found[name])
                 rows.add([numbers[row] for row in picked], {neighbours: found[neighbours][picked]})
@@ -160,12 +160,12 @@ def _read(file: Path, wanted: Sequence[str]) -> ReferenceStatistics | None:
     if not file.is_file():
         return None
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with explain_broken(file), np.load(file, allow_pickle=False) as arrays:
             moments = {
                 name: (torch.from_numpy(arrays[f'mean_{name}']), torch.from_numpy(arrays[f'covariance_{name}']))
                 for name in wanted
             }
             return ReferenceStatistics(moments, torch.from_numpy(arrays['neighbours']))
-    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         MMLogger.get_current_instance().warning(f"the kept statistics '{file}' are broken ({error}): they are computed anew")
         return None

@@ -4,6 +4,7 @@ from .decode import DECODING, Decoded, check_header, decode_image, load_decoded,
 from .endings import image_endings
 from .limit import max_image_pixels
 from .scan import FolderListing, find_images, images_below, list_images, log_scan, looked_for, shown
+from .titles import named, titled
 
 __all__ = [
     'DECODING',
@@ -20,5 +21,7 @@ __all__ = [
     'log_scan',
     'looked_for',
     'max_image_pixels',
+    'named',
     'shown',
+    'titled',
 ]

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from usp_mm.functional.ddpm import diffuse, linear_alpha_bar
 from usp_mm.registry import MODELS
+from usp_mm.renamed import older_settings
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.base import InputKind
+from usp_mm.vaes.build import build_preset
+from usp_mm.vaes.settings import DEFAULT, fold_preprocessor, vae_settings
 
 from .sample_keys import SampleKeys, labels_of, sample_keys, to_device
 
@@ -38,11 +41,14 @@ def _alpha_bar(alpha_bar: float | None = None, timestep: int | None = None) -> f
 
 
 def preprocessor_config(cfg: dict | None) -> dict:
-    """The config of a model's data preprocessor, with defaults for `type` and `vae`."""
-    return {'type': 'LatentDataPreprocessor', 'vae': 'sd-f8d4', **(cfg or {})}
+    """A copy of the config of a model's data preprocessor, with defaults for `type` and `vae`."""
+    cfg = {'type': 'LatentDataPreprocessor', 'vae': DEFAULT, **(cfg or {})}
+    fold_preprocessor(cfg)
+    return cfg
 
 
 @MODELS.register_module()
+@older_settings(fold_preprocessor, 'vae_path', 'vae_dtype', 'vae_stats', 'encode_batch_size')
 class LatentDataPreprocessor(ClsDataPreprocessor):
     """Encodes images with a frozen VAE and prepares labels, one-hot scores and mixup/cutmix as mmpretrain does.
 
@@ -51,12 +57,14 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
     number of channels tells which, see `LatentCodec.kind_of`. Copies to the device are asynchronous.
 
     Args:
-        vae: A preset of `usp_mm.presets.VAES`. The shapes of backbone, decoder and head follow from it.
-        vae_path: A local file or folder with the VAE's weights; None uses the preset's hub id.
-        vae_dtype: Data type in which the VAE computes, 'float32', 'bfloat16' or 'float16'. Latents are always float32.
-        vae_stats: Path of a cache's manifest with per-channel latent statistics, for presets that need them.
+        vae: A preset of `usp_mm.presets.VAES`, or a dict of
+
+            - name: the preset. The shapes of backbone, decoder and head follow from it.
+            - path: a local file or folder with the VAE's weights; None uses the preset's hub id.
+            - dtype: data type in which the VAE computes, 'float32', 'bfloat16' or 'float16'. Latents are always float32.
+            - stats: path of a cache's manifest with per-channel latent statistics, for presets that need them.
+            - encode_batch_size: images per call of the VAE; None encodes the whole batch at once.
         load_vae: False trains from a cache without the VAE's weights; encoding and decoding then fail.
-        encode_batch_size: Images per call of the VAE; None encodes the whole batch at once.
         posterior: How training turns the posterior into a latent: 'sample', 'mode' or 'auto' (also None), which draws a
             sample from cached moments (as in the paper) and takes the mode for images (as the official code does online).
             Evaluation always takes the mode. The noise of a sample depends on (seed, epoch, sample).
@@ -71,16 +79,12 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
     """
 
     #: Arguments that are dicts -> the callable whose signature their keys must fit.
-    ARGUMENTS_OF = {'noise': _alpha_bar, 'batch_augments': RandomBatchAugment}
+    ARGUMENTS_OF = {'vae': build_preset, 'noise': _alpha_bar, 'batch_augments': RandomBatchAugment}
 
     def __init__(
         self,
-        vae: str = 'sd-f8d4',
-        vae_path: str | None = None,
-        vae_dtype: str = 'float32',
-        vae_stats: str | None = None,
+        vae: str | dict = DEFAULT,
         load_vae: bool = True,
-        encode_batch_size: int | None = None,
         posterior: str | None = 'auto',
         mean: Sequence[float] = (127.5, 127.5, 127.5),
         std: Sequence[float] = (127.5, 127.5, 127.5),
@@ -99,9 +103,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
         self.set_noise(noise)
         self._non_blocking = True  # of `cast_data`
         self.pass_on()
-        self.codec = build_codec(
-            vae, path=vae_path, dtype=vae_dtype, encode_batch_size=encode_batch_size, stats=vae_stats, load_weights=load_vae
-        )
+        self.codec = build_codec(vae_settings(vae), load_weights=load_vae)
 
     #: Further inputs of a generator with REPA: images for its teacher, or the teacher's tokens from a cache.
     TEACHER_KEYS = ('images', 'teacher_tokens')

@@ -27,7 +27,7 @@ from .dit import DiT
 from .geometry import share_vae
 from .guidance import Guidance
 from .repa import REPA
-from .sample_keys import SampleKeys, labels_of, sample_keys
+from .sample_keys import SampleKeys, labels_of, sample_keys, to_device
 from .sampling_weights import bfloat16_weights
 from .weight_average import WeightAverage
 
@@ -274,7 +274,8 @@ class LatentDiffusionGenerator(BaseModel):
         """
         network = self.network(sample_model)
         device = network.pos_embed.device
-        index, label = torch.as_tensor(index, device=device), self._check_labels(torch.as_tensor(label, device=device))
+        label = self._check_labels(torch.as_tensor(label))  # before the copy: looking at it later would wait for the device
+        index, label = to_device(torch.as_tensor(index), device), to_device(label, device)
         geometry = network.geometry
         shape = (geometry.channels, geometry.latent_size, geometry.latent_size)
 
@@ -351,7 +352,17 @@ class LatentDiffusionGenerator(BaseModel):
 
 def check_samples(latents: Tensor, index: Tensor | Sequence[int], label: Tensor | Sequence[int]) -> None:
     """Raise a ValueError that names the first sample whose latent [C, h, w] is not finite, if there is one."""
-    broken = (~latents.flatten(1).isfinite().all(1)).nonzero().flatten()
+    check_finite(finite_samples(latents), index, label)
+
+
+def finite_samples(latents: Tensor) -> Tensor:
+    """Whether the latent of each sample is finite: [N, C, h, w] -> bool[N], on the device of the latents."""
+    return latents.flatten(1).isfinite().all(1)
+
+
+def check_finite(finite: Tensor, index: Tensor | Sequence[int], label: Tensor | Sequence[int]) -> None:
+    """Like `check_samples`, for the result of `finite_samples`."""
+    broken = (~finite).nonzero().flatten()
     if len(broken):
         first = int(broken[0])
         raise ValueError(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from usp_mm.presets import ARCHS, VAES, lookup, nearest
+from usp_mm.vaes.settings import vae_name, vae_settings
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def share_vae(data_preprocessor: dict, network: Any, part: str = 'backbone') -> 
     """A copy of a network's config with the VAE preset of the data preprocessor; a built module is returned as it is.
 
     Args:
-        data_preprocessor: Config with the key `vae`.
+        data_preprocessor: Config that names the VAE in `vae`.
         network: Config of a network on latents, or the network itself.
         part: Name of the network in errors.
 
@@ -83,10 +84,10 @@ def share_vae(data_preprocessor: dict, network: Any, part: str = 'backbone') -> 
     """
     if not isinstance(network, dict):
         return network
-    vae = data_preprocessor['vae']
-    if network.get('vae', vae) != vae:
+    vae = vae_name(data_preprocessor)
+    if 'vae' in network and vae_name(network) != vae:
         raise ValueError(
-            f"the {part} is built for VAE '{network['vae']}' but the data preprocessor encodes with '{vae}': "
+            f"the {part} is built for VAE '{vae_name(network)}' but the data preprocessor encodes with '{vae}': "
             f'set model.data_preprocessor.vae alone, the {part} follows it'
         )
     return {**network, 'vae': vae}
@@ -98,10 +99,9 @@ def vae_into_backbone(data_preprocessor: dict, backbone: dict) -> tuple[dict, di
     Raises:
         ValueError: The data preprocessor has a setting that only a frozen VAE supports.
     """
-    for key in ('vae_dtype', 'encode_batch_size', 'noise'):
-        if data_preprocessor.get(key) is not None:
-            raise ValueError(f'data_preprocessor.{key}={data_preprocessor[key]!r} is of a frozen VAE: remove it, or train_vae')
-    moved = {'vae_path': 'path', 'vae_stats': 'stats'}
-    codec = {ours: data_preprocessor[key] for key, ours in moved.items() if key in data_preprocessor}
-    rest = {key: value for key, value in data_preprocessor.items() if key not in moved}
-    return {**rest, 'vae': 'pixel'}, {**backbone, 'codec': codec}
+    vae = vae_settings(data_preprocessor['vae'])
+    of_frozen = {'vae.dtype': vae.get('dtype'), 'vae.encode_batch_size': vae.get('encode_batch_size')}
+    for key, value in {**of_frozen, 'noise': data_preprocessor.get('noise')}.items():
+        if value is not None:
+            raise ValueError(f'data_preprocessor.{key}={value!r} is of a frozen VAE: remove it, or train_vae')
+    return {**data_preprocessor, 'vae': 'pixel'}, {**backbone, 'vae': vae, 'encode_images': True}

@@ -8,12 +8,30 @@ import torch.nn.functional as F
 from mmengine.dataset import default_collate
 from torch import Tensor
 
+from usp_mm.images import titled
+
 from .data_preprocessor import LatentDataPreprocessor
 from .usp import USP
 
 COMPOSITES = ('predicted', 'visible')
 _GAP = 2
 _HIDDEN = 0.0  # mid-grey in [-1, 1]
+
+
+def titled_restoration(
+    model: USP, samples: Sequence[dict], composite: str = 'predicted', denormalize: bool = True
+) -> np.ndarray:
+    """Draw `restoration_picture` with the titles of its columns, which say whose picture the first one is."""
+    picture = restoration_picture(model, samples, composite, denormalize)
+    codec = model.data_preprocessor.codec
+    from_images = codec.kind_of(torch.stack([sample['inputs'] for sample in samples])) == 'image'
+    return titled(picture, column_titles(from_images, codec.stride > 1))
+
+
+def column_titles(from_images: bool, with_vae: bool) -> list[str]:
+    """Titles of the columns of `restoration_picture`: a cache has no original, but what the VAE makes of it."""
+    first = 'original' if from_images else 'VAE of the original'
+    return [first, 'masked', 'restored', *(['VAE alone'] if with_vae else [])]
 
 
 @torch.no_grad()

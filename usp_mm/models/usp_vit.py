@@ -12,22 +12,29 @@ from usp_mm.functional.masking import gather_tokens
 from usp_mm.functional.pos_embed import resize_pos_embed, sincos_table
 from usp_mm.layers import RotaryPositions, TransformerBlock, block_options, init_vit_weights
 from usp_mm.registry import MODELS
+from usp_mm.renamed import older_settings
 from usp_mm.vaes import build_codec
+from usp_mm.vaes.build import build_preset
 from usp_mm.vaes.encoder import take_encoder
+from usp_mm.vaes.settings import DEFAULT, fold_encoder, vae_settings
 
 from .geometry import latent_geometry, resolve_arch
 from .weight_transfer import fit_pos_embed
 
 
 @MODELS.register_module()
+@older_settings(fold_encoder, 'codec')
 class USPViT(BaseBackbone):
     """PatchConv, class token, fixed sine-cosine positions, pre-norm blocks, final norm.
 
-    Input: scaled latents [N, C, H, W]; with `codec`, images in [-1, 1], or latents that `to_latents` made of them.
+    Input: scaled latents [N, C, H, W]; with `encode_images`, images in [-1, 1], or latents that
+    `to_latents` made of them.
 
     Args:
         arch: A preset of `usp_mm.presets.ARCHS`, or a dict of its keys.
-        vae: The preset that fixes latent channels, stride and patch size. Algorithms take it from their data preprocessor.
+        vae: The preset that fixes latent channels, stride and patch size, or a dict of it as `name` and of further settings for
+            `encode_images` (path, dtype, …), see `usp_mm.models.LatentDataPreprocessor`. Algorithms take the preset from their
+            data preprocessor.
         img_size: Side in pixels of the images that the position table is made for. For other sizes the table is resized.
         patch_size: Latent pixels per token side; None uses the VAE's own.
         out_type: 'cls_token' [N, D]; 'avg_featmap' [N, D], the mean of the patch tokens, normalised by a new `fc_norm`;
@@ -39,22 +46,23 @@ class USPViT(BaseBackbone):
         frozen_stages: -1 freezes nothing. k ≥ 0 freezes patch embedding, tokens and the first k blocks and keeps them in
             evaluation mode; with k equal to the depth, the norms are frozen too.
         interpolate_mode: 'bicubic' or 'bilinear', how the position table is resized.
-        codec: None if latents come from the data preprocessor. A dict of `build_codec` arguments (path, dtype, …) makes the
-            frozen VAE the first stage of the backbone, so that sliding windows count pixels. Neither adds a key to the state
-            dict.
-        train_vae: Whether to train the encoder of `codec` too, as the submodule `vae_encoder` (section 3.3.1); its decoder is
+        encode_images: False if latents come from the data preprocessor. True makes the frozen VAE the first stage of the
+            backbone, so that sliding windows count pixels. Neither adds a key to the state dict.
+        train_vae: Whether to train the encoder of that VAE too, as the submodule `vae_encoder` (section 3.3.1); its decoder is
             dropped. Layer-wise decay does not change its learning rate, as in the official parameter groups.
         block: A preset of `usp_mm.presets.BLOCKS`, or a dict of options, see `usp_mm.layers.block_options`. Generators that
             start from this encoder need the same. Rotary positions do not rotate the class token.
         init_cfg: MMEngine's `init_cfg`; dict(type='USPPretrained', checkpoint=…) loads an encoder.
     """
 
+    #: Arguments that are dicts -> the callable whose signature their keys must fit.
+    ARGUMENTS_OF = {'vae': build_preset}
     OUT_TYPES = ('raw', 'cls_token', 'avg_featmap', 'featmap')
 
     def __init__(
         self,
         arch: str | dict = 'base',
-        vae: str = 'sd-f8d4',
+        vae: str | dict = DEFAULT,
         img_size: int = 224,
         patch_size: int | None = None,
         out_type: str = 'cls_token',
@@ -63,14 +71,15 @@ class USPViT(BaseBackbone):
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         interpolate_mode: str = 'bicubic',
-        codec: dict | None = None,
+        encode_images: bool = False,
         train_vae: bool = False,
         block: str | dict = 'plain',
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.arch = resolve_arch(arch)
-        self.geometry = latent_geometry(vae, img_size, patch_size)
+        vae = vae_settings(vae)
+        self.geometry = latent_geometry(vae['name'], img_size, patch_size)
         self.embed_dims, self.num_layers = self.arch['embed_dims'], self.arch['depth']
         if out_type not in self.OUT_TYPES:
             raise ValueError(f"out_type='{out_type}' must be one of {self.OUT_TYPES}")
@@ -81,10 +90,11 @@ class USPViT(BaseBackbone):
         if not -1 <= frozen_stages <= self.num_layers:
             raise ValueError(f'frozen_stages={frozen_stages} must lie in -1 … {self.num_layers}, the depth')
         self.frozen_stages = frozen_stages
-        self.codec = None if codec is None else build_codec(vae, **codec)
-        if train_vae and (codec is None or frozen_stages >= 0):
+        self.codec = build_codec(vae) if encode_images else None
+        if train_vae and (not encode_images or frozen_stages >= 0):
             raise ValueError(
-                f'train_vae=True needs `codec`, the VAE to train, and frozen_stages=-1, got {codec}, {frozen_stages}'
+                f'train_vae=True needs encode_images=True, with the VAE to train, and frozen_stages=-1, got {encode_images}, '
+                f'{frozen_stages}'
             )
         self.vae_encoder = take_encoder(self.codec) if train_vae and self.codec is not None else None
 
@@ -135,7 +145,7 @@ class USPViT(BaseBackbone):
         return tuple(outs)
 
     def to_latents(self, x: Tensor) -> Tensor:
-        """Encode images [N, 3, H, W] to scaled latents [N, C, h, w] with `codec`; latents are returned unchanged."""
+        """Encode images [N, 3, H, W] to scaled latents [N, C, h, w] with the VAE; latents are returned unchanged."""
         if self.codec is None or self.codec.kind_of(x) == 'latents':
             return x
         codec = self.codec.to(x.device)

@@ -23,6 +23,7 @@ from usp_mm.datasets.latent_cache.manifest import MANIFEST, PLAN
 from usp_mm.datasets.seeding import derive_seed
 from usp_mm.files import sha256
 from usp_mm.registry import DATASETS
+from usp_mm.vaes.settings import vae_name
 
 from .features import FrozenModel
 
@@ -106,7 +107,7 @@ def open_data(cfg: Config, path: Path, *, training: bool, augment: bool | None =
     part = cfg.model.get('denoiser') or cfg.model.backbone
     size, cached, pipeline = part.get('img_size', 256 if 'denoiser' in cfg.model else 224), is_cache(path), None
     if cached:
-        vae = (cfg.model.get('data_preprocessor') or {}).get('vae', 'sd-f8d4')
+        vae = vae_name(cfg.model.get('data_preprocessor'))
         settings = dict(type='LatentCacheDataset', data_root=str(path), vae=vae, img_size=size, flip=bool(augment))
         augmented = bool(augment)
     else:

@@ -17,9 +17,10 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 from tqdm import tqdm
 
+from usp_mm.datasets.latent_cache.pipeline import OnHost
 from usp_mm.engine.loading import class_names, load_config, load_trained
 from usp_mm.models import LatentDiffusionGenerator
-from usp_mm.models.generator import check_samples
+from usp_mm.models.generator import check_finite, finite_samples
 from usp_mm.models.samplers import Sampler
 from usp_mm.models.samplers.base import OnStep
 from usp_mm.registry import MODELS
@@ -156,30 +157,45 @@ def requested_classes(
     return parse_classes(classes, loaded.model.denoiser.num_classes, loaded.classes, per_class)
 
 
-def sample_images(
-    model: LatentDiffusionGenerator,
-    index: Tensor,
-    label: Tensor,
-    on_step: OnStep | None = None,
-    *,
-    seed: int,
-    sample_model: str | None,
-) -> np.ndarray:
-    """Draw samples as uint8[N, H, W, 3], RGB.
+class DrawnImages:
+    """A batch of samples that the device may still be drawing, so that the next batch can be launched meanwhile.
 
     Args:
-        model: The generator.
-        index: Sample numbers, int64[N].
-        label: Classes, int64[N].
+        model: The generator. Unless its sampler chooses its own steps, nothing here waits for a GPU.
+        index: Sample numbers, int64[N], on the CPU.
+        label: Classes, int64[N], on the CPU.
         on_step: Function that is called with (step, latents) after each step.
         seed, sample_model: As in `sample_classes`.
-
-    Raises:
-        ValueError: A latent is not finite.
     """
-    latents = model.sample_latents(index, label, seed=seed, sample_model=sample_model, on_step=on_step)
-    check_samples(latents, index, label)
-    return _pixels(model, latents)
+
+    def __init__(
+        self,
+        model: LatentDiffusionGenerator,
+        index: Tensor,
+        label: Tensor,
+        on_step: OnStep | None = None,
+        *,
+        seed: int,
+        sample_model: str | None,
+    ) -> None:
+        self.index, self.label = index, label
+
+        def draw() -> list[Tensor]:
+            latents = model.sample_latents(index, label, seed=seed, sample_model=sample_model, on_step=on_step)
+            return [model.decode(latents).permute(0, 2, 3, 1).contiguous(), finite_samples(latents)]
+
+        self._host = OnHost(next(model.parameters()).device, draw)
+
+    def wait(self) -> np.ndarray:
+        """The images once they are there, uint8[N, H, W, 3], RGB. Any thread may call this.
+
+        Raises:
+            ValueError: A latent is not finite.
+        """
+        self._host.wait()
+        images, finite = self._host.tensors
+        check_finite(finite, self.index, self.label)
+        return images.numpy()
 
 
 class ShownSteps:
@@ -247,7 +263,7 @@ def _sample_frames(
 ) -> list[list[np.ndarray]]:
     """Draw at most `num_frames` frames, each with one array per request; the last frame holds the samples."""
     index, label = _numbers(requests, model.denoiser.num_classes)
-    batches = []
+    batches: list[tuple[list[np.ndarray], DrawnImages]] = []
     batch_size = batch_size if model.sampler.batch_invariant else 1
     bar = tqdm(total=len(index), desc='sampling', unit='img', leave=False)
     with bar as progress, model.sampling_weights(sample_model):
@@ -256,11 +272,12 @@ def _sample_frames(
             keeper = StateKeeper(num_frames - 1) if num_frames > 1 else None
             watchers = [watcher for watcher in (keeper, shown) if watcher is not None]
             on_step = _all_of(watchers) if watchers else None
-            images = sample_images(model, numbers, labels, on_step, seed=seed, sample_model=sample_model)
-            batches.append([*(_pixels(model, state) for state in (keeper.chosen() if keeper else ())), images])
+            images = DrawnImages(model, numbers, labels, on_step, seed=seed, sample_model=sample_model)
+            batches.append(([_pixels(model, state) for state in (keeper.chosen() if keeper else ())], images))
             progress.update(len(numbers))
     ends = np.cumsum([request.count for request in requests])[:-1]
-    return [np.split(np.concatenate(parts), ends) for parts in zip(*batches, strict=True)]
+    frames = zip(*([*states, images.wait()] for states, images in batches), strict=True)
+    return [np.split(np.concatenate(parts), ends) for parts in frames]
 
 
 def _all_of(watchers: Sequence[OnStep]) -> OnStep:

@@ -20,7 +20,7 @@ from usp_mm.locks import locked
 from usp_mm.models import LatentDiffusionGenerator
 
 from .background import BackgroundCalls
-from .draw import ShownSteps, sample_images
+from .draw import DrawnImages, ShownSteps
 from .loaded import LoadedGenerator, as_loaded
 from .parts import SampleParts
 from .plan import differences, make_facts, make_plan
@@ -83,8 +83,6 @@ def write_samples(
         if missing is None:
             MMLogger.get_current_instance().info(f"'{out}' is complete already: nothing to do")
             return facts
-        if rank == 0:
-            _tell(generator, out, facts)
         held.enter_context(explain_full_disk(out.parent, parts.missing_bytes))
         held.enter_context(_one_thread())
         progress = Progress(parts, missing, rank)
@@ -130,6 +128,7 @@ def _begin(
     if begun is not None:
         done = parts.num - parts.count(missing)
         MMLogger.get_current_instance().info(f"continuing '{out}': {done} of {parts.num} samples are there")
+    _tell(loaded.model, out, facts)
     return facts, missing
 
 
@@ -170,22 +169,32 @@ def _sample_blocks(
 ) -> None:
     """Draw the samples of blocks `numbers` in full batches, which may begin and end within a block.
 
-    Blocks are written while the next batch is drawn.
+    While the next batch is drawn, another thread waits for the images, checks them and writes the blocks.
     """
     index = torch.tensor([i for number in numbers for i in parts.blocks[number]], dtype=torch.int64)
     sizes = [len(parts.blocks[number]) for number in numbers]
     batches = index.split(batch_size if model.sampler.batch_invariant else sizes) if numbers else ()
-    waiting = np.empty((0, *parts.shape), np.uint8)
-    left, on_step = list(numbers), ShownSteps.of(progress.bar, model.sampler)
+    blocks, on_step = _FilledBlocks(parts, numbers), ShownSteps.of(progress.bar, model.sampler)
     with BackgroundCalls() as background:
         for batch in batches:
-            waiting = np.concatenate([waiting, sample_images(model, batch, requests.labels[batch], on_step, **draw)])
-            while left and len(waiting) >= sizes[-len(left)]:
-                size = sizes[-len(left)]
-                background(parts.write, left.pop(0), waiting[:size])
-                waiting = waiting[size:]
-            progress.show(len(waiting))
-    assert not left and not len(waiting)
+            background(blocks.add, DrawnImages(model, batch, requests.labels[batch], on_step, **draw))
+            progress.show(len(blocks.waiting))
+    assert not blocks.left and not len(blocks.waiting)
+
+
+class _FilledBlocks:
+    """Cuts the samples of blocks `numbers`, which arrive in batches, into those blocks, and writes each that is full."""
+
+    def __init__(self, parts: SampleParts, numbers: list[int]) -> None:
+        self.parts, self.left = parts, list(numbers)
+        self.waiting = np.empty((0, *parts.shape), np.uint8)
+
+    def add(self, images: DrawnImages) -> None:
+        waiting = np.concatenate([self.waiting, images.wait()])
+        while self.left and len(waiting) >= (size := len(self.parts.blocks[self.left[0]])):
+            self.parts.write(self.left.pop(0), waiting[:size])
+            waiting = waiting[size:]
+        self.waiting = waiting
 
 
 class Progress:

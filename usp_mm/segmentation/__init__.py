@@ -2,5 +2,6 @@
 
 from .datasets import ADE20KFolder, DemoScenes
 from .segmentor import USPSegmentor
+from .visualizer import NamedSegVisualizer
 
-__all__ = ['ADE20KFolder', 'DemoScenes', 'USPSegmentor']
+__all__ = ['ADE20KFolder', 'DemoScenes', 'NamedSegVisualizer', 'USPSegmentor']

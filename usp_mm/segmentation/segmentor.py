@@ -13,9 +13,9 @@ from usp_mm.registry import MODELS
 class USPSegmentor(EncoderDecoder):
     """mmseg's `EncoderDecoder` with shapes that follow from `backbone.arch`.
 
-    The backbone, a `USPViT` with `codec`, returns the token maps of four blocks (`feature_blocks`) without a final norm, as in
-    MAE's recipe (arXiv 2111.06377, appendix A.4). The frozen VAE is its first stage, so that crops and sliding windows are
-    measured in pixels. mmseg's own data preprocessor normalises images to [-1, 1].
+    The backbone, a `USPViT` with `encode_images`, returns the token maps of four blocks (`feature_blocks`) without a final
+    norm, as in MAE's recipe (arXiv 2111.06377, appendix A.4). The frozen VAE is its first stage, so that crops and sliding
+    windows are measured in pixels. mmseg's own data preprocessor normalises images to [-1, 1].
 
     Args:
         norm_cfg: Config of the norms in the neck and both heads, unless they set their own.

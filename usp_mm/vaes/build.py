@@ -1,5 +1,6 @@
 """Build a codec from the name of a preset."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,9 +34,33 @@ def codec_spec(name: str) -> dict[str, Any]:
     return row
 
 
-def build_codec(
-    cfg: str | Mapping[str, Any] | LatentCodec,
-    *,
+def build_codec(cfg: str | Mapping[str, Any] | LatentCodec, **arguments: Any) -> LatentCodec:
+    """Build the codec of a frozen VAE from a config.
+
+    Args:
+        cfg: A preset of `usp_mm.presets.VAES`, or a dict of arguments of `build_preset`; a codec is returned unchanged.
+        arguments: Arguments of `build_preset` that `cfg` does not have.
+
+    Raises:
+        ValueError: A key is unknown, or as in `build_preset`.
+        FileNotFoundError: As in `build_preset`.
+    """
+    if isinstance(cfg, LatentCodec):
+        if arguments.get('path') is not None or arguments.get('stats') is not None:
+            raise ValueError(f'{cfg!r} is built already: give path and stats to build_codec with its name instead')
+        return cfg
+    given = {**arguments, **(dict(name=cfg) if isinstance(cfg, str) else cfg)}
+    valid = list(inspect.signature(build_preset).parameters)
+    for key in given:
+        if key not in valid:
+            raise ValueError(f"unknown VAE key '{key}': expected {valid}{nearest(key, valid)}")
+    if 'name' not in given:
+        raise ValueError(f"VAE {given} lacks 'name': one of {sorted(VAES)}")
+    return build_preset(**given)
+
+
+def build_preset(
+    name: str,
     path: str | Path | None = None,
     dtype: str | torch.dtype = 'float32',
     encode_batch_size: int | None = None,
@@ -44,11 +69,10 @@ def build_codec(
     channels_last: bool | None = None,
     compile: bool = False,
 ) -> LatentCodec:
-    """Build the codec of a frozen VAE, and load and check its weights.
+    """Build the codec of a preset, and load and check its weights.
 
     Args:
-        cfg: A preset of `usp_mm.presets.VAES`, or a dict of `name` and any of the arguments below, which takes precedence over
-            them; a codec is returned unchanged.
+        name: A preset of `usp_mm.presets.VAES`.
         path: The weights. For diffusers presets a folder (a VAE or a whole pipeline) or a hub id, by default the preset's hub
             id; for KL presets a `.safetensors`, `.ckpt`, `.pt` or `.pth` file.
         dtype: Dtype of the network: 'float32', 'bfloat16' or 'float16'. Its outputs are always converted to float32.
@@ -60,37 +84,9 @@ def build_codec(
         compile: Whether to run the network through `torch.compile`, which is faster on a GPU and changes rounding.
 
     Raises:
-        ValueError: The preset, a key or the dtype is unknown, or the weights or statistics do not fit the preset.
+        ValueError: The preset or the dtype is unknown, or the weights or statistics do not fit the preset.
         FileNotFoundError: The weights or statistics do not exist.
     """
-    arguments: dict[str, Any] = dict(
-        path=path, dtype=dtype, encode_batch_size=encode_batch_size, stats=stats, load_weights=load_weights,
-        channels_last=channels_last, compile=compile,
-    )  # fmt: skip
-    if isinstance(cfg, LatentCodec):
-        if path is not None or stats is not None:
-            raise ValueError(f'{cfg!r} is built already: give path and stats to build_codec with its name instead')
-        return cfg
-    if isinstance(cfg, str):
-        return _build(cfg, **arguments)
-    for key in cfg:
-        if key not in ('name', *arguments):
-            raise ValueError(f"unknown VAE key '{key}': expected {['name', *arguments]}{nearest(key, ['name', *arguments])}")
-    if 'name' not in cfg:
-        raise ValueError(f"VAE {dict(cfg)} lacks 'name': one of {sorted(VAES)}")
-    return _build(**{**arguments, **cfg})
-
-
-def _build(
-    name: str,
-    path: str | Path | None,
-    dtype: str | torch.dtype,
-    encode_batch_size: int | None,
-    stats: Stats,
-    load_weights: bool,
-    channels_last: bool | None,
-    compile: bool,
-) -> LatentCodec:
     row = codec_spec(name)
     if stats is not None and row['scale'] is not None:
         raise ValueError(f"VAE '{name}' has the fixed scale {row['scale']}: remove stats={stats!r}")

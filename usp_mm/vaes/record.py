@@ -75,8 +75,8 @@ def compare_vae(found: Record | None, ours: Record | None, checkpoint: str | Pat
     if warn:
         return line
     raise ValueError(
-        f'{line}: give its own with model.data_preprocessor.vae and vae_path or vae_stats (a segmentor: model.backbone.vae and '
-        f'codec.path or codec.stats), or allow another one with {ALLOW}=True in the config (--cfg-options)'
+        f'{line}: give its own with vae.name, vae.path or vae.stats of model.data_preprocessor (of model.backbone in a '
+        f'segmentor), or allow another one with {ALLOW}=True in the config (--cfg-options)'
     )
 
 

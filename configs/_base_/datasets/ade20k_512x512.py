@@ -3,6 +3,7 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=4,
     persistent_workers=True,
+    prefetch_factor=4,
     sampler=dict(type='EpochInfiniteSampler', shuffle=True),
     dataset=dict(
         type='ADE20KFolder',
@@ -24,6 +25,7 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=4,
     persistent_workers=True,
+    prefetch_factor=4,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='ADE20KFolder',

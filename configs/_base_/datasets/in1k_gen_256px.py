@@ -3,6 +3,7 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=8,
     persistent_workers=True,
+    prefetch_factor=4,
     pin_memory=True,
     sampler=dict(type='EpochInfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),

@@ -1,6 +1,6 @@
 model = dict(
     type='LatentDiffusionGenerator',
-    data_preprocessor=dict(type='LatentDataPreprocessor', vae='sd-f8d4', vae_path=None, posterior='sample'),
+    data_preprocessor=dict(type='LatentDataPreprocessor', vae=dict(name='sd-f8d4', path=None), posterior='sample'),
     denoiser=dict(type='DiT', arch='base', img_size=256, num_classes=1000, class_dropout=0.1),
     objective=dict(type='DDPMObjective'),
     sampler=dict(type='AncestralSampler', num_steps=250),

@@ -3,9 +3,11 @@ model = dict(
     type='LatentDiffusionGenerator',
     data_preprocessor=dict(
         type='LatentDataPreprocessor',
-        vae='va-f16d32',
-        vae_path='pretrained/vavae-imagenet256-f16d32-dinov2.pt',
-        vae_stats='data/imagenet_latents/va-f16d32_256px/manifest.json',
+        vae=dict(
+            name='va-f16d32',
+            path='pretrained/vavae-imagenet256-f16d32-dinov2.pt',
+            stats='data/imagenet_latents/va-f16d32_256px/manifest.json',
+        ),
         posterior='sample',
     ),
     denoiser=dict(type='SiT', arch='xl', img_size=256, num_classes=1000, class_dropout=0.1, learn_sigma=False),

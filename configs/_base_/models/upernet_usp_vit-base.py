@@ -14,8 +14,8 @@ model = dict(
     backbone=dict(
         type='USPViT',
         arch='base',
-        vae='sd-f8d4',
-        codec=dict(path=None),
+        vae=dict(name='sd-f8d4', path=None),
+        encode_images=True,
         img_size=512,
         drop_path_rate=0.1,
         init_cfg=dict(type='USPPretrained', checkpoint=None),

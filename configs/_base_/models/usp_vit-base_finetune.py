@@ -3,8 +3,7 @@ model = dict(
     type='USPClassifier',
     data_preprocessor=dict(
         type='LatentDataPreprocessor',
-        vae='sd-f8d4',
-        vae_path=None,
+        vae=dict(name='sd-f8d4', path=None),
         mix_space='latent',
         batch_augments=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
     ),

@@ -1,6 +1,6 @@
 model = dict(
     type='USPClassifier',
-    data_preprocessor=dict(type='LatentDataPreprocessor', vae='sd-f8d4', vae_path=None),
+    data_preprocessor=dict(type='LatentDataPreprocessor', vae=dict(name='sd-f8d4', path=None)),
     backbone=dict(
         type='USPViT', arch='base', img_size=224, frozen_stages=12, init_cfg=dict(type='USPPretrained', checkpoint=None)
     ),

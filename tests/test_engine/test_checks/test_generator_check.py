@@ -17,7 +17,7 @@ def runner(tiny_vae_folder):
             denoiser=dict(type='SiT', arch=dict(embed_dims=32, depth=1, num_heads=2), img_size=64, num_classes=10),
             objective=dict(type='FlowObjective'),
             sampler=dict(type='SDESampler'),
-            data_preprocessor=dict(vae='tiny', vae_path=str(tiny_vae_folder)),
+            data_preprocessor=dict(vae=dict(name='tiny', path=str(tiny_vae_folder))),
         )
     )
     metas = (dict(classes=tuple('abc')), dict(num_classes=10))

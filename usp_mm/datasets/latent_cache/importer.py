@@ -27,7 +27,7 @@ from .crops import AS_STORED, CroppedImages, stack_or_error
 from .labels import read_sample_paths
 from .manifest import LOCK
 from .pipeline import check_storable
-from .plan import CacheSpec, check_codec, finish, make_plan, settle
+from .plan import CacheSpec, check_codec, finish, make_plan, settle, with_begun_shards
 from .shards import Shard, all_shards
 from .writer import encode_views
 
@@ -48,7 +48,7 @@ def import_cache(
     codec: LatentCodec,
     dtype: str = 'float16',
     store: str = 'moments',
-    shard_size: int = 16384,
+    shard_size: int | None = None,
     images: str | None = None,
     num_checked: int = 8,
     num_workers: int = 2,
@@ -79,7 +79,7 @@ def import_cache(
     with ExitStack() as held:
 
         def begin() -> tuple[dict[str, Any], bool]:
-            plan, files = _plan(source, codec, dict(dtype=dtype, store=store, shard_size=shard_size), images, num_checked)
+            plan, files = _plan(source, out, codec, dict(dtype=dtype, store=store, shard_size=shard_size), images, num_checked)
             taken = f"another process is writing latent cache '{out}': wait for it or stop it"
             return settle(out, plan, files, lock=lambda: held.enter_context(locked(out / LOCK, taken)))
 
@@ -154,7 +154,7 @@ def read_moments(path: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in KEYS if key in archive}
     except Exception as error:  # numpy and zipfile raise OSError, BadZipFile, ValueError, KeyError, EOFError, zlib.error
-        raise ValueError(f"cannot read '{path}' ({error}): fetch or write it again") from error
+        raise ValueError(f"cannot read '{path}' ({' '.join(str(error).split())[:200]}): fetch or write it again") from error
 
 
 def _scan(source: str) -> FolderScan:
@@ -166,7 +166,7 @@ def _scan(source: str) -> FolderScan:
 
 
 def _plan(
-    source: str, codec: LatentCodec, stored: dict[str, Any], images: str | None, num_checked: int
+    source: str, out: Path, codec: LatentCodec, stored: dict[str, Any], images: str | None, num_checked: int
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What `make_plan` returns, of the files' latents, once they look right."""
     scan = _scan(source)
@@ -183,7 +183,7 @@ def _plan(
     check_codec(codec, spec)
     # MAR keeps the image's own name before the suffix
     named = scan._replace(paths=[path.removesuffix(SUFFIX) for path in scan.paths])
-    plan, files = make_plan(named, codec, spec)
+    plan, files = make_plan(named, codec, with_begun_shards(out, spec))
     plan['crop']['color'] = AS_STORED  # the official code does not turn pictures
     plan |= dict(encode_dtype='unknown', encode_batch_size=1, imported=f'{SUFFIX} with {" and ".join(KEYS[: 1 + flip])}')
     dataset = NpzMoments(source, scan.paths, plan)

@@ -61,7 +61,7 @@ def _crop(value: Any) -> bool:
         return False
     if value['mode'] == 'center':
         return True
-    scale = value.get('scale')
+    scale: Any = value.get('scale')
     return _numbers(scale) and len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1 and whole(0, 2**63)(value.get('seed'))
 
 
@@ -70,7 +70,8 @@ def _teacher(value: Any) -> bool:
         return True
     if not isinstance(value, dict) or not all(_text(value.get(key)) for key in ('name', 'weight_hash', 'dtype')):
         return False
-    grid, side = value.get('grid'), whole(1, 2**16)
+    grid: Any = value.get('grid')
+    side = whole(1, 2**16)
     on_grid = isinstance(grid, list) and len(grid) == 2 and all(map(side, grid))
     right = on_grid and side(value.get('dim')) and _one_of(_TOKEN_DTYPES)(value.get('stored'))
     return right and math.prod(grid) * value['dim'] <= _MOST_NUMBERS
@@ -180,14 +181,16 @@ def check_fields(content: Mapping[str, Any], fields: Mapping[str, tuple[Callable
 def _check_shards(content: Mapping[str, Any], key: str, kind: str, name: str, wanted: bool) -> None:
     """Check that the entries of shards are those that `num_samples` and `shard_size` make, in order."""
     entries, expected = content.get(key, []), num_shards(content) if wanted else 0
+    given = f'num_samples={content["num_samples"]}, shard_size={content["shard_size"]}'
     if not isinstance(entries, list) or len(entries) != expected:
-        raise ValueError(f'{name}: {key} is {_short(entries)}, expected {expected:,} entries')
+        told = f'has {len(entries):,} entries' if isinstance(entries, list) else f'is {_short(entries)}'
+        raise ValueError(f'{name}: {key} {told}, expected {expected:,} for {given}')
     for number, entry in enumerate(entries):
         count = min(content['shard_size'], content['num_samples'] - number * content['shard_size'])
         right = dict(file=shard_name(number, kind), count=count)
-        found = {part: entry.get(part) for part in right} if isinstance(entry, dict) else entry
+        found: Any = {part: entry.get(part) for part in right} if isinstance(entry, dict) else entry
         if found != right:
-            raise ValueError(f'{name}: entry {number} of {key} is {_short(found)}, expected {right}')
+            raise ValueError(f'{name}: entry {number} of {key} is {_short(found)}, expected {right} for {given}')
         check_fields(entry, TOKEN_NOTE_FIELDS, f'{name}: entry {number} of {key}')
 
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ class CacheSpec:
         random_crops: 0, one centre crop; k, that many random resized crops of each image.
         crop_scale: area of a random crop, as a fraction of the image's.
         seed: of the random crops.
-        shard_size: samples a shard.
+        shard_size: samples a shard; by default the begun cache's, or `samples_a_shard` of their number.
     """
 
     img_size: int
@@ -53,7 +54,7 @@ class CacheSpec:
     random_crops: int = 0
     crop_scale: tuple[float, float] = (0.2, 1.0)
     seed: int = 0
-    shard_size: int = 16384
+    shard_size: int | None = None
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
@@ -63,7 +64,7 @@ class CacheSpec:
             ('random_crops', self.random_crops >= 0, '0 or a number of crops'),
             ('crop_scale', 0 < low <= high <= 1, '0 < low <= high <= 1'),
             ('seed', self.seed >= 0, 'a non-negative integer'),
-            ('shard_size', self.shard_size > 0, 'a positive number of samples'),
+            ('shard_size', self.shard_size is None or self.shard_size > 0, 'a positive number of samples'),
         ):
             if not valid:
                 raise ValueError(f'{name}={getattr(self, name)} must be {expected}')
@@ -79,6 +80,26 @@ class CacheSpec:
         """Names of the views, in storage order."""
         crops = [f'crop {k}' for k in range(max(self.random_crops, 1))]
         return [name + flip for name in crops for flip in (['', ', flipped'] if self.flip else [''])]
+
+
+#: Samples a shard of a large set, which has that many shards or more.
+_LARGE_SHARD, _SHARDS = 16384, 32
+
+
+def samples_a_shard(num_samples: int) -> int:
+    """The `shard_size` where nobody names one: about 32 shards for the processes to share, of at most 16,384 samples.
+
+    It depends on the number of samples alone, as the bytes of a cache must not depend on the number of processes. Shards of up
+    to 1,024 samples are whole calls of 16 images, an encoder's usual number on a CPU, others of 64, that on a GPU.
+    """
+    call = 16 if num_samples <= 1024 else 64
+    return min(_LARGE_SHARD, call * math.ceil(num_samples / (_SHARDS * call)))
+
+
+def with_begun_shards(out: Path, spec: CacheSpec) -> CacheSpec:
+    """The spec, with the `shard_size` of a cache that was begun where it names none."""
+    begun = read_plan(out) if spec.shard_size is None else None
+    return spec if begun is None else replace(spec, shard_size=begun['shard_size'])
 
 
 def images_a_call(out: Path, img_size: int, device: torch.device | str) -> int:
@@ -148,7 +169,7 @@ def prepare(
     check_codec(codec, spec)
     if not os.path.relpath(out.resolve(), Path(data_root).resolve()).startswith('..'):
         raise ValueError(f"the cache folder '{out}' lies in the image folder '{data_root}': choose a place outside")
-    plan, files = make_plan(scan_image_folder(data_root, with_label=with_label), codec, spec)
+    plan, files = make_plan(scan_image_folder(data_root, with_label=with_label), codec, with_begun_shards(out, spec))
     _decode_as_begun(out, plan)
     if teacher is not None:
         plan['teacher'] = dict(teacher.facts(), stored=spec.dtype.removesuffix('-full'))
@@ -244,7 +265,7 @@ def make_plan(scan: FolderScan, codec: LatentCodec, spec: CacheSpec) -> tuple[di
         flip=spec.flip,
         views=spec.views(),
         num_samples=len(scan.paths),
-        shard_size=spec.shard_size,
+        shard_size=spec.shard_size or samples_a_shard(len(scan.paths)),
         samples_sha256=hashlib.sha256(files[SAMPLES]).hexdigest(),
         labels_sha256=hashlib.sha256(files[LABELS]).hexdigest(),
         classes=None if scan.classes is None else list(scan.classes),

@@ -86,7 +86,8 @@ def verify_at_start(folder: Path, manifest: dict[str, Any], verify: str, with_to
 
 def _draw(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Entries of together at most `FAST_BYTES`, but at least one."""
-    left, chosen = FAST_BYTES, []
+    left = FAST_BYTES
+    chosen: list[dict[str, Any]] = []
     for entry in random.SystemRandom().sample(entries, len(entries)):  # disturbs no seed
         left -= entry['bytes']
         if chosen and left < 0:

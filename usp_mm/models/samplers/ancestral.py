@@ -1,7 +1,5 @@
 """DDPM's ancestral sampler with fewer steps than in training (arXiv 2102.09672, section 4)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -55,6 +53,3 @@ class AncestralSampler(Sampler[DDPMObjective]):
     @property
     def num_updates(self) -> int:
         return self.num_steps
-
-    def describe(self) -> dict[str, Any]:
-        return dict(name=type(self).__name__, num_steps=self.num_steps)

@@ -25,6 +25,8 @@ class Sampler(ABC, Generic[ObjectiveT]):
 
     #: The objective that the denoiser must have been trained for.
     objective_type: type[ObjectiveT]
+    #: Number of network calls, or of points of the time grid.
+    num_steps: int
     #: Whether a sample does not depend on the other samples in its batch.
     batch_invariant = True
 
@@ -63,9 +65,9 @@ class Sampler(ABC, Generic[ObjectiveT]):
         """Number of calls of `on_step`; None if it is unknown, or if the sampler would have to keep extra states for them."""
         return None
 
-    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Name and settings, as plain values."""
+        return dict(name=type(self).__name__, num_steps=self.num_steps)
 
 
 def at_least(num_steps: int, least: int) -> int:

@@ -68,7 +68,7 @@ def _plainly_wrong(value: Any, kind: Any) -> bool:
 
 def _is_exact(cls: type) -> bool:
     """Whether only instances of the class itself fit its annotation. torch's lr, for example, is a float or a Tensor."""
-    return cls in (str, bytes, type(None)) or cls.__module__.split('.')[0] in ('torch', 'numpy')
+    return cls in (str, bytes, type(None)) or issubclass(cls, os.PathLike) or cls.__module__.split('.')[0] in ('torch', 'numpy')
 
 
 def _elements_fit(values: Sequence[Any], parts: tuple[Any, ...]) -> bool:

@@ -8,6 +8,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import import_modules_from_strings
 
 from usp_mm.presets import nearest
+from usp_mm.vaes.settings import fold_older_keys, vae_name, vae_settings
 
 from .check import check_installed, find_runner
 from .rules import PROJECTS, TOP, project_of, runner_keys
@@ -20,7 +21,8 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
     """Apply a user's `--cfg-options` as `cfg.merge_from_dict` does, with checks.
 
     New keys are left to `check_config`. An index equal to a list's length appends to it. `default_hooks.NAME=None` removes any
-    hook, and `custom_imports` are imported, which MMEngine does only when it reads the file.
+    hook, and `custom_imports` are imported, which MMEngine does only when it reads the file. `vae=NAME` keeps what else a dict
+    `vae` has, except path and statistics of another VAE. Older keys of VAEs are replaced, in the config and in the options.
 
     Raises:
         ValueError: Nothing reads a top-level key, an index is out of range, or an option sets a part of a value that has no
@@ -28,11 +30,17 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
     """
     options = {key: ConfigDict(value=value).value for key, value in (options or {}).items()}
     _check_top(cfg, options)
-    for option, value in options.items():
+    fold_older_keys(cfg._cfg_dict)
+    options = _vae_as_dict(cfg, options)
+    for option, value in list(options.items()):
         there = _make_way(cfg, option)
+        if _set_item(cfg, option, value, there):
+            del options[option]
+            continue
         if isinstance(value, dict) and not isinstance(there, dict):
             value['_delete_'] = True  # a dict replaces a list
     cfg.merge_from_dict(options)
+    fold_older_keys(cfg._cfg_dict)
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name, hook in hooks.items() if hook is None and name not in _OWN_HOOKS]:
         del hooks[name]
@@ -64,6 +72,30 @@ def _check_top(cfg: Config, options: dict[str, Any]) -> None:
         raise ValueError(f"unknown key '{key}' in --cfg-options {option}: the config has {sorted(known)}{nearest(key, known)}")
 
 
+def _vae_as_dict(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
+    """Let options set a `vae`, or parts of it, whether it is a name or a dict in the config."""
+    for option in options:
+        place, inside, _ = option.partition('.vae.')
+        if inside and isinstance(part := _at(cfg._cfg_dict, place), dict):
+            part['vae'] = vae_settings(part.get('vae'))
+    done = {}
+    for option, value in options.items():
+        part = _at(cfg._cfg_dict, option.removesuffix('.vae')) if option.endswith('.vae') else None
+        if isinstance(value, str) and isinstance(part, dict) and isinstance(part.get('vae'), dict):
+            if value != vae_name(part):
+                part['vae'] = {key: known for key, known in part['vae'].items() if key not in ('path', 'stats')}
+            option = f'{option}.name'
+        done[option] = value
+    return done
+
+
+def _at(node: Any, place: str) -> Any:
+    """The part of a config at a place such as 'model.backbone'; None if there is none."""
+    for key in place.split('.'):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
 def _make_way(cfg: Config, option: str) -> Any:
     """Check the path of an option, create or extend the list that it appends to, and return the current value."""
     parts = option.split('.')
@@ -84,6 +116,25 @@ def _make_way(cfg: Config, option: str) -> Any:
         elif node is not None:
             raise ValueError(f'--cfg-options {option}: {where} is {node!r}, which has no parts: set {where} as a whole')
     return node
+
+
+def _set_item(cfg: Config, option: str, value: Any, there: Any) -> bool:
+    """Set an item of a list unless both values are dicts, since MMEngine only merges dicts into items; whether it was set.
+
+    Raises:
+        ValueError: The item is one of a tuple.
+    """
+    *parents, last = option.split('.')
+    node: Any = cfg._cfg_dict
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list | tuple) else (node or {}).get(part)
+    if isinstance(node, tuple):
+        where = '.'.join(parents)
+        raise ValueError(f'--cfg-options {option}: {where} is {node!r}, a tuple: set {where} as a whole')
+    if not isinstance(node, list) or (isinstance(value, dict) and isinstance(there, dict)):
+        return False
+    node[int(last)] = value
+    return True
 
 
 def _is(value: Any, other: Any) -> bool:

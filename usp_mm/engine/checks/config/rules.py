@@ -186,6 +186,7 @@ TOP = {
     'tta_model': Built(_registry.MODELS),
     'tta_pipeline': Built(_registry.TRANSFORMS),
     ALLOW: FREE,
+    'model_folder': FREE,  # read by `usp train`
 }
 
 #: Argument -> who takes it, whichever class of `PROJECTS` it is of.

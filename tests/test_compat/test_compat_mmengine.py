@@ -1,0 +1,73 @@
+"""Patches of MMEngine: types are found, configs are formatted once, memory is pinned where it helps."""
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, Registry
+
+from usp_mm.compat import mmengine, registries
+
+
+def test_registries_are_told_at_once_or_on_import(tmp_path, monkeypatch):
+    (tmp_path / 'project_a').mkdir()
+    (tmp_path / 'project_a' / '__init__.py').touch()
+    (tmp_path / 'project_a' / 'registry.py').write_text(
+        "from mmengine.registry import Registry\nHOOKS = Registry('hook')\nVISUALIZERS = Registry('visualizer')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registries, 'PROJECTS', ('project_a', 'project_b'))
+    present = type(sys)('project_b.registry')
+    present.HOOKS = Registry('hook')
+    monkeypatch.setitem(sys.modules, 'project_b.registry', present)
+
+    registries.register_on_import()
+    assert present.HOOKS._locations == ['usp_mm.engine']
+    assert 'project_a.registry' not in sys.modules
+    imported = importlib.import_module('project_a.registry')
+    assert imported.HOOKS._locations == ['usp_mm.engine']
+    assert imported.VISUALIZERS._locations == []  # MMEngine's registries share one default list
+
+    registries.register_on_import()
+    assert present.HOOKS._locations == ['usp_mm.engine']
+
+
+def test_own_types_are_found_before_a_project_is_imported(tmp_path, monkeypatch):
+    (tmp_path / 'project_c.py').write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    models = Registry('model', parent=MODELS, scope='project_c', locations=['project_c', 'usp_mm.models'])
+    try:
+        assert models.get('USPViT').__module__ == 'usp_mm.models.usp_vit'
+        for theirs in ('Unknown', 'project_c.USPViT', 'BaseDataPreprocessor'):
+            with pytest.raises(RuntimeError, match='imported'):
+                models.get(theirs)
+    finally:
+        MODELS._children.pop('project_c')
+
+
+def test_a_config_is_formatted_once(monkeypatch):
+    calls = []
+    module = SimpleNamespace(FormatCode=lambda text, **options: calls.append(text) or (text.upper(), True))
+    mmengine._keep_formatted(module)
+    found = [module.FormatCode(text, style_config=dict(a=1)) for text in ('x', 'x', 'y', 'x')]
+    assert [text for text, _ in found] == ['X', 'X', 'Y', 'X'] and calls == ['x', 'y', 'x']
+    assert Config(dict(a=1)).pretty_text == 'a = 1\n'
+    without = SimpleNamespace(Config=Config)
+    mmengine._keep_formatted(without)
+    assert vars(without) == dict(Config=Config)
+
+
+@pytest.mark.parametrize('accelerator', [True, False])
+def test_memory_is_pinned_where_there_is_something_to_pin_it_for(accelerator, monkeypatch):
+    from mmengine.runner import BaseLoop
+
+    class Loop(BaseLoop):
+        def run(self):
+            """Nothing is run."""
+
+    monkeypatch.setattr(torch.accelerator, 'is_available', lambda: accelerator)
+    loader = torch.utils.data.DataLoader([torch.ones(1)] * 4, batch_size=2, pin_memory=True)
+    assert Loop(None, loader).dataloader.pin_memory is accelerator

@@ -1,0 +1,35 @@
+"""Let a command take a model folder in place of a config and a checkpoint."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_WEIGHTS
+
+from .config_data import check_types, parse_config
+
+
+def take_folder(args: Namespace, images: str | None = None) -> None:
+    """Replace a model folder in `args.config` by the folder's config and weights.
+
+    Args:
+        args: Arguments of a command, whose option `checkpoint` may be missing (None). Changed in place.
+        images: Name of positional arguments that follow; the word after a folder is the first of them.
+
+    Raises:
+        ValueError: There is no checkpoint and no folder, or both, or the folder's config is not plain values of known types.
+        FileNotFoundError: The folder has no config or no weights.
+    """
+    folder = Path(args.config)
+    if not folder.is_dir():
+        if args.checkpoint is None:
+            raise ValueError(f"'{args.config}' is no model folder: give CONFIG and CHECKPOINT, or a folder of `usp export`")
+        return
+    if args.checkpoint is not None and images is None:
+        raise ValueError(f"'{folder}' is a folder, which holds its own weights: leave '{args.checkpoint}' out")
+    for name in (FOLDER_CONFIG, FOLDER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"'{folder}' is no model folder, it has no {name}: write one with `usp export`")
+    check_types(parse_config((folder / FOLDER_CONFIG).read_text(), folder / FOLDER_CONFIG).get('model', {}), folder)
+    if images is not None and args.checkpoint is not None:
+        setattr(args, images, [args.checkpoint, *getattr(args, images)])
+    args.config, args.checkpoint = str(folder / FOLDER_CONFIG), str(folder / FOLDER_WEIGHTS)
