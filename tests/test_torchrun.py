@@ -98,7 +98,7 @@ def test_threads_and_nohup_are_respected(monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setattr(signal, 'getsignal', lambda number: signal.SIG_IGN)
     torchrun._prepare(args)
-    assert (args.signals_to_handle, os.environ['OMP_NUM_THREADS']) == ('SIGTERM,SIGINT', '1')
+    assert (args.signals_to_handle, os.environ['OMP_NUM_THREADS']) == ('SIGTERM,SIGINT,SIGUSR1', '1')
     monkeypatch.setenv('OMP_NUM_THREADS', '7')
     torchrun._prepare(args)
     assert os.environ['OMP_NUM_THREADS'] == '7'

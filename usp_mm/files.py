@@ -229,17 +229,18 @@ def explain_full_disk(folder: Path, needed: Callable[[], int]) -> Iterator[None]
 
 def check_free_space(folder: Path, needed: int) -> None:
     """Raise an OSError if the disk of `folder`, which need not exist yet, has less than `needed` bytes free."""
-    if _free(folder) < needed:
+    if free_space(folder) < needed:
         raise OSError(errno.ENOSPC, _too_little(folder, needed, 'too little disk space'))
 
 
 def _too_little(folder: Path, needed: int, reason: str) -> str:
     return (
-        f"cannot write into '{folder}', {reason}: needs {needed:,} more bytes, {_free(folder):,} are free; "
+        f"cannot write into '{folder}', {reason}: needs {needed:,} more bytes, {free_space(folder):,} are free; "
         'make room and run the same command again (what is finished is kept)'
     )
 
 
-def _free(folder: Path) -> int:
+def free_space(folder: Path) -> int:
+    """Bytes that are free on the disk of `folder`, which need not exist yet."""
     folder = folder.resolve()
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free

@@ -20,6 +20,8 @@ _PR_SET_PDEATHSIG = 1
 _ERROR_FILE, _RESTARTS, _MOST_RESTARTS = 'TORCHELASTIC_ERROR_FILE', 'TORCHELASTIC_RESTART_COUNT', 'TORCHELASTIC_MAX_RESTARTS'
 #: The exit code after a signal is this plus the signal's number, as in shells.
 SIGNALLED = 128
+#: The exit code of a training that was asked to end and saved a checkpoint: "try again", EX_TEMPFAIL of sysexits.h.
+PREEMPTED = 75
 
 
 class Stopped(KeyboardInterrupt):

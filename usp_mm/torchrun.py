@@ -12,21 +12,23 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from usp_mm.processes import PARENT, SIGNALLED, Stopped, how_it_ended, told
+from usp_mm.processes import PARENT, PREEMPTED, SIGNALLED, Stopped, how_it_ended, told
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-#: Seconds that processes have to end after a signal before they are killed.
-_PATIENCE = 10
+#: Seconds that processes have to end after a signal before they are killed, in which a training saves a checkpoint.
+_PATIENCE = 60
 #: Loggers that report processes which were ended because another one failed.
 _NOISE = ('torch.distributed.elastic.multiprocessing.api', 'torch.distributed.elastic.agent.server.api')
 #: Signals that show a process's own failure: the agent does not send them when another process fails.
 _CAUSES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 #: Exit code of argparse, which has already printed the mistake.
 _USAGE = 2
+#: Asks trainings to save a checkpoint and end, as SIGTERM does; the elastic agent passes it on.
+_ALSO_HANDLED = 'SIGUSR1'
 
 
 def launch(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +76,8 @@ def _prepare(args: 'Namespace') -> None:
     if determine_local_world_size(args.nproc_per_node) > 1:
         os.environ.setdefault('OMP_NUM_THREADS', '1')  # as torchrun does with a warning
     handled = getattr(args, 'signals_to_handle', None)
+    if handled and _ALSO_HANDLED not in handled:
+        handled = args.signals_to_handle = f'{handled},{_ALSO_HANDLED}'
     if handled and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: a closed terminal ends nothing
         names = [name for name in handled.split(',') if name.strip() != 'SIGHUP']
         args.signals_to_handle = ','.join(names)
@@ -90,7 +94,7 @@ def _explain(failures: 'dict[int, ProcessFailure]') -> tuple[str | None, int]:
         return reason.message, max(code, 1)
     if code < 0:
         return f'error: process {rank} was ended by {signal.Signals(-code).name}', SIGNALLED - code
-    return None if code == _USAGE else f'error: process {rank} ended with exit code {code}', code
+    return None if code in (_USAGE, PREEMPTED) else f'error: process {rank} ended with exit code {code}', code
 
 
 def _order(failure: 'ProcessFailure') -> tuple[int, float]:

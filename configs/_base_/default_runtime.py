@@ -6,7 +6,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, backend_args=dict(backend='atomic')),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3, backend_args=dict(backend='atomic')),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     iteration_seed=dict(type='StatelessSeedHook'),
@@ -23,6 +23,7 @@ default_hooks = dict(
     save_best=dict(type='SaveBestCheckHook'),
     run_info=dict(type='RunInfoHook'),
     tf32=dict(type='TF32Hook'),
+    preemption=dict(type='PreemptionHook'),
 )
 
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])

@@ -113,7 +113,7 @@ def scalars(run_dir: Path) -> list[dict]:
 
 def last_checkpoint(run_dir: Path) -> str:
     """The newest checkpoint of a work folder."""
-    return (run_dir / 'last_checkpoint').read_text().strip()
+    return str(run_dir / (run_dir / 'last_checkpoint').read_text().strip())
 
 
 def option(key: str, path: object) -> str:

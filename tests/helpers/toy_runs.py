@@ -77,7 +77,7 @@ def run(
     loop = {'type': 'EpochBasedTrainLoop' if epochs else 'PositionedIterTrainLoop', **train_cfg}
     default_hooks = dict(
         logger=dict(type='LoggerHook', interval=1),
-        checkpoint={'type': 'CheckpointHook', 'by_epoch': epochs, 'interval': 1, **(checkpoint or {})},
+        checkpoint={'type': 'AtomicCheckpointHook', 'by_epoch': epochs, 'interval': 1, **(checkpoint or {})},
     )
     with patch('mmengine.runner.runner.collect_env', dict):
         runner = Runner(

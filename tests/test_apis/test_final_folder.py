@@ -55,7 +55,7 @@ def test_a_training_ends_with_its_folder_unless_the_config_says_no(small_world, 
         f'train_dataloader.dataset.data_root={small_world.cache("tiny", 64, flip=False)}', 'train_dataloader.batch_size=2',
     ]  # fmt: skip
     for asked in (False, True):
-        words = ['--work-dir', tmp_path, '--cfg-options', *options, f'model_folder={asked}']
+        words = ['--work-dir', tmp_path, '--overwrite', '--cfg-options', *options, f'model_folder={asked}']
         assert tool_here('tools/train.py', config, *words)[0] == 0
         assert (tmp_path / 'model' / 'model.safetensors').is_file() == asked
     assert load(tmp_path / 'model').source.cfg['model']['type'] == 'USP'

@@ -49,6 +49,6 @@ def test_hooks_that_are_left_out_are_told():
     assert missing_checks(cfg) is None
     cfg.default_hooks = None
     line = missing_checks(cfg)
-    assert line.startswith('not looked at in this run, since the config has no CheckpointMatchHook, ClassCheckHook, FiniteHook')
+    assert line.startswith('not looked at in this run, since the config has no AtomicCheckpointHook, CheckpointMatchHook, ')
     cfg.custom_hooks = [dict(type=name) for name in CHECKS if name != 'FiniteHook']
     assert 'has no FiniteHook:' in missing_checks(cfg)

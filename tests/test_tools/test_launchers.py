@@ -31,19 +31,45 @@ def called(env, *command, **variables):
 def test_slurm(recorder):
     train = called(recorder, 'tools/slurm_train.sh', 'gpu', 'job', 'c.py', 'out', '--resume', GPUS='64', SRUN_ARGS='--qos x')
     assert train == (
-        'srun -p gpu --job-name=job --gres=gpu:8 --ntasks=64 --ntasks-per-node=8 --cpus-per-task=5 --kill-on-bad-exit=1 '
-        '--qos x python -u tools/train.py c.py --work-dir out --launcher slurm --resume'
+        'srun -p gpu --job-name=job --gres=gpu:8 --ntasks=64 --ntasks-per-node=8 --cpus-per-task=5 --kill-on-bad-exit=0 '
+        '--wait=60 --signal=USR1@120 --qos x python -u tools/train.py c.py --work-dir out --launcher slurm --resume'
     )
     test = called(recorder, 'tools/slurm_test.sh', 'gpu', 'job', 'c.py', 'epoch_1.pth', GPUS='1', GPUS_PER_NODE='1')
     assert test.endswith('python -u tools/test.py c.py epoch_1.pth --launcher slurm')
     assert '--gres=gpu:1 --ntasks=1 --ntasks-per-node=1' in test
 
 
+@pytest.mark.parametrize('batch_job', [False, True])
+def test_a_preempted_slurm_job_goes_on(batch_job, recorder, tmp_path):
+    """Exit code 75 twice, then 0: by another srun, or within a batch job by one requeue."""
+    srun = '#!/bin/sh\necho "srun $*" >> calls\n[ $(wc -l < calls) -gt 2 ] || exit 75\n'
+    (tmp_path / 'bin' / 'srun').write_text(srun)
+    (tmp_path / 'bin' / 'scontrol').write_text('#!/bin/sh\necho "scontrol $*" >> calls\n')
+    (tmp_path / 'bin' / 'scontrol').chmod(0o755)
+    job = dict(SLURM_JOB_ID='7') if batch_job else {}
+    command = ['bash', ROOT / 'tools/slurm_train.sh', 'gpu', 'job', 'c.py', 'out', '--fast']
+    subprocess.run([*map(str, command)], cwd=tmp_path, env={**recorder, **job}, check=True)
+    calls = (tmp_path / 'calls').read_text().splitlines()
+    assert calls[0].endswith('--work-dir out --launcher slurm --fast')
+    if batch_job:
+        assert calls[1:] == ['scontrol requeue 7']
+    else:
+        assert len(calls) == 3 and all(call.endswith('--launcher slurm --fast --resume') for call in calls[1:])
+        (tmp_path / 'bin' / 'srun').write_text('#!/bin/sh\nexit 3\n')
+        assert subprocess.run([*map(str, command)], cwd=tmp_path, env=recorder).returncode == 3
+
+
+def test_one_node_takes_a_free_port(recorder):
+    line = called(recorder, 'tools/dist_train.sh', 'c.py', '2')
+    assert line == 'python -m usp_mm.torchrun --nnodes=1 --standalone --nproc_per_node=2 tools/train.py c.py --launcher pytorch'
+    assert '--master_port=29511' in called(recorder, 'tools/dist_test.sh', 'c.py', 'e.pth', '2', PORT='29511')
+
+
 def test_nodes(recorder):
     line = called(recorder, 'tools/dist_train.sh', 'c.py', '8', '--amp', NNODES='4', NODE_RANK='2', MASTER_ADDR='10.0.0.1')
     assert line == (
-        'python -m usp_mm.torchrun --nnodes=4 --node_rank=2 --nproc_per_node=8 --master_addr=10.0.0.1 '
-        '--master_port=29500 tools/train.py c.py --launcher pytorch --amp'
+        'python -m usp_mm.torchrun --nnodes=4 --node_rank=2 --master_addr=10.0.0.1 --master_port=29500 --nproc_per_node=8 '
+        'tools/train.py c.py --launcher pytorch --amp'
     )
     assert called(recorder, 'tools/dist_test.sh', 'c.py', 'e.pth', '8').endswith('tools/test.py c.py e.pth --launcher pytorch')
 

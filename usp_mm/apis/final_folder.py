@@ -1,12 +1,12 @@
 """Write the model folder of a finished training."""
 
-import os
-import shutil
 from pathlib import Path
 
 from mmengine.dist import master_only
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
+from usp_mm.engine.latest_checkpoint import named_checkpoint
+from usp_mm.files import write_folder
 from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, read_trained
 
 from .pretrained import from_pretrained
@@ -35,23 +35,16 @@ def write_final_folder(runner: Runner) -> None:
 
 
 def _last_checkpoint(runner: Runner) -> Path:
-    found = find_latest_checkpoint(runner.work_dir) if (Path(runner.work_dir) / 'last_checkpoint').is_file() else None
+    found = named_checkpoint(Path(runner.work_dir))
     if found is None:
         raise FileNotFoundError(f"no checkpoint in '{runner.work_dir}'")
     iteration = read_trained(found).meta.get('iter')
     if iteration != runner.iter:
         raise ValueError(f"the last checkpoint '{found}' is of iteration {iteration}, the training ended at {runner.iter}")
-    return Path(found)
+    return found
 
 
 def _replace(checkpoint: Path, out: Path) -> None:
-    whole = out.with_name(f'.{out.name}-whole')
-    shutil.rmtree(whole, ignore_errors=True)
-    try:
-        name = out.absolute().parent.name
+    name = out.absolute().parent.name
+    with write_folder(out, replace=True) as whole:
         from_pretrained(checkpoint, device='cpu', load_vae=False).save_pretrained(whole, repo_id=name)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(whole, out)
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)

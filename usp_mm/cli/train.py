@@ -15,6 +15,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--resume', nargs='?', const='auto', help='continue from a checkpoint, by default the latest of --work-dir'
     )
+    parser.add_argument(
+        '--overwrite', action='store_true', help="delete the checkpoints of --work-dir's earlier run, and start anew"
+    )
     parser.add_argument('--amp', action='store_true', help="bfloat16 autocast, also in place of a config's loss scaling")
     parser.add_argument(
         '--fast', action='store_true', help='bfloat16, compiled blocks, fused optimizer: other bits, same results'
@@ -28,10 +31,11 @@ def parse_args() -> argparse.Namespace:
 def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
     """Write flags into the config, and return lines for the run's log."""
     from usp_mm.engine.amp import train_in_bfloat16
-    from usp_mm.engine.launch import choose_start, follow_config_resume, missing_checks
+    from usp_mm.engine.launch import missing_checks
     from usp_mm.engine.lr_scaling import scale_learning_rates
+    from usp_mm.engine.start import start_of_run
 
-    told = [choose_start(cfg, args.resume) if args.resume else follow_config_resume(cfg)]
+    told: list[str | None] = [*start_of_run(cfg, args.resume, args.overwrite)]
     if args.amp:
         train_in_bfloat16(cfg)
     if args.fast:
@@ -53,17 +57,23 @@ def main() -> None:
     from usp_mm.engine.amp import slow_bfloat16
     from usp_mm.engine.build_errors import explain_arguments
     from usp_mm.engine.launch import build_runner, load_run_config
+    from usp_mm.engine.preemption import noting_signals
+    from usp_mm.engine.start import check_same_start, delete_checkpoints, own_folder
 
     cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args))
-    told = apply_flags(cfg, args)
-    runner = build_runner(cfg)
-    for line in told:
-        runner.logger.info(line)
-    if args.amp and (warning := slow_bfloat16()):
-        runner.logger.warning(warning)
-    with explain_arguments(cfg):
-        runner.train()
-    if cfg.get('model_folder', True):
-        from usp_mm.apis.final_folder import write_final_folder
+    with own_folder(cfg):
+        told = apply_flags(cfg, args)
+        runner = build_runner(cfg)
+        check_same_start(cfg)
+        for line in told:
+            runner.logger.info(line)
+        if args.amp and (warning := slow_bfloat16()):
+            runner.logger.warning(warning)
+        if args.overwrite:
+            delete_checkpoints(runner)
+        with explain_arguments(cfg), noting_signals():
+            runner.train()
+        if cfg.get('model_folder', True):
+            from usp_mm.apis.final_folder import write_final_folder
 
-        write_final_folder(runner)
+            write_final_folder(runner)

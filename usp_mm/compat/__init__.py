@@ -13,8 +13,10 @@ from .mmengine import (
     configs_formatted_once,
     epochs_without_batches,
     index_of_class_balanced,
+    last_checkpoint_in_its_folder,
     loader_settings_without_effect,
     no_noise,
+    signals_of_loader_processes,
 )
 from .registries import own_types_first, register_on_import
 from .torch import checkpoint_globals, index_of_subset, torchvision_schemas
@@ -41,4 +43,6 @@ def apply() -> None:
     register_on_import()
     own_types_first()
     configs_formatted_once()
+    last_checkpoint_in_its_folder()
     no_noise()
+    signals_of_loader_processes()

@@ -1,5 +1,8 @@
 """Patches of MMEngine's checkpoints, loops, data sets and configs."""
 
+import functools
+import os
+import signal
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -128,3 +131,45 @@ def _quiet_loggers(module: ModuleType) -> None:
     def init(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         wrapped(*args, **kwargs)
         quiet_logger(instance)
+
+
+def last_checkpoint_in_its_folder() -> None:
+    """Let MMEngine's Runner find a checkpoint that `last_checkpoint` names relative to the work folder.
+
+    Reason: MMEngine looks for a relative name in the current folder.
+    Delete when: MMEngine writes such names itself.
+    """
+    for module in ('mmengine.runner.runner', 'mmengine.runner._flexible_runner'):
+        wrapt.register_post_import_hook(_look_in_the_folder, module)
+
+
+def _look_in_the_folder(module: Any) -> None:
+    find = module.find_latest_checkpoint
+
+    def find_latest_checkpoint(path: str) -> str | None:
+        found = find(path)
+        return os.path.join(path, found) if found and '://' not in found else found  # an absolute name stays as it is
+
+    module.find_latest_checkpoint = find_latest_checkpoint
+
+
+def signals_of_loader_processes() -> None:
+    """Let the processes that load data ignore the signals that ask a training to end.
+
+    Reason: schedulers send them to all processes; the last step of a training would not get its batch.
+    Delete when: MMEngine's loader processes leave SIGTERM and SIGUSR1 to the training, which ends them.
+    """
+    for module in ('mmengine.runner.runner', 'mmengine.runner._flexible_runner'):
+        wrapt.register_post_import_hook(_ignore_signals, module)
+
+
+def _ignore_signals(module: Any) -> None:
+    init = module.default_worker_init_fn
+
+    @functools.wraps(init)
+    def worker_init_fn(*args: Any, **kwargs: Any) -> None:
+        init(*args, **kwargs)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+
+    module.default_worker_init_fn = worker_init_fn

@@ -2,6 +2,7 @@
 
 from .accumulation import AccumulationHook
 from .checkpoint_data import CheckpointDataHook
+from .checkpoint_hook import AtomicCheckpointHook
 from .checks.cache import LatentCacheCheckHook
 from .checks.checkpoint import CheckpointMatchHook
 from .checks.classes import ClassCheckHook
@@ -19,6 +20,7 @@ from .lars import MAELARS
 from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
 from .param_groups import MergeParamGroupsHook
+from .preemption import PreemptionHook
 from .resume import ResumeHook
 from .run_info import RunInfoHook
 from .runtime_info import DeferredRuntimeInfoHook, ReduceLossHook
@@ -28,6 +30,7 @@ from .vae_record import VAERecordHook
 __all__ = [
     'MAELARS',
     'AccumulationHook',
+    'AtomicCheckpointHook',
     'AtomicLocalBackend',
     'AutocastOptimWrapper',
     'BatchNormMeanHook',
@@ -41,6 +44,7 @@ __all__ = [
     'LatentCacheCheckHook',
     'MergeParamGroupsHook',
     'PositionedIterTrainLoop',
+    'PreemptionHook',
     'ReduceLossHook',
     'RestorationHook',
     'ResumeHook',

@@ -1,7 +1,6 @@
 """Code that `tools/train.py` and `tools/test.py` share."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from usp_mm.version import __version__
 
@@ -19,9 +18,10 @@ from .checks.config.check import find_runner
 from .loading import load_config
 
 #: Hooks without which a run goes on where this package would refuse it.
-CHECKS = ('CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheCheckHook', 'ResumeHook')
-#: Files of CheckpointHook, also with a `filename_tmpl` of its own; those of `save_best` aside.
-_NUMBERED = re.compile(r'(?!best_).*?(\d+)\.pth')
+CHECKS = (
+    'AtomicCheckpointHook', 'CheckpointMatchHook', 'ClassCheckHook', 'FiniteHook', 'LatentCacheCheckHook', 'PreemptionHook',
+    'ResumeHook',
+)  # fmt: skip
 
 
 def load_run_config(
@@ -42,82 +42,6 @@ def load_run_config(
     cfg.launcher = (cfg_options or {}).get('launcher', launcher)  # as upstream, --cfg-options come last
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename).stem)
     return cfg
-
-
-def choose_start(cfg: Config, resume: str) -> str:
-    """Set a config to resume from a file, or with 'auto' from the latest checkpoint in its work folder.
-
-    If the folder has no checkpoint, the run starts as it would without resuming: from `load_from`, or from the beginning.
-
-    Returns:
-        A line for the log.
-
-    Raises:
-        FileNotFoundError: The checkpoint does not exist, or `last_checkpoint` names one that does not.
-    """
-    folder = Path(cfg.work_dir)
-    checkpoint, reason = _latest_checkpoint(folder) if resume == 'auto' else (resume, '')
-    cfg.resume = checkpoint is not None
-    if checkpoint is None:
-        start = f'starts from load_from={cfg.load_from}' if cfg.get('load_from') else 'starts from the beginning'
-        return f'--resume: no checkpoint in {folder}, the run {start}'
-    if '://' not in checkpoint and not Path(checkpoint).exists():
-        told = f'{folder / "last_checkpoint"} names' if resume == 'auto' else '--resume:'
-        raise FileNotFoundError(f"{told} '{checkpoint}', which is not there: give --resume FILE")
-    named_so = resume == 'auto' and _named_checkpoint(folder) == checkpoint
-    cfg.load_from = None if named_so else checkpoint  # None: MMEngine then reads last_checkpoint itself
-    return f'--resume: the run goes on from {checkpoint}{reason}'
-
-
-def follow_config_resume(cfg: Config) -> str | None:
-    """Treat `resume=True` in a config as `--resume`; with `load_from`, the run resumes from that file, as in MMEngine.
-
-    Returns:
-        A line for the log, or None.
-
-    Raises:
-        FileNotFoundError: The work folder names a last checkpoint that does not exist.
-    """
-    if not cfg.get('resume'):
-        return None
-    chosen = cfg.get('load_from')
-    if chosen is None:
-        return choose_start(cfg, 'auto')
-    own, _ = _latest_checkpoint(Path(cfg.work_dir))
-    if own is None or not _is_newer(Path(own), chosen):
-        return None
-    return (
-        f'resume=True: the run goes on from load_from={chosen}, not from the newer {own}: leave load_from out to go on from it'
-    )
-
-
-def _is_newer(own: Path, chosen: str) -> bool:
-    """Whether the checkpoint `own` exists and is newer than the chosen one, if that is a file."""
-    if not own.exists():
-        return False
-    other = Path(chosen)
-    return not other.exists() or (not own.samefile(other) and own.stat().st_mtime_ns > other.stat().st_mtime_ns)
-
-
-def _named_checkpoint(folder: Path) -> str | None:
-    """The checkpoint that `last_checkpoint` of a folder names; None if the file is missing or empty."""
-    return (find_latest_checkpoint(str(folder)) or None) if (folder / 'last_checkpoint').is_file() else None
-
-
-def _latest_checkpoint(folder: Path) -> tuple[str | None, str]:
-    """The last checkpoint of a folder, and text to add to the log.
-
-    This is the file that `last_checkpoint` names, or in a moved or copied folder the file of that name inside it; without a
-    name, it is the checkpoint with the highest number.
-    """
-    named = _named_checkpoint(folder)
-    if named is None:
-        reason = ', the last by number: last_checkpoint is empty' if (folder / 'last_checkpoint').is_file() else ''
-        matches = [(path, _NUMBERED.fullmatch(path.name)) for path in folder.glob('*.pth')]
-        numbered = [(int(match[1]), path.stat().st_mtime_ns, str(path)) for path, match in matches if match]
-        return (max(numbered)[2] if numbered else None), reason
-    inside = folder / Path(named).name
-    return str(inside) if inside.exists() and not (Path(named).exists() and inside.samefile(named)) else named, ''
 
 
 def prepare_cpu(cfg: Config) -> None:

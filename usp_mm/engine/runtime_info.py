@@ -49,17 +49,18 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             reduce_histories(hub)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        self._reduce(runner)
+        self.reduce(runner)
 
     def before_val(self, runner: Runner) -> None:
-        self._reduce(runner)
+        self.reduce(runner)
         super().before_val(runner)
 
     def after_train(self, runner: Runner) -> None:
-        self._reduce(runner)
+        self.reduce(runner)
         super().after_train(runner)
 
-    def _reduce(self, runner: Runner) -> None:
+    def reduce(self, runner: Runner) -> None:
+        """Compute the means over all processes of what was not read yet; every process has to call this."""
         if getattr(self, '_reduces', False):
             reduce_histories(runner.message_hub)
 
