@@ -9,10 +9,10 @@ ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
     'threads', 'version', 'moved', 'renamed', 'processor', 'locations', 'placeholders', 'lazy', 'processes', 'presets',
-    'options', 'files', 'addresses', 'images', 'weight_files', 'strict_loading', 'config_files', 'cfg_values',
-    'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional', 'registry', 'compat', 'mmagic_samples',
-    'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling', 'probing',
-    'analysis', 'apis', 'cli',
+    'options', 'files', 'addresses', 'images', 'weight_files', 'strict_loading', 'config_files', 'model_index', 'batches',
+    'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional', 'registry', 'compat', 'utils',
+    'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling',
+    'probing', 'analysis', 'apis', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
@@ -31,6 +31,9 @@ PURE = {
     'weight_files': ('mmengine.logging',),
     'strict_loading': (),
     'config_files': (),
+    'model_index': (),
+    'batches': (),
+    'utils': (),
     'cfg_values': (),
     'outputs': (),
     'command': (),

@@ -17,6 +17,8 @@ from typing import Any
 
 import wrapt
 
+from usp_mm import model_index
+from usp_mm.batches import check_has_batch
 from usp_mm.locations import LOCATIONS, add_locations
 from usp_mm.placeholders import exists, missing, placeholder
 
@@ -45,6 +47,7 @@ def apply() -> None:
     register_on_import()
     own_types_first()
     configs_formatted_once()
+    configs_by_name()
 
 
 def torchvision_schemas() -> None:
@@ -265,25 +268,6 @@ def _refuse_no_batch(module: ModuleType) -> None:
         check_has_batch(instance.dataloader, f'{kind.lower()}_dataloader', get_world_size())
 
 
-def check_has_batch(loader: Any, name: str, processes: int) -> None:
-    """Raise a ValueError, with the numbers and the fix, unless a data loader gives each process at least one batch."""
-    if not hasattr(getattr(loader, 'dataset', None), '__len__'):
-        return
-    num = len(loader.dataset)
-    if num == 0:
-        raise ValueError(f'{name}.dataset holds no sample: check its data_root, indices and filter_cfg')
-    batches = getattr(loader, 'batch_sampler', None)
-    sampler, size = getattr(batches, 'sampler', None), getattr(batches, 'batch_size', None)
-    if not isinstance(size, int) or not hasattr(sampler, '__len__') or not hasattr(batches, '__len__'):
-        return  # a custom loader, whose number of samples is not known
-    if 'Infinite' in type(sampler).__name__ or len(loader) > 0:
-        return
-    raise ValueError(
-        f'{name} has {num} samples, which make no batch of {size} x {processes} process{"es" * (processes > 1)} '
-        f'with drop_last=True: set {name}.batch_size to {-(-num // processes)} or less, or {name}.drop_last=False'
-    )
-
-
 def pinning_without_accelerator() -> None:
     """Switch off `pin_memory=True` without a warning on a machine that has no accelerator.
 
@@ -407,3 +391,17 @@ def _keep_formatted(module: Any) -> None:
         return kept[key]
 
     module.FormatCode = format_code
+
+
+def configs_by_name() -> None:
+    """Let MMEngine find configs as `usp_mm::sit/NAME.py`, in `_base_` and in `mmengine.hub`, and mmpretrain models as NAME.
+
+    Reason: MMEngine knows packages by a fixed table, asks `pkg_resources` for their folder, which is wrong for an editable
+    install, and takes the package's name for the scope of its types. mmpretrain lists its own models alone; their index is read
+    when one is asked for, since reading ours at import would slow every run.
+    Delete when: MMEngine and mmpretrain take every installed package that has a folder `.mim`.
+    """
+    wrapt.register_post_import_hook(model_index.list_package, 'mmengine.config.utils')
+    wrapt.register_post_import_hook(model_index.find_own_bases, 'mmengine.config.config')
+    wrapt.register_post_import_hook(model_index.keep_own_scope, 'mmengine.hub.hub')
+    wrapt.register_post_import_hook(model_index.list_models, 'mmpretrain.apis.model')
