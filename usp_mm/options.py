@@ -5,6 +5,9 @@ from dataclasses import dataclass
 #: A generator's two sets of weights: the moving average, and the weights that the optimizer updates.
 WEIGHTS = ('ema', 'model')
 
+#: Where `usp train --tracker` sends a run.
+TRACKERS = ('tensorboard', 'wandb', 'mlflow')
+
 #: Layout of an image folder -> argument `with_label` of `ImageFolder`.
 LAYOUTS = {'classes': True, 'flat': False}
 
