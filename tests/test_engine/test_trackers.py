@@ -1,6 +1,7 @@
 """`--tracker`: the config that results, and the message where a package is missing."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 from helpers.small_world import load_leaf
@@ -34,7 +35,7 @@ def kinds(cfg):
     ('names', 'wanted'),
     [
         (['wandb'], ['LocalVisBackend', 'WandbVisBackend']),
-        (['mlflow', 'tensorboard'], ['LocalVisBackend', 'MLflowVisBackend', 'TensorboardVisBackend']),
+        (['mlflow', 'tensorboard'], ['LocalVisBackend', 'MLflowPictureVisBackend', 'TensorboardVisBackend']),
         (['wandb', 'wandb'], ['LocalVisBackend', 'WandbVisBackend']),
     ],
 )
@@ -51,13 +52,16 @@ def test_the_run_is_named_as_its_folder_or_as_the_environment_says(monkeypatch):
     use_trackers(cfg, ['wandb', 'mlflow'])
     _, wandb, mlflow = cfg.visualizer.vis_backends
     assert wandb.init_kwargs == dict(project='usp_mm', name='digits')
-    assert (mlflow.exp_name, mlflow.run_name, mlflow.tracking_uri) == ('usp_mm', 'digits', None)
+    folder = Path('work_dirs').absolute()
+    assert (mlflow.exp_name, mlflow.run_name, mlflow.tracking_uri) == ('usp_mm', 'digits', f'sqlite:///{folder}/mlflow.db')
+    assert mlflow.artifact_location == f'{folder}/mlflow-artifacts'
     monkeypatch.setenv('WANDB_PROJECT', 'mine')
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'sqlite:///runs.db')
     cfg = config()
     use_trackers(cfg, ['wandb', 'mlflow'])
     _, wandb, mlflow = cfg.visualizer.vis_backends
     assert wandb.init_kwargs.project == 'mine' and mlflow.tracking_uri == 'sqlite:///runs.db'
+    assert 'artifact_location' not in mlflow
 
 
 def test_a_backend_of_the_config_keeps_its_settings():
