@@ -11,8 +11,8 @@ ORDER = [
     'threads', 'version', 'renamed', 'processor', 'locations', 'log_noise', 'batches', 'placeholders', 'moved', 'lazy',
     'processes', 'presets', 'options', 'files', 'locks', 'checksums', 'npz_files', 'addresses', 'images', 'weight_files',
     'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional',
-    'registry', 'compat', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine',
-    'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'cli',
+    'registry', 'compat', 'utils', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation',
+    'engine', 'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
@@ -36,6 +36,7 @@ PURE = {
     'weight_files': ('mmengine.logging',),
     'strict_loading': (),
     'config_files': (),
+    'utils': (),
     'cfg_values': (),
     'outputs': (),
     'command': (),

@@ -83,24 +83,21 @@ def test_pip_misses_exactly_what_was_left_out_and_opencv_has_one_version():
     assert len({installed[name] for name in installed if name.startswith('opencv-')}) == 1
 
 
-def test_wheel_carries_configs_and_tools_for_mim(tmp_path):
-    source = tmp_path / 'source'
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    """A copy of the sources, and the wheel made of it."""
+    folder = tmp_path_factory.mktemp('built')
+    source = folder / 'source'
     ignore = shutil.ignore_patterns('__pycache__', '*.egg-info', '.*', 'data', 'work_dirs', 'build', 'tests')
     shutil.copytree(ROOT, source, ignore=ignore)
-    command = [
-        sys.executable,
-        '-m',
-        'pip',
-        'wheel',
-        '-q',
-        '--no-deps',
-        '--no-build-isolation',
-        '-w',
-        str(tmp_path),
-        str(source),
-    ]
-    subprocess.run(command, check=True)
-    with zipfile.ZipFile(tmp_path / f'usp_mm-{__version__}-py3-none-any.whl') as wheel:
+    options = ['-q', '--no-deps', '--no-build-isolation', '-w', str(folder)]
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', *options, str(source)], check=True)
+    return source, folder / f'usp_mm-{__version__}-py3-none-any.whl'
+
+
+def test_wheel_carries_configs_and_tools_for_mim(built):
+    source, file = built
+    with zipfile.ZipFile(file) as wheel:
         files = set(wheel.namelist())
         metadata = wheel.read(f'usp_mm-{__version__}.dist-info/METADATA').decode()
     assert metadata.endswith((ROOT / 'README.md').read_text())
@@ -114,6 +111,31 @@ def test_wheel_carries_configs_and_tools_for_mim(tmp_path):
     assert {str(path.relative_to(source)) for path in (source / 'usp_mm').rglob('*.py')} <= files
     assert 'usp_mm/.mim/model-index.yml' in files
     assert not [name for name in files if name.split('/')[0] in ('tests', 'configs', 'tools', 'dev') or '/dev/' in name]
+
+
+FROM_A_WHEEL = """
+import usp_mm, mmpretrain
+from mmengine import Config
+from mmengine.hub import get_config
+open('mine.py', 'w').write("_base_ = 'usp_mm::sit/sit-tiny-p2_1xb64-2k_digits.py'")
+for cfg in (Config.fromfile('mine.py'), get_config('usp_mm::sit/sit-tiny-p2_1xb64-2k_digits.py')):
+    print(cfg.model.denoiser.type)
+print(get_config('usp_mm::sit/sit-tiny-p2_1xb64-2k_digits.py').filename)
+print(mmpretrain.ModelHub.get('sit-tiny-p2_1xb64-2k_digits').config.filename)
+"""
+
+
+def test_other_projects_find_the_configs_of_an_installed_wheel(built, tmp_path):
+    _, file = built
+    with zipfile.ZipFile(file) as wheel:
+        wheel.extractall(tmp_path / 'site')
+    env = {**os.environ, 'PYTHONPATH': str(tmp_path / 'site')}
+    done = subprocess.run([sys.executable, '-c', FROM_A_WHEEL], cwd=tmp_path, env=env, capture_output=True, text=True)
+    config = str(tmp_path / 'site/usp_mm/.mim/configs/sit/sit-tiny-p2_1xb64-2k_digits.py')
+    assert done.stdout.split() == ['SiT', 'SiT', config, config], done.stderr
+    train = [sys.executable, tmp_path / 'site/usp_mm/.mim/tools/train.py', config, '--launcher', 'none']  # as OpenMIM calls it
+    done = subprocess.run([*train, '--cfg-options', 'model.typ=x'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "unknown key 'typ' in model" in done.stderr and 'Traceback' not in done.stderr
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Refuse a data loader without a single batch."""
+"""Check and adapt the settings of data loaders."""
 
 from typing import Any
 

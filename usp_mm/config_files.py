@@ -5,13 +5,15 @@ from pathlib import Path
 from usp_mm.presets import nearest
 
 _PACKAGE = Path(__file__).resolve().parent
+#: How MMEngine writes that a config is in a package.
+PREFIX = 'usp_mm::'
 
 
 def configs_folder(package: Path = _PACKAGE) -> Path | None:
     """The folder of this package's configs: `.mim/configs` of an installed wheel, or `configs` of a source checkout."""
     installed, checkout = package / '.mim' / 'configs', package.parent
     if installed.is_dir():
-        return installed
+        return installed.resolve()  # of a checkout a link
     return checkout / 'configs' if (checkout / 'model-index.yml').is_file() and (checkout / 'configs').is_dir() else None
 
 
@@ -19,7 +21,8 @@ def find_config(name: str | Path, folder: Path | None = None) -> Path:
     """Return `name` if it is an existing file, and otherwise the file of the packaged config of that name.
 
     Args:
-        name: A file, or a config that comes with the package as 'NAME', 'NAME.py', 'sit/NAME.py' or 'configs/sit/NAME.py'.
+        name: A file, or a config that comes with the package as 'NAME', 'NAME.py', 'sit/NAME.py' or 'configs/sit/NAME.py';
+            with MMEngine's 'usp_mm::' before it also one of the base configs, as 'usp_mm::_base_/default_runtime.py'.
         folder: Folder of configs in which names are looked up; the package's own if None.
 
     Raises:
@@ -29,6 +32,10 @@ def find_config(name: str | Path, folder: Path | None = None) -> Path:
     if Path(name).is_file():
         return Path(name)
     folder = configs_folder() if folder is None else folder
+    if str(name).startswith(PREFIX):
+        name = str(name).removeprefix(PREFIX)
+        if folder is not None and (folder / name).is_file():
+            return folder / name
     files = {} if folder is None else {path.relative_to(folder).with_suffix('').as_posix(): path for path in _configs(folder)}
     wanted = Path(name).as_posix().removeprefix('configs/').removesuffix('.py')
     found = [key for key in files if key == wanted or key.endswith(f'/{wanted}')]

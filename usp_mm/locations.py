@@ -18,6 +18,7 @@ LOCATIONS = {
     'METRICS': 'usp_mm.evaluation',
     'OPTIMIZERS': 'usp_mm.engine',
     'OPTIM_WRAPPERS': 'usp_mm.engine',
+    'VISBACKENDS': 'usp_mm.engine',
 }
 #: Further modules for the registries of a single project, which import that project.
 PROJECT_LOCATIONS = {

@@ -8,6 +8,8 @@ WEIGHTS = ('ema', 'model')
 
 #: Processes that decode images: four, or as many as there are cores.
 DECODERS = min(4, os.cpu_count() or 1)
+#: Where `usp train --tracker` sends a run.
+TRACKERS = ('tensorboard', 'wandb', 'mlflow')
 
 #: Layout of an image folder -> argument `with_label` of `ImageFolder`.
 LAYOUTS = {'classes': True, 'flat': False}

@@ -212,7 +212,7 @@ def test_a_pipeline_is_replaced_when_asked_and_another_folder_never(plain, tmp_p
     assert (out / 'model_index.json').read_text() == 'mine'
     seen = []
     with monkeypatch.context() as patch:
-        patch.setattr('usp_mm.checkpoints.write._save_safe', lambda *_: seen.append((out / 'model_index.json').read_text()))
+        patch.setattr('usp_mm.checkpoints.write.save_safe', lambda *_: seen.append((out / 'model_index.json').read_text()))
         patch.setattr('usp_mm.checkpoints.write.write_json', Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             convert(source, out, force=True, **arguments)

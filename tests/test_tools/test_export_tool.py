@@ -81,3 +81,15 @@ def test_the_three_lines_of_the_readme(tmp_path, tiny_vae_folder, monkeypatch):
     exec(code, found)  # noqa: S102
     assert found['features'].shape == (2, 32) and found['pictures'][0].size == (64, 64)
     assert found['restored'].size == (64, 64)
+
+
+def test_a_pipeline_of_diffusers(export, tmp_path, tiny_vae_folder):
+    words = [trained('generator', tiny_vae_folder, tmp_path / 'sit.pth'), tmp_path / 'out', '--diffusers']
+    code, told = export(*words, '--no-include-vae')
+    assert (code, told) == (0, f'{tmp_path / "out"}: model_index.json, pipeline.py, transformer\n')
+    code, told = export(*words)
+    assert code == 1 and 'exists and is not an empty folder' in told
+    code, told = export(trained('pretraining', tiny_vae_folder, tmp_path / 'usp.pth'), tmp_path / 'other', '--diffusers')
+    assert code == 1 and 'is no DiT or SiT' in told and not (tmp_path / 'other').exists()
+    code, told = export(*words, '--license', 'mit')
+    assert code == 2 and '--license is of a model card' in told

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -14,6 +15,7 @@ from usp_mm.sampling.draw import sample_classes, sample_trajectory
 from usp_mm.sampling.loaded import LoadedGenerator
 
 from .hub import Pretrained
+from .pipeline import write_pipeline
 
 
 class Generator(Pretrained):
@@ -65,6 +67,10 @@ class Generator(Pretrained):
         with self._settings(guidance, steps):
             found = sample_trajectory(self._loaded(), _listed(classes), per_class, **draw)  # type: ignore[arg-type]
         return [[Image.fromarray(picture) for row in rows for picture in row] for rows in found]
+
+    def save_pipeline(self, folder: str | Path, *, include_vae: bool = True) -> None:
+        """Write a pipeline for diffusers, see `usp_mm.apis.pipeline.write_pipeline`; completely or not at all."""
+        write_pipeline(Path(folder), self.model, self.source.classes, include_vae)
 
     def _loaded(self) -> LoadedGenerator:
         return LoadedGenerator(self.model, None, self.source.file, self.source.classes)

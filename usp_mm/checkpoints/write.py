@@ -69,7 +69,7 @@ def write_file(out: Path, sets: dict[str, Entries], extra: dict[str, Any], conta
     check_free_space(out.absolute().parent, sum(x.nbytes for x in (every if out.suffix == SAFE else once)))
     with _explained(out), write_whole(out) as file:
         if out.suffix == SAFE:
-            _save_safe(next(iter(tensors.values())), Path(file.name))
+            save_safe(next(iter(tensors.values())), Path(file.name))
         elif container is None and '' in tensors:
             torch.save(tensors[''], file)
         else:
@@ -83,7 +83,7 @@ def own(value: Tensor) -> Tensor:
     return value.clone(memory_format=torch.contiguous_format)
 
 
-def _save_safe(weights: dict[str, Tensor], path: Path) -> None:
+def save_safe(weights: dict[str, Tensor], path: Path) -> None:
     """Save to safetensors, which do not allow shared storage: tensors that share a storage are copied."""
     seen: set[int] = set()
     apart = {}
@@ -131,7 +131,7 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
     check_free_space(out.absolute().parent, sum(x.nbytes for x in weights.values()))
     with _explained(out), write_folder(out, replace=True) as folder:
         network.save_config(folder / 'transformer')
-        _save_safe(weights, folder / 'transformer' / f'{WEIGHTS}.safetensors')
+        save_safe(weights, folder / 'transformer' / f'{WEIGHTS}.safetensors')
         scheduler.save_pretrained(folder / 'scheduler')
         if autoencoder is not None:
             autoencoder.save_pretrained(folder / 'vae')

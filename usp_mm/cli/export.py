@@ -30,6 +30,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--include-vae', action=argparse.BooleanOptionalAction, help='copy the VAE too (default: of preset tiny alone)'
     )
+    parser.add_argument(
+        '--diffusers', action='store_true', help='write a pipeline of diffusers instead: DiT and SiT, with the VAE'
+    )
     parser.add_argument('--picture', type=Path, metavar='FILE', help='for the model card')
     parser.add_argument('--license', help="of the weights, as the hub names it: 'cc-by-nc-4.0'")
     parser.add_argument('--name', metavar='OWNER/NAME', help="id on the hub, for the model card's example")
@@ -40,6 +43,9 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'give [CONFIG] CHECKPOINT OUT, got {len(args.words)} words')
     *config, args.checkpoint, out = args.words
     args.config, args.out = (config or [None])[0], Path(out)
+    of_a_card = [name for name in ('picture', 'license', 'name', 'number') if getattr(args, name)]
+    if args.diffusers and of_a_card:
+        parser.error(f'--{of_a_card[0]} is of a model card, which --diffusers does not write')
     for word in args.number:
         if not word.partition('=')[2] or not word.partition('=')[0]:
             parser.error(f"--number: '{word}' is no WHAT=VALUE")
@@ -49,13 +55,20 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from usp_mm.apis.folder import check_absent
+    from usp_mm.apis.generator import Generator
     from usp_mm.apis.pretrained import from_pretrained
 
     check_absent(args.out)
     found = from_pretrained(
         args.checkpoint, config=args.config, weights=args.weights, kind=args.kind, vae=args.vae,
-        cfg_options=args.cfg_options, device='cpu', load_vae=False,
+        cfg_options=args.cfg_options, device='cpu', load_vae=args.diffusers and args.include_vae is not False,
     )  # fmt: skip
+    if args.diffusers:
+        if not isinstance(found, Generator):
+            raise ValueError(f"--diffusers: '{args.checkpoint}' is no DiT or SiT, for which alone diffusers has pipelines")
+        found.save_pipeline(args.out, include_vae=args.include_vae is not False)
+        print(f'{args.out}: {", ".join(sorted(path.name for path in args.out.iterdir()))}')
+        return
     numbers = {what: parse_value(value) for what, _, value in (word.partition('=') for word in args.number)}
     found.save_pretrained(
         args.out, repo_id=args.name, numbers=numbers, picture=args.picture, license=args.license, include_vae=args.include_vae

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from usp_mm.arguments import add_run_arguments, run_arguments
+from usp_mm.options import TRACKERS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -24,6 +25,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size')
     parser.add_argument('--no-validate', action='store_true', help='skip validation during training')
+    parser.add_argument(
+        '--tracker', nargs='+', choices=TRACKERS, default=[], help='where else to follow the run (default: the config)'
+    )
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -47,6 +51,10 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
             raise ValueError(f'--auto-scale-lr: {args.config} does not say which batch its learning rate is for')
         cfg.auto_scale_lr.enable = True
     told += [scale_learning_rates(cfg), missing_checks(cfg)]
+    if args.tracker:
+        from usp_mm.engine.trackers import use_trackers
+
+        use_trackers(cfg, args.tracker)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     return [line for line in told if line]

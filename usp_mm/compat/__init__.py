@@ -18,6 +18,7 @@ from .mmengine import (
     no_noise,
     signals_of_loader_processes,
 )
+from .model_index import configs_by_name
 from .registries import own_types_first, register_on_import
 from .torch import checkpoint_globals, index_of_subset, torchvision_schemas
 
@@ -43,6 +44,7 @@ def apply() -> None:
     register_on_import()
     own_types_first()
     configs_formatted_once()
+    configs_by_name()
     last_checkpoint_in_its_folder()
     no_noise()
     signals_of_loader_processes()

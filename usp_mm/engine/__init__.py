@@ -25,6 +25,7 @@ from .resume import ResumeHook
 from .run_info import RunInfoHook
 from .runtime_info import DeferredRuntimeInfoHook, ReduceLossHook
 from .tf32_hook import TF32Hook
+from .trackers import MLflowPictureVisBackend
 from .vae_record import VAERecordHook
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     'GeneratorCheckHook',
     'GeneratorEMAHook',
     'LatentCacheCheckHook',
+    'MLflowPictureVisBackend',
     'MergeParamGroupsHook',
     'PositionedIterTrainLoop',
     'PreemptionHook',

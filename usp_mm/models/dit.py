@@ -85,7 +85,8 @@ class DiT(BaseModule):
         self.t_embedder = TimestepEmbedder(dims)
         self.y_embedder = LabelEmbedder(num_classes, dims, null=class_dropout > 0)
         self.pos_embed = nn.Parameter(sincos_table(dims, geometry.grid)[None].float(), requires_grad=False)
-        options, num_heads = block_options(block), self.arch['num_heads']
+        self.options, self.act = block_options(block), act
+        options, num_heads = self.options, self.arch['num_heads']
         self.rope = RotaryPositions(dims // num_heads, geometry.grid) if options.rope else None
         kinds = dict(act_layer=lookup(ACTIVATIONS, act, 'act'), norm_affine=norm_affine, gate_bias=gate_bias, options=options)
         self.blocks = nn.ModuleList(ModulatedBlock(dims, num_heads, **kinds) for _ in range(self.num_layers))
