@@ -33,7 +33,7 @@ def segment_picture(segmentor: FileSegmentor, path: str | None) -> tuple[Image.I
         file = Path(folder, 'picture.png')
         read_upload(path).save(file)
         (found,) = segment_images(segmentor, [file], Path(folder, 'out'))
-        with Image.open(found['overlay']) as overlay:
+        with Image.open(found['overlays']) as overlay:
             return enlarged(overlay.convert('RGB')), {one['class']: one['share'] for one in found['classes']}
 
 

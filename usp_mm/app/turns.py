@@ -9,7 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 import gradio as gr
 from mmengine.logging import MMLogger
 
-_P, _R = ParamSpec('_P'), TypeVar('_R')
+_P = ParamSpec('_P')
+_R = TypeVar('_R')
 _MODELS = threading.Lock()
 #: Of every event that uses a model: Gradio calls one at a time, the others wait in its queue.
 ONE_AT_A_TIME: dict[str, Any] = dict(concurrency_limit=1, concurrency_id='models', api_visibility='private')
