@@ -9,10 +9,10 @@ from .recognise import classify_tab, segment_tab
 from .restore import restore_tab
 
 CSS = """
-main.fillable.app {max-width: 1280px; margin: 0 auto; padding: 16px 24px}
+.fillable {max-width: 1280px !important; margin: 0 auto}
 .result img {width: 100%; height: auto; object-fit: contain}
 @media (max-width: 640px) {
-    main.fillable.app {padding: 8px 12px}
+    .fillable {padding: 8px 12px !important}
     .tab-container button {padding: 0 8px; font-size: 14px}
 }
 """

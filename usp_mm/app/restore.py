@@ -13,7 +13,7 @@ from .choice import choose_model
 from .pictures import enlarged, read_upload, result_box, upload_box
 from .turns import ONE_AT_A_TIME, in_turn, seed_number
 
-LABELS = ('Picture', 'Masked (click it for another mask)', 'Restored', 'VAE alone')
+LABELS = ('Picture', 'Masked', 'Restored', 'VAE alone')
 _GREY = 128
 
 
@@ -58,10 +58,12 @@ def restore_tab(encoders: Mapping[str, Encoder]) -> None:
                 info='share of hidden patches',
                 elem_id='mask-ratio',
             )
-            seed = gr.Number(0, label='seed', info='of the mask', precision=0, minimum=0)
+            seed = gr.Number(
+                0, label='seed', info='of the mask; a click on the masked picture takes the next one', precision=0, minimum=0
+            )
             another = gr.Button('Another mask', variant='primary')
         with gr.Column(scale=3, min_width=320), gr.Row():
-            results = [result_box(label, elem_id=f'restore-{i}') for i, label in enumerate(LABELS)]
+            results = [result_box(label, elem_id=f'restore-{i}', buttons=[]) for i, label in enumerate(LABELS)]
     settings = [model, upload, mask_ratio, seed]
     changes = [upload.change, mask_ratio.release, seed.submit, seed.blur, model.input]
     gr.on(changes, restore, settings, results, trigger_mode='always_last', **ONE_AT_A_TIME)
