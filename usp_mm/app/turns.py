@@ -4,29 +4,30 @@ import functools
 import html
 import threading
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from tempfile import NamedTemporaryFile
+from typing import Any, ParamSpec
 
 import gradio as gr
 from mmengine.logging import MMLogger
+from PIL import Image
 
 _P = ParamSpec('_P')
-_R = TypeVar('_R')
 _MODELS = threading.Lock()
 #: Of every event that uses a model: Gradio calls one at a time, the others wait in its queue.
 ONE_AT_A_TIME: dict[str, Any] = dict(concurrency_limit=1, concurrency_id='models', api_visibility='private')
 
 
-def in_turn(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let a function hold the models' lock, and raise its errors as `gr.Error` with one line.
+def in_turn(function: Callable[_P, Any]) -> Callable[_P, Any]:
+    """Let a function hold the models' lock, return its pictures as files, and raise its errors as `gr.Error` with one line.
 
     An error that is not the user's is logged with its traceback; the page shows its type alone.
     """
 
     @functools.wraps(function)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> Any:
         try:
             with _MODELS:
-                return function(*args, **kwargs)
+                return as_files(function(*args, **kwargs))
         except gr.Error:
             raise
         except (ValueError, OSError) as error:
@@ -37,6 +38,20 @@ def in_turn(function: Callable[_P, _R]) -> Callable[_P, _R]:
         raise gr.Error(html.escape(line, quote=False), print_exception=False)
 
     return call
+
+
+def as_files(found: Any) -> Any:
+    """Replace pictures, also those in lists and tuples, by PNG files of their own.
+
+    Gradio would name a file by its content and write it anew for each user, so that one may read it half written.
+    """
+    if isinstance(found, list | tuple):
+        return type(found)(as_files(one) for one in found)
+    if not isinstance(found, Image.Image):
+        return found
+    with NamedTemporaryFile(suffix='.png', delete=False) as file:
+        found.save(file, format='PNG')
+    return file.name
 
 
 def in_use() -> bool:
