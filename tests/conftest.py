@@ -1,9 +1,11 @@
 """Fixtures that several areas share, and the order of the files."""
 
 import runpy
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,12 +24,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that no process is left with a long one at the end; no `gpu` tests without a card."""
+    """Files with slow tests first, so that no process is left with a long one at the end; none that need what is not here."""
     import torch
 
-    for_card = [] if torch.cuda.is_available() else [item for item in items if item.get_closest_marker('gpu')]
-    config.hook.pytest_deselected(items=for_card)
-    items[:] = [item for item in items if item not in for_card]
+    here = dict(gpu=torch.cuda.is_available(), browser=bool(shutil.which('chromium') and find_spec('playwright')))
+    absent = [item for item in items if any(item.get_closest_marker(name) for name, there in here.items() if not there)]
+    config.hook.pytest_deselected(items=absent)
+    items[:] = [item for item in items if item not in absent]
     slow = Counter(item.path for item in items if item.get_closest_marker('slow'))
     items.sort(key=lambda item: -slow[item.path])
 

@@ -46,7 +46,7 @@ def declared(package: str) -> set[str]:
 PINS = {canonicalize_name(pin.name): pin for pin in read('constraints')}
 
 
-@pytest.mark.parametrize('name', ['runtime', 'seg', 'gen', 'demo', 'docs', 'dev', 'openmmlab'])
+@pytest.mark.parametrize('name', ['runtime', 'seg', 'gen', 'demo', 'app', 'docs', 'dev', 'openmmlab'])
 def test_every_requirement_is_pinned_within_its_range(name):
     for requirement in read(name):
         (pin,) = PINS[canonicalize_name(requirement.name)].specifier
@@ -62,7 +62,7 @@ def test_pins_are_exact_public_versions():
 def test_installed_metadata_names_the_extras():
     assert version('usp-mm') == __version__
     found = [Requirement(line) for line in requires('usp-mm')]
-    for extra in ('seg', 'gen', 'demo', 'dev'):
+    for extra in ('seg', 'gen', 'demo', 'app', 'dev'):
         required = {r.name for r in found if r.marker and r.marker.evaluate({'extra': extra})}
         assert required == {r.name for r in read(extra)}
         assert required <= {r.name for r in found if r.marker and r.marker.evaluate({'extra': 'all'})}
@@ -184,7 +184,7 @@ def test_the_quickstarts_environment_lies_between(environment):
     code, installs = environment('demo')
     assert (code, asked(installs[0])) == (0, names('runtime', 'seg', 'gen', 'demo', 'openmmlab') - OPENMMLAB | {'wheel'})
     assert environment('demo') == environment('core') == (0, [])
-    assert asked(environment('all')[1][0]) >= names('docs', 'dev')
+    assert asked(environment('all')[1][0]) >= names('app', 'docs', 'dev')
     assert environment('everything') == (2, [])
 
 

@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and test.sh: `ensure_env core`, `ensure_env demo` (with what segmentation, generation and the demo data
-# need) or `ensure_env all` (with what development needs too) makes or reuses the environment $USP_VENV
+# need) or `ensure_env all` (with what the web demo and development need too) makes or reuses the environment $USP_VENV
 # (default: .venv in the project) with exactly what requirements/constraints.txt pins. OpenMMLab's packages come without what they
 # declare: requirements/openmmlab.txt has what of it is used, usp_mm/compat.py stand-ins for the rest.
 # A second call installs nothing; an interrupted one is taken up again.
@@ -31,7 +31,7 @@ ensure_env() {
     case "$extras" in  # `all` satisfies `demo`, and that `core`
         core) enough=(core demo all) parts=(runtime.txt) ;;
         demo) enough=(demo all) parts=({runtime,seg,gen,demo}.txt) ;;
-        all) enough=(all) parts=({runtime,seg,gen,demo,docs,dev}.txt) ;;
+        all) enough=(all) parts=({runtime,seg,gen,demo,app,docs,dev}.txt) ;;
         *)
             echo "ensure_env: unknown environment '$extras': expected core, demo or all" >&2
             return 2

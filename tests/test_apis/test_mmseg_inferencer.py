@@ -110,3 +110,25 @@ def test_config_and_checkpoint_are_read_once(trained, counts):
     config, checkpoint, _ = trained
     infer = segmentor(config, checkpoint, 'cpu')
     assert counts == {'checks': 1, 'iter_1.pth': 1} and len(infer.model.dataset_meta['classes']) == 11
+
+
+def test_the_web_demo_takes_the_work_folder_of_a_segmentor(trained, tmp_path):
+    """It shows what `segment_images` writes, enlarged."""
+    from usp_mm.app.build import build_app
+    from usp_mm.app.models import load_models
+    from usp_mm.app.recognise import segment_picture
+
+    config, checkpoint, scenes = trained
+    run = tmp_path / 'run'
+    run.mkdir()
+    (run / 'upernet.py').symlink_to(config)
+    (run / checkpoint.name).symlink_to(checkpoint)
+    (run / 'last_checkpoint').write_text(f'/moved/{checkpoint.name}')
+    models = load_models([str(run)], 'cpu')
+    assert [list(group) for group in models] == [[], [], [], [], ['run']]
+    picture, shares = segment_picture(models.segmentors['run'], str(scenes[0]))
+    (expected,) = segment_images(models.segmentors['run'], scenes[:1], tmp_path / 'out')
+    assert shares == {one['class']: one['share'] for one in expected['classes']}
+    with Image.open(expected['overlays']) as overlay:
+        assert np.array_equal(picture, overlay.convert('RGB').resize((256, 256), Image.Resampling.BICUBIC))
+    assert [one.label for one in build_app(models).blocks.values() if type(one).__name__ == 'Tab'] == ['Segment']

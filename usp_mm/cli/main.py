@@ -15,6 +15,7 @@ COMMANDS = {
     'reconstruct': ('reconstruct', 'draw what a pretrained model restores of masked images'),
     'infer': ('infer', 'classes, features or segmentations of images'),
     'sample': ('sample', 'draw samples of a generator: pictures, or files for evaluators'),
+    'app': ('app', 'show models in the browser: restore, generate, classify, find neighbours'),
     'evaluate': ('evaluate', 'score samples: FID, sFID, IS, precision and recall'),
     'likelihood': ('likelihood', 'bits per dimension under a SiT'),
     'probe-layers': ('probe_layers', 'linear probe of every layer of a frozen network'),
