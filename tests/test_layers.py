@@ -12,7 +12,7 @@ ORDER = [
     'options', 'files', 'addresses', 'images', 'weight_files', 'strict_loading', 'config_files', 'cfg_values',
     'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional', 'registry', 'compat', 'mmagic_samples',
     'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling', 'probing',
-    'analysis', 'apis', 'cli',
+    'analysis', 'apis', 'pipeline', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),

@@ -8,8 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
+from usp_mm.pipeline.stages import Stages, console, last_checkpoint, latent_options, option, vae_options
+
 from . import pretrain, probe
-from .stages import Stages, console, last_checkpoint, latent_options, option, vae_options
 
 FEATURES = 'configs/features/resnet18-w16_1xb64-coslr-8e_digits.py'
 #: model -> arm -> config.

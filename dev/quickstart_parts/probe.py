@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from usp_mm.pipeline.stages import Stages, last_checkpoint, latent_options, mean_of, option, scalars, vae_options
+
 from . import pretrain
-from .stages import Stages, last_checkpoint, latent_options, mean_of, option, scalars, vae_options
 
 CONFIG = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
 WARMUP = 10  # epochs

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from usp_mm.pipeline.stages import Stages, last_checkpoint, mean_of, option, scalars
+
 from . import pretrain, probe
-from .stages import Stages, last_checkpoint, mean_of, option, scalars
 
 CONFIG = 'configs/upernet/upernet_vit-tiny_usp-pre_1xb8-1k_digits-scenes-128x128.py'
 NEEDS = 'pretrain'
