@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from usp_mm.analysis.run_log import read_run
 from usp_mm.options import LaptopVAETraining
 from usp_mm.presets import ARCHS
 
 from .plan import Plan
-from .stages import Stages, last_checkpoint, latent_options, option, scalars
+from .stages import Stages, last_checkpoint, latent_options, option
 
 PRETRAIN = 'usp_vit-tiny_1xb32-coslr-200e_own'
 PROBE = 'vit-tiny_usp-pre_1xb32-linear-coslr-60e_own'
@@ -114,15 +115,15 @@ def pretrain(run: Run) -> dict[str, Any]:
     options = [*model, *latent_options(run.folder, 'train'), *run.train_options(plan.lr)]
     options += run.schedule_options(plan.epochs, max(1, plan.epochs // 10))
     options += [f'default_hooks.restoration.interval={max(1, plan.epochs // 4)}']
-    _train(run, 'pretraining', PRETRAIN, folder, options)
+    _train(run, 'pretraining', PRETRAIN, folder, f'epoch_{plan.epochs}.pth', options)
     checkpoint = last_checkpoint(folder)
     run.stages.run(
         'restoration', 'usp', 'reconstruct', PRETRAIN, checkpoint, '--images', run.pictures('val'), '--out', picture,
         '--composite', 'visible', '--cfg-options', *model,
     )  # fmt: skip
-    losses = [record['loss'] for record in scalars(folder) if 'loss' in record]
-    _export(run, 'encoder', PRETRAIN, checkpoint, model, picture, [f'pretraining loss={losses[-1]:.4f}'])
-    return dict(loss=losses[-1], checkpoint=checkpoint, picture=str(picture), model=str(run.folder / 'encoder'))
+    loss = _last(folder, 'loss')
+    _export(run, 'encoder', PRETRAIN, checkpoint, model, picture, [f'pretraining loss={loss:.4f}'])
+    return dict(loss=loss, checkpoint=checkpoint, picture=str(picture), model=str(run.folder / 'encoder'))
 
 
 def probe(run: Run) -> dict[str, Any]:
@@ -140,13 +141,13 @@ def probe(run: Run) -> dict[str, Any]:
         f'model.head.num_classes={len(run.classes)}',
         option('model.backbone.init_cfg.checkpoint', encoder),
     ]
-    _train(run, 'linear probe', PROBE, folder, options)
+    _train(run, 'linear probe', PROBE, folder, f'epoch_{plan.probe_epochs}.pth', options)
     neighbours = min(5, run.data['train'])
     run.stages.run(
         'nearest neighbours', 'usp', 'knn', PRETRAIN, encoder, '--train', run.pictures('train'), '--val', run.pictures('val'),
         '--k', neighbours, '--work-dir', run.folder / 'knn', '--cfg-options', *run.model_options('backbone'),
     )  # fmt: skip
-    accuracy = [record['accuracy/top1'] for record in scalars(folder) if 'accuracy/top1' in record][-1]
+    accuracy = _last(folder, 'accuracy/top1')
     found = json.loads((run.folder / 'knn' / 'knn.json').read_text())['results'][0]['top1']
     return dict(linear=accuracy, knn=found, k=neighbours, chance=100 / len(run.classes), pictures=run.data['val'])
 
@@ -165,7 +166,7 @@ def generate(run: Run) -> dict[str, Any]:
         f'{hooks}.visualization.interval={max(1, plan.steps // 2)}',
         f'{hooks}.visualization.vis_kwargs_list.forward_kwargs.labels={list(range(min(num, ROWS)))}'.replace(' ', ''),
     ]
-    _train(run, 'generator', GENERATE, folder, options, '--no-validate')
+    _train(run, 'generator', GENERATE, folder, f'iter_{plan.steps}.pth', options, '--no-validate')
     checkpoint = last_checkpoint(folder)
     labels = list(range(min(num, ROWS)))
     guidance = ['--guidance', GUIDANCE] if num > 1 else []
@@ -173,15 +174,22 @@ def generate(run: Run) -> dict[str, Any]:
         'samples', 'usp', 'sample', GENERATE, checkpoint, '--classes', *(f'label={label}' for label in labels),
         '--per-class', PICTURES, '--grid', picture, *guidance, '--seed', run.seed, '--cfg-options', *model,
     )  # fmt: skip
-    losses = [record['loss'] for record in scalars(folder) if 'loss' in record]
-    _export(run, 'generator', GENERATE, checkpoint, model, picture, [f'training loss={losses[-1]:.4f}'])
-    return dict(loss=losses[-1], checkpoint=checkpoint, picture=str(picture), model=str(run.folder / 'generator'))
+    loss = _last(folder, 'loss')
+    _export(run, 'generator', GENERATE, checkpoint, model, picture, [f'training loss={loss:.4f}'])
+    return dict(loss=loss, checkpoint=checkpoint, picture=str(picture), model=str(run.folder / 'generator'))
 
 
-def _train(run: Run, name: str, config: str, folder: Path, options: list[str], *flags: str) -> None:
-    """Train, or go on where an earlier call stopped."""
-    begun = ['--resume'] if (folder / 'last_checkpoint').exists() else []
-    run.stages.run(name, 'usp', 'train', config, '--work-dir', folder, *begun, *flags, '--cfg-options', *options)
+def _train(run: Run, name: str, config: str, folder: Path, final: str, options: list[str], *flags: str) -> None:
+    """Train until there is the checkpoint `final`, or go on where an earlier call stopped."""
+    last = Path(last_checkpoint(folder)).name if (folder / 'last_checkpoint').exists() else None
+    if last != final:
+        begun = ['--resume'] if last else []
+        run.stages.run(name, 'usp', 'train', config, '--work-dir', folder, *begun, *flags, '--cfg-options', *options)
+
+
+def _last(folder: Path, metric: str) -> float:
+    """The last value that a training logged of a metric."""
+    return float(read_run(folder).metric(metric)[1][-1])
 
 
 def _export(run: Run, name: str, config: str, checkpoint: str, model: list[str], picture: Path, numbers: list[str]) -> None:
