@@ -8,7 +8,7 @@ A folder holds pictures, or a sub-folder of pictures for each class. The same co
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from usp_mm.arguments import add_run_arguments, run_arguments
 from usp_mm.options import LAYOUTS
@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
 def add_folder_arguments(parser: argparse.ArgumentParser) -> set[str]:
     """Add the options for a folder of pictures, and return their names."""
     group = parser.add_argument_group('for a folder of pictures', 'numbers that are left out are chosen for folder and machine')
-    whole = dict(type=int, metavar='N')
+    whole: Any = dict(type=int, metavar='N')
     actions = [
         group.add_argument('--out', type=Path, metavar='DIR', help='where everything goes (default: work_dirs/NAME-OF-FOLDER)'),
         group.add_argument('--vae', help="'laptop' (default) is trained on the pictures; or a preset; or a VAE's folder"),

@@ -70,11 +70,11 @@ def show_end(out: Path, what: str) -> None:
 
 def next_commands(out: Path, summary: dict[str, Any]) -> list[str]:
     """What to try next, after the parts that are finished."""
-    lines = []
+    lines: list[list[object]] = []
     if 'pretrain' in summary:
         encode = f'usp_mm.from_pretrained({str(out / "encoder")!r}).encode([{str(_some_picture(out))!r}])'
         lines.append(['python', '-c', f'import usp_mm; print({encode}.shape)'])
-        model = [out / 'pretrain' / f'{PRETRAIN}.py', summary['pretrain']['checkpoint']]
+        model: list[object] = [out / 'pretrain' / f'{PRETRAIN}.py', summary['pretrain']['checkpoint']]
         lines.append(['usp', 'reconstruct', *model, '--images', out / 'pictures' / 'val', '--seed', 1, '--out', 'restored.png'])
     if 'generate' in summary:
         model = [out / 'generate' / f'{GENERATE}.py', summary['generate']['checkpoint']]
