@@ -124,7 +124,7 @@ def test_the_commands_to_try_next_run(finished, shell, world):
     _, text = finished
     lines = [line.strip() for line in text.split('to try next:')[1].strip().splitlines()]
     assert [line.split()[0] for line in lines] == ['python', 'usp', 'usp']
-    for line in lines[1:]:
+    for line in (lines[1], f'{lines[2]} --steps 2'):
         code, told = shell.run(*shlex.split(line)[1:])
         assert code == 0, told
     assert Image.open(world / 'restored.png').height == 2 * 36 and Image.open(world / 'more.png').width == 16 * 34 + 2
