@@ -82,8 +82,9 @@ def choose_plan(num: int, shorter_side: int, machine: Machine, vae: str = 'lapto
     crops = 4 if num < 1000 else 0
     # A killed `usp cache write` loses at most one file, and several processes share the files.
     shard_size = min(16384, max(256, num // 16))
-    # Masked pretraining stops improving visibly after about 1,500 steps of 'tiny'; at least two epochs, of which one warms up.
-    pretrain_steps, generator_steps = (1500, 2000) if not machine.gpu else (20_000, 40_000)
+    # What two cores do in a quarter of an hour: restorations are recognisable after 800 steps of 'tiny', samples after 500
+    # have the colours of their class and no shapes yet. At least two epochs, of which one warms up.
+    pretrain_steps, generator_steps = (1500, 3500) if not machine.gpu else (20_000, 40_000)
     epochs = max(2, round(pretrain_steps * batch_size / num))
     return Plan(
         vae=vae,
@@ -136,15 +137,15 @@ def override(plan: Plan, num: int, flags: dict[str, Any]) -> Plan:
     return replace(plan, **given)
 
 
-#: Seconds of one core of a laptop, measured at 64 pixels, batch 32, with 'tiny' and the laptop VAE.
+#: CPU seconds on one core, with 'tiny' and the laptop VAE at 64 pixels and batch 32, measured on a busy machine.
 SECONDS = dict(
-    command=12.0,  # start of a command: imports
+    command=8.0,  # start of a command: imports
     megapixel=0.03,  # decoding and reducing
-    vae_step=0.075,
-    view=0.004,  # a crop through the encoder of the VAE, at 64 pixels
-    pretrain=0.0016,  # a picture
-    probe=0.0012,
-    generate=0.0042,
+    vae_step=0.08,
+    view=0.002,  # a crop through the encoder of the VAE
+    pretrain=0.003,  # a picture
+    probe=0.002,
+    generate=0.0066,
 )
 #: A GPU's advantage over one core that the estimate assumes; not measured.
 GPU_SPEED = 50.0
