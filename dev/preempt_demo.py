@@ -26,7 +26,7 @@ PROCESSES = (2, 1, 4, 2, 1, 2)
 TOLERANCE = 1e-3
 CONFIG = """_base_ = ['{root}/configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py']
 custom_imports = dict(imports=['usp_mm', 'preempt_demo'])
-model = dict(data_preprocessor=dict(vae_path='{folder}/vae'))
+model = dict(data_preprocessor=dict(vae=dict(path='{folder}/vae')))
 train_dataloader = dict(batch_size={batch}, num_workers=0, persistent_workers=False, dataset=dict(data_root='{folder}/cache'))
 train_cfg = dict(max_epochs={epochs})
 param_scheduler = [dict(type='ConstantLR', factor=1.0, by_epoch=False)]

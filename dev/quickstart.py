@@ -13,10 +13,9 @@ import signal
 import sys
 from pathlib import Path
 
-from quickstart_parts.stages import Stages, console
-
 from usp_mm.command import run_command
 from usp_mm.files import write_json
+from usp_mm.pipeline.stages import Stages, console
 from usp_mm.presets import lookup
 from usp_mm.processes import stop_on
 

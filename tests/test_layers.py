@@ -12,7 +12,7 @@ ORDER = [
     'processes', 'presets', 'options', 'files', 'locks', 'checksums', 'npz_files', 'addresses', 'images', 'weight_files',
     'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional',
     'registry', 'compat', 'utils', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation',
-    'engine', 'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'app', 'cli',
+    'engine', 'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'app', 'pipeline', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),

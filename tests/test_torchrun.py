@@ -202,9 +202,8 @@ def test_a_signal_ends_all_within_seconds(number, to_all, code, line):
 def test_stages_of_the_quickstart_end_with_it(number, tmp_path):
     script = f"""
 import signal, sys
-sys.path.insert(0, 'dev')
 from pathlib import Path
-from quickstart_parts.stages import Stages
+from usp_mm.pipeline.stages import Stages
 from usp_mm.command import run_command
 from usp_mm.processes import stop_on
 

@@ -2,8 +2,9 @@
 
 import argparse
 
+from usp_mm.pipeline.stages import Stages, mean_of
+
 from . import probe
-from .stages import Stages, mean_of
 
 CONFIG = 'configs/vit/vit-tiny_usp-pre_1xb64-coslr-10e_digits.py'
 WARMUP = 1  # epochs

@@ -8,8 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
+from usp_mm.pipeline.stages import Stages, console, last_checkpoint, latent_options, option, vae_options
+
 from . import pretrain, probe
-from .stages import Stages, console, last_checkpoint, latent_options, option, vae_options
 
 FEATURES = 'configs/features/resnet18-w16_1xb64-coslr-8e_digits.py'
 #: model -> arm -> config.
@@ -40,7 +41,9 @@ def train_judge(stages: Stages) -> str:
     folder, data = stages.work_dir / 'features', stages.work_dir / 'data' / 'imagenet'
     if not (folder / 'last_checkpoint').exists():
         options = [option(f'{name}_dataloader.dataset.data_root', data) for name in ('train', 'val', 'test')]
-        stages.run('feature classifier', 'tools/train.py', FEATURES, '--work-dir', folder, '--cfg-options', *options)
+        stages.run(
+            'feature classifier', 'tools/train.py', FEATURES, '--work-dir', folder, '--overwrite', '--cfg-options', *options
+        )
     return last_checkpoint(folder)
 
 
@@ -66,7 +69,7 @@ def compare(stages: Stages, args: argparse.Namespace, model: str, judge: str) ->
             encoder = last_checkpoint(pretrain.run_dir(work_dir, seed))
             own = [f'randomness.seed={seed}', option(f'{metric}.cache_dir', work_dir / 'statistics' / arm.lower())]
             own += [option('model.denoiser.init_cfg.checkpoint', encoder)] if arm == 'USP' else []
-            command = ['tools/train.py', config, '--work-dir', folder, '--cfg-options', *own, *options]
+            command = ['tools/train.py', config, '--work-dir', folder, '--overwrite', '--cfg-options', *own, *options]
             commands[f'{model} {arm} seed {seed}'] = command
             folders[arm].append(folder)
         stages.run_together(commands)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .stages import Stages, last_checkpoint, latent_options, mean_of, scalars, vae_options
+from usp_mm.pipeline.stages import Stages, last_checkpoint, latent_options, mean_of, scalars, vae_options
 
 CONFIG = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 WARMUP = 12  # epochs
@@ -49,7 +49,9 @@ def pretrain(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
     work_dir, folder = stages.work_dir, run_dir(stages.work_dir, seed)
     epochs = [f'train_cfg.max_epochs={args.pretrain_epochs}'] if args.pretrain_epochs else []
     options = [f'randomness.seed={seed}', *vae_options(work_dir), *latent_options(work_dir, 'train'), *epochs]
-    stages.run(f'pretrain seed {seed}', 'tools/train.py', CONFIG, '--work-dir', folder, '--cfg-options', *options)
+    stages.run(
+        f'pretrain seed {seed}', 'tools/train.py', CONFIG, '--work-dir', folder, '--overwrite', '--cfg-options', *options
+    )
     losses = [record['loss'] for record in scalars(folder) if 'loss' in record]
     return dict(seed=seed, loss_first=losses[0], loss_last=losses[-1], checkpoint=last_checkpoint(folder), run_dir=str(folder))
 

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from usp_mm.pipeline.stages import Stages, last_checkpoint, latent_options, mean_of, option, scalars, vae_options
+
 from . import pretrain
-from .stages import Stages, last_checkpoint, latent_options, mean_of, option, scalars, vae_options
 
 CONFIG = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
 WARMUP = 10  # epochs
@@ -32,9 +33,9 @@ def compare(stages: Stages, name: str, config: str, num_epochs: int | None, seed
         'random': 'model.backbone.init_cfg=None',
     }
     folders = {start: work_dir / f'{name}-{start}-seed{seed}' for start in starts}
+    begin = {start: ['tools/train.py', config, '--work-dir', folder, '--overwrite'] for start, folder in folders.items()}
     stages.run_together({
-        f'{name} {start} seed {seed}': ['tools/train.py', config, '--work-dir', folders[start], '--cfg-options', *options, init]
-        for start, init in starts.items()
+        f'{name} {start} seed {seed}': [*begin[start], '--cfg-options', *options, init] for start, init in starts.items()
     })  # fmt: skip
     for start, folder in folders.items():
         accuracy[start] = [record['accuracy/top1'] for record in scalars(folder) if 'accuracy/top1' in record][-1]

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from usp_mm.pipeline.stages import Stages, last_checkpoint, mean_of, option, scalars
+
 from . import pretrain, probe
-from .stages import Stages, last_checkpoint, mean_of, option, scalars
 
 CONFIG = 'configs/upernet/upernet_vit-tiny_usp-pre_1xb8-1k_digits-scenes-128x128.py'
 NEEDS = 'pretrain'
@@ -53,7 +54,9 @@ def compare(stages: Stages, args: argparse.Namespace, seed: int) -> dict:
         'random': 'model.backbone.init_cfg=None',
     }
     folders = {start: work_dir / f'segment-{start}-seed{seed}' for start in starts}
-    commands = {start: ['tools/train.py', CONFIG, '--work-dir', folders[start], '--cfg-options'] for start in starts}
+    commands = {
+        start: ['tools/train.py', CONFIG, '--work-dir', folders[start], '--overwrite', '--cfg-options'] for start in starts
+    }
     stages.run_together({
         f'segment {start} seed {seed}': [*commands[start], *options, init] for start, init in starts.items()
     })  # fmt: skip

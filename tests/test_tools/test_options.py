@@ -1,6 +1,5 @@
 """Odd paths and arguments, as users give them to the tools."""
 
-import importlib
 import shutil
 
 import pytest
@@ -8,6 +7,7 @@ from helpers.run_logs import write_curve
 from helpers.small_world import ROOT, run_launcher, run_tool
 
 from usp_mm.cfg_values import parse_value, quote_value
+from usp_mm.pipeline import stages
 
 DIGITS = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 LINEAR = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
@@ -48,9 +48,7 @@ def test_paths_with_spaces_commas_and_equals_signs(odd, small_world, call):
     assert resumed.returncode == 0, resumed.stderr
 
 
-def test_the_quickstart_quotes(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'dev')
-    stages = importlib.import_module('quickstart_parts.stages')
+def test_the_stages_of_a_pipeline_quote(tmp_path):
     work_dir = tmp_path / ODD
     found = dict(
         word.split('=', 1) for word in [*stages.vae_options(work_dir), *stages.latent_options(work_dir, 'train', 'val')]

@@ -1,23 +1,33 @@
-"""Train a config: `python tools/train.py configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py`."""
+"""Train a config, or everything on a folder of pictures.
+
+usp train configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py
+usp train my-photos                # VAE, latent cache, USP, linear probe, generator: all in work_dirs/my-photos
+
+A folder holds pictures, or a sub-folder of pictures for each class. The same command goes on where it stopped.
+"""
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from usp_mm.arguments import add_run_arguments, run_arguments
-from usp_mm.options import TRACKERS
+from usp_mm.options import LAYOUTS, TRACKERS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+#: The parts of a training on a folder of pictures.
+PARTS = ('vae', 'cache', 'pretrain', 'probe', 'generate')
+
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', metavar='CONFIG|FOLDER', help='config file, or folder of pictures')
     parser.add_argument(
         '--resume', nargs='?', const='auto', help='continue from a checkpoint, by default the latest of --work-dir'
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help="delete the checkpoints of --work-dir's earlier run, and start anew"
+        '--overwrite', action='store_true', help="delete the earlier run's checkpoints, or a folder's training, and start anew"
     )
     parser.add_argument('--amp', action='store_true', help="bfloat16 autocast, also in place of a config's loss scaling")
     parser.add_argument(
@@ -29,7 +39,71 @@ def parse_args() -> argparse.Namespace:
         '--tracker', nargs='+', choices=TRACKERS, default=[], help='where else to follow the run (default: the config)'
     )
     add_run_arguments(parser)
-    return parser.parse_args()
+    of_folders = add_folder_arguments(parser)
+    args = parser.parse_args()
+    of_configs = {action.dest for action in parser._actions} - of_folders - {'help', 'config', 'overwrite'}
+    args.is_folder = Path(args.config).is_dir()
+    for name in of_configs if args.is_folder else of_folders:
+        if getattr(args, name) != parser.get_default(name) and (name != 'resume' or args.resume != 'auto'):
+            kind = 'a config, and' if args.is_folder else 'a folder of pictures, and no folder is at'
+            is_one = 'is a folder of pictures' if args.is_folder else ''
+            parser.error(f"--{name.replace('_', '-')} is for {kind} '{args.config}' {is_one}".rstrip())
+    return args
+
+
+def add_folder_arguments(parser: argparse.ArgumentParser) -> set[str]:
+    """Add the options for a folder of pictures, and return their names."""
+    group = parser.add_argument_group('for a folder of pictures', 'numbers that are left out are chosen for folder and machine')
+    whole: Any = dict(type=int, metavar='N')
+    actions = [
+        group.add_argument('--out', type=Path, metavar='DIR', help='where everything goes (default: work_dirs/NAME-OF-FOLDER)'),
+        group.add_argument('--vae', help="'laptop' (default) is trained on the pictures; or a preset; or a VAE's folder"),
+        group.add_argument('--layout', choices=LAYOUTS, help='of a folder that can be read in two ways'),
+        group.add_argument('--only', metavar='PART,…', help=f'parts to run, of {",".join(PARTS)} (default: all)'),
+        group.add_argument('--img-size', help='side of the crops, pixels', **whole),
+        group.add_argument('--batch-size', help='pictures a step', **whole),
+        group.add_argument('--vae-steps', help='training steps of the laptop VAE', **whole),
+        group.add_argument('--epochs', help='of pretraining', **whole),
+        group.add_argument('--steps', help='training steps of the generator', **whole),
+        group.add_argument('--minutes', type=float, metavar='M', help='longest estimated time that is accepted (default: 60)'),
+        group.add_argument('--seed', type=int, metavar='S', help='of everything that is random (default: 0)'),
+    ]
+    return {action.dest for action in actions}
+
+
+def train_pictures(args: argparse.Namespace) -> None:
+    """Train everything on a folder of pictures.
+
+    Raises:
+        ValueError: An option is out of range, or names an unknown part.
+    """
+    import signal
+
+    from usp_mm.presets import lookup
+    from usp_mm.processes import stop_on
+
+    only = PARTS if args.only is None else tuple(word.strip() for word in args.only.split(','))
+    for name in only:
+        lookup(dict.fromkeys(PARTS), name, 'part')
+    if args.seed is not None and args.seed < 0:
+        raise ValueError(f'--seed {args.seed} must be 0 or more')
+    stop_on(signal.SIGTERM, signal.SIGHUP)
+    from usp_mm.pipeline.run import MINUTES, Request, train_folder
+
+    folder = Path(args.config)
+    train_folder(
+        Request(
+            folder=folder,
+            out=args.out or Path('work_dirs') / folder.resolve().name,
+            vae=args.vae or 'laptop',
+            layout=args.layout,
+            only=tuple(name for name in PARTS if name in only),
+            sizes={name: getattr(args, name) for name in ('img_size', 'batch_size', 'vae_steps', 'epochs', 'steps')},
+            seed=args.seed or 0,
+            minutes=args.minutes or MINUTES,
+            overwrite=args.overwrite,
+        )
+    )
 
 
 def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
@@ -62,6 +136,9 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     args = parse_args()
+    if args.is_folder:
+        train_pictures(args)
+        return
     from usp_mm.engine.amp import slow_bfloat16
     from usp_mm.engine.build_errors import explain_arguments
     from usp_mm.engine.launch import build_runner, load_run_config

@@ -1,4 +1,4 @@
-"""Running the commands of the quickstart, and reading what they logged."""
+"""Run commands of this package one after another or side by side, and read what they logged."""
 
 import json
 import os
@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from usp_mm.cfg_values import quote_value
@@ -16,22 +17,33 @@ from usp_mm.processes import child_environment, how_it_ended
 
 console = table_console(100)
 
+#: Begins a command line that runs `usp COMMAND …` of this package, whether or not the script `usp` is on the path.
+_USP = ['-c', 'from usp_mm.cli.main import main; main()']
+
 
 class Stages:
     """Runs commands, each with its own log file, and remembers their times.
+
+    Args:
+        work_dir: Folder of the log files, 'logs'.
+        go_on: What the line that follows an interruption says.
 
     Attributes:
         seconds: of each command.
         total: seconds of all, those that ran side by side counted once.
     """
 
-    def __init__(self, work_dir: Path) -> None:
-        self.work_dir = work_dir
+    def __init__(
+        self,
+        work_dir: Path,
+        go_on: str = 'run the same command again; data, VAE and latent caches that are finished are kept',
+    ) -> None:
+        self.work_dir, self.go_on = work_dir, go_on
         self.seconds: dict[str, float] = {}
         self.total = 0.0
 
     def run(self, name: str, *command: object) -> None:
-        """Run `python COMMAND`; its output goes to WORK_DIR/logs/NAME.log.
+        """Run `python COMMAND`, or a command 'usp …' of this package; its output goes to WORK_DIR/logs/NAME.log.
 
         Raises:
             SystemExit: the command failed; its last lines are shown.
@@ -47,33 +59,53 @@ class Stages:
         running: dict[str, tuple[subprocess.Popen, Path]] = {}
         start = time.monotonic()
         try:
-            for name, command in commands.items():
-                running[name] = self._start(name, command, threads)
-            with console.status('…') as status:
-                while running:
-                    time.sleep(0.1)
-                    seconds = time.monotonic() - start
-                    last = '  |  '.join(_tail(log, 1)[-(console.width // len(running) - 15) :] for _, log in running.values())
-                    status.update(f'{seconds:4.0f} s  {last}')
-                    for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
-                        self.seconds[name] = round(seconds, 1)
-                        self._check(name, *running.pop(name))
-        except KeyboardInterrupt as error:
-            how, code = how_it_ended(error)
-            sys.stderr.write(f'{how}: run the same command again; data, VAE and latent caches that are finished are kept\n')
-            sys.exit(code)
+            with self.going_on():
+                self._follow(commands, threads, running, start)
         finally:
             _end([process for process, _ in running.values()])
             self.total += time.monotonic() - start
 
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """End the program with one line when the block is interrupted."""
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            how, code = how_it_ended(error)
+            sys.stderr.write(f'{how}: {self.go_on}\n')
+            sys.exit(code)
+
+    def _follow(
+        self,
+        commands: Mapping[str, Sequence[object]],
+        env: dict[str, str],
+        running: dict[str, tuple[subprocess.Popen, Path]],
+        start: float,
+    ) -> None:
+        """Start the commands, and show their last lines until all have ended."""
+        for name, command in commands.items():
+            running[name] = self._start(name, command, env)
+        with console.status('…') as status:
+            while running:
+                time.sleep(0.1)
+                seconds = time.monotonic() - start
+                last = '  |  '.join(_tail(log, 1)[-(console.width // len(running) - 15) :] for _, log in running.values())
+                status.update(f'{seconds:4.0f} s  {last}')
+                for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
+                    self.seconds[name] = round(seconds, 1)
+                    self._check(name, *running.pop(name))
+
     def _start(self, name: str, command: Sequence[object], env: dict[str, str]) -> tuple[subprocess.Popen, Path]:
         words = [str(word) for word in command]
-        console.print(f'\n[bold]{name}[/]  python {shlex.join(words)}', highlight=False, soft_wrap=True)
+        ours = words[0] == 'usp'
+        shown = shlex.join(words if ours else ['python', *words])
+        console.print(f'\n[bold]{name}[/]  {shown}', highlight=False, soft_wrap=True)
         log = self.work_dir / 'logs' / f'{name.replace(" ", "-")}.log'
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('wb') as file:
+            arguments = [*_USP, *words[1:]] if ours else words
             process = subprocess.Popen(
-                [sys.executable, *words], stdout=file, stderr=subprocess.STDOUT, env={**child_environment(), **env}
+                [sys.executable, *arguments], stdout=file, stderr=subprocess.STDOUT, env={**child_environment(), **env}
             )
         return process, log
 
