@@ -5,16 +5,18 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from helpers import toy_runs
 from helpers.forked_world import forked_world
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim.optimizer.zero_optimizer import ZeroRedundancyOptimizer
 
 from usp_mm.engine.finite import _tensors
+from usp_mm.engine.launch import _check_saver
 from usp_mm.engine.preemption import noting_signals
 from usp_mm.engine.sharding import gathered, sharded
 
@@ -95,7 +97,14 @@ def shared(rank: int) -> None:
         refused = None
     except ValueError as error:
         refused = str(error)
-    found = dict(names=names, alone=alone, refused=refused, gathered=len(optimizer._all_state_dicts))
+    config = Config(dict(optim_wrapper=dict(optimizer=SHARED)))
+    try:
+        _check_saver(config, SimpleNamespace(hooks=[CheckpointHook()]))
+        unsaved = None
+    except ValueError as error:
+        unsaved = str(error)
+    _check_saver(config, runner)
+    found = dict(unsaved=unsaved, names=names, alone=alone, refused=refused, gathered=len(optimizer._all_state_dicts))
     (FOLDER / f'shared{rank}.json').write_text(json.dumps(found))
 
 
@@ -106,9 +115,10 @@ def main() -> None:
     codes['views'] = forked_world(2, lambda rank: train('views', {**SHARED, 'parameters_as_bucket_view': True}))
     train('plain-1', PLAIN, batch=8, **resumed('plain/epoch_2.pth'))
     train('shared-1', SHARED, batch=8, **resumed('shared/epoch_2.pth'))  # without a launcher
-    for name in ('plain', 'shared'):
-        source, looks = resumed(f'{name}/epoch_2.pth'), (Looks(),)
-        codes[f'{name}-3'] = forked_world(3, lambda rank, name=name, **kw: train(f'{name}-3', SHARED, hooks=looks, **source))
+    codes['plain-3'] = forked_world(3, lambda rank: train('plain-3', SHARED, hooks=(Looks(),), **resumed('plain/epoch_2.pth')))
+    codes['shared-3'] = forked_world(
+        3, lambda rank: train('shared-3', SHARED, hooks=(Looks(),), **resumed('shared/epoch_2.pth'))
+    )
     faster = {**SHARED, 'lr': 0.02}
     codes['faster'] = forked_world(2, lambda rank: train('faster', faster, **resumed('shared/epoch_2.pth')))
     codes['asked'] = forked_world(2, lambda rank: train('asked', SHARED, hooks=(Asks(),)))

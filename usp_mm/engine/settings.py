@@ -63,8 +63,9 @@ def saved_schedulers(checkpoint: dict[str, Any], name: str) -> list[dict[str, An
 def training_settings(runner: Runner) -> dict[str, Any]:
     """The settings of a runner whose optimizer and schedulers were just built: numbers, strings, and lists and dicts of them.
 
-    Keys: those of `MEANINGS`, with None where they do not apply; `optimizers`, their class names, whether they share their state or not; `param_scheduler` as in the
-    config, None if unknown; `schedulers`, for each built scheduler the values that follow from the config, with its class name
+    Keys: those of `MEANINGS`, with None where they do not apply; `optimizers`, their class names, also where processes share
+    their state; `param_scheduler` as in the config, None if unknown; `schedulers`, for each built scheduler the values that
+    follow from the config, with its class name
     as `type`. Hyper-parameters are in the optimizer's state instead.
     """
     epochs = by_epoch(runner)
