@@ -37,29 +37,31 @@ class ShardedOptimizer(ZeroRedundancyOptimizer):
     def reshard(self) -> None:
         """Share the parameters anew after `param_groups` was changed, before the first step."""
         assert not self.optim.state, 'reshard comes before the first step'
-        self._clear_cache()
-        self._init_local_optimizer()
-        self._build_param_buckets()
+        base: Any = super()  # torch's stubs have public methods alone
+        base._clear_cache()
+        base._init_local_optimizer()
+        base._build_param_buckets()
         self.state = self.optim.state
 
     def release(self) -> None:
         """Free the gathered copy of the other processes' state."""
-        self._all_state_dicts = []
+        self._all_state_dicts: list[dict[str, Any]] = []
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load this process's part of the state of all parameters."""
+        base: Any = super()
         params = chain.from_iterable(group['params'] for group in self.param_groups)
         saved = chain.from_iterable(group['params'] for group in state_dict['param_groups'])
         keys = dict(zip(params, saved, strict=True))
         groups: list[dict[str, Any]] = []
         state: dict[int, Any] = {}
-        for group, ours in zip(state_dict['param_groups'], self._partition_parameters()[self.rank], strict=True):
+        for group, ours in zip(state_dict['param_groups'], base._partition_parameters()[self.rank], strict=True):
             first = sum(len(one['params']) for one in groups)
             groups.append({**group, 'params': list(range(first, first + len(ours['params'])))})
             found = ((place, keys[param]) for place, param in enumerate(ours['params'], first))
             state.update({place: state_dict['state'][key] for place, key in found if key in state_dict['state']})
         self.optim.load_state_dict(dict(state=state, param_groups=groups))
-        self._sync_param_groups(self.optim.param_groups, self.param_groups)
+        base._sync_param_groups(self.optim.param_groups, self.param_groups)
         self.state = self.optim.state
 
 
