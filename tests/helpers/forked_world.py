@@ -11,7 +11,10 @@ import torch
 
 
 def forked_world(processes: int, work: Callable[[int], object]) -> list[int]:
-    """Run `work(rank)` in so many processes that gloo joins; returns their exit codes. A failure's traceback is on stderr."""
+    """Run `work(rank)` in so many processes, joined by gloo if there are several; returns their exit codes.
+
+    A failure's traceback is on stderr.
+    """
     store = Path(tempfile.mkdtemp()) / 'store'
     children = []
     for rank in range(processes):
@@ -25,7 +28,8 @@ def forked_world(processes: int, work: Callable[[int], object]) -> list[int]:
 def _joined(processes: int, rank: int, store: Path, work: Callable[[int], object]) -> int:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
     try:
-        torch.distributed.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=processes)
+        if processes > 1:
+            torch.distributed.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=processes)
         work(rank)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
