@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'threads', 'version', 'moved', 'renamed', 'processor', 'locations', 'placeholders', 'lazy', 'processes', 'presets',
-    'options', 'files', 'locks', 'checksums', 'addresses', 'images', 'weight_files', 'strict_loading', 'config_files',
+    'threads', 'version', 'moved', 'renamed', 'processor', 'locations', 'placeholders', 'lazy', 'processes', 'heartbeat', 'presets',
+    'options', 'files', 'machine_errors', 'locks', 'checksums', 'addresses', 'images', 'weight_files', 'strict_loading', 'config_files',
     'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional', 'registry', 'compat',
     'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
     'sampling', 'probing', 'analysis', 'apis', 'cli',
@@ -27,9 +27,11 @@ PURE = {
     'placeholders': (),
     'lazy': (),
     'files': (),
+    'machine_errors': (),
     'locks': (),
     'checksums': (),
     'addresses': ('mmengine.logging',),
+    'heartbeat': ('mmengine.logging',),
     'weight_files': ('mmengine.logging',),
     'strict_loading': (),
     'config_files': (),

@@ -18,6 +18,7 @@ from typing import Any
 import wrapt
 
 from usp_mm.locations import LOCATIONS, add_locations
+from usp_mm.machine_errors import explain_machine
 from usp_mm.placeholders import exists, missing, placeholder
 
 #: The projects whose registries can build this package's types.
@@ -40,6 +41,7 @@ def apply() -> None:
     diffusers_dit_times()
     epochs_without_batches()
     pinning_without_accelerator()
+    lost_batches()
     index_of_subset()
     index_of_class_balanced()
     register_on_import()
@@ -301,6 +303,26 @@ def _pin_where_it_helps(module: ModuleType) -> None:
         wrapped(*args, **kwargs)
         if getattr(instance.dataloader, 'pin_memory', False) and not torch.accelerator.is_available():
             instance.dataloader.pin_memory = False
+
+
+def lost_batches() -> None:
+    """Let a process that loads data end with one line when it cannot send a batch, for lack of shared memory or open files.
+
+    Reason: it prints a traceback and goes on without the batch, for which the main process then waits for ever.
+    Delete when: torch's workers pass an error of their queue's thread on to the main process.
+    """
+    wrapt.register_post_import_hook(_end_without_batch, 'torch.utils.data._utils.worker')
+
+
+def _end_without_batch(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper('multiprocessing.queues', 'Queue._on_queue_feeder_error')
+    def on_error(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        if module.get_worker_info() is None:
+            wrapped(*args, **kwargs)
+            return
+        sys.stderr.write(f'error: a batch cannot be sent: {explain_machine(args[0]) or args[0]}\n')
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def index_of_subset() -> None:

@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from usp_mm.datasets.rank0 import PATIENCE
+from usp_mm.heartbeat import Heartbeat, start_heartbeat
 
 from .build_errors import explain_arguments
 from .checks.config.check import find_runner
@@ -57,7 +61,8 @@ def prepare_cpu(cfg: Config) -> None:
         raise ValueError(
             f"runner_type '{cfg.runner_type}' joins several processes on GPUs alone, and none is visible: leave runner_type out"
         )
-    torch.distributed.init_process_group('gloo')
+    start_heartbeat()
+    torch.distributed.init_process_group('gloo', timeout=PATIENCE)
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
         device_ids=None,
@@ -70,7 +75,28 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner of a checked config, of the class `runner_type`, on the available devices."""
     prepare_cpu(cfg)
     with explain_arguments(cfg):
-        return find_runner(cfg).from_cfg(cfg)
+        runner = find_runner(cfg).from_cfg(cfg)
+    heartbeat = start_heartbeat() if is_distributed() else None  # MMEngine's launchers set the environment
+    if heartbeat is not None:
+        runner.register_hook(ProgressHook(heartbeat))
+    return runner
+
+
+class ProgressHook(Hook):
+    """Count the iterations for the heartbeat, their beginnings too: a process that waits for data falls behind the others."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
+
+    def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
+        self._heartbeat.advance()
+
+    def _after_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
+    ) -> None:
+        self._heartbeat.advance()
 
 
 class KeepMetrics(Hook):
