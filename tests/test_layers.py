@@ -8,11 +8,11 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'threads', 'version', 'moved', 'renamed', 'processor', 'locations', 'placeholders', 'lazy', 'processes', 'heartbeat', 'presets',
-    'options', 'files', 'machine_errors', 'locks', 'checksums', 'addresses', 'images', 'weight_files', 'strict_loading', 'config_files',
-    'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional', 'registry', 'compat',
-    'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints',
-    'sampling', 'probing', 'analysis', 'apis', 'cli',
+    'threads', 'version', 'moved', 'renamed', 'processor', 'locations', 'placeholders', 'lazy', 'processes', 'heartbeat',
+    'presets', 'options', 'files', 'machine_errors', 'locks', 'checksums', 'addresses', 'images', 'weight_files',
+    'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional',
+    'registry', 'compat', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine',
+    'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),

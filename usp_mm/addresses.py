@@ -8,9 +8,9 @@ imports neither torch nor huggingface_hub.
 import glob
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
@@ -24,6 +24,9 @@ _ADDRESS = re.compile(r'(https?|hf):/+(.+)', re.DOTALL)
 _AS_A_FILE = ('download', 'dl', 'raw')
 #: Seconds to wait for a server's first answer.
 _SECONDS = 8.0
+#: When a hub was asked, and why it gave no answer, or None; both are forgotten after so many seconds.
+_SILENCE: dict[str, tuple[float, str | None]] = {}
+_FORGOTTEN = 60.0
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 
 
@@ -80,8 +83,8 @@ def hub_file(address: HubFile) -> Path:
     if not address.file:
         raise ValueError(f"'hf://{address.repo}' names no file: add its name, hf://{address.repo}/FILE")
     with explained(told, f'`hf download {address.repo} {address.file} --local-dir DIR`, and give DIR/{address.file}'):
-        options = dict(revision=address.revision, local_files_only=hub_silence() is not None)
-        found = Path(hf_hub_download(address.repo, address.file, **options))
+        offline = hub_silence() is not None
+        found = Path(hf_hub_download(address.repo, address.file, revision=address.revision, local_files_only=offline))
     blob = found.resolve().name  # the cache names large files by their SHA-256
     _log(told, found, blob if _SHA256.fullmatch(blob) else sha256(found))
     return found
@@ -97,8 +100,9 @@ def hub_folder(address: HubFile, patterns: list[str]) -> Path:
 
     told = f'hf://{address.repo}'
     with explained(told, f'`hf download {address.repo} --local-dir DIR`, and give DIR'):
-        options = dict(revision=address.revision, local_files_only=hub_silence() is not None)
-        return Path(snapshot_download(address.repo, allow_patterns=patterns, **options))
+        offline = hub_silence() is not None
+        kept = snapshot_download(address.repo, revision=address.revision, allow_patterns=patterns, local_files_only=offline)
+        return Path(kept)
 
 
 def hub_listing(address: HubFile) -> list[str]:
@@ -118,7 +122,13 @@ def hub_silence() -> str | None:
     """Why the hub gives no answer within 8 seconds, or None; huggingface_hub itself tries again for over a minute."""
     from huggingface_hub import constants
 
-    return None if constants.HF_HUB_OFFLINE else _silence(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        return None
+    asked, reason = _SILENCE.get(constants.ENDPOINT, (float('-inf'), None))
+    if time.monotonic() - asked > _FORGOTTEN:
+        reason = _ask(constants.ENDPOINT)
+        _SILENCE[constants.ENDPOINT] = time.monotonic(), reason
+    return reason
 
 
 def hub_repo_kept(repo: str | None) -> bool:
@@ -128,9 +138,8 @@ def hub_repo_kept(repo: str | None) -> bool:
     return repo is not None and Path(constants.HF_HUB_CACHE, f'models--{repo.replace("/", "--")}').is_dir()
 
 
-@lru_cache
-def _silence(endpoint: str) -> str | None:
-    """Ask once a process, in a thread, since no time limit holds for the look-up of a name."""
+def _ask(endpoint: str) -> str | None:
+    """Ask in a thread, since no time limit holds for the look-up of a name."""
     found: list[str | None] = []
 
     def ask() -> None:

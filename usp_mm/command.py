@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from usp_mm.heartbeat import end_as_failed
-from usp_mm.machine_errors import explain_machine
+from usp_mm.machine_errors import explain_closed, explain_machine
 from usp_mm.processes import end_with_parent, how_it_ended, tell_launcher
 
 #: Errors of users; ImportError is an optional package that is not installed.
@@ -19,14 +19,16 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Run a tool's `main()` and exit with what it returns.
 
     A user's mistake (ValueError, OSError, ImportError, SystemExit with a text) ends in one line and exit code 1, not in a
-    traceback, unless USP_TRACEBACK is set, and so does what the machine lacks (`usp_mm.machine_errors`); Ctrl-C ends in 'interrupted' and exit code 130. Under `usp_mm.torchrun` the
-    launcher shows the line once for all processes, and under torchrun the line is part of its report. Tools import slow
-    modules inside `main()`, after parsing their arguments, so that errors and Ctrl-C during these imports are handled too.
+    traceback, unless USP_TRACEBACK is set, and so does what the machine lacks (`usp_mm.machine_errors`). Ctrl-C ends in
+    'interrupted' and exit code 130. Under `usp_mm.torchrun` the launcher shows the line once for all processes, and under
+    torchrun the line is part of its report. Tools import slow modules inside `main()`, after parsing their arguments, so that
+    errors and Ctrl-C during these imports are handled too.
     """
     end_with_parent()
     _print_any_name()
     code: int | str | None
     line: str | None = None
+    consequence: Exception | None = None
     try:
         code = main()
     except SystemExit as error:
@@ -34,15 +36,16 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt as error:
         line, code = how_it_ended(error)
     except Exception as error:
-        told = explain_machine(error) or (_one_line(error) if isinstance(error, _FORESEEN) else None)
+        closed = explain_closed(error)
+        told = closed or explain_machine(error) or (_one_line(error) if isinstance(error, _FORESEEN) else None)
         if told is None or os.environ.get('USP_TRACEBACK'):
             tell_launcher(f'error: {told or f"{type(error).__name__}: {_one_line(error)}"}', None if told else error)
             end_as_failed()
             raise
-        code, line = 1, f'error: {told}  (USP_TRACEBACK=1 shows where)'
+        code, line, consequence = 1, f'error: {told}  (USP_TRACEBACK=1 shows where)', error if closed else None
     if isinstance(code, str):
         line, code = code, 1
-    if line and not tell_launcher(line):
+    if line and not tell_launcher(line, consequence):
         sys.stderr.write(f'{line}\n')
     if line:
         end_as_failed()

@@ -5,6 +5,7 @@ The main thread only adds to a counter. Clocks of different machines are never c
 """
 
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -91,7 +92,9 @@ class Watch:
 
     def missing(self, now: float) -> tuple[list[int], float]:
         """The processes without a beat for the longest time, apart from those that have ended, and that time."""
-        silent = {rank: now - self._changed.get(rank, self.started) for rank in range(self.world_size) if rank not in self.ended}
+        silent = {
+            rank: now - self._changed.get(rank, self.started) for rank in range(self.world_size) if rank not in self.ended
+        }
         silent.pop(self.rank, None)
         longest = max(silent.values(), default=0.0)
         return [rank for rank, seconds in silent.items() if longest - seconds < 2 * _INTERVAL], longest
@@ -170,17 +173,17 @@ class Heartbeat:
             last.join(2)
 
     def _say_ended(self) -> None:
-        try:
+        with contextlib.suppress(RuntimeError, ValueError):  # torch's errors of the store: it went first
             self._store.set(self._keys[self.rank], _ENDED)
-        except (RuntimeError, ValueError):  # torch's errors of the store: it went first
-            pass
 
     @cached_property
     def _store(self) -> 'TCPStore':
         """A connection of its own, since a collective that waits holds the other one."""
         from torch.distributed import TCPStore
 
-        return TCPStore(*self.address, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=max(self.interval, 5)))
+        return TCPStore(
+            *self.address, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=max(self.interval, 5))
+        )
 
     def _beat(self) -> None:
         while not self._stopped.is_set():
@@ -226,13 +229,19 @@ class Heartbeat:
             if self._speaks(now):
                 self._say(f'{line} for {seconds:,.0f} s{until}')
         if ends and 0 < self.ended_after <= seconds and not self._stopped.is_set():
-            self._end(f'error: {line} for {seconds:,.0f} s: see what that machine does; {ENDED_AFTER} sets how long others wait')
+            self._end(
+                f'error: {line} for {seconds:,.0f} s: see what that machine does; {ENDED_AFTER} sets how long others wait'
+            )
 
     def _finding(self, now: float) -> tuple[str, float, bool]:
         """What is wrong, for how many seconds, and whether that may end the process; 0 seconds if nothing is."""
         watch, silent = self._watch, now - self._watch.heard
         if silent >= self.told_after and 0 not in watch.ended:
-            return f'process {self.rank} on {self._host} has not reached the store at {":".join(map(str, self.address))}', silent, True
+            return (
+                f'process {self.rank} on {self._host} has not reached the store at {":".join(map(str, self.address))}',
+                silent,
+                True,
+            )
         ranks, seconds = watch.missing(now)
         if seconds >= self.told_after:
             return f'no sign of {watch.names(ranks)}', seconds, True
@@ -289,7 +298,7 @@ def start_heartbeat() -> Heartbeat | None:
 
 
 def end_as_failed() -> None:
-    """Let the heartbeat of this process, if there is one, not tell a regular end: the others are then told that it is missing."""
+    """Let this process's heartbeat, if there is one, not tell a regular end: the others then learn that it is missing."""
     for heartbeat in _started:
         atexit.unregister(heartbeat.stop)
 

@@ -1,6 +1,8 @@
 """Say in one line what a machine lacks: room on its disk, memory, shared memory, or open files."""
 
 import errno
+import io
+import logging
 import os
 import re
 import shutil
@@ -14,6 +16,9 @@ from usp_mm.files import FULL, told_full
 _SHM = Path('/dev/shm')
 #: Messages of torch's DataLoader for a process that loads data and was killed: its id, and the signal if that is known.
 _WORKER = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:exited unexpectedly|is killed by signal: ([\w ]+))')
+#: Messages of gloo and NCCL when a process that takes part in a collective ends.
+_CLOSED = re.compile(r'gloo/.*Connection (?:closed|reset) by peer|remote process exited or there was a network')
+_ADDRESS = re.compile(r'\[([\da-f.:]+)\]:\d+')
 _NO_FILES = re.compile(r'Too many open files|received \d+ items of ancdata|\[Errno (24|23)\]')
 _NO_SHM = re.compile(r'unable to [^\n]*(?:shared memory|torch_\d+_)')
 
@@ -27,7 +32,7 @@ def explain_machine(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in FULL:
         return _full(error)
     text = str(error)
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) or _NO_FILES.search(text):
+    if (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)) or _NO_FILES.search(text):
         return _no_files()
     if not isinstance(error, RuntimeError | OSError):
         return None
@@ -36,6 +41,15 @@ def explain_machine(error: BaseException) -> str | None:
     if killed := _WORKER.search(text):
         return _killed(killed[1], killed[2] or '')
     return None
+
+
+def explain_closed(error: BaseException) -> str | None:
+    """Explain the error of a process whose connection to another one was closed; None for any other."""
+    if not isinstance(error, RuntimeError) or not _CLOSED.search(str(error)):
+        return None
+    address = _ADDRESS.search(str(error))
+    where = f' on {address[1]}' if address else ''
+    return f'another process{where} has ended or was cut off, see its own last lines: start all again, a training with --resume'
 
 
 def _full(error: OSError) -> str | None:
@@ -53,12 +67,15 @@ def _written(trace: TracebackType | None) -> Iterator[str]:
         frames.append(trace.tb_frame)
         trace = trace.tb_next
     for frame in reversed(frames):
-        yield from (value.name for value in frame.f_locals.values() if _is_written(value))
+        for value in frame.f_locals.values():
+            file = value.stream if isinstance(value, logging.StreamHandler) else value
+            if isinstance(file, io.IOBase) and isinstance(name := getattr(file, 'name', None), str) and _is_written(file):
+                yield name
 
 
-def _is_written(value: Any) -> bool:
-    mode = getattr(value, 'mode', '')
-    return isinstance(getattr(value, 'name', None), str) and isinstance(mode, str) and not {'w', 'a', 'x', '+'}.isdisjoint(mode)
+def _is_written(file: Any) -> bool:
+    mode = getattr(file, 'mode', '')
+    return isinstance(mode, str) and not {'w', 'a', 'x', '+'}.isdisjoint(mode)
 
 
 def _no_files() -> str:

@@ -1,4 +1,4 @@
-"""A tool of two processes that wait for each other, see test_heartbeat.py: the last one stops itself, or its work takes long."""
+"""A tool of two processes that wait for each other, see test_heartbeat.py: the last one stops, or its work takes long."""
 
 import os
 import signal
