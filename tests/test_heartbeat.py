@@ -42,14 +42,20 @@ def test_one_that_never_came_is_missing_from_the_beginning_and_one_that_ended_is
 
 def test_one_behind_in_steps_is_what_the_others_wait_for():
     found = watch((110, [beat(1, 8), beat(1, 7), beat(1, 8)]), (190, [beat(9, 8), beat(9, 7), beat(9, 8)]))
-    assert found.behind(190) == ([1], 80) and found.fell_back()
+    assert found.behind(190) == ([1], 80) and found.takes_steps()
     found.hear([beat(10, 8), beat(10, 8), beat(10, 8)], 195)
-    assert found.behind(200) == ([], 0.0) and not found.fell_back()
+    assert found.behind(200) == ([], 0.0)
+
+
+def test_one_that_is_stuck_between_steps_is_what_the_others_wait_for():
+    texts = [[beat(number, 8, True), beat(number, 8), beat(number, 8, True)] for number in (1, 9)]
+    found = watch((110, texts[0]), (190, texts[1]))
+    assert found.behind(200) == ([1], 90) and found.takes_steps()
 
 
 def test_one_that_works_while_others_wait_may_take_as_long_as_it_likes():
     found = watch((110, [beat(1, 0, True), beat(1), beat(1, 0, True)]), (190, [beat(9, 0, True), beat(9), beat(9, 0, True)]))
-    assert found.behind(200) == ([1], 90) and not found.fell_back()
+    assert found.behind(200) == ([1], 90) and not found.takes_steps()
     assert found.missing(200)[1] < 60
 
 

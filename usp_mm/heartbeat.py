@@ -112,9 +112,9 @@ class Watch:
             return [], 0.0
         return late, now - max(self._advanced[rank] for rank in (*late, *ahead))
 
-    def fell_back(self) -> bool:
-        """Whether processes differ in what `advance` counted, so that the others cannot go on."""
-        return len({beat.done for rank, beat in self.beats.items() if rank not in self.ended}) > 1
+    def takes_steps(self) -> bool:
+        """Whether the processes count steps, as in a training; in the other tools one may work for days while others wait."""
+        return any(beat.done for beat in self.beats.values())
 
     def excuse(self, now: float) -> None:
         """Start all times anew, after this process itself stood still, as a suspended job does."""
@@ -246,7 +246,7 @@ class Heartbeat:
         if seconds >= self.told_after:
             return f'no sign of {watch.names(ranks)}', seconds, True
         ranks, seconds = watch.behind(now)
-        return f'the other processes wait for {watch.names(ranks)}', seconds, watch.fell_back()
+        return f'the other processes wait for {watch.names(ranks)}', seconds, watch.takes_steps()
 
     def _speaks(self, now: float) -> bool:
         """Whether this is the first of the processes that can be heard; where none can, each speaks for itself."""
