@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -116,6 +117,19 @@ def test_a_process_whose_launcher_has_ended_before_it_could_say_so_ends(monkeypa
 
 
 # ---------------------------------------------------------------------- real processes
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', '0.0.0.0'])
+def test_a_port_that_is_taken(host, capfd, monkeypatch):
+    monkeypatch.delenv('USP_TRACEBACK', raising=False)
+    for name in (processes.PARENT, 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT', 'OMP_NUM_THREADS'):
+        monkeypatch.setenv(name, '1')  # restored afterwards
+    with socket.create_server((host, 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ['--master_addr=127.0.0.1', f'--master_port={port}', '--nproc_per_node=2']
+        assert torchrun.launch([*options, TOOL, 'wait']) == 1
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith(f'error: port {port} of this machine is taken: on one node leave PORT out')
 
 
 def start(*command):

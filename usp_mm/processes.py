@@ -77,7 +77,7 @@ def tell_launcher(message: str, error: BaseException | None = None) -> bool:
 
     Args:
         message: The reason, one line.
-        error: An unexpected exception, whose traceback torchrun shows instead of the line.
+        error: An exception that is unexpected, or caused by another process; torchrun shows its traceback, not the line.
 
     Returns:
         Whether `usp_mm.torchrun` launched this process and will show the line.

@@ -52,7 +52,7 @@ def launch(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
     """Run the processes; return the line to show, or None, and the exit code."""
-    from torch.distributed import run
+    from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -64,6 +64,10 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
         return _explain(error.failures)
     except SignalException as error:
         return how_it_ended(Stopped(error.sigval))
+    except DistError as error:  # no ChildFailedError: of the launchers' own connection
+        if os.environ.get('USP_TRACEBACK'):
+            raise
+        return f'error: {_unconnected(args, error)}  (USP_TRACEBACK=1 shows where)', 1
     return None, 0
 
 
@@ -84,6 +88,21 @@ def _prepare(args: 'Namespace') -> None:
     if 'LOGLEVEL' not in os.environ and not args.max_restarts:
         for name in _NOISE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _unconnected(args: 'Namespace', error: Exception) -> str:
+    """Why the launchers of the nodes do not find each other, and what to do."""
+    reason = str(error).splitlines()[0]
+    address = args.rdzv_endpoint or f'{args.master_addr}:{args.master_port}'
+    if 'EADDRINUSE' in reason:
+        return (
+            f'port {address.rpartition(":")[2]} of this machine is taken: on one node leave PORT out to take a free one, on '
+            'several set another PORT on each'
+        )
+    return (
+        f'the launcher of node 0 at {address} cannot be reached ({reason}): start it too, and check MASTER_ADDR, PORT, NNODES '
+        'and the network between the nodes'
+    )
 
 
 def _explain(failures: 'dict[int, ProcessFailure]') -> tuple[str | None, int]:

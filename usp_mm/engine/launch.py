@@ -1,6 +1,9 @@
 """Code that `tools/train.py` and `tools/test.py` share."""
 
+import io
+import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
+from usp_mm.datasets.rank0 import PATIENCE
+from usp_mm.heartbeat import Heartbeat, start_heartbeat
 from usp_mm.version import __version__
 
 from .amp import optimizer_wrappers
@@ -48,7 +53,18 @@ def load_run_config(
     cfg = load_config(config, cfg_options, initialises=initialises)
     cfg.launcher = (cfg_options or {}).get('launcher', launcher)  # as upstream, --cfg-options come last
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename).stem)
+    _check_text(cfg.work_dir)
     return cfg
+
+
+def _check_text(work_dir: str) -> None:
+    """Refuse a work folder whose name cannot stand in the config that MMEngine writes into it."""
+    try:
+        work_dir.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f'--work-dir: the name {os.fsencode(work_dir)!r} is not UTF-8: choose another, or set LC_ALL=C.UTF-8 if it is'
+        ) from None
 
 
 def prepare_cpu(cfg: Config) -> None:
@@ -67,7 +83,8 @@ def prepare_cpu(cfg: Config) -> None:
         raise ValueError(
             f"runner_type '{cfg.runner_type}' joins several processes on GPUs alone, and none is visible: leave runner_type out"
         )
-    torch.distributed.init_process_group('gloo')
+    start_heartbeat()
+    torch.distributed.init_process_group('gloo', timeout=PATIENCE)
 
 
 def wrap_model(cfg: Config) -> None:
@@ -110,6 +127,10 @@ def build_runner(cfg: Config) -> Runner:
         runner = find_runner(cfg).from_cfg(cfg)
     runner.logger.info(_about(runner))
     _check_saver(cfg, runner)
+    keep_logging(runner.logger)
+    heartbeat = start_heartbeat() if is_distributed() else None  # MMEngine's launchers set the environment
+    if heartbeat is not None:
+        runner.register_hook(ProgressHook(heartbeat))
     return runner
 
 
@@ -133,6 +154,42 @@ def _check_saver(cfg: Config, runner: Runner) -> None:
                 f"optim_wrapper.optimizer.type='{NAME}' needs default_hooks.checkpoint.type='AtomicCheckpointHook', which "
                 f"gathers the optimizer's state, and it is '{type(hook).__name__}'"
             )
+
+
+def keep_logging(logger: logging.Logger) -> None:
+    """Let the files of a log take any file name, and say once if one cannot be written, in place of a traceback a line."""
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            if isinstance(handler.stream, io.TextIOWrapper):
+                handler.stream.reconfigure(errors='backslashreplace')
+            handler.handleError = _SaysOnce(handler.baseFilename)  # type: ignore[method-assign]
+
+
+class _SaysOnce:
+    def __init__(self, file: str) -> None:
+        self._file, self._said = file, False
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        if not self._said:
+            self._said = True
+            sys.stderr.write(f"the log '{self._file}' cannot be written ({sys.exc_info()[1]}): the run goes on without it\n")
+
+
+class ProgressHook(Hook):
+    """Count the iterations for the heartbeat, their beginnings too: a process that waits for data falls behind the others."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
+
+    def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
+        self._heartbeat.advance()
+
+    def _after_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
+    ) -> None:
+        self._heartbeat.advance()
 
 
 class KeepMetrics(Hook):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from usp_mm.addresses import hub_silence
 from usp_mm.strict_loading import Misfit, misfit_error
 from usp_mm.weight_files import check_finite, told_misfit
 
@@ -72,9 +73,9 @@ def _hub_config(hub_id: str, obtain: str) -> dict[str, Any]:
     from diffusers import AutoencoderKL
 
     try:
-        config: dict[str, Any] = AutoencoderKL.load_config(hub_id)
+        config: dict[str, Any] = AutoencoderKL.load_config(hub_id, local_files_only=hub_silence() is not None)
     except OSError as error:
-        reason = str(error).splitlines()[0]
+        reason = hub_silence() or str(error).splitlines()[0]
         raise FileNotFoundError(f'{hub_id} is no folder here, and the hub did not give it: {obtain} ({reason})') from error
     return config
 
@@ -124,7 +125,12 @@ def load_network(path: str, arguments: dict[str, str], obtain: str, architecture
 
     try:
         network, report = getattr(diffusers, architecture).from_pretrained(
-            path, torch_dtype=torch.float32, low_cpu_mem_usage=False, output_loading_info=True, **arguments
+            path,
+            torch_dtype=torch.float32,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+            local_files_only=Path(path).is_dir() or hub_silence() is not None,
+            **arguments,
         )
     except OSError as error:
         reason = str(error).splitlines()[0]
