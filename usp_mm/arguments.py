@@ -63,9 +63,9 @@ def run_arguments(args: Namespace) -> dict[str, Any]:
     return dict(work_dir=args.work_dir, launcher=args.launcher, local_rank=args.local_rank)
 
 
-def add_weights_argument(parser: ArgumentParser, told: str) -> None:
+def add_weights_argument(parser: ArgumentParser, description: str) -> None:
     """Add --weights ema|model and its older name --sample-model ema|orig."""
-    parser.add_argument('--weights', type=weights_name, choices=WEIGHTS, help=told)
+    parser.add_argument('--weights', type=weights_name, choices=WEIGHTS, help=description)
     add_older_option(parser, '--sample-model', '--weights', type=weights_name, choices=WEIGHTS)
 
 

@@ -271,7 +271,7 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def told_misfit(error: Exception) -> str:
+def misfit_line(error: Exception) -> str:
     """The differences in names and shapes from an error of `load_state_dict`, on one line."""
     lines = [textwrap.shorten(line, 300) for line in str(error).splitlines()]
     return '; '.join(lines[1:4] or lines)
@@ -289,10 +289,10 @@ def _reason(error: Exception) -> str:
         return (
             'is broken, no checkpoint, or holds more than data, which is refused: copy it again, or save its state dict alone'
         )
-    return f'is broken, cut short or no checkpoint: copy it again ({_told(error, text)})'
+    return f'is broken, cut short or no checkpoint: copy it again ({_error_line(error, text)})'
 
 
-def _told(error: Exception, text: str) -> str:
+def _error_line(error: Exception, text: str) -> str:
     """The informative part of a long error message."""
     text = text.split('WeightsUnpickler error:')[-1].split('Please file an issue')[0].strip()
     return type(error).__name__ if isinstance(error, KeyError) or not text else text[:160]

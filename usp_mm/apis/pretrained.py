@@ -69,7 +69,7 @@ def from_pretrained(
     elif (where / 'config.json').is_file() or (where / 'transformer').is_dir():
         found = read_foreign(where, kind, given, weights)
     else:
-        raise FileNotFoundError(_told_contents(source, where))
+        raise FileNotFoundError(_contents_error(source, where))
     found.where = str(source)
     prepare(found, weights, vae, load_vae, cfg_options)
     model = build(found, allow_other_vae).to(device or get_device())
@@ -101,7 +101,7 @@ def _fetched(source: str | Path, revision: str | None) -> Path:
         raise type(error)(f"'{source}' is no file or folder here, and on the hub: {error}") from error
 
 
-def _told_contents(source: str | Path, folder: Path) -> str:
+def _contents_error(source: str | Path, folder: Path) -> str:
     """What to pass instead of a folder that is not a model folder."""
     on_hub = not Path(source).exists()
     if on_hub:

@@ -179,7 +179,7 @@ def read_foreign(path: Path, kind: str | None, given: Given, weights: str | None
         model = model_config(found, given)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
-    facts = dict(converted_from=found.kind, told=KINDS[found.kind].told, notes=list(found.notes))
+    facts = dict(converted_from=found.kind, description=KINDS[found.kind].description, notes=list(found.notes))
     which = _choose(found.sets, weights, path) if family == 'denoiser' else next(iter(found.sets))
     entries = found.sets[which]
     if family == 'denoiser':

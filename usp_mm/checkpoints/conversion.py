@@ -8,7 +8,7 @@ from mmengine.logging import MMLogger
 
 from usp_mm.addresses import local_file
 from usp_mm.presets import lookup
-from usp_mm.vaes.record import told_vae
+from usp_mm.vaes.record import describe_record
 from usp_mm.weight_files import SAFE
 
 from .entries import Checkpoint, ConversionReport
@@ -105,7 +105,7 @@ def _what_is_left_out(checkpoint: Checkpoint, out: Path, to: str, vae: str | Pat
     if to == 'usp_mm' and out.suffix == SAFE and 'dataset_meta' in checkpoint.facts:
         yield 'a safetensors file holds no class names: write a .pth to keep them'
     if 'vae' in checkpoint.facts and (to != 'usp_mm' or out.suffix == SAFE):
-        yield f'it does not say that it was trained with VAE {told_vae(checkpoint.facts["vae"])}'
+        yield f'it does not say that it was trained with VAE {describe_record(checkpoint.facts["vae"])}'
 
 
 def _report(checkpoint: Checkpoint, to: str, output: Output, names: set[str]) -> ConversionReport:

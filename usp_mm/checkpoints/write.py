@@ -143,8 +143,10 @@ def _check_fit(entries: Entries, expected: dict[str, Tensor]) -> None:
     wanted = {name: tuple(value.shape) for name, value in expected.items()}
     if found != wanted:
         differ = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        told = ', '.join(f'{name} {found.get(name, "missing")} instead of {wanted.get(name, "nothing")}' for name in differ[:4])
-        raise ValueError(f"{len(differ)} tensors do not fit diffusers' DiT of this size: {told}")
+        shapes = ', '.join(
+            f'{name} {found.get(name, "missing")} instead of {wanted.get(name, "nothing")}' for name in differ[:4]
+        )
+        raise ValueError(f"{len(differ)} tensors do not fit diffusers' DiT of this size: {shapes}")
 
 
 def _load_vae(path: Path, channels: int) -> Any:

@@ -5,8 +5,9 @@ python tools/convert_checkpoint.py work_dirs/RUN/epoch_800.pth usp.pth --to offi
 python tools/convert_checkpoint.py work_dirs/RUN/epoch_800.pth vit.safetensors --to timm
 python tools/convert_checkpoint.py work_dirs/RUN/iter_400000.pth dit-pipeline --to diffusers --vae sd-vae-ft-ema
 
-The kind is told from the keys. Every tensor is listed: used, renamed, folded or dropped with the reason; one without a
-place fails the conversion. Files are read as data and never run, and the result appears whole or not at all.
+The kind is detected from the names of the tensors. Every tensor is listed as used, renamed, folded or dropped, with the
+reason; a tensor without a place in the target fails the conversion. Files are read as data and never run, and the result
+appears whole or not at all.
 """
 
 import argparse
@@ -17,8 +18,8 @@ from usp_mm.console import table_console
 
 
 def parse_args() -> argparse.Namespace:
-    kinds = '\n'.join(f'  {name:13}{kind.told}' for name, kind in KINDS.items())
-    targets = '\n'.join(f'  {name:13}{told}' for name, told in TARGETS.items())
+    kinds = '\n'.join(f'  {name:13}{kind.description}' for name, kind in KINDS.items())
+    targets = '\n'.join(f'  {name:13}{description}' for name, description in TARGETS.items())
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f'--from:\n{kinds}\n\n--to:\n{targets}',

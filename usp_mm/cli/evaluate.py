@@ -124,8 +124,8 @@ def main() -> None:
     source = open_images(args.samples, num_workers=args.workers, with_label=LAYOUTS.get(args.layout))
     num = count_samples(args, source.num)
     metric = build_metric(args)
-    told = read_json(Path(f'{Path(args.samples)}.json')) or {}
-    metric.expect(num, {'classes': getattr(source, 'classes', None), **told})
+    description = read_json(Path(f'{Path(args.samples)}.json')) or {}
+    metric.expect(num, {'classes': getattr(source, 'classes', None), **description})
     rank = meet_processes(take_gpu=True)
     if args.fast:
         where = 'Inception in channels_last, ' if chosen_extractor(args) is None else ''

@@ -24,8 +24,8 @@ KINDS = dict(classify='the best classes of each image', embed='the features of e
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
-    for name, told in KINDS.items():
-        command = commands.add_parser(name, help=told, description=told)
+    for name, description in KINDS.items():
+        command = commands.add_parser(name, help=description, description=description)
         add_model_arguments(command, "a segmentor's config" if name == 'segment' else "a classifier's config")
         command.add_argument('images', nargs='+', help='image files, or folders searched recursively')
         command.add_argument('--out', type=Path, required=True, help='folder to write to')

@@ -112,16 +112,16 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
 
     if 'denoiser' not in cfg.model:
         return []  # build_generator raises the error
-    told = []
+    lines = []
     if args.fast:
         from usp_mm.engine.fast import make_fast
 
-        told = make_fast(cfg, 'sample')
+        lines = make_fast(cfg, 'sample')
     if args.amp:
         from usp_mm.engine.amp import slow_bfloat16
 
         cfg.model.sample_dtype = 'bfloat16'
-        told += [line for line in [slow_bfloat16()] if line]
+        lines += [line for line in [slow_bfloat16()] if line]
     if args.steps is not None:
         cfg.model.sampler.num_steps = args.steps
         sampler = MODELS.build(cfg.model.sampler).describe()
@@ -130,7 +130,7 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
     given = {key: f'guidance_{key}' for key in ('scale', 'channels', 'interval') if hasattr(args, f'guidance_{key}')}
     if given:
         cfg.model.guidance = {**(cfg.model.get('guidance') or {}), **{k: getattr(args, name) for k, name in given.items()}}
-    return told
+    return lines
 
 
 def main() -> None:
@@ -146,10 +146,10 @@ def main() -> None:
 
     take_folder(args)
     cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
-    told = apply_flags(cfg, args)
+    lines = apply_flags(cfg, args)
     rank = meet_processes(take_gpu=True)
     logger = MMLogger.get_instance('sample')
-    for line in told:
+    for line in lines:
         logger.info(line)
     model = build_generator(cfg, args.checkpoint, args.device, args.weights)
     draw = dict(seed=args.seed, batch_size=args.batch_size)

@@ -16,7 +16,7 @@ from .own import NEEDS, PARTS, Run
 from .pictures import copy_pictures
 from .plan import Machine, Plan, choose_plan, core_speed, estimate, override
 from .record import Record
-from .report import finish, is_told, show_end, show_plan
+from .report import finish, is_reported, show_end, show_plan
 from .scan import Scan, scan_pictures
 from .stages import Stages, console
 from .vae_choice import find_vae
@@ -74,7 +74,7 @@ def train_folder(request: Request) -> None:
         plan = record.begun(asked) or plan
     finished = set() if request.overwrite else {name for name in PARTS if record.result(name) is not None}
     missing = [name for name in request.only if name not in finished]
-    if not missing and not is_told(request.out):  # the last call ended between the last part and the summary
+    if not missing and not is_reported(request.out):  # the last call ended between the last part and the summary
         finish(request.out, plan, scan)
         return
     if not missing:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from usp_mm.strict_loading import Misfit, misfit_error
-from usp_mm.weight_files import check_finite, told_misfit
+from usp_mm.weight_files import check_finite, misfit_line
 
 from .base import LOGVAR_MIN, LatentCodec
 
@@ -130,7 +130,7 @@ def load_network(path: str, arguments: dict[str, str], obtain: str, architecture
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(f'{path} holds no weights that can be read as data: {obtain} ({reason})') from error
     except (RuntimeError, ValueError) as error:
-        raise misfit_error(path, 'its config.json', told_misfit(error), obtain) from error
+        raise misfit_error(path, 'its config.json', misfit_line(error), obtain) from error
     mismatched = [str(one) for key in ('mismatched_keys', 'error_msgs') for one in report.get(key) or ()]
     if found := Misfit(tuple(report['missing_keys']), tuple(report['unexpected_keys']), tuple(mismatched)):
         raise misfit_error(path, 'its config.json', found, obtain)

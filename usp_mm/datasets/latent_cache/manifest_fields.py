@@ -183,8 +183,8 @@ def _check_shards(content: Mapping[str, Any], key: str, kind: str, name: str, wa
     entries, expected = content.get(key, []), num_shards(content) if wanted else 0
     given = f'num_samples={content["num_samples"]}, shard_size={content["shard_size"]}'
     if not isinstance(entries, list) or len(entries) != expected:
-        told = f'has {len(entries):,} entries' if isinstance(entries, list) else f'is {_short(entries)}'
-        raise ValueError(f'{name}: {key} {told}, expected {expected:,} for {given}')
+        fault = f'has {len(entries):,} entries' if isinstance(entries, list) else f'is {_short(entries)}'
+        raise ValueError(f'{name}: {key} {fault}, expected {expected:,} for {given}')
     for number, entry in enumerate(entries):
         count = min(content['shard_size'], content['num_samples'] - number * content['shard_size'])
         right = dict(file=shard_name(number, kind), count=count)

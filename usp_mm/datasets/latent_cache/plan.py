@@ -140,7 +140,7 @@ class Found:
     complete: bool
     readable: bool
     missing_bytes: int
-    told: str
+    progress: str
 
 
 def prepare(
@@ -195,7 +195,7 @@ def settle(
         return plan, True
     begin(out, plan, files, keep_manifest=found.readable)
     if found.begun:
-        MMLogger.get_current_instance().info(f"continuing '{out}': {found.told}")
+        MMLogger.get_current_instance().info(f"continuing '{out}': {found.progress}")
     return plan, False
 
 
@@ -224,7 +224,7 @@ def _look(out: Path, plan: dict[str, Any]) -> Found:
         complete=not left and promised is not None and promised.get('teacher') == teacher,
         readable=promised is not None and promised.get('teacher') in (None, teacher) and not set(latents) & set(left),
         missing_bytes=sum(shard.num_bytes for shard in left),
-        told=f'{total - len(left)} of {total} shards are finished',
+        progress=f'{total - len(left)} of {total} shards are finished',
     )
 
 

@@ -128,10 +128,10 @@ def _finish(out: Path, plan: dict[str, Any], num_shards: int, times: StageTimes)
     logger = MMLogger.get_current_instance()
     logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples in {num_shards} shards")
     if times.total:  # else there was nothing for this process to fill
-        logger.info(_told(times))
+        logger.info(_speed_line(times))
 
 
-def _told(times: StageTimes) -> str:
+def _speed_line(times: StageTimes) -> str:
     busy = {what: 100 * seconds / times.total for what, seconds in (('encoder', times.encode), ('writing', times.write))}
     idle = times.total > 60 and max(busy.values()) < 90  # in less, starting the processes counts
     hint = ': more workers keep it busier, where there are cores for them' if idle else ''
