@@ -81,7 +81,7 @@ class DemoEmoji:
 
 @dataclass(frozen=True)
 class VAETraining:
-    """How to train an autoencoder.
+    """How to train a VAE.
 
     Attributes:
         steps: Optimizer steps.

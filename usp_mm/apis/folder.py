@@ -50,7 +50,7 @@ def write_model_folder(
         numbers: Measured results for the card, such as {'top-1 accuracy': 83.2}.
         picture: Picture for the card, a file or an image.
         license: License of the weights, as the hub names it, such as 'cc-by-nc-4.0'.
-        include_vae: Whether to copy the autoencoder too, from its local folder or file. By default only preset 'tiny' is
+        include_vae: Whether to copy the VAE too, from its local folder or file. By default only preset 'tiny' is
             copied, which is not available elsewhere.
 
     Raises:

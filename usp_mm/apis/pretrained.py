@@ -46,7 +46,7 @@ def from_pretrained(
         device: Device of the model; by default the GPU if there is one, else the CPU.
         config: Config for a checkpoint of this package; by default the one stored in it.
         weights: Weights of a generator: 'ema' (the default if there are averaged ones), 'model' or 'both'.
-        vae: The autoencoder, if it is not the one that the config names: a preset of `usp_mm.presets.VAES`, a path or hub id,
+        vae: The VAE, if it is not the one that the config names: a preset of `usp_mm.presets.VAES`, a path or hub id,
             or a dict of `name`, `path`, `stats`, `dtype`.
         load_vae: Whether to load the VAE's weights. If False, the model only takes and returns latents.
         kind: Kind of another project's file, a key of `usp_mm.checkpoints.KINDS`, if the names in it do not tell (DiT or SiT).

@@ -279,7 +279,7 @@ def _select(source: Source, model: dict[str, Any], weights: str | None) -> None:
 
 
 def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> None:
-    """Set the autoencoder and its path; see `usp_mm.from_pretrained`."""
+    """Set the VAE and its path; see `usp_mm.from_pretrained`."""
     preprocessor = model.setdefault('data_preprocessor', {})
     for key in ('batch_augments', 'noise', 'load_vae'):
         preprocessor.pop(key, None)

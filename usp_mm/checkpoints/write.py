@@ -116,14 +116,14 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
     with torch.device('meta'):
         network = diffusers.DiTTransformer2DModel(**config)
     _check_fit(entries, network.state_dict())
-    autoencoder = None if vae is None else _load_vae(vae, config['in_channels'])
+    vae_network = None if vae is None else _load_vae(vae, config['in_channels'])
     scheduler = diffusers.DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule='linear', clip_sample=False)
     index: dict[str, Any] = {
         '_class_name': 'DiTPipeline',
         '_diffusers_version': diffusers.__version__,
         'transformer': ['diffusers', 'DiTTransformer2DModel'],
         'scheduler': ['diffusers', 'DDIMScheduler'],
-        'vae': ['diffusers', 'AutoencoderKL'] if autoencoder is not None else [None, None],
+        'vae': ['diffusers', 'AutoencoderKL'] if vae_network is not None else [None, None],
     }
     if classes:
         index['id2label'] = {str(i): str(name) for i, name in enumerate(classes)}
@@ -133,8 +133,8 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
         network.save_config(folder / 'transformer')
         save_safe(weights, folder / 'transformer' / f'{WEIGHTS}.safetensors')
         scheduler.save_pretrained(folder / 'scheduler')
-        if autoencoder is not None:
-            autoencoder.save_pretrained(folder / 'vae')
+        if vae_network is not None:
+            vae_network.save_pretrained(folder / 'vae')
         write_json(folder / 'model_index.json', index)
 
 

@@ -53,7 +53,7 @@ class Request:
 
 
 def train_folder(request: Request) -> None:
-    """Run the asked parts of a training, or go on where it stopped.
+    """Run the requested parts of a training, or continue one that stopped.
 
     Raises:
         ValueError, FileNotFoundError: The pictures, the options, or an earlier training in `out` do not fit.
@@ -101,7 +101,7 @@ def train_folder(request: Request) -> None:
 
 
 def _cpu_seconds() -> float:
-    """Of the commands that have ended so far."""
+    """CPU seconds of the commands that have ended so far."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
@@ -115,7 +115,7 @@ def _check_places(request: Request) -> None:
 
 
 def _asked(request: Request, scan: Scan) -> dict[str, Any]:
-    """What a second call has to ask for likewise."""
+    """What a second call has to ask for again."""
     sizes = {name: value for name, value in request.sizes.items() if value is not None}
     asked = dict(folder=str(request.folder.resolve()), digest=scan.digest, vae=find_vae(request.vae), seed=request.seed)
     return json.loads(json.dumps(dict(asked, layout=request.layout, **{name: sizes.get(name) for name in request.sizes})))
@@ -130,7 +130,7 @@ def _check_needs(only: Sequence[str], finished: set[str]) -> None:
 
 
 def _pictures(scan: Scan, plan: Plan, record: Record) -> dict[str, Any]:
-    """Copy the pictures, unless that is done."""
+    """Copy the pictures, unless they were copied before."""
     data = record.result('pictures')
     if data is None:
         out = record.folder / 'pictures'

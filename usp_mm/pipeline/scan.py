@@ -57,7 +57,7 @@ class Scan:
 
     @property
     def megapixels(self) -> float:
-        """Of all pictures together."""
+        """Size of all pictures together, in millions of pixels."""
         return sum(width * height for width, height in (picture.size for picture in self.pictures)) / 1e6
 
     def name_in_class(self, picture: Picture) -> str:
@@ -66,7 +66,7 @@ class Scan:
         return f'{flat}{picture.path}.png'
 
     def lines(self) -> Iterator[str]:
-        """What was found, in words."""
+        """Describe in lines what was found."""
         per_class = Counter(picture.label for picture in self.pictures)
         left = sum(map(len, self.left_out.values()))
         yield f"'{self.root}': {self.found:,} files found, {len(self.pictures):,} pictures used, {left:,} files left out"

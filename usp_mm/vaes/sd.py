@@ -1,4 +1,4 @@
-"""Autoencoders in diffusers' format: `AutoencoderKL` (Stable Diffusion) and `AutoencoderDC`; see tools/train_tiny_vae.py."""
+"""VAEs in diffusers' format: `AutoencoderKL` (Stable Diffusion) and `AutoencoderDC`; see tools/train_tiny_vae.py."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def read_config(path: str, obtain: str, architecture: str = 'AutoencoderKL') -> 
     """Read the `config.json` of a folder or hub model, and find the arguments of `from_pretrained` for its weights.
 
     Args:
-        path: A folder with the autoencoder or with a whole pipeline, or a hub id.
+        path: A folder with the VAE or with a whole pipeline, or a hub id.
         obtain: How to get the weights, for the error message.
         architecture: The diffusers class that the config must name.
 
@@ -52,7 +52,7 @@ def read_config(path: str, obtain: str, architecture: str = 'AutoencoderKL') -> 
     """
     folder = Path(path)
     if folder.is_file():
-        raise ValueError(f"{path} is a file, but a diffusers autoencoder is a folder with 'config.json' and weights: {obtain}")
+        raise ValueError(f"{path} is a file, but a VAE of diffusers is a folder with 'config.json' and weights: {obtain}")
     if folder.is_dir():
         subfolder = 'vae' if (folder / 'vae' / 'config.json').is_file() and not (folder / 'config.json').is_file() else ''
         file = folder / subfolder / 'config.json'
@@ -114,7 +114,7 @@ def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: s
 
 
 def load_network(path: str, arguments: dict[str, str], obtain: str, architecture: str = 'AutoencoderKL') -> torch.nn.Module:
-    """Load the autoencoder in float32; the file (safetensors, else a pickle read as data) must hold every weight.
+    """Load the VAE in float32; the file (safetensors, else a pickle read as data) must hold every weight.
 
     Raises:
         FileNotFoundError: There are no readable weights.

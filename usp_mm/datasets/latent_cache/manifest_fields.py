@@ -165,7 +165,7 @@ def check_manifest(content: Mapping[str, Any], name: str) -> None:
 
 
 def num_shards(plan: Mapping[str, Any]) -> int:
-    """How many shards a plan has."""
+    """Number of shards of a plan."""
     return -(-plan['num_samples'] // plan['shard_size'])
 
 
