@@ -14,7 +14,7 @@ from usp_mm.checkpoints.model_config import Given
 
 from .encoder import Encoder
 from .generator import Generator
-from .sources import CONFIG, PATTERNS, WEIGHTS, build, prepare, read_file, read_folder, read_foreign, vae_given
+from .sources import CONFIG, PATTERNS, WEIGHTS, build, prepare_source, read_file, read_foreign, read_model_folder, vae_given
 
 _ON_THE_HUB = re.compile(r'[\w.-]+/[\w.-]+(@[^/]+)?(/.+)?')
 
@@ -65,13 +65,13 @@ def from_pretrained(
     if where.is_file():
         found = read_file(where, config, kind, given, weights)
     elif (where / CONFIG).is_file():
-        found = read_folder(where, config)
+        found = read_model_folder(where, config)
     elif (where / 'config.json').is_file() or (where / 'transformer').is_dir():
         found = read_foreign(where, kind, given, weights)
     else:
         raise FileNotFoundError(_contents_error(source, where))
     found.where = str(source)
-    prepare(found, weights, vae, load_vae, cfg_options)
+    prepare_source(found, weights, vae, load_vae, cfg_options)
     model = build(found, allow_other_vae).to(device or get_device())
     found.weights = {}  # the model has its own copy
     if 'denoiser' not in found.cfg['model']:

@@ -87,7 +87,7 @@ def free_port(host: str, port: int | None) -> int:
 _IN_USE = (98, 48)  # Linux, macOS
 
 
-def launch(page: gr.Blocks, host: str, port: int) -> None:
+def launch_page(page: gr.Blocks, host: str, port: int) -> None:
     """Start the server in threads of this process; `page.close()` ends it."""
     font = ['system-ui', 'sans-serif']  # Gradio's own would come from Google
     page.launch(

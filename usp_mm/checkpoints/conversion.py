@@ -15,7 +15,7 @@ from .entries import Checkpoint, ConversionReport
 from .kinds import TARGETS
 from .sources import family_of, read
 from .targets import Output, translate
-from .write import check_out, write_file, write_pipeline
+from .write import check_out, write_dit_pipeline, write_file
 
 SETS = ('ema', 'model')
 
@@ -130,7 +130,7 @@ def _write(out: Path, checkpoint: Checkpoint, to: str, output: Output, vae: Path
     size = sum(entry.value.nbytes for entries in output.sets.values() for entry in entries.values())
     MMLogger.get_current_instance().info(f"writing '{out}', {size / 1e9:.2f} GB")
     if to == 'diffusers':
-        write_pipeline(out, output.sets[''], output.official, facts, vae)
+        write_dit_pipeline(out, output.sets[''], output.official, facts, vae)
         return
     extra: dict[str, Any] = {}
     if to == 'usp_mm':

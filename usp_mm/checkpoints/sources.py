@@ -15,7 +15,7 @@ from usp_mm.vaes.record import record_in
 from usp_mm.weight_files import CONTAINERS, check_finite, is_weights, read_checkpoint, unwrapped_names
 
 from .check import check_network, describe
-from .diffusers_dit import from_diffusers, read_folder
+from .diffusers_dit import from_diffusers, read_diffusers_folder
 from .entries import Checkpoint, Entries, Entry, shapes_of
 from .kinds import KINDS, LIGHTNING, detect
 from .official import to_official, without_official_name
@@ -45,7 +45,7 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
         lookup(KINDS, kind, 'kind of checkpoint')
     config: dict[str, Any] = {}
     if path.is_dir():
-        content, config = read_folder(path)
+        content, config = read_diffusers_folder(path)
         kind = kind or 'diffusers'
     else:
         content = read_checkpoint(path, mmap=True)

@@ -94,7 +94,7 @@ def save_safe(weights: dict[str, Tensor], path: Path) -> None:
     save_safetensors(apart, path)
 
 
-def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[str, Any], vae: Path | None) -> None:
+def write_dit_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[str, Any], vae: Path | None) -> None:
     """Write a `DiTPipeline` folder with transformer, the DDIM scheduler of facebook/DiT-XL-2-256 and, if given, the VAE.
 
     Args:

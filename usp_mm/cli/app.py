@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def serve(args: argparse.Namespace) -> None:
-    from usp_mm.app.server import free_port, launch, private_folder
+    from usp_mm.app.server import free_port, launch_page, private_folder
 
     port = free_port(args.host, args.port)
     from usp_mm.app.build import build_app
@@ -60,7 +60,7 @@ def serve(args: argparse.Namespace) -> None:
     with private_folder():
         page = build_app(models, pictures)
         try:
-            launch(page, args.host, port)
+            launch_page(page, args.host, port)
             print(f'http://{args.host}:{port}  (Ctrl-C ends it)', flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:  # or a signal of `stop_on`

@@ -63,7 +63,7 @@ def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
     """Build the metric that the options select."""
     from usp_mm.evaluation import ADMMetrics, FeatureMetrics
 
-    common = dict(num_reference_pr=args.num_ref, cache_dir=args.cache_dir, batch_size=batch_size(args))
+    common = dict(num_reference_pr=args.num_ref, cache_dir=args.cache_dir, batch_size=feature_batch_size(args))
     common.update(img_size=args.img_size, num_workers=args.workers, with_label=LAYOUTS.get(args.ref_layout))
     extractor = chosen_extractor(args)
     if args.inception and extractor is not None:
@@ -75,7 +75,7 @@ def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
     return FeatureMetrics(extractor, args.ref, **common)
 
 
-def batch_size(args: argparse.Namespace) -> int:
+def feature_batch_size(args: argparse.Namespace) -> int:
     """Number of images per call of the feature extractor."""
     import torch
 
@@ -147,9 +147,9 @@ def show(report: dict) -> None:
     """Print the report as a table."""
     from rich.table import Table
 
-    from usp_mm.evaluation.report import rows
+    from usp_mm.evaluation.report import report_rows
 
     table = Table('', '', show_header=False, title='scores')
-    for name, value in rows(report):
+    for name, value in report_rows(report):
         table.add_row(name, value)
     table_console().print(table)

@@ -52,7 +52,7 @@ def show(results: list[dict], heading: str, file: str, best: Callable[[dict], st
 
 def classify(args: argparse.Namespace, paths: list[Path]) -> str:
     from usp_mm.apis.inference import inferencer
-    from usp_mm.apis.predictions import classify_images, draw_predictions, shown
+    from usp_mm.apis.predictions import class_text, classify_images, draw_predictions
 
     infer = inferencer(args.config, args.checkpoint, 'classify', args.device, args.cfg_options)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def classify(args: argparse.Namespace, paths: list[Path]) -> str:
         predictions,
         'best classes, with scores',
         'predictions.json',
-        lambda one: ', '.join(f'{shown(best)} {best["score"]:.3f}' for best in one['top']),
+        lambda one: ', '.join(f'{class_text(best)} {best["score"]:.3f}' for best in one['top']),
     )
     return f'{args.out}/predictions.json and predictions.png: {len(paths)} images'
 

@@ -63,7 +63,7 @@ def build_report(
     )
 
 
-def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The report without its details, as rows (name, text)."""
     reference = report['reference']
     sampling = [(name, 'not recorded' if report[name] is None else _text(report[name])) for name in SAMPLING]
@@ -81,7 +81,7 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def summary(report: Mapping[str, Any]) -> str:
     """The report in one line."""
-    return ', '.join(f'{name} {value}' for name, value in rows(report))
+    return ', '.join(f'{name} {value}' for name, value in report_rows(report))
 
 
 def _text(value: Any) -> str:

@@ -36,7 +36,7 @@ def show_plan(plan: Plan, seconds: dict[str, float], minutes: float) -> None:
         )
 
 
-def finish(out: Path, plan: Plan, scan: Scan) -> None:
+def finish_report(out: Path, plan: Plan, scan: Scan) -> None:
     """Draw the curves, write summary.json and print what to try next."""
     from .curves import draw_curves
 

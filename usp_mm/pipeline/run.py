@@ -16,7 +16,7 @@ from .own import NEEDS, PARTS, Run
 from .pictures import copy_pictures
 from .plan import Machine, Plan, choose_plan, core_speed, estimate, override
 from .record import Record
-from .report import finish, is_reported, show_end, show_plan
+from .report import finish_report, is_reported, show_end, show_plan
 from .scan import Scan, scan_pictures
 from .stages import Stages, console
 from .vae_choice import find_vae
@@ -75,7 +75,7 @@ def train_folder(request: Request) -> None:
     finished = set() if request.overwrite else {name for name in PARTS if record.result(name) is not None}
     missing = [name for name in request.only if name not in finished]
     if not missing and not is_reported(request.out):  # the last call ended between the last part and the summary
-        finish(request.out, plan, scan)
+        finish_report(request.out, plan, scan)
         return
     if not missing:
         show_end(request.out, 'is finished, there is nothing to do')
@@ -97,7 +97,7 @@ def train_folder(request: Request) -> None:
             record.finish(
                 name, {**found, 'seconds': round(time.monotonic() - start), 'cpu_seconds': round(_cpu_seconds() - cpu)}
             )
-    finish(request.out, plan, scan)
+    finish_report(request.out, plan, scan)
 
 
 def _cpu_seconds() -> float:

@@ -119,7 +119,7 @@ def scan_pictures(root: Path, with_label: bool | None = None) -> Scan:
         )
     pictures = [Picture(path, classes.index(files[path]), size) for path, size in usable.items()]
     left_out = {reason: names for reason, names in left_out.items() if names}
-    digest = _digest(root, listing.images)
+    digest = _listing_digest(root, listing.images)
     return Scan(root, listing.found, pictures, classes, left_out, has_classes, digest)
 
 
@@ -140,7 +140,7 @@ def _size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _digest(root: Path, files: Sequence[str]) -> str:
+def _listing_digest(root: Path, files: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for path in files:
         found = (root / path).stat()

@@ -79,7 +79,7 @@ def _hub_config(hub_id: str, obtain: str) -> dict[str, Any]:
     return config
 
 
-def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: str, own_scale: bool) -> tuple[float, float]:
+def check_vae_config(config: dict[str, Any], name: str, row: dict[str, Any], path: str, own_scale: bool) -> tuple[float, float]:
     """Compare a folder's config with the preset's row.
 
     Args:

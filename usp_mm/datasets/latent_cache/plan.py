@@ -318,7 +318,7 @@ def _check_same(begun: dict[str, Any], plan: dict[str, Any], out: Path) -> None:
     there, now = _parameters(begun), _parameters(plan)
     differing = [key for key in {**there, **now} if there.get(key) != now.get(key)]
     if differing:
-        values = '; '.join(f'{key}: {_short(there.get(key))} there, {_short(now.get(key))} now' for key in differing)
+        values = '; '.join(f'{key}: {_value_text(there.get(key))} there, {_value_text(now.get(key))} now' for key in differing)
         fix = 'repeat them, or choose another folder, or delete this one'
         if all(key.startswith('teacher') for key in differing):
             fix = 'repeat it, or choose another folder, or delete teacher-*.npy and teacher-*.json there: the latents stay'
@@ -332,6 +332,6 @@ def _parameters(plan: dict[str, Any]) -> dict[str, Any]:
     return {key: plan[key] for key in plan if key not in (*derived, *nested)} | parts
 
 
-def _short(value: Any) -> str:
+def _value_text(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 120 else f'{text[:117]}...'
