@@ -128,7 +128,7 @@ def _copy_vae(path: str | None, preset: str, folder: Path) -> str:
     """Copy the VAE into `folder` and return the name of the copy."""
     if path is None or ('://' not in path and not Path(path).exists()):
         wanted = f"'{VAES[preset]['source']}'"
-        raise ValueError(f"the VAE '{preset}' can be included from a local copy alone: give vae=PATH, that of {wanted}")
+        raise ValueError(f"the VAE '{preset}' can only be included from a local copy: give vae=PATH, that of {wanted}")
     local = local_file(path)
     if local.is_file():
         shutil.copyfile(local, folder / f'vae{local.suffix}')

@@ -91,4 +91,4 @@ def _origin(info: Mapping[str, Any]) -> str:
         'parameters': f'{info["parameters"]:,}', 'versions': ', '.join(f'{k} {v}' for k, v in info['versions'].items()),
     }  # fmt: skip
     lines = '\n'.join(f'- {what}: {value}' for what, value in rows.items() if value is not None)
-    return f'{lines}\n\nMore is in `run_info.json`. `config.py` holds values alone, and is read without being run.'
+    return f'{lines}\n\nMore is in `run_info.json`. `config.py` holds only values, and is read without being executed.'

@@ -38,7 +38,7 @@ SETS = {'ema': ('denoiser_ema.module.',), 'model': ('denoiser.',), 'both': ('den
 #: Keys of the argument `vae`.
 _VAE_KEYS = ('name', 'path', 'stats', 'dtype')
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
-#: Of training or of speed alone.
+#: Keys that only concern training or speed.
 _LEFT_OUT = ('init_cfg', 'repa', 'compile', 'compile_denoiser', 'cuda_graph')
 
 

@@ -115,8 +115,8 @@ def _split(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Mapping[st
 
 
 def _why_beside(name: str, value: Any) -> str:
-    weights = 'another set of weights, which is not read: save it alone to convert it'
-    return _TRAINING.get(name) or (weights if is_weights(value) else 'of training, no weights of the network')
+    weights = 'another set of weights, which is not read: save it in a file of its own to convert it'
+    return _TRAINING.get(name) or (weights if is_weights(value) else 'a part of training, no weights of the network')
 
 
 def _entries(weights: Mapping[str, Tensor], which: str | None, path: Path, result: Checkpoint) -> Entries:
@@ -234,6 +234,6 @@ def _projector_beside(result: Checkpoint) -> None:
     for which, entries in result.sets.items():
         projector = {ours + name[len(theirs) :]: entries.pop(name) for name in list(entries) if name.startswith(theirs)}
         if which == 'ema' and 'model' in result.sets:
-            result.drop(projector.values(), 'the average of the projector: this package averages the denoiser alone')
+            result.drop(projector.values(), 'the average of the projector: this package averages only the denoiser')
         else:
             result.beside |= projector

@@ -27,7 +27,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('source', metavar='IN', type=Path, help="a checkpoint file, or a folder of diffusers'")
     parser.add_argument('out', metavar='OUT', type=Path, help='a .pth, .pt, .ckpt or .safetensors file, or a folder')
-    parser.add_argument('--from', dest='from_', metavar='KIND', help='instead of what the keys tell')
+    parser.add_argument(
+        '--from', dest='from_', metavar='KIND', help='kind of the input (default: detected from the names of its tensors)'
+    )
     parser.add_argument('--to', default='usp_mm', metavar='FORMAT', help='default: %(default)s')
     parser.add_argument(
         '--weights', metavar='ema|model', help='which to take of a file that has both (default: see docs/convert.md)'

@@ -47,14 +47,14 @@ def parse_args() -> argparse.Namespace:
         parser.add_argument(
             f'--{name}layout',
             choices=LAYOUTS,
-            help=f'of {what} folder, where it can be read in two ways: images of its sub-folders alone, or all',
+            help=f'how to read {what} folder if there are two ways: only the images of its sub-folders, or all',
         )
     parser.add_argument('--batch-size', type=int, help='images at a time (default: 64; 256 with --fast on a GPU)')
     parser.add_argument(
         '--fast', action='store_true', help='Inception in channels_last, larger batches: other bits, same results'
     )
     parser.add_argument('--workers', type=int, default=DECODERS, help='processes that decode folders (default: %(default)s)')
-    parser.add_argument('--cache-dir', help="of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
+    parser.add_argument('--cache-dir', help="folder of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
     return parser.parse_args()
 

@@ -60,7 +60,7 @@ def totals(cost: dict[str, Any], hours: float | None) -> list[str]:
     if hours is not None:
         lines.append(f'training, {cost["images"]:,} images: {number(cost["total"])}FLOP, {hours:,.3g} GPU-hours')
     else:
-        lines.append("training: the number of images is known of 'data/imagenet' and its caches alone")
+        lines.append("training: the number of images is known only for 'data/imagenet' and its caches")
     if cost['sample']:
         lines.append(
             f'a sample, {cost["sample"]["calls"]} network calls and the decoder: {number(cost["sample"]["total"])}FLOP'

@@ -58,15 +58,15 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> set[str]:
     actions = [
         group.add_argument('--out', type=Path, metavar='DIR', help='where everything goes (default: work_dirs/NAME-OF-FOLDER)'),
         group.add_argument('--vae', help="'laptop' (default) is trained on the pictures; or a preset; or a VAE's folder"),
-        group.add_argument('--layout', choices=LAYOUTS, help='of a folder that can be read in two ways'),
+        group.add_argument('--layout', choices=LAYOUTS, help='how to read a folder if there are two ways'),
         group.add_argument('--only', metavar='PART,…', help=f'parts to run, of {",".join(PARTS)} (default: all)'),
         group.add_argument('--img-size', help='side of the crops, pixels', **whole),
         group.add_argument('--batch-size', help='pictures a step', **whole),
         group.add_argument('--vae-steps', help='training steps of the laptop VAE', **whole),
-        group.add_argument('--epochs', help='of pretraining', **whole),
+        group.add_argument('--epochs', help='epochs of pretraining', **whole),
         group.add_argument('--steps', help='training steps of the generator', **whole),
         group.add_argument('--minutes', type=float, metavar='M', help='longest estimated time that is accepted (default: 60)'),
-        group.add_argument('--seed', type=int, metavar='S', help='of everything that is random (default: 0)'),
+        group.add_argument('--seed', type=int, metavar='S', help='seed of everything that is random (default: 0)'),
     ]
     return {action.dest for action in actions}
 

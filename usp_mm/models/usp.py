@@ -137,6 +137,6 @@ def _head_of(backbone: dict, head: Any) -> Any:
     if found != patch_size:
         raise ValueError(
             f"head.patch_size={found}, but the backbone's is {patch_size}: "
-            'set model.backbone.patch_size alone, the head follows it'
+            'set only model.backbone.patch_size, the head follows it'
         )
     return head

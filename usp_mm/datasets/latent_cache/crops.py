@@ -35,7 +35,7 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def random_crop(image: Image.Image, size: int, scale: Sequence[float], seed: int) -> Image.Image:
-    """torchvision's random resized crop (bicubic), drawn from `seed` alone."""
+    """torchvision's random resized crop (bicubic), drawn only from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         top, left, height, width = RandomResizedCrop.get_params(image, list(scale), list(RATIO))

@@ -57,7 +57,7 @@ def import_cache(
     """Write a latent cache from a folder of `.npz` files, or the missing part of one. On several processes, see `write_cache`.
 
     Args:
-        source: Folder with one sub-folder a class, or of files alone.
+        source: Folder with one sub-folder a class, or a folder with only files.
         out: The cache's folder.
         codec: The VAE that made the latents; the cache gets its name and hash.
         dtype, store, shard_size: As in `CacheSpec`; image size and views follow from the files.

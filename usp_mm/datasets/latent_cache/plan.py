@@ -90,7 +90,7 @@ _LARGE_SHARD, _SHARDS = 16384, 32
 def samples_a_shard(num_samples: int) -> int:
     """The default `shard_size`: about 32 shards for the processes to share, of at most 16,384 samples.
 
-    It depends on the number of samples alone, as the bytes of a cache must not depend on the number of processes. Shards of up
+    It depends only on the number of samples, as the bytes of a cache must not depend on the number of processes. Shards of up
     to 1,024 samples are whole calls of 16 images, an encoder's usual number on a CPU, others of 64, that on a GPU.
     """
     call = 16 if num_samples <= 1024 else 64
