@@ -5,7 +5,7 @@ import torch
 from helpers.small_world import load_leaf
 from mmengine.runner import FlexibleRunner, Runner
 
-from usp_mm.engine.launch import CHECKS, build_runner, load_run_config, missing_checks
+from usp_mm.engine.launch import CHECKS, build_runner, load_run_config, missing_checks, wrap_model
 
 CONFIG = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 
@@ -42,6 +42,44 @@ def test_another_runner_joins_processes_on_gpus_alone(tmp_path, monkeypatch):
     cfg.update(runner_type='FlexibleRunner', launcher='pytorch', work_dir=str(tmp_path))
     with pytest.raises(ValueError, match="runner_type 'FlexibleRunner' joins several processes on GPUs alone"):
         build_runner(cfg)
+
+
+@pytest.mark.parametrize(
+    ('on_gpu', 'given', 'expected'),
+    [
+        (False, None, dict(device_ids=None)),
+        (False, dict(static_graph=True, device_ids=[0]), dict(static_graph=True, device_ids=None)),
+        (False, dict(gradient_as_bucket_view=False), dict(gradient_as_bucket_view=False, device_ids=None)),
+        (
+            True,
+            dict(find_unused_parameters=False, broadcast_buffers=True),
+            dict(find_unused_parameters=False, broadcast_buffers=True),
+        ),
+    ],
+)
+def test_arguments_of_the_wrapper_are_kept(on_gpu, given, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: on_gpu)
+    cfg = load_leaf(CONFIG)
+    cfg.update(launcher='pytorch', find_unused_parameters=True, **({'model_wrapper_cfg': given} if given else {}))
+    wrap_model(cfg)
+    default = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True)
+    assert cfg.model_wrapper_cfg == {**default, 'gradient_as_bucket_view': True, **expected}
+
+
+@pytest.mark.parametrize('launcher', ['none', 'pytorch'])
+def test_weights_are_split_on_gpus_alone(launcher, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    cfg = load_leaf(CONFIG)
+    cfg.update(launcher=launcher, model_wrapper_cfg=dict(type='MMFullyShardedDataParallel', cpu_offload=True))
+    with pytest.raises(ValueError, match=r"cfg\.type='MMFullyShardedDataParallel' splits .* and no GPU is visible"):
+        build_runner(cfg)
+
+
+def test_one_process_is_not_wrapped():
+    cfg = load_leaf(CONFIG)
+    cfg.launcher = 'none'
+    wrap_model(cfg)
+    assert 'model_wrapper_cfg' not in cfg
 
 
 def test_hooks_that_are_left_out_are_told():
