@@ -53,7 +53,7 @@ def raising(error):
 def test_a_launched_tool_leaves_its_line_to_the_launcher(error, code, line, launched, capfd, monkeypatch):
     monkeypatch.delenv('USP_TRACEBACK', raising=False)
     assert ended(raising(error)) == code
-    assert capfd.readouterr().err == '' and processes.told(json.loads(launched.read_text())).message == line
+    assert capfd.readouterr().err == '' and processes.read_reason(json.loads(launched.read_text())).message == line
     for variable, value in ((processes._MOST_RESTARTS, '3'), (processes.PARENT, '1'), (processes._ERROR_FILE, '')):
         with monkeypatch.context() as patch:  # to be started again, launched by torchrun or by nobody: it shows the line itself
             patch.setenv(variable, value)
@@ -70,7 +70,7 @@ def test_bugs_and_traceback_on_demand_keep_their_tracebacks(launched, monkeypatc
     monkeypatch.setenv('USP_TRACEBACK', '1')
     with pytest.raises(ValueError, match='no such thing'):
         command.run_command(raising(ValueError('no such thing')))
-    assert processes.told(json.loads(launched.read_text())).message.startswith('error: no such thing')
+    assert processes.read_reason(json.loads(launched.read_text())).message.startswith('error: no such thing')
 
 
 def failure(exitcode, tmp_path, message=None, foreseen=True, seconds=0.0):

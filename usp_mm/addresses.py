@@ -79,14 +79,14 @@ def hub_file(address: HubFile) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    told = f'hf://{address.repo}/{address.file}'
+    url = f'hf://{address.repo}/{address.file}'
     if not address.file:
         raise ValueError(f"'hf://{address.repo}' names no file: add its name, hf://{address.repo}/FILE")
-    with explained(told, f'`hf download {address.repo} {address.file} --local-dir DIR`, and give DIR/{address.file}'):
+    with explained(url, f'`hf download {address.repo} {address.file} --local-dir DIR`, and give DIR/{address.file}'):
         offline = hub_silence() is not None
         found = Path(hf_hub_download(address.repo, address.file, revision=address.revision, local_files_only=offline))
     blob = found.resolve().name  # the cache names large files by their SHA-256
-    _log(told, found, blob if _SHA256.fullmatch(blob) else sha256(found))
+    _log(url, found, blob if _SHA256.fullmatch(blob) else sha256(found))
     return found
 
 
@@ -98,8 +98,8 @@ def hub_folder(address: HubFile, patterns: list[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    told = f'hf://{address.repo}'
-    with explained(told, f'`hf download {address.repo} --local-dir DIR`, and give DIR'):
+    url = f'hf://{address.repo}'
+    with explained(url, f'`hf download {address.repo} --local-dir DIR`, and give DIR'):
         offline = hub_silence() is not None
         kept = snapshot_download(address.repo, revision=address.revision, allow_patterns=patterns, local_files_only=offline)
         return Path(kept)
@@ -166,7 +166,7 @@ def _through_proxy() -> str:
 
 
 @contextmanager
-def explained(told: str, instead: str) -> Iterator[None]:
+def explained(url: str, instead: str) -> Iterator[None]:
     """Turn the hub's errors in the block into one-line errors that name the address and say what to do `instead`."""
     import httpx
     from huggingface_hub.errors import (
@@ -183,18 +183,18 @@ def explained(told: str, instead: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError as error:
-        raise ValueError(f"'{told}' is no address on the hub: {error}") from error
+        raise ValueError(f"'{url}' is no address on the hub: {error}") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
         reason = hub_silence() or type(error.__cause__ or error).__name__
-        raise ConnectionError(f"'{told}' can't be reached ({reason}), and there is no copy of it here: {offline}") from error
+        raise ConnectionError(f"'{url}' can't be reached ({reason}), and there is no copy of it here: {offline}") from error
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
-            f"'{told}': no such repository, or a private one: check the name, or log in with `hf auth login`"
+            f"'{url}': no such repository, or a private one: check the name, or log in with `hf auth login`"
         ) from error
     except (EntryNotFoundError, RevisionNotFoundError) as error:
-        raise FileNotFoundError(f"'{told}': no such file or revision in the repository: check the name") from error
+        raise FileNotFoundError(f"'{url}': no such file or revision in the repository: check the name") from error
     except HfHubHTTPError as error:
-        raise ConnectionError(f"'{told}' can't be fetched ({_first_line(error)}): try again, or {offline}") from error
+        raise ConnectionError(f"'{url}' can't be fetched ({_first_line(error)}): try again, or {offline}") from error
 
 
 def url_file(url: str) -> Path:
@@ -276,8 +276,8 @@ def _download(url: str, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _log(told: str, path: Path, digest: str) -> None:
-    _info(f"'{told}' is '{path}', sha256 {digest}")
+def _log(url: str, path: Path, digest: str) -> None:
+    _info(f"'{url}' is '{path}', sha256 {digest}")
 
 
 def _info(line: str) -> None:

@@ -104,7 +104,7 @@ class Reason:
     foreseen: bool
 
 
-def told(error_file_data: dict[str, Any]) -> Reason | None:
+def read_reason(error_file_data: dict[str, Any]) -> Reason | None:
     """Read the reason from the content of the elastic agent's error file; None if `tell_launcher` did not write it."""
     reason = error_file_data.get('message')
     info = reason.get('extraInfo', {}) if isinstance(reason, dict) else {}

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from usp_mm.processes import PARENT, PREEMPTED, SIGNALLED, Stopped, how_it_ended, told
+from usp_mm.processes import PARENT, PREEMPTED, SIGNALLED, Stopped, how_it_ended, read_reason
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -108,7 +108,7 @@ def _unconnected(args: 'Namespace', error: Exception) -> str:
 def _explain(failures: 'dict[int, ProcessFailure]') -> tuple[str | None, int]:
     """Return the line to show and the exit code, from the process whose failure caused the others'."""
     rank = min(failures, key=lambda rank: _order(failures[rank]))
-    reason, code = told(failures[rank].error_file_data), failures[rank].exitcode
+    reason, code = read_reason(failures[rank].error_file_data), failures[rank].exitcode
     if reason:
         return reason.message, max(code, 1)
     if code < 0:
@@ -118,7 +118,7 @@ def _explain(failures: 'dict[int, ProcessFailure]') -> tuple[str | None, int]:
 
 def _order(failure: 'ProcessFailure') -> tuple[int, float]:
     """Sort key that puts causes first: an exception may come from a closed connection, and SIGTERM from the agent."""
-    reason = told(failure.error_file_data)
+    reason = read_reason(failure.error_file_data)
     if reason:
         return (0 if reason.foreseen else 2), reason.time
     if -failure.exitcode in _CAUSES:

@@ -15,7 +15,7 @@ from usp_mm.mmagic_samples import from_mmagic
 from usp_mm.renamed import weights_name
 
 from .collect import NumberedFeatures
-from .extractors import extract
+from .extractors import extract_batch
 from .reference import Reference, warn_of_other_classes
 from .report import build_report, sampling_facts, summary, write_evaluation_report
 from .statistics import ReferenceStatistics, reference_statistics, usable_cache_folder
@@ -152,7 +152,7 @@ class GenerativeMetric(BaseMetric):
         self.extractor.to(self.device)
         for start in range(0, len(images), self.batch_size):
             chosen = slice(start, start + self.batch_size)
-            self._samples.add(numbers[chosen], extract(self.extractor, images[chosen].to(self.device, non_blocking=True)))
+            self._samples.add(numbers[chosen], extract_batch(self.extractor, images[chosen].to(self.device, non_blocking=True)))
 
     def evaluate(self, size: int | None = None) -> dict[str, float]:
         """Metrics of all samples since the last call. Must be called on every process; all get the same result.

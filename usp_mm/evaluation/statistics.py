@@ -22,7 +22,7 @@ from usp_mm.npz_files import explain_broken
 from usp_mm.outputs import check_folder
 
 from .collect import NumberedFeatures
-from .extractors import extract
+from .extractors import extract_batch
 from .reference import Moments, Reference
 
 
@@ -147,7 +147,7 @@ def _compute(
         for numbers, batch in images.batches(batch_size, rank, world):
             picked = [row for row, number in enumerate(numbers) if number in chosen]
             if moments or picked:
-                found = extract(extractor, batch.to(device, non_blocking=True))
+                found = extract_batch(extractor, batch.to(device, non_blocking=True))
                 for name, running in moments.items():
                     running.update(found[name])
                 rows.add([numbers[row] for row in picked], {neighbours: found[neighbours][picked]})

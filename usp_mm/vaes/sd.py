@@ -1,4 +1,4 @@
-"""Autoencoders in diffusers' format: `AutoencoderKL` (Stable Diffusion) and `AutoencoderDC`; see tools/train_tiny_vae.py."""
+"""VAEs in diffusers' format: `AutoencoderKL` (Stable Diffusion) and `AutoencoderDC`; see tools/train_tiny_vae.py."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from usp_mm.addresses import hub_silence
 from usp_mm.strict_loading import Misfit, misfit_error
-from usp_mm.weight_files import check_finite, told_misfit
+from usp_mm.weight_files import check_finite, misfit_line
 
 from .base import LOGVAR_MIN, LatentCodec
 
@@ -43,7 +43,7 @@ def read_config(path: str, obtain: str, architecture: str = 'AutoencoderKL') -> 
     """Read the `config.json` of a folder or hub model, and find the arguments of `from_pretrained` for its weights.
 
     Args:
-        path: A folder with the autoencoder or with a whole pipeline, or a hub id.
+        path: A folder with the VAE or with a whole pipeline, or a hub id.
         obtain: How to get the weights, for the error message.
         architecture: The diffusers class that the config must name.
 
@@ -53,7 +53,7 @@ def read_config(path: str, obtain: str, architecture: str = 'AutoencoderKL') -> 
     """
     folder = Path(path)
     if folder.is_file():
-        raise ValueError(f"{path} is a file, but a diffusers autoencoder is a folder with 'config.json' and weights: {obtain}")
+        raise ValueError(f"{path} is a file, but a VAE of diffusers is a folder with 'config.json' and weights: {obtain}")
     if folder.is_dir():
         subfolder = 'vae' if (folder / 'vae' / 'config.json').is_file() and not (folder / 'config.json').is_file() else ''
         file = folder / subfolder / 'config.json'
@@ -80,7 +80,7 @@ def _hub_config(hub_id: str, obtain: str) -> dict[str, Any]:
     return config
 
 
-def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: str, own_scale: bool) -> tuple[float, float]:
+def check_vae_config(config: dict[str, Any], name: str, row: dict[str, Any], path: str, own_scale: bool) -> tuple[float, float]:
     """Compare a folder's config with the preset's row.
 
     Args:
@@ -115,7 +115,7 @@ def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: s
 
 
 def load_network(path: str, arguments: dict[str, str], obtain: str, architecture: str = 'AutoencoderKL') -> torch.nn.Module:
-    """Load the autoencoder in float32; the file (safetensors, else a pickle read as data) must hold every weight.
+    """Load the VAE in float32; the file (safetensors, else a pickle read as data) must hold every weight.
 
     Raises:
         FileNotFoundError: There are no readable weights.
@@ -136,7 +136,7 @@ def load_network(path: str, arguments: dict[str, str], obtain: str, architecture
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(f'{path} holds no weights that can be read as data: {obtain} ({reason})') from error
     except (RuntimeError, ValueError) as error:
-        raise misfit_error(path, 'its config.json', told_misfit(error), obtain) from error
+        raise misfit_error(path, 'its config.json', misfit_line(error), obtain) from error
     mismatched = [str(one) for key in ('mismatched_keys', 'error_msgs') for one in report.get(key) or ()]
     if found := Misfit(tuple(report['missing_keys']), tuple(report['unexpected_keys']), tuple(mismatched)):
         raise misfit_error(path, 'its config.json', found, obtain)
