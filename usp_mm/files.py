@@ -76,6 +76,17 @@ def write_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     _sync(path.absolute().parent)
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for a library's own temporary files; it ends with the block, or as `remove_leftovers` says."""
+    scratch = _temporary(path)
+    try:
+        scratch.mkdir()
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def restore_folder(path: Path) -> None:
     """Finish what a killed `write_folder` left at `.NAME.old`: put it back if `path` is gone, delete it otherwise."""
     aside = _aside(path)

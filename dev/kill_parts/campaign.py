@@ -58,9 +58,11 @@ class Campaign:
 
     def aimed(self, scenario: Scenario, kills: int) -> None:
         """Kill 0 to 20 ms after a file that matters appeared, grew from nothing or vanished."""
+        counted = Appearance(self._fresh(scenario), scenario.watched)
+        wait(self._start(scenario), seen=counted)
 
         def watch(pid: int) -> tuple[int | None, str]:
-            number, delay = self.random.randint(1, 12), self.random.choice((0, 0, 0.001, 0.005, 0.02))
+            number, delay = self.random.randint(1, max(counted.count, 1)), self.random.choice((0, 0, 0.001, 0.005, 0.02))
             code, seen = wait(pid, seen=Appearance(self._folder(scenario), scenario.watched, number, delay))
             return code, str(seen)
 
@@ -169,19 +171,17 @@ class Campaign:
 
 
 class Appearance:
-    """Tells, a moment later, when files of some patterns appeared, grew from nothing or vanished for the `number`-th time."""
+    """Counts when files of some patterns appear, grow from nothing or vanish, and tells, a moment later, of the `number`-th."""
 
-    def __init__(self, folder: Path, patterns: tuple[str, ...], number: int, delay: float) -> None:
-        self._folder, self._patterns, self._delay = folder, patterns, delay
-        self._state, self._left = self._look(), number
+    def __init__(self, folder: Path, patterns: tuple[str, ...], number: int = 0, delay: float = 0) -> None:
+        self._folder, self._patterns, self._number, self._delay = folder, patterns, number, delay
+        self._state, self.count = self._look(), 0
 
     def __call__(self) -> str | None:
         before, self._state = self._state, self._look()
-        changed = [name for name in before.keys() | self._state.keys() if before.get(name) != self._state.get(name)]
-        if not changed:
-            return None
-        self._left -= 1
-        if self._left > 0:
+        changed = sorted(name for name in before.keys() | self._state.keys() if before.get(name) != self._state.get(name))
+        self.count += bool(changed)
+        if not changed or self.count != self._number:
             return None
         time.sleep(self._delay)
         return f'{changed[-1]} + {self._delay * 1000:.0f} ms'
