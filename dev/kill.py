@@ -69,8 +69,6 @@ def main() -> int:
             elif not args.cold:
                 campaign.steps(scenario, args.kills, args.matching)
     print(f'{sum(row.kills for row in campaign.rows)} kills, {len(campaign.deviations)} deviations')
-    for name, moment, deviation in campaign.deviations:
-        print(f'  {name}, killed {moment}: {deviation.kind}: {deviation.told}')
     return int(bool(campaign.deviations))
 
 

@@ -139,7 +139,9 @@ class Campaign:
             last = ([line for line in log.splitlines() if line.strip()] or [''])[-1]
             found = [Deviation(KINDS[0], f'exit code {code}: {last[:300]}')]
         found += differences(expected, content(scenario, self._folder(scenario)))
-        self.deviations += [(scenario.name, moment, deviation) for deviation in found]
+        for kind, told in found:
+            self.deviations.append((scenario.name, moment, Deviation(kind, told)))
+            print(f'  {scenario.name}, killed {moment}: {kind}: {told}', flush=True)
         if found:
             shutil.copy(self._log(scenario), self.work / f'{scenario.name}-{len(self.deviations)}.log')
         return Counter({deviation.kind for deviation in found})

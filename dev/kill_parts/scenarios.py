@@ -20,7 +20,7 @@ class Scenario:
         processes: 2 or more run as torchrun runs them.
         watched: Glob patterns of files whose appearance is aimed at.
         weights: Glob patterns of files that are compared tensor by tensor, without logs and times.
-        volatile: Glob patterns of files that tell times; they have to exist.
+        volatile: Glob patterns of files that tell times or processes; they have to exist.
         logs: Regular expression of files that are not compared, temporary ones aside; empty for none.
         done: Part of the error that says the result was complete already; empty for none.
         needs: Checkpoints of `make_data` that it reads.
@@ -56,7 +56,7 @@ def training(data: Path, name: str, config: str, processes: int = 1) -> Scenario
         processes,
         watched=('*.pth', '.*.tmp', 'last_checkpoint', 'model'),
         weights=('*.pth', '*.safetensors'),
-        volatile=('run_info.json', 'README.md', '*.py'),
+        volatile=('run_info.json', 'README.md', '*.py', '.training.lock'),
         logs=_LOGS,
         needs=('usp',) if config == 'probe' else (),
     )
@@ -71,7 +71,7 @@ def cache(data: Path, name: str, workers: int = 0, processes: int = 1) -> Scenar
     """The cache of the images, in shards of 16."""
     words = ('write', f'{data}/images', f'{HERE}/cache', '--vae', 'tiny', '--vae-path', f'{data}/vae', '--img-size', '64')
     words += ('--shard-size', '16', '--workers', str(workers))
-    return Scenario(name, 'cache_latents.py', words, processes=processes, watched=('cache/*', 'cache/.*'))
+    return Scenario(name, 'cache_latents.py', words, processes=processes, watched=('cache/*', 'cache/.*'), volatile=('.lock',))
 
 
 def _caches(data: Path) -> list[Scenario]:
@@ -82,8 +82,8 @@ def _samples(data: Path) -> list[Scenario]:
     words = (f'{data}/sit.py', f'{data}/sit.pth', '--num', '24', '--out', f'{HERE}/s.npz', '--batch-size', '4')
     watched = ('s.npz*', '.s.npz*', 's.npz.parts/*')
     return [
-        Scenario('sample', 'sample.py', words, watched=watched, needs=('sit',)),
-        Scenario('sample-2', 'sample.py', words, processes=2, watched=watched, needs=('sit',)),
+        Scenario('sample', 'sample.py', words, watched=watched, volatile=('*.lock',), needs=('sit',)),
+        Scenario('sample-2', 'sample.py', words, processes=2, watched=watched, volatile=('*.lock',), needs=('sit',)),
     ]
 
 
