@@ -6,6 +6,7 @@ import zipfile
 import pytest
 import torch
 from helpers.checkpoint_files import official
+from helpers.python_scripts import run_script
 from mmengine.runner import CheckpointLoader
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -119,3 +120,28 @@ def test_a_file_is_compared_with_its_noted_hash(tmp_path):
         ValueError, match=r"x' is damaged or another file: its SHA-256 is 2d711642b726b044…, run_info.json says 00…"
     ):
         check_sha256(tmp_path / 'x', '00', 'run_info.json')
+
+
+def test_a_kill_while_safetensors_are_written_leaves_nothing_for_ever(tmp_path):
+    """save_file writes to a random name first, and is killed there; the next writer removes the folder around it."""
+    script = """
+        import os, sys
+        from pathlib import Path
+        import torch
+        from usp_mm import checksums
+        from usp_mm.files import write_whole
+
+        def killed(tensors, path, **kwargs):
+            Path(path).with_name('.tmpAbCdEf').write_bytes(b'half')
+            os._exit(0)
+
+        checksums.save_file = killed
+        with write_whole(Path('FOLDER/x.safetensors')) as file:
+            checksums.save_safetensors(dict(w=torch.ones(3)), Path(file.name))
+    """
+    run_script(script.replace('FOLDER', str(tmp_path)))
+    assert {path.suffix for path in tmp_path.iterdir()} == {'.tmp'}
+    assert len(list(tmp_path.rglob('.tmpAbCdEf'))) == 1 and not (tmp_path / '.tmpAbCdEf').exists()
+    save_safetensors(STATE, tmp_path / 'x.safetensors')
+    assert [path.name for path in tmp_path.rglob('*')] == ['x.safetensors']
+    assert read_weights(tmp_path / 'x.safetensors')['a.weight'].equal(STATE['a.weight'])

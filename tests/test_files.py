@@ -136,6 +136,23 @@ def test_what_may_still_be_written_stays(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
 
 
+def test_what_a_killed_process_left_that_nobody_waits_for(tmp_path):
+    """As children of a killed launcher in a container whose first process collects none: the number stays in use."""
+    for seconds, expected in (('0', []), ('100', ['.x.pth'])):
+        name = f'(x) Z {seconds}'  # what stands in /proc before the state
+        code = f'import ctypes, time; ctypes.CDLL(None).prctl(15, {name.encode()!r}); print(flush=True); time.sleep({seconds})'
+        with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.read(1)
+            if not expected:
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is not collected
+            (tmp_path / f'.x.pth.{files._machine()}-{process.pid}-00000000.tmp').touch()
+            remove_leftovers(tmp_path)
+            assert [path.name[:6] for path in tmp_path.iterdir()] == expected
+            assert files.is_running(process.pid) == bool(expected)
+            process.kill()
+
+
 def test_a_replaced_folder_is_restored_after_a_kill(tmp_path):
     path = tmp_path / 'model'
     for moment, expected in (('aside', 'old'), ('kept', 'new')):

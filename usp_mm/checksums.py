@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from usp_mm.files import sha256
+from usp_mm.files import scratch_folder, sha256
 
 #: Key of the content hash in the metadata of safetensors.
 HASH = 'sha256'
@@ -60,14 +60,16 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
 def save_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors, none of which share storage, and their hash to safetensors, synced and with the umask's mode."""
     path.touch()
-    mode = path.stat().st_mode
     noted = {'format': 'pt', HASH: content_hash(tensors)}
-    save_file(tensors, path, metadata=noted)
-    path.chmod(mode)  # save_file makes a file that only its owner can read
-    with path.open('r+b') as written:  # reopened, since save_file has replaced the file
-        _order_metadata(written, noted)
-        written.flush()
-        os.fsync(written.fileno())
+    with scratch_folder(path) as scratch:  # save_file writes to a name of its own first, which a kill would leave for ever
+        whole = scratch / 'whole'
+        save_file(tensors, whole, metadata=noted)
+        whole.chmod(path.stat().st_mode)  # save_file makes a file that only its owner can read
+        with whole.open('r+b') as file:
+            _order_metadata(file, noted)
+            file.flush()
+            os.fsync(file.fileno())
+        whole.replace(path)
 
 
 def _order_metadata(file: BinaryIO, noted: Mapping[str, str]) -> None:

@@ -84,6 +84,17 @@ def write_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     _sync(path.absolute().parent)
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for a library's own temporary files; it ends with the block, or as `remove_leftovers` says."""
+    scratch = _temporary(path)
+    try:
+        scratch.mkdir()
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def restore_folder(path: Path) -> None:
     """Finish what a killed `write_folder` left at `.NAME.old`: put it back if `path` is gone, delete it otherwise."""
     aside = _aside(path)
@@ -145,14 +156,22 @@ def _is_abandoned(path: Path, machine: str, process: int) -> bool:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process of this machine has this number."""
+    """Whether a process of this machine has this number; one that was killed and that nobody waits for, a zombie, has not."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass  # another user's
-    return process > 0
+    return process > 0 and _state(process) not in ('Z', 'X')
+
+
+def _state(process: int) -> str:
+    """The letter of a process's state under Linux; empty if it can't be told."""
+    try:
+        return Path(f'/proc/{process}/stat').read_bytes().rpartition(b') ')[2][:1].decode()
+    except OSError:
+        return ''
 
 
 def _settle(folder: Path) -> None:

@@ -86,8 +86,21 @@ def test_killed_before_every_change_of_a_file(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         run(folder, **EPOCHS, resume=newest is not None, load_from=newest and str(newest))
         assert names(folder) == ['epoch_4.pth', 'last_checkpoint']
+        assert (folder / 'last_checkpoint').read_text() == 'epoch_4.pth', changes
         assert saved(folder / 'epoch_4.pth')['state_dict']['linear.weight'].equal(expected)
     assert number == 4 * 3 + 3 + 1  # a save, two renames each, and three deletions
+
+
+@pytest.mark.parametrize('elsewhere', [False, True])
+def test_a_resumed_run_names_what_it_goes_on_from(elsewhere, tmp_path):
+    """Even if it saves nothing more; a checkpoint of another folder is not named."""
+    run(tmp_path / 'run', train_cfg=dict(max_epochs=4), checkpoint=dict(max_keep_ckpts=2))
+    folder = tmp_path / ('other' if elsewhere else 'run')
+    folder.mkdir(exist_ok=True)
+    (folder / 'last_checkpoint').write_text('epoch_3.pth')
+    source = tmp_path / 'run' / 'epoch_4.pth'
+    run(folder, train_cfg=dict(max_epochs=4), resume=True, load_from=str(source))
+    assert (folder / 'last_checkpoint').read_text() == ('epoch_3.pth' if elsewhere else 'epoch_4.pth')
 
 
 def best(**more: Any) -> dict:

@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from usp_mm.cli.train import apply_flags
 from usp_mm.engine.start import choose_start, delete_checkpoints, follow_config_resume, own_folder, start_of_run
+from usp_mm.files import _machine
 
 
 def start(folder, resume='auto', **cfg):
@@ -189,6 +190,22 @@ def from_config(folder, **cfg):
     cfg = Config(dict(work_dir=str(folder), **cfg))
     line = follow_config_resume(cfg)
     return cfg.get('resume'), cfg.get('load_from'), line
+
+
+def test_what_killed_trainings_left_is_removed(work_dir):
+    """In the folder and in the folders of logs; elsewhere, and of living processes, it stays."""
+    dead = subprocess.run(
+        [sys.executable, '-c', 'import os; print(os.getpid())'], capture_output=True, text=True
+    ).stdout.strip()
+    ended, living = (f'.x.json.{_machine()}-{pid}-00000000.tmp' for pid in (dead, os.getpid()))
+    folders = [work_dir, *(work_dir / name for name in ('20260101_000000', '20260101_000000/vis_data/vis_image', 'elsewhere'))]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (ended, living, '.x.json.tmp'):
+            (folder / name).touch()
+    with own_folder(Config(dict(work_dir=str(work_dir), launcher='none'))):
+        found = [{name for name in (ended, living, '.x.json.tmp') if (folder / name).exists()} for folder in folders]
+    assert found == [{living, '.x.json.tmp'}] * 3 + [{ended, living, '.x.json.tmp'}]
 
 
 def test_resume_in_a_config_is_the_flag(work_dir, tmp_path):

@@ -30,7 +30,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     MMEngine deletes first, the best checkpoint too, so that a kill or a full disk in between leaves one less, or none. Here a
     checkpoint lists the older ones that it replaces, and a resumed run deletes those that a kill left. `last_checkpoint` is
-    written whole and names a file relative to the work folder, so that a copied or moved folder is complete in itself.
+    written whole and names a file relative to the work folder, so that a copied or moved folder is complete in itself; a run
+    that resumes from a checkpoint of the folder writes it first.
     `save_now` saves between two regular checkpoints; the next regular one replaces that file. The state of an optimizer that
     processes share (ZeroRedundancyOptimizer) is saved whole, as without sharing.
 
@@ -45,6 +46,7 @@ class AtomicCheckpointHook(CheckpointHook):
         source = os.path.basename(runner._load_from or '') if runner._resume else ''
         self._outdated = [name for name in left if name == source]  # kept until another one is whole
         if is_main_process():
+            self._name_source(runner)
             self._delete(name for name in left if name != source)
             self._warn_if_too_large(runner)
         if runner._resume and '://' not in str(self.out_dir):
@@ -104,8 +106,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 **self.args,
             )
         if is_main_process():
-            with write_whole(Path(runner.work_dir, LAST)) as file:
-                file.write(_within(runner.work_dir, self.last_ckpt).encode())
+            _name_last(runner, self.last_ckpt)
         self._delete_outdated(runner, next_time)
 
     def _delete_outdated(self, runner: Runner, next_time: Iterable[str] = ()) -> None:
@@ -127,6 +128,12 @@ class AtomicCheckpointHook(CheckpointHook):
     def _best(self) -> list[str | None]:
         """The best checkpoint by each score."""
         return [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
+
+    def _name_source(self, runner: Runner) -> None:
+        """Let `last_checkpoint` name what the run goes on from if a kill came in between, and the run may save nothing more."""
+        source = Path(runner._load_from or '') if runner._resume else Path()
+        if source.is_file() and '://' not in str(self.out_dir) and source.parent.samefile(self.out_dir):
+            _name_last(runner, self.file_backend.join_path(self.out_dir, source.name))
 
     def _stay_in_folder(self) -> None:
         """Take the best checkpoints of a resumed run from this folder, even if it is a copy of the one they were saved in."""
@@ -166,6 +173,11 @@ class _DeletesLater:
 
 def _optimizers(runner: Runner) -> list[Optimizer]:
     return [wrapper.optimizer for wrapper in wrappers(runner).values()]
+
+
+def _name_last(runner: Runner, checkpoint: str) -> None:
+    with write_whole(Path(runner.work_dir, LAST)) as file:
+        file.write(_within(runner.work_dir, checkpoint).encode())
 
 
 def _within(folder: str, path: str) -> str:

@@ -1,6 +1,7 @@
 """Where a training starts, and whose work folder it is."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,15 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.runner import Runner
 
+from usp_mm.files import remove_leftovers
 from usp_mm.locks import locked
 
 from .latest_checkpoint import LAST, checkpoints_in, newest_checkpoint
 
 #: The file of a work folder that a training locks, and that says which one.
 LOCK = '.training.lock'
+#: Names of MMEngine's folders of logs, one a start of a run.
+_LOGS = re.compile(r'\d{8}_\d{6}')
 #: Environment variables in which torchrun and Slurm count how often they started a job again.
 _RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 
@@ -117,6 +121,8 @@ def delete_checkpoints(runner: Runner) -> None:
 def own_folder(cfg: Config) -> Iterator[None]:
     """Let no other training use the work folder in the block; the first process of a run holds the lock for all.
 
+    What killed trainings left of unfinished files, in the folder and among their logs, is removed.
+
     Raises:
         ValueError: Another training is running there; the message says where and since when.
     """
@@ -127,7 +133,15 @@ def own_folder(cfg: Config) -> Iterator[None]:
     folder = Path(cfg.work_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / LOCK, f"another training is running in '{folder}': wait for it, or give another --work-dir"):
+        _tidy(folder)
         yield
+
+
+def _tidy(folder: Path) -> None:
+    for logs in (path for path in folder.iterdir() if _LOGS.fullmatch(path.name)):
+        for path, *_ in os.walk(logs):
+            remove_leftovers(Path(path))
+    remove_leftovers(folder)
 
 
 def check_same_start(cfg: Config) -> None:

@@ -1,0 +1,96 @@
+"""Runs that were killed are resumed, end like those left alone and leave nothing over; and the tool that says so can say no.
+
+`python dev/kill.py WORK` kills more scenarios, at more moments.
+"""
+
+import re
+import sys
+
+import pytest
+from helpers.python_scripts import run_script
+from helpers.small_world import ROOT, run_tool
+
+
+@pytest.mark.slow
+def test_killed_before_changes_of_the_file_system(tmp_path):
+    """Four kills each of a pretraining and of a cache, at the numbers of changes that the seed draws."""
+    words = ('--scenarios', 'pretrain,cache', '--modes', 'steps', '--kills', '4')
+    result = run_tool('dev/kill.py', tmp_path, *words)
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    rows = re.findall(r'^(pretrain|cache) +steps +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) ', result.stdout, re.MULTILINE)
+    assert rows == [('pretrain', '4', '4', '0', '0', '0'), ('cache', '4', '4', '0', '0', '0')]
+    assert result.stdout.splitlines()[-1] == '8 kills, 0 deviations'
+
+
+CARELESS = """
+import os, sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+if (folder / 'whole').exists():
+    raise SystemExit('it is there')
+partial = folder / f'partial-{os.getpid()}'
+with open(partial, 'w') as file:
+    file.write('a')
+with open(folder / 'appended', 'a') as file:
+    file.write('b')
+partial.rename(folder / 'whole')
+"""
+
+CAMPAIGN = """
+import sys
+from pathlib import Path
+from kill_parts.campaign import Campaign
+from kill_parts.scenarios import Scenario
+
+folder = Path({folder!r})
+campaign = Campaign(folder / 'work')
+campaign.steps(Scenario('careless', str(folder / 'tool.py'), ('@',)), 0)
+for _, moment, deviation in campaign.deviations:
+    print(moment.replace(str(folder), ''), '|', deviation.kind, '|', deviation.told)
+"""
+
+
+def test_what_a_careless_tool_leaves(tmp_path):
+    """It tidies nothing up, appends twice, and can't be started again: each kill shows."""
+    (tmp_path / 'tool.py').write_text(CARELESS)
+    row, *told = run_script(CAMPAIGN.format(folder=str(tmp_path)), ROOT / 'dev').splitlines()
+    assert re.match(r'careless +steps +5 +5 +0 +1 +4 ', row)
+    found = [re.sub(r'\d{3,}', 'N', line.partition(': ')[2]) for line in told]
+    opens, appends = 'open /work/careless/partial-N', 'open /work/careless/appended'
+    assert found == [
+        f'{opens.replace("open", "opened")} | stray | partial-N',
+        f'{appends} | stray | partial-N',
+        f'{appends.replace("open", "opened")} | stray | partial-N',
+        'os.rename /work/careless/partial-N | differing | appended',
+        'os.rename /work/careless/partial-N | stray | partial-N',
+    ]
+
+
+def test_a_run_that_cannot_be_started_again(tmp_path):
+    (tmp_path / 'tool.py').write_text(CARELESS + "os.mkdir(folder / 'late')\n")
+    row, *told = run_script(CAMPAIGN.format(folder=str(tmp_path)), ROOT / 'dev').splitlines()
+    assert re.match(r'careless +steps +6 +6 +1 +2 +4 ', row)
+    assert told[-2:] == [
+        'before change 6: os.mkdir /work/careless/late | not resumable | exit code 1: it is there',
+        'before change 6: os.mkdir /work/careless/late | differing | late is missing',
+    ]
+
+
+def test_comparison(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'dev'))
+    try:
+        from kill_parts.compare import differences, tensor_digest
+
+        found = differences(dict(a='1', b='2', c='3'), dict(a='1', b='4', d='5'))
+        assert [tuple(deviation) for deviation in found] == [('differing', 'b'), ('differing', 'c is missing'), ('stray', 'd')]
+        import torch
+
+        state = dict(state_dict=dict(w=torch.ones(2)), message_hub=dict(time=1), meta=dict(iter=3, time='now'))
+        same = dict(state, message_hub=dict(time=2), meta=dict(iter=3, time='later'))
+        assert tensor_digest(state) == tensor_digest(same)
+        for other in (dict(state_dict=dict(w=torch.tensor([1.0, -1.0]))), dict(meta=dict(iter=4)), dict(optimizer=0)):
+            assert tensor_digest(dict(state, **other)) != tensor_digest(state)
+    finally:
+        for name in [name for name in sys.modules if name.split('.')[0] == 'kill_parts']:
+            del sys.modules[name]
