@@ -70,9 +70,8 @@ def write_every_kind(root: Path) -> dict[str, np.ndarray]:
     write('pages.tiff', colour, RGB, save_all=True, append_images=[other])
     for mode in ('CMYK', 'LAB'):
         write(f'{mode}.tiff', colour.convert(mode), np.asarray(colour.convert(mode).convert('RGB')))
-    # compressed, and as Pillow reads it: Pillow 12.3 does not read an uncompressed YCbCr file that it has written
-    write('YCbCr.tiff', colour.convert('YCbCr'), RGB, compression='tiff_lzw')
-    expected['YCbCr.tiff'] = np.asarray(Image.open(root / 'YCbCr.tiff').convert('RGB'))
+    # in a TIFF, Pillow 12.3 does not read the file that it has written
+    write('YCbCr.im', colour.convert('YCbCr'), np.asarray(colour.convert('YCbCr').convert('RGB')))
     wide = GREY.astype(np.uint16) * 257
     write('16.png', Image.fromarray(wide), grey(GREY))
     write('16.tiff', Image.fromarray(wide), grey(GREY))
