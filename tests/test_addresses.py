@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import MODELS
 
+from usp_mm import addresses
 from usp_mm.addresses import HubFile, hub_address, is_address, local_file
 from usp_mm.checkpoints import convert
 from usp_mm.engine.checks.config import check_config
+from usp_mm.vaes.sd import read_config
 from usp_mm.weight_files import read_weights
 
 WEIGHTS = dict(weight=torch.arange(6.0).reshape(2, 3))
@@ -121,6 +124,23 @@ def test_what_is_not_there_is_said_in_one_line(hub, address, message):
     assert '\n' not in str(error.value)
 
 
+def test_a_hub_that_does_not_answer_is_left_at_once(hub, monkeypatch):
+    """huggingface_hub would try again for over a minute; what the cache has is taken."""
+    local_file('hf://owner/name/net.pth')
+    hub.stop()
+    addresses._SILENCE.clear()
+    monkeypatch.setenv('HTTPS_PROXY', 'http://127.0.0.1:9')
+    began = time.monotonic()
+    assert read_weights('hf://owner/name/net.pth').keys() == WEIGHTS.keys()
+    with pytest.raises(
+        ConnectionError, match=r"other\.pth' can't be reached \(ConnectError: .*through the proxy that HTTPS_PROXY"
+    ):
+        local_file('hf://owner/name/other.pth')
+    with pytest.raises(FileNotFoundError, match=r'owner/name is no folder here, .*: get it \(ConnectError: '):
+        read_config('owner/name', 'get it')
+    assert time.monotonic() - began < 10
+
+
 def test_a_file_of_the_hub_is_kept_in_its_cache(hub, tmp_path, lines):
     found = local_file('hf://owner/name/net.pth')
     assert tmp_path / 'cache' / 'hub' in found.parents and found.name == 'net.pth'
@@ -155,6 +175,7 @@ def test_configs_and_converters_take_addresses(hub, tmp_path):
 def test_offline_the_line_names_address_and_place(hub, tmp_path):
     kept = [local_file('hf://owner/name/net.pth'), local_file(f'{hub.url}/files/owner/name/net.pth')]
     hub.stop()
+    addresses._SILENCE.clear()  # as after a minute
     assert [local_file('hf://owner/name/net.pth'), local_file(f'{hub.url}/files/owner/name/net.pth')] == kept
     place = tmp_path / 'cache' / 'torch' / 'hub' / 'checkpoints' / 'other.pth'
     with pytest.raises(ConnectionError, match=rf"other\.pth' can't be fetched .*put it at '{place}'"):

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from usp_mm.checkpoints import convert
-from usp_mm.checksums import check_file, save_safetensors
+from usp_mm.checksums import check_sha256, save_safetensors
 from usp_mm.files import sha256
 from usp_mm.weight_files import read_checkpoint, read_weights
 
@@ -115,11 +115,11 @@ def test_safetensors_are_the_same_bytes_each_time(tmp_path):
 
 def test_a_file_is_compared_with_its_noted_hash(tmp_path):
     (tmp_path / 'x').write_bytes(b'x')
-    check_file(tmp_path / 'x', sha256(tmp_path / 'x'), 'run_info.json')
+    check_sha256(tmp_path / 'x', sha256(tmp_path / 'x'), 'run_info.json')
     with pytest.raises(
         ValueError, match=r"x' is damaged or another file: its SHA-256 is 2d711642b726b044…, run_info.json says 00…"
     ):
-        check_file(tmp_path / 'x', '00', 'run_info.json')
+        check_sha256(tmp_path / 'x', '00', 'run_info.json')
 
 
 def test_a_kill_while_safetensors_are_written_leaves_nothing_for_ever(tmp_path):

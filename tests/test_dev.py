@@ -80,3 +80,8 @@ def test_the_recording_command_says_what_it_needs():
     command = [sys.executable, str(ROOT / 'dev' / 'golden' / 'record.py'), '--help']
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert 'REF holds checkouts named USP, DiT, SiT, REPA, LightningDiT, guided-diffusion and mae' in told
+
+
+@pytest.mark.parametrize('script', sorted((ROOT / 'dev').glob('*.sh')), ids=lambda path: path.name)
+def test_scripts_are_bash(script):
+    assert subprocess.run(['bash', '-n', script], capture_output=True, text=True).stderr == ''

@@ -49,7 +49,7 @@ def test_a_command_is_parsed(words, monkeypatch):
 )
 def test_openmim_finds_one_config_of_that_name_and_the_tool(words):
     """As it does: below the package, through links."""
-    from usp_mm.model_index import MIM
+    from usp_mm.compat.model_index import MIM
 
     found = list((MIM / 'configs').resolve().rglob(words[3]))
     assert len(found) == 1 and (MIM / 'tools' / f'{words[1]}.py').is_file()

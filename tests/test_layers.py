@@ -9,10 +9,10 @@ ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
     'threads', 'version', 'renamed', 'processor', 'locations', 'log_noise', 'batches', 'placeholders', 'moved', 'lazy',
-    'processes', 'presets', 'options', 'files', 'locks', 'checksums', 'npz_files', 'addresses', 'images', 'weight_files',
-    'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command', 'torchrun', 'functional',
-    'registry', 'compat', 'utils', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation',
-    'engine', 'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'app', 'pipeline', 'cli',
+    'processes', 'heartbeat', 'presets', 'options', 'files', 'machine_errors', 'locks', 'checksums', 'npz_files', 'addresses',
+    'images', 'weight_files', 'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command',
+    'torchrun', 'functional', 'registry', 'compat', 'utils', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models',
+    'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'app', 'pipeline', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
@@ -29,10 +29,12 @@ PURE = {
     'placeholders': (),
     'lazy': (),
     'files': (),
+    'machine_errors': (),
     'locks': (),
     'checksums': (),
     'npz_files': (),
     'addresses': ('mmengine.logging',),
+    'heartbeat': ('mmengine.logging',),
     'weight_files': ('mmengine.logging',),
     'strict_loading': (),
     'config_files': (),

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -52,7 +53,7 @@ def raising(error):
 def test_a_launched_tool_leaves_its_line_to_the_launcher(error, code, line, launched, capfd, monkeypatch):
     monkeypatch.delenv('USP_TRACEBACK', raising=False)
     assert ended(raising(error)) == code
-    assert capfd.readouterr().err == '' and processes.told(json.loads(launched.read_text())).message == line
+    assert capfd.readouterr().err == '' and processes.read_reason(json.loads(launched.read_text())).message == line
     for variable, value in ((processes._MOST_RESTARTS, '3'), (processes.PARENT, '1'), (processes._ERROR_FILE, '')):
         with monkeypatch.context() as patch:  # to be started again, launched by torchrun or by nobody: it shows the line itself
             patch.setenv(variable, value)
@@ -69,7 +70,7 @@ def test_bugs_and_traceback_on_demand_keep_their_tracebacks(launched, monkeypatc
     monkeypatch.setenv('USP_TRACEBACK', '1')
     with pytest.raises(ValueError, match='no such thing'):
         command.run_command(raising(ValueError('no such thing')))
-    assert processes.told(json.loads(launched.read_text())).message.startswith('error: no such thing')
+    assert processes.read_reason(json.loads(launched.read_text())).message.startswith('error: no such thing')
 
 
 def failure(exitcode, tmp_path, message=None, foreseen=True, seconds=0.0):
@@ -116,6 +117,19 @@ def test_a_process_whose_launcher_has_ended_before_it_could_say_so_ends(monkeypa
 
 
 # ---------------------------------------------------------------------- real processes
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', '0.0.0.0'])
+def test_a_port_that_is_taken(host, capfd, monkeypatch):
+    monkeypatch.delenv('USP_TRACEBACK', raising=False)
+    for name in (processes.PARENT, 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT', 'OMP_NUM_THREADS'):
+        monkeypatch.setenv(name, '1')  # restored afterwards
+    with socket.create_server((host, 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ['--master_addr=127.0.0.1', f'--master_port={port}', '--nproc_per_node=2']
+        assert torchrun.launch([*options, TOOL, 'wait']) == 1
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith(f'error: port {port} of this machine is taken: on one node leave PORT out')
 
 
 def start(*command):

@@ -8,9 +8,11 @@ imports neither torch nor huggingface_hub.
 import glob
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlparse
 
@@ -20,7 +22,11 @@ from usp_mm.files import read_json, sha256, write_json
 _ADDRESS = re.compile(r'(https?|hf):/+(.+)', re.DOTALL)
 #: Query parameters by which the hub and Dropbox are asked for the file itself.
 _AS_A_FILE = ('download', 'dl', 'raw')
-_SECONDS = 30.0
+#: Seconds to wait for a server's first answer.
+_SECONDS = 8.0
+#: When a hub was asked, and why it gave no answer, or None; both are forgotten after so many seconds.
+_SILENCE: dict[str, tuple[float, str | None]] = {}
+_FORGOTTEN = 60.0
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 
 
@@ -73,13 +79,14 @@ def hub_file(address: HubFile) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    told = f'hf://{address.repo}/{address.file}'
+    url = f'hf://{address.repo}/{address.file}'
     if not address.file:
         raise ValueError(f"'hf://{address.repo}' names no file: add its name, hf://{address.repo}/FILE")
-    with explained(told, f'`hf download {address.repo} {address.file} --local-dir DIR`, and give DIR/{address.file}'):
-        found = Path(hf_hub_download(address.repo, address.file, revision=address.revision))
+    with explained(url, f'`hf download {address.repo} {address.file} --local-dir DIR`, and give DIR/{address.file}'):
+        offline = hub_silence() is not None
+        found = Path(hf_hub_download(address.repo, address.file, revision=address.revision, local_files_only=offline))
     blob = found.resolve().name  # the cache names large files by their SHA-256
-    _log(told, found, blob if _SHA256.fullmatch(blob) else sha256(found))
+    _log(url, found, blob if _SHA256.fullmatch(blob) else sha256(found))
     return found
 
 
@@ -91,9 +98,11 @@ def hub_folder(address: HubFile, patterns: list[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    told = f'hf://{address.repo}'
-    with explained(told, f'`hf download {address.repo} --local-dir DIR`, and give DIR'):
-        return Path(snapshot_download(address.repo, revision=address.revision, allow_patterns=patterns))
+    url = f'hf://{address.repo}'
+    with explained(url, f'`hf download {address.repo} --local-dir DIR`, and give DIR'):
+        offline = hub_silence() is not None
+        kept = snapshot_download(address.repo, revision=address.revision, allow_patterns=patterns, local_files_only=offline)
+        return Path(kept)
 
 
 def hub_listing(address: HubFile) -> list[str]:
@@ -101,14 +110,63 @@ def hub_listing(address: HubFile) -> list[str]:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    if hub_silence() is not None:
+        return []
     try:
         return HfApi().list_repo_files(address.repo, revision=address.revision)
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
         return []
 
 
+def hub_silence() -> str | None:
+    """Why the hub gives no answer within 8 seconds, or None; huggingface_hub itself tries again for over a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    asked, reason = _SILENCE.get(constants.ENDPOINT, (float('-inf'), None))
+    if time.monotonic() - asked > _FORGOTTEN:
+        reason = _ask(constants.ENDPOINT)
+        _SILENCE[constants.ENDPOINT] = time.monotonic(), reason
+    return reason
+
+
+def hub_repo_kept(repo: str | None) -> bool:
+    """Whether huggingface_hub's cache has anything of a model repository."""
+    from huggingface_hub import constants
+
+    return repo is not None and Path(constants.HF_HUB_CACHE, f'models--{repo.replace("/", "--")}').is_dir()
+
+
+def _ask(endpoint: str) -> str | None:
+    """Ask in a thread, since no time limit holds for the look-up of a name."""
+    found: list[str | None] = []
+
+    def ask() -> None:
+        import httpx
+        from huggingface_hub import get_session
+
+        try:
+            get_session().head(endpoint, timeout=_SECONDS)
+        except httpx.HTTPError as error:
+            found.append(f'{type(error).__name__}: {_first_line(error)}{_through_proxy()}')
+        else:
+            found.append(None)
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_SECONDS)
+    return found[0] if found else f'no answer within {_SECONDS:.0f} s{_through_proxy()}'
+
+
+def _through_proxy() -> str:
+    from urllib.request import getproxies
+
+    return ', through the proxy that HTTPS_PROXY or ALL_PROXY sets' if getproxies().keys() & {'https', 'all'} else ''
+
+
 @contextmanager
-def explained(told: str, instead: str) -> Iterator[None]:
+def explained(url: str, instead: str) -> Iterator[None]:
     """Turn the hub's errors in the block into one-line errors that name the address and say what to do `instead`."""
     import httpx
     from huggingface_hub.errors import (
@@ -125,18 +183,18 @@ def explained(told: str, instead: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError as error:
-        raise ValueError(f"'{told}' is no address on the hub: {error}") from error
+        raise ValueError(f"'{url}' is no address on the hub: {error}") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
-        reason = type(error.__cause__ or error).__name__
-        raise ConnectionError(f"'{told}' can't be reached ({reason}), and there is no copy of it here: {offline}") from error
+        reason = hub_silence() or type(error.__cause__ or error).__name__
+        raise ConnectionError(f"'{url}' can't be reached ({reason}), and there is no copy of it here: {offline}") from error
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
-            f"'{told}': no such repository, or a private one: check the name, or log in with `hf auth login`"
+            f"'{url}': no such repository, or a private one: check the name, or log in with `hf auth login`"
         ) from error
     except (EntryNotFoundError, RevisionNotFoundError) as error:
-        raise FileNotFoundError(f"'{told}': no such file or revision in the repository: check the name") from error
+        raise FileNotFoundError(f"'{url}': no such file or revision in the repository: check the name") from error
     except HfHubHTTPError as error:
-        raise ConnectionError(f"'{told}' can't be fetched ({_first_line(error)}): try again, or {offline}") from error
+        raise ConnectionError(f"'{url}' can't be fetched ({_first_line(error)}): try again, or {offline}") from error
 
 
 def url_file(url: str) -> Path:
@@ -213,13 +271,13 @@ def _download(url: str, path: Path) -> None:
             raise FileNotFoundError(f"'{url}': the server has no such file for you ({status}): check the address") from error
         if not isinstance(error, ConnectionError | TimeoutError) and getattr(error, 'reason', None) is None:
             raise  # of the disk
-        raise ConnectionError(f"'{url}' can't be fetched ({_first_line(error)}): {instead}") from error
+        raise ConnectionError(f"'{url}' can't be fetched ({_first_line(error)}{_through_proxy()}): {instead}") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _log(told: str, path: Path, digest: str) -> None:
-    _info(f"'{told}' is '{path}', sha256 {digest}")
+def _log(url: str, path: Path, digest: str) -> None:
+    _info(f"'{url}' is '{path}', sha256 {digest}")
 
 
 def _info(line: str) -> None:

@@ -63,9 +63,9 @@ def run_arguments(args: Namespace) -> dict[str, Any]:
     return dict(work_dir=args.work_dir, launcher=args.launcher, local_rank=args.local_rank)
 
 
-def add_weights_argument(parser: ArgumentParser, told: str) -> None:
+def add_weights_argument(parser: ArgumentParser, description: str) -> None:
     """Add --weights ema|model and its older name --sample-model ema|orig."""
-    parser.add_argument('--weights', type=weights_name, choices=WEIGHTS, help=told)
+    parser.add_argument('--weights', type=weights_name, choices=WEIGHTS, help=description)
     add_older_option(parser, '--sample-model', '--weights', type=weights_name, choices=WEIGHTS)
 
 
@@ -76,12 +76,12 @@ def add_probe_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument('--data', type=Path, metavar='ROOT', help='in place of --train ROOT/train --val ROOT/val')
     parser.add_argument('--train', type=Path, metavar='DIR', help='a folder of class folders with images, or a latent cache')
-    parser.add_argument('--val', type=Path, metavar='DIR', help='likewise, of the samples that are classified')
+    parser.add_argument('--val', type=Path, metavar='DIR', help='the same for the samples that are classified')
     parser.add_argument(
         '--t', type=float, help='time of a DiT, 0 (clean) … 999, or of a SiT, 0 (noise) … 1 (clean) (default: clean)'
     )
-    add_weights_argument(parser, 'of a DiT or SiT: averaged (default) or as trained, as the official probe')
-    parser.add_argument('--seed', type=int, default=0, help='of all that is random, such as the noise of --t (default 0)')
+    add_weights_argument(parser, 'weights of a DiT or SiT: averaged (default), or as trained, which the official probe uses')
+    parser.add_argument('--seed', type=int, default=0, help='seed of all that is random, such as the noise of --t (default 0)')
     parser.add_argument('--workers', type=int, default=0, help='processes that load data (default 0: this one)')
     parser.add_argument('--device', help='default: the GPU, else the CPU')
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help='where to write (default: below work_dirs/CONFIG-NAME)')

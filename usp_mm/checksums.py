@@ -88,7 +88,7 @@ def is_intact(path: Path, tensors: Mapping[str, Tensor]) -> bool:
     return noted is None or content_hash(tensors) == noted
 
 
-def check_file(path: Path, noted: str, where: str) -> None:
+def check_sha256(path: Path, noted: str, where: str) -> None:
     """Compare the SHA-256 of a file with the one that is noted in the file `where`.
 
     Raises:

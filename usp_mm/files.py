@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 #: Errors by which a file system reports that the disk or the user's quota is full.
-_FULL = {
+FULL = {
     errno.ENOSPC: 'the disk is full',
     errno.EDQUOT: 'the disk quota is used up',
     errno.EFBIG: 'the file size limit is reached',
@@ -34,16 +34,24 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
 
     Several processes may write the same path at once: a reader sees the whole file of one of them. The mode of the file
     follows from the umask. A symbolic link at `path` is replaced and not followed.
+
+    Raises:
+        OSError: Among others if the disk is full; the message then names the file and the sizes.
     """
-    partial = _temporary(path)
+    partial, written = _temporary(path), 0
     try:
         with _create(partial) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            finally:
+                written = os.fstat(file.fileno()).st_size
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise OSError(error.errno, told_full(error, path, written)) from error
         raise
     _sync(path.parent)
 
@@ -241,9 +249,19 @@ def explain_full_disk(folder: Path, needed: Callable[[], int]) -> Iterator[None]
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
-        raise OSError(error.errno, _too_little(folder, needed(), _FULL[error.errno])) from error
+        raise OSError(error.errno, _too_little(folder, needed(), FULL[error.errno])) from error
+
+
+def told_full(error: OSError, path: Path, written: int | None = None) -> str:
+    """Say which file a full disk has no room for, how much of it was `written`, by default its size now, and what is free."""
+    if written is None:
+        written = path.stat().st_size if path.is_file() else 0
+    return (
+        f"cannot write '{path}', {FULL[error.errno or errno.ENOSPC]}: {written:,} bytes of it were written, "
+        f'{free_space(path.parent):,} are free; make room and run the same command again'
+    )
 
 
 def check_free_space(folder: Path, needed: int) -> None:

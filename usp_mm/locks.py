@@ -25,7 +25,7 @@ def locked(path: Path, taken: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise ValueError(taken + _told(path)) from error
+        raise ValueError(taken + _holder_note(path)) from error
     try:
         _write(path, json.dumps(_signature()))
         try:
@@ -45,7 +45,7 @@ def holder(path: Path) -> dict[str, str | int] | None:
     return content if isinstance(content, dict) and content.keys() == {'host', 'pid', 'start'} else None
 
 
-def _told(path: Path) -> str:
+def _holder_note(path: Path) -> str:
     found = holder(path)
     return '' if found is None else f' (process {found["pid"]} on {found["host"]}, since {found["start"]} UTC)'
 

@@ -21,7 +21,7 @@ STORAGES: dict[str, dict[str, str]] = {
     'bfloat16': dict(mean='bfloat16', logvar='bfloat16'),
     'float32': dict(mean='float32', logvar='float32'),  # exact
 }
-#: What a cache stores of each latent: mean and log-variance, or the mean alone.
+#: What a cache stores of each latent: mean and log-variance, or only the mean.
 STORES = ('moments', 'mean')
 
 #: Peak of an H100 (SXM) in dense bfloat16 with float32 accumulation, in operations per second (NVIDIA's data sheet).
@@ -81,7 +81,7 @@ class DemoEmoji:
 
 @dataclass(frozen=True)
 class VAETraining:
-    """How to train an autoencoder.
+    """How to train a VAE.
 
     Attributes:
         steps: Optimizer steps.

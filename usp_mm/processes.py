@@ -77,7 +77,7 @@ def tell_launcher(message: str, error: BaseException | None = None) -> bool:
 
     Args:
         message: The reason, one line.
-        error: An unexpected exception, whose traceback torchrun shows instead of the line.
+        error: An exception that is unexpected, or caused by another process; torchrun shows its traceback, not the line.
 
     Returns:
         Whether `usp_mm.torchrun` launched this process and will show the line.
@@ -104,7 +104,7 @@ class Reason:
     foreseen: bool
 
 
-def told(error_file_data: dict[str, Any]) -> Reason | None:
+def read_reason(error_file_data: dict[str, Any]) -> Reason | None:
     """Read the reason from the content of the elastic agent's error file; None if `tell_launcher` did not write it."""
     reason = error_file_data.get('message')
     info = reason.get('extraInfo', {}) if isinstance(reason, dict) else {}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from usp_mm.weight_files import told_misfit
+from usp_mm.weight_files import misfit_line
 
 ITS_CONFIG = 'give the config it was trained with'
 _SHOWN = 3
@@ -68,10 +68,10 @@ def find_misfit(expected: Mapping[str, Any], found: Mapping[str, Any], resized: 
     )
 
 
-def misfit_error(source: str | Path, what: str, told: object, fix: str) -> ValueError:
+def misfit_error(source: str | Path, what: str, difference: object, fix: str) -> ValueError:
     """Make the error for weights that do not fit; see `load_exactly`."""
     name = str(source) if str(source).startswith('the ') else f"'{source}'"
-    return ValueError(f'{name} does not fit {what}: {told}: {fix}')
+    return ValueError(f'{name} does not fit {what}: {difference}: {fix}')
 
 
 def load_exactly(
@@ -108,7 +108,7 @@ def load_exactly(
         refused = _REFUSED.findall(str(error))
         expected = module.state_dict()
         found = find_misfit(expected, weights, expected.keys() - set(refused)).without(allow_missing, allow_unexpected)
-        raise misfit_error(source, what, found if refused else told_misfit(error), fix) from error
+        raise misfit_error(source, what, found if refused else misfit_line(error), fix) from error
     found = Misfit(tuple(result.missing_keys), tuple(result.unexpected_keys))
     if wrong := found.without(allow_missing, allow_unexpected):
         raise misfit_error(source, what, wrong, fix)
@@ -127,7 +127,7 @@ def explain_misfit(source: str | Path, what: str, fix: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise misfit_error(source, what, told_misfit(error), fix) from error
+        raise misfit_error(source, what, misfit_line(error), fix) from error
 
 
 def _shape(value: Any) -> list[int] | str:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from usp_mm.processes import PARENT, PREEMPTED, SIGNALLED, Stopped, how_it_ended, told
+from usp_mm.processes import PARENT, PREEMPTED, SIGNALLED, Stopped, how_it_ended, read_reason
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -52,7 +52,7 @@ def launch(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
     """Run the processes; return the line to show, or None, and the exit code."""
-    from torch.distributed import run
+    from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -64,6 +64,10 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
         return _explain(error.failures)
     except SignalException as error:
         return how_it_ended(Stopped(error.sigval))
+    except DistError as error:  # no ChildFailedError: of the launchers' own connection
+        if os.environ.get('USP_TRACEBACK'):
+            raise
+        return f'error: {_unconnected(args, error)}  (USP_TRACEBACK=1 shows where)', 1
     return None, 0
 
 
@@ -86,10 +90,25 @@ def _prepare(args: 'Namespace') -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def _unconnected(args: 'Namespace', error: Exception) -> str:
+    """Why the launchers of the nodes do not find each other, and what to do."""
+    reason = str(error).splitlines()[0]
+    address = args.rdzv_endpoint or f'{args.master_addr}:{args.master_port}'
+    if 'EADDRINUSE' in reason:
+        return (
+            f'port {address.rpartition(":")[2]} of this machine is taken: on one node leave PORT out to take a free one, on '
+            'several set another PORT on each'
+        )
+    return (
+        f'the launcher of node 0 at {address} cannot be reached ({reason}): start it too, and check MASTER_ADDR, PORT, NNODES '
+        'and the network between the nodes'
+    )
+
+
 def _explain(failures: 'dict[int, ProcessFailure]') -> tuple[str | None, int]:
     """Return the line to show and the exit code, from the process whose failure caused the others'."""
     rank = min(failures, key=lambda rank: _order(failures[rank]))
-    reason, code = told(failures[rank].error_file_data), failures[rank].exitcode
+    reason, code = read_reason(failures[rank].error_file_data), failures[rank].exitcode
     if reason:
         return reason.message, max(code, 1)
     if code < 0:
@@ -99,7 +118,7 @@ def _explain(failures: 'dict[int, ProcessFailure]') -> tuple[str | None, int]:
 
 def _order(failure: 'ProcessFailure') -> tuple[int, float]:
     """Sort key that puts causes first: an exception may come from a closed connection, and SIGTERM from the agent."""
-    reason = told(failure.error_file_data)
+    reason = read_reason(failure.error_file_data)
     if reason:
         return (0 if reason.foreseen else 2), reason.time
     if -failure.exitcode in _CAUSES:

@@ -271,7 +271,7 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def told_misfit(error: Exception) -> str:
+def misfit_line(error: Exception) -> str:
     """The differences in names and shapes from an error of `load_state_dict`, on one line."""
     lines = [textwrap.shorten(line, 300) for line in str(error).splitlines()]
     return '; '.join(lines[1:4] or lines)
@@ -283,16 +283,14 @@ def _reason(error: Exception) -> str:
     if name:
         return (
             f'holds more than data ({name[1]}) and would have to run code to be read, which is refused: '
-            'save its state dict alone'
+            'save only its state dict'
         )
     if 'Unsupported operand' in text:
-        return (
-            'is broken, no checkpoint, or holds more than data, which is refused: copy it again, or save its state dict alone'
-        )
-    return f'is broken, cut short or no checkpoint: copy it again ({_told(error, text)})'
+        return 'is broken, no checkpoint, or holds more than data, which is refused: copy it again, or save only its state dict'
+    return f'is broken, cut short or no checkpoint: copy it again ({_error_line(error, text)})'
 
 
-def _told(error: Exception, text: str) -> str:
+def _error_line(error: Exception, text: str) -> str:
     """The informative part of a long error message."""
     text = text.split('WeightsUnpickler error:')[-1].split('Please file an issue')[0].strip()
     return type(error).__name__ if isinstance(error, KeyError) or not text else text[:160]
@@ -301,7 +299,7 @@ def _told(error: Exception, text: str) -> str:
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Read a local checkpoint in MMEngine's form: the weights under `state_dict`, with the names that `weights_in` gives.
 
-    A file of weights alone gets an empty `meta`. A `state_dict` that is empty or holds more than tensors (a layer's
+    A file with nothing but weights gets an empty `meta`. A `state_dict` that is empty or holds more than tensors (a layer's
     `_extra_state`) is accepted. Configs are removed: MMEngine's `resume`, and inferencers without a config, would execute them.
     """
     path = Path(filename).expanduser()

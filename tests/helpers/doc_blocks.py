@@ -66,7 +66,7 @@ def parsed(words: list[str], monkeypatch) -> Namespace | None:
     """What a command's own parser makes of it; None of a program of others, after what can be said of its words.
 
     Raises:
-        AssertionError: a program or file that there is not.
+        AssertionError: a program or file does not exist.
         SystemExit: the parser refused the words.
     """
     program, *rest = words

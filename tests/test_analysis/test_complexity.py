@@ -203,7 +203,7 @@ def test_tool(tmp_path, tool_here):
     assert 'no way to count the operations of a ImageClassifier' in call(
         ROOT / 'configs/features/resnet18-w16_1xb64-coslr-8e_digits.py'
     )
-    assert 'the number of images is known of' in call(ROOT / 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py')
+    assert 'the number of images is known only for' in call(ROOT / 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py')
     assert '--utilisation 2.0 in (0, 1]' in call(tiny, '--utilisation', '2')
     assert 'it lacks train_dataloader, train_cfg, auto_scale_lr' in call(ROOT / 'configs/_base_/models/sit-xl-p1_va-f16d32.py')
     assert "unknown key 'denoizer'" in call(tiny, '--cfg-options', 'model.denoizer.arch=base')

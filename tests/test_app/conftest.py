@@ -10,7 +10,7 @@ from PIL import Image
 from usp_mm.app.build import build_app
 from usp_mm.app.models import load_models
 from usp_mm.app.neighbours import PictureFolder
-from usp_mm.app.server import free_port, launch, private_folder
+from usp_mm.app.server import free_port, launch_page, private_folder
 
 
 @pytest.fixture(scope='session')
@@ -67,7 +67,7 @@ def demo(models, photos):
     with private_folder():
         page = build_app(models, PictureFolder(photos, 100))
         port = free_port('127.0.0.1', None)
-        launch(page, '127.0.0.1', port)
+        launch_page(page, '127.0.0.1', port)
         try:
             yield page, f'http://127.0.0.1:{port}'
         finally:

@@ -154,7 +154,7 @@ def test_the_nearest_picture_is_itself_and_the_folder_is_encoded_once(models, ph
     assert [len(one) for one in batches if isinstance(one, list)] == [4] and told == [
         (0.0, f'encoding picture 1 of 5 in {photos.name}')
     ]
-    assert folder.told().endswith('1 of them left out because they cannot be decoded.')
+    assert folder.summary().endswith('1 of them left out because they cannot be decoded.')
     assert len(PictureFolder(photos, 2).paths) == 2
     with pytest.raises(ValueError, match='k=0 must be a whole number from 1 to 24'):
         find_neighbours(folder, 'a', encoder, str(photos / '0.png'), 0, print)

@@ -164,7 +164,7 @@ def test_timm_loads_it_and_gives_the_same_features(tmp_path):
     sets = save_official('usp-pretrain', tmp_path / 'usp.pth')
     convert(tmp_path / 'usp.pth', tmp_path / 'ours.pth')
     report = convert(tmp_path / 'ours.pth', tmp_path / 'vit.safetensors', 'timm')
-    assert report.dropped['neck.mask_token'] == 'of pretraining, not of a ViT'
+    assert report.dropped['neck.mask_token'] == 'only for pretraining, no part of a ViT'
     vit = VisionTransformer(8, 2, 4, num_classes=0, embed_dim=48, depth=2, num_heads=3, qkv_bias=True, global_pool='token')
     vit.load_state_dict(load_file(tmp_path / 'vit.safetensors'), strict=True)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -79,7 +79,7 @@ def test_kl16(target, tmp_path):
     report = convert(source, out, target)
     assert report.kind == 'kl16'
     assert report.dropped == {
-        'epoch': 'of training, no weights of the network',
+        'epoch': 'a part of training, no weights of the network',
         'loss.logvar': "of the VAE's training",
     }
     golden, codec = load('vae_kl16'), build_codec('kl-f16d16', path=out)

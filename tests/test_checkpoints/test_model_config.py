@@ -104,7 +104,7 @@ def test_a_vae_of_other_channels_is_refused(file):
     assert config_of(file('usp-dit'), arch=HEADS, vae='tiny')['data_preprocessor']['vae'] == 'tiny'
 
 
-def test_an_autoencoder_is_no_model(tmp_path):
+def test_a_vae_is_no_model(tmp_path):
     torch.save(official('kl16'), tmp_path / 'kl16.ckpt')
-    with pytest.raises(ValueError, match='kl16 is an autoencoder, no model'):
+    with pytest.raises(ValueError, match='kl16 is a VAE and not a model'):
         config_of(tmp_path / 'kl16.ckpt')

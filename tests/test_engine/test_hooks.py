@@ -44,6 +44,9 @@ def test_a_checkpoint_of_another_model():
         with pytest.raises(ValueError, match=r'does not fit the config: 12 unexpected \(backbone\.blocks\.2\.'):
             hook.after_load_checkpoint(runner_of(model, **kwargs), deeper)
     hook.after_load_checkpoint(runner_of(model, training=True), deeper)  # load_from: in part
+    extra = dict(state_dict={**model.state_dict(), 'teacher.weight': torch.zeros(1)})
+    with pytest.raises(ValueError, match=r'1 unexpected \(teacher\.weight\): give the config it was trained with$'):
+        hook.after_load_checkpoint(runner_of(model), extra)
     with pytest.raises(ValueError, match=r'missing \(backbone\.cls_token.*1 unexpected \(fc\.weight\)'):
         hook.after_load_checkpoint(runner_of(model, training=True), dict(state_dict={'fc.weight': torch.zeros(1)}))
     wrong = dict(model.state_dict(), **{'backbone.norm.bias': torch.zeros(3)})

@@ -140,6 +140,25 @@ def test_weights_are_loaded_after_a_resumed_training(first_run, tmp_path):
         runner.load_checkpoint(str(tmp_path / 'other.pth'))
 
 
+@pytest.mark.parametrize('batches', [(8, 16, 4), (4, 16, 8, 16), (3, 5, 7, 4), (20, 8, 20)])
+def test_no_sample_of_an_epoch_twice_or_not_at_all_at_any_batch(batches, tmp_path):
+    """Ended after an iteration of the second epoch, with another batch each time; what makes no batch at its end is left."""
+    seen, start, first = [], {}, 40 // batches[0]
+    for turn, batch in enumerate(batches):
+        last = turn == len(batches) - 1
+        ends = dict(interval=1, by_epoch=False, max_keep_ckpts=-1)
+        runner, recorder = run(tmp_path / str(turn), train_cfg=dict(max_epochs=3), batch=batch, checkpoint=ends, **start)
+        samples = recorder.samples if turn else recorder.samples[first:]
+        seen += [sample for part in (samples if last else samples[:1]) for sample in part]
+        before = runner.train_loop.max_epochs * len(runner.train_dataloader) - len(samples) if turn else first
+        start = dict(resume=True, load_from=str(tmp_path / str(turn) / f'iter_{before + 1}.pth'))
+    rest, whole = 40 - sum(batches[:-1]), batches[-1]
+    second = seen[: sum(batches[:-1]) + rest // whole * whole]
+    assert len(second) == len(set(second)) and set(second) <= set(range(40))
+    third = seen[len(second) :]
+    assert len(third) == len(set(third)) == 40 // whole * whole
+
+
 @pytest.mark.parametrize('interval', [4, 10])
 def test_a_checkpoint_from_within_an_epoch(interval, tmp_path):
     """Its last iteration counts as its end; schedules over epochs and iterations go on."""

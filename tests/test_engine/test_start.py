@@ -235,6 +235,6 @@ def test_resume_in_a_config_with_a_file_passes_newer_checkpoints_over_aloud(work
 def test_train_reads_both(flag, work_dir, tmp_path):
     copy = shutil.copytree(work_dir, tmp_path / 'copy')
     cfg = Config(dict(work_dir=str(copy), resume=True, load_from=None, optim_wrapper=dict(optimizer=dict(lr=0.1))))
-    args = Namespace(resume=flag, amp=False, auto_scale_lr=False, no_validate=False, fast=False, overwrite=False)
+    args = Namespace(resume=flag, amp=False, auto_scale_lr=False, no_validate=False, fast=False, overwrite=False, tracker=[])
     assert apply_flags(cfg, args)[0] == f'--resume: the run goes on from {copy}/epoch_10.pth'
     assert cfg.load_from == str(copy / 'epoch_10.pth')

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from usp_mm.evaluation import ClassifierFeatures, PixelFeatures, TimmFeatures, features_of
-from usp_mm.evaluation.extractors import extract
+from usp_mm.evaluation.extractors import extract_batch
 from usp_mm.registry import MODELS
 from usp_mm.vaes import build_codec
 
@@ -137,10 +137,10 @@ class Gives(nn.Module):
 
 def test_bad_images_and_features(photographs):
     with pytest.raises(ValueError, match=r'images are torch\.float32\[5, 3, 24, 32\]: expected uint8'):
-        extract(PixelFeatures(), photographs.float())
+        extract_batch(PixelFeatures(), photographs.float())
     features = torch.zeros(5, 2)
     features[1, 0] = float('nan')
     with pytest.raises(ValueError, match=r'NaN or infinity for images \[1\]'):
-        extract(Gives(features), photographs)
+        extract_batch(Gives(features), photographs)
     with pytest.raises(ValueError, match=r"'features' of shape \[5, 2, 2\] for 5 images"):
-        extract(Gives(torch.zeros(5, 2, 2)), photographs)
+        extract_batch(Gives(torch.zeros(5, 2, 2)), photographs)

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from usp_mm.cli import evaluate
 from usp_mm.evaluation import FeatureMetrics, PixelFeatures
 from usp_mm.evaluation.images import FolderImages
 from usp_mm.evaluation.reference import Reference, warn_of_other_classes
-from usp_mm.evaluation.statistics import cache_folder, reference_statistics
+from usp_mm.evaluation.statistics import cache_folder, reference_statistics, usable_cache_folder
 from usp_mm.functional.metrics import mean_covariance
 from usp_mm.images import DECODING
 
@@ -86,6 +88,21 @@ def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv('USP_CACHE')
     monkeypatch.setenv('HOME', '/home/someone')
     assert str(cache_folder()) == '/home/someone/.cache/usp_mm'
+
+
+def test_a_cache_folder_that_cannot_be_written_to(monkeypatch, tmp_path):
+    """The default one is replaced, one that was asked for is refused before anything is computed."""
+    monkeypatch.delenv('USP_CACHE', raising=False)
+    monkeypatch.setenv('HOME', '/dev/null/home')
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+    assert usable_cache_folder() == tmp_path / f'usp_mm-{os.getuid()}' and usable_cache_folder().is_dir()
+    reference = write_reference(tmp_path / 'reference.npz')
+    options = dict(num_reference_pr=6, num_workers=0)
+    with pytest.raises(OSError, match="cache_dir: cannot write '/dev/null/c': '/dev/null' is a file, not a folder"):
+        FeatureMetrics(PixelFeatures(), reference, cache_dir='/dev/null/c', **options)
+    monkeypatch.setenv('USP_CACHE', '/dev/null/d')
+    with pytest.raises(OSError, match="USP_CACHE: cannot write '/dev/null/d'"):
+        FeatureMetrics(PixelFeatures(), reference, **options)
 
 
 def test_adm_statistics_come_from_the_file(tmp_path, statistics):

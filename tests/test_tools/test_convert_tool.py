@@ -41,5 +41,5 @@ def test_help_lists_kinds_and_targets(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         runpy.run_path(str(TOOL), run_name='__main__')
     told = capsys.readouterr().out
-    assert all(f'{name:<12} {kind.told}' in told for name, kind in KINDS.items())
+    assert all(f'{name:<12} {kind.description}' in told for name, kind in KINDS.items())
     assert "diffusers    a folder of diffusers' DiTPipeline" in told

@@ -1,12 +1,19 @@
 """The demo's configs resumed with other settings: the rates are those of an uninterrupted run with these."""
 
 import json
+import os
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.small_generation import shrink_generation
 from helpers.small_world import ROOT, load_leaf, run_launcher, run_tool, train_quickly
 from mmengine.config import Config
+
+from usp_mm.datasets.samplers import _order
 
 USP = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 SIT = 'configs/sit/sit-tiny-p2_1xb64-2k_digits.py'
@@ -160,3 +167,66 @@ def test_iterations_resumed_with_half_the_batch(small_world, tmp_path):
         generator(batch, iterations, f'whole{batch}')
         found, expected = rates(tmp_path / f'resumed{batch}'), rates(tmp_path / f'whole{batch}')
         assert difference(found, expected, start=8 * 4 // batch) == 0.0
+
+
+#: Processes, batch of each, and after how many iterations the stage is asked to end.
+ELASTIC = ((1, 8, 2), (2, 4, 3), (4, 3, 2), (1, 7, None))
+
+
+def elastic(cfg, folder, options):
+    """Train in `ELASTIC` stages; the (epoch, sample) of each stage in the order in which they were trained on."""
+    cfg.dump(folder / 'config.py')
+    stages = json.dumps([[*stage, options(stage[0] * stage[1])] for stage in ELASTIC])
+    script = Path(__file__).with_name('elastic_share.py')
+    env = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}', 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, script, folder / 'config.py', folder / 'run', stages]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    codes = json.loads((folder / 'run' / 'codes.json').read_text())
+    assert codes == [[75], [75, 75], [75] * 4, [0]], done.stderr
+    seen = []
+    for number, (processes, _, _) in enumerate(ELASTIC):
+        ranks = [json.loads((folder / 'run' / 'seen' / f'{number}-{rank}.json').read_text()) for rank in range(processes)]
+        steps = zip(*ranks, strict=True)  # rank r has every so many-th sample
+        seen.append([tuple(key) for step in steps for key in chain(*zip(*step, strict=True))])
+    return seen
+
+
+@pytest.mark.slow
+def test_other_numbers_of_processes_see_each_sample_once(small_world, digits, tmp_path):
+    """1, 2, 4 and 1 processes and other batches, in epochs: the order of an undisturbed run, without the rest of an epoch."""
+    cfg = small_world.shrink(load_leaf(ROOT / USP))
+    options = digits(epochs=3)
+    cfg.merge_from_dict({key: value for key, value in options.items() if not key.startswith('param_scheduler')})
+    seen = elastic(cfg, tmp_path, lambda batch: {})
+    assert [len(part) for part in seen[:3]] == [2 * 8, 4 * 8, 3 * 12]  # several end an iteration after the signal
+    whole = {epoch: [key[1] for key in chain(*seen) if key[0] == epoch] for epoch in range(3)}
+    for epoch, samples in whole.items():
+        order = [int(i) for i in _order(40, 0, epoch, shuffle=True)]
+        assert samples == order[: len(samples)] and 40 - len(samples) < 12
+    assert len(whole[2]) == 40
+
+
+@pytest.mark.slow
+def test_a_loop_over_iterations_on_other_numbers_of_processes(small_world, cache, tmp_path):
+    """SiT, whose processes share the optimizer's state: the samples of an undisturbed run in their order."""
+    cfg = shrink_generation(small_world, Config.fromfile(ROOT / SIT))
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.merge_from_dict(
+        {
+            'model.denoiser.num_classes': 10,
+            'train_dataloader.dataset.data_root': str(cache),
+            'train_cfg.val_interval': 1000,
+            'default_hooks.checkpoint.interval': 1000,
+            'default_hooks.visualization.interval': 1000,
+            'optim_wrapper.optimizer.type': 'ZeroRedundancyOptimizer',
+            'optim_wrapper.optimizer.optimizer_type': 'AdamW',
+        }
+    )
+    seen = elastic(cfg, tmp_path, lambda batch: {'train_cfg.max_iters': 240 // batch})
+    assert [len(part) for part in seen[:3]] == [2 * 8, 4 * 8, 3 * 12]
+    orders = [[(epoch, int(i)) for i in _order(40, 0, epoch, shuffle=True)] for epoch in range(6)]
+    found = list(chain(*seen))
+    assert found == list(chain(*orders))[: len(found)] and 240 - len(found) < 12
+    assert len(saved := torch.load(tmp_path / 'run' / 'iter_34.pth', weights_only=True)['optimizer']['state']) > 1
+    assert all(state['step'] == 2 + 4 + 3 + (34 - 84 // 7) for state in saved.values())

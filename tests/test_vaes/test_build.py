@@ -55,3 +55,12 @@ def test_statistics_from_a_manifest(tmp_path: Path) -> None:
         build_codec('va-f16d32', stats=path, load_weights=False)
     with pytest.raises(FileNotFoundError, match=r'none\.json is not a file: expected the manifest\.json of a latent cache'):
         build_codec('va-f16d32', stats=tmp_path / 'none.json', load_weights=False)
+
+
+def test_a_preset_without_a_noted_shape_is_named(monkeypatch):
+    from usp_mm import presets
+    from usp_mm.vaes.blank import blank_codec
+
+    monkeypatch.setitem(presets.VAES, 'new', presets.VAES['sd-f8d4'])
+    with pytest.raises(ValueError, match="the shape of VAE 'new' is not noted: add it to STRUCTURES"):
+        blank_codec('new')

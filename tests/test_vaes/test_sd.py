@@ -120,7 +120,7 @@ def test_missing_folders_say_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'tiny' needs a path.*train_tiny_vae\.py DATA OUT"):
         build_codec('tiny')
     (tmp_path / 'vae.ckpt').touch()
-    with pytest.raises(ValueError, match='is a file, but a diffusers autoencoder is a folder'):
+    with pytest.raises(ValueError, match='is a file, but a VAE of diffusers is a folder'):
         build_codec('sd-f8d4', path=tmp_path / 'vae.ckpt')
 
 

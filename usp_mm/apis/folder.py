@@ -50,7 +50,7 @@ def write_model_folder(
         numbers: Measured results for the card, such as {'top-1 accuracy': 83.2}.
         picture: Picture for the card, a file or an image.
         license: License of the weights, as the hub names it, such as 'cc-by-nc-4.0'.
-        include_vae: Whether to copy the autoencoder too, from its local folder or file. By default only preset 'tiny' is
+        include_vae: Whether to copy the VAE too, from its local folder or file. By default only preset 'tiny' is
             copied, which is not available elsewhere.
 
     Raises:
@@ -128,7 +128,7 @@ def _copy_vae(path: str | None, preset: str, folder: Path) -> str:
     """Copy the VAE into `folder` and return the name of the copy."""
     if path is None or ('://' not in path and not Path(path).exists()):
         wanted = f"'{VAES[preset]['source']}'"
-        raise ValueError(f"the VAE '{preset}' can be included from a local copy alone: give vae=PATH, that of {wanted}")
+        raise ValueError(f"the VAE '{preset}' can only be included from a local copy: give vae=PATH, that of {wanted}")
     local = local_file(path)
     if local.is_file():
         shutil.copyfile(local, folder / f'vae{local.suffix}')

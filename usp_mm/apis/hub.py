@@ -93,7 +93,7 @@ class Pretrained(ModelHubMixin, library_name='usp_mm', repo_url='https://arxiv.o
         """
         out = Path(save_directory)
         if push_to_hub_kwargs and not push_to_hub:
-            raise ValueError(f'{", ".join(push_to_hub_kwargs)}: of publishing alone, which needs push_to_hub=True')
+            raise ValueError(f'{", ".join(push_to_hub_kwargs)}: only for publishing, which needs push_to_hub=True')
         write_model_folder(
             out, self.source, self.model, name=repo_id, numbers=numbers, picture=picture, license=license,
             include_vae=include_vae,

@@ -113,5 +113,5 @@ def rgb(image: Picture) -> np.ndarray:
         return np.asarray((upright or image).convert('RGB'))
     if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
         return image
-    told = f'{image.dtype}{list(image.shape)}' if isinstance(image, np.ndarray) else f'a {type(image).__name__}'
-    raise ValueError(f'{told} is no picture: expected a file, a PIL image, uint8[H, W, 3], or a tensor [N, 3, H, W] of all')
+    given = f'{image.dtype}{list(image.shape)}' if isinstance(image, np.ndarray) else f'a {type(image).__name__}'
+    raise ValueError(f'{given} is no picture: expected a file, a PIL image, uint8[H, W, 3], or a tensor [N, 3, H, W] of all')

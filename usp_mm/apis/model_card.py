@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from usp_mm.presets import VAES
-from usp_mm.vaes.record import told_vae
+from usp_mm.vaes.record import describe_record
 from usp_mm.vaes.settings import vae_settings
 
 _TASKS = {
@@ -47,14 +47,14 @@ def model_card(
         license: License of the weights.
     """
     kind = cfg['model']['type']
-    task, told = _TASKS[kind]
+    task, description = _TASKS[kind]
     use = _USES['encoder' if kind == 'USPClassifier' and not cfg['model'].get('head') else kind]
     data = ModelCardData(license=license, library_name='usp_mm', pipeline_tag=task, tags=['usp', 'arxiv:2503.06132'])
-    parts = [f'---\n{data.to_yaml()}\n---', f'# {name.split("/")[-1]}', f'{told}: {_told_network(cfg["model"])}.']
+    parts = [f'---\n{data.to_yaml()}\n---', f'# {name.split("/")[-1]}', f'{description}: {_network_text(cfg["model"])}.']
     if picture:
         parts.append(f'![{kind}]({picture})')
     parts += ['## Use', f'```bash\npip install usp-mm\n```\n\n```python\nimport usp_mm\n\n{use.format(name=name)}\n```']
-    parts += ['## VAE', _told_vae(cfg['model'], info)]
+    parts += ['## VAE', _vae_text(cfg['model'], info)]
     if numbers:
         rows = '\n'.join(f'| {what} | {value} |' for what, value in numbers.items())
         parts += ['## Numbers', f'| | |\n|---|---|\n{rows}']
@@ -62,23 +62,23 @@ def model_card(
     return '\n\n'.join(parts) + '\n'
 
 
-def _told_network(model: Mapping[str, Any]) -> str:
+def _network_text(model: Mapping[str, Any]) -> str:
     part = model.get('denoiser') or model['backbone']
     size = part.get('arch', 'base')
     size = size if isinstance(size, str) else ', '.join(f'{key} {value}' for key, value in size.items())
     classes = part.get('num_classes', 1000) if 'denoiser' in model else (model.get('head') or {}).get('num_classes')
-    told = f'`{part["type"]}`, {size}, images of {part.get("img_size", 256 if "denoiser" in model else 224)} pixels'
-    return told + (f', {classes} classes' if classes else '')
+    text = f'`{part["type"]}`, {size}, images of {part.get("img_size", 256 if "denoiser" in model else 224)} pixels'
+    return text + (f', {classes} classes' if classes else '')
 
 
-def _told_vae(model: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+def _vae_text(model: Mapping[str, Any], info: Mapping[str, Any]) -> str:
     vae = vae_settings(model['data_preprocessor'].get('vae'))
     name = vae['name']
     row = VAES[name]
     if row['codec'] == 'pixel':
         return 'None: the network sees pixels.'
     inside = str(vae.get('path') or '').startswith('{{')
-    record = f', {told_vae(info["vae"])}' if info.get('vae') else ''
+    record = f', {describe_record(info["vae"])}' if info.get('vae') else ''
     where = 'It lies beside the weights' if inside else 'It is not part of this folder'
     return f'Preset `{name}` ({row["source"]}){record}. {where}, and has a licence of its own: {row["licence"]}.'
 
@@ -91,4 +91,4 @@ def _origin(info: Mapping[str, Any]) -> str:
         'parameters': f'{info["parameters"]:,}', 'versions': ', '.join(f'{k} {v}' for k, v in info['versions'].items()),
     }  # fmt: skip
     lines = '\n'.join(f'- {what}: {value}' for what, value in rows.items() if value is not None)
-    return f'{lines}\n\nMore is in `run_info.json`. `config.py` holds values alone, and is read without being run.'
+    return f'{lines}\n\nMore is in `run_info.json`. `config.py` holds only values, and is read without being executed.'

@@ -54,7 +54,7 @@ def draw_predictions(path: Path, predictions: Sequence[dict]) -> None:
         left.set_axis_off()
         left.set_title(Path(one['path']).name, fontsize='small')
         right.barh(range(len(one['top'])), [best['score'] for best in one['top']])
-        right.set_yticks(range(len(one['top'])), [shown(best) for best in one['top']])
+        right.set_yticks(range(len(one['top'])), [class_text(best) for best in one['top']])
         right.set(xlim=(0, 1), ylabel='class')
         right.invert_yaxis()
     rows[-1][1].set_xlabel('score')
@@ -64,7 +64,7 @@ def draw_predictions(path: Path, predictions: Sequence[dict]) -> None:
         file.write(content.getvalue())
 
 
-def shown(best: dict) -> str:
+def class_text(best: dict) -> str:
     """Name of a class, or its number if it has no name."""
     return str(best['label']) if best['class'] is None else best['class']
 

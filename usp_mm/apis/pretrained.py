@@ -14,7 +14,7 @@ from usp_mm.checkpoints.model_config import Given
 
 from .encoder import Encoder
 from .generator import Generator
-from .sources import CONFIG, PATTERNS, WEIGHTS, build, prepare, read_file, read_folder, read_foreign, vae_given
+from .sources import CONFIG, PATTERNS, WEIGHTS, build, prepare_source, read_file, read_foreign, read_model_folder, vae_given
 
 _ON_THE_HUB = re.compile(r'[\w.-]+/[\w.-]+(@[^/]+)?(/.+)?')
 
@@ -46,7 +46,7 @@ def from_pretrained(
         device: Device of the model; by default the GPU if there is one, else the CPU.
         config: Config for a checkpoint of this package; by default the one stored in it.
         weights: Weights of a generator: 'ema' (the default if there are averaged ones), 'model' or 'both'.
-        vae: The autoencoder, if it is not the one that the config names: a preset of `usp_mm.presets.VAES`, a path or hub id,
+        vae: The VAE, if it is not the one that the config names: a preset of `usp_mm.presets.VAES`, a path or hub id,
             or a dict of `name`, `path`, `stats`, `dtype`.
         load_vae: Whether to load the VAE's weights. If False, the model only takes and returns latents.
         kind: Kind of another project's file, a key of `usp_mm.checkpoints.KINDS`, if the names in it do not tell (DiT or SiT).
@@ -65,13 +65,13 @@ def from_pretrained(
     if where.is_file():
         found = read_file(where, config, kind, given, weights)
     elif (where / CONFIG).is_file():
-        found = read_folder(where, config)
+        found = read_model_folder(where, config)
     elif (where / 'config.json').is_file() or (where / 'transformer').is_dir():
         found = read_foreign(where, kind, given, weights)
     else:
-        raise FileNotFoundError(_told_contents(source, where))
+        raise FileNotFoundError(_contents_error(source, where))
     found.where = str(source)
-    prepare(found, weights, vae, load_vae, cfg_options)
+    prepare_source(found, weights, vae, load_vae, cfg_options)
     model = build(found, allow_other_vae).to(device or get_device())
     found.weights = {}  # the model has its own copy
     if 'denoiser' not in found.cfg['model']:
@@ -101,7 +101,7 @@ def _fetched(source: str | Path, revision: str | None) -> Path:
         raise type(error)(f"'{source}' is no file or folder here, and on the hub: {error}") from error
 
 
-def _told_contents(source: str | Path, folder: Path) -> str:
+def _contents_error(source: str | Path, folder: Path) -> str:
     """What to pass instead of a folder that is not a model folder."""
     on_hub = not Path(source).exists()
     if on_hub:

@@ -23,7 +23,7 @@ from usp_mm.weight_files import Checkpoint, read_trained
 
 
 class FileSegmentor(MMSegInferencer):
-    """mmseg's `MMSegInferencer` for a config and a checkpoint of tools/train.py, or its weights alone.
+    """mmseg's `MMSegInferencer` for a config and a checkpoint of tools/train.py, or a file with only its weights.
 
     Args:
         cfg: Config of a segmentor, whose test pipeline decodes the images.

@@ -14,7 +14,7 @@ from usp_mm.checkpoints.kinds import KINDS, TARGETS
 from usp_mm.checkpoints.model_config import Given, model_config
 from usp_mm.checkpoints.official import from_official
 from usp_mm.checkpoints.sources import family_of, read
-from usp_mm.checksums import check_file
+from usp_mm.checksums import check_sha256
 from usp_mm.config_files import find_config
 from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.checks.config import merge_cfg_options
@@ -38,7 +38,7 @@ SETS = {'ema': ('denoiser_ema.module.',), 'model': ('denoiser.',), 'both': ('den
 #: Keys of the argument `vae`.
 _VAE_KEYS = ('name', 'path', 'stats', 'dtype')
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
-#: Of training or of speed alone.
+#: Keys that only concern training or speed.
 _LEFT_OUT = ('init_cfg', 'repa', 'compile', 'compile_denoiser', 'cuda_graph')
 
 
@@ -67,7 +67,7 @@ class Source:
     chosen: bool = False
 
 
-def read_folder(folder: Path, config: str | Path | Config | None = None) -> Source:
+def read_model_folder(folder: Path, config: str | Path | Config | None = None) -> Source:
     """Read a model folder that `usp export` or `save_pretrained` wrote.
 
     Raises:
@@ -84,7 +84,7 @@ def read_folder(folder: Path, config: str | Path | Config | None = None) -> Sour
     info = read_json(folder / INFO, 'export the model again') or {}
     classes, noted = info.get('classes'), info.get('weights_sha256')
     if noted is not None:
-        check_file(folder / WEIGHTS, noted, INFO)
+        check_sha256(folder / WEIGHTS, noted, INFO)
     weights = read_trained(folder / WEIGHTS, verify=noted is None).weights
     return Source(
         cfg, weights, str(folder), folder / WEIGHTS,
@@ -125,7 +125,7 @@ def read_file(path: Path, config: str | Path | Config | None, kind: str | None, 
     meta = content.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
     if config is None and path.suffix == SAFE and (path.parent / CONFIG).is_file():
-        return read_folder(path.parent)
+        return read_model_folder(path.parent)
     if config is None and not isinstance(meta.get('cfg'), str):
         raise ValueError(f"'{path}' holds no config: give config=FILE, the one that it was trained with")
     cfg = _recorded_config(meta['cfg'], f'{path}: its config') if config is None else _own_config(config)
@@ -179,7 +179,7 @@ def read_foreign(path: Path, kind: str | None, given: Given, weights: str | None
         model = model_config(found, given)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
-    facts = dict(converted_from=found.kind, told=KINDS[found.kind].told, notes=list(found.notes))
+    facts = dict(converted_from=found.kind, description=KINDS[found.kind].description, notes=list(found.notes))
     which = _choose(found.sets, weights, path) if family == 'denoiser' else next(iter(found.sets))
     entries = found.sets[which]
     if family == 'denoiser':
@@ -220,7 +220,9 @@ def _evaluation(model: Mapping[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------------- what is built of it
 
 
-def prepare(source: Source, weights: str | None, vae: Any, load_vae: bool, cfg_options: Mapping[str, Any] | None) -> None:
+def prepare_source(
+    source: Source, weights: str | None, vae: Any, load_vae: bool, cfg_options: Mapping[str, Any] | None
+) -> None:
     """Set up the config's model for inference, and keep only the weights that it then has.
 
     Args:
@@ -279,7 +281,7 @@ def _select(source: Source, model: dict[str, Any], weights: str | None) -> None:
 
 
 def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> None:
-    """Set the autoencoder and its path; see `usp_mm.from_pretrained`."""
+    """Set the VAE and its path; see `usp_mm.from_pretrained`."""
     preprocessor = model.setdefault('data_preprocessor', {})
     for key in ('batch_augments', 'noise', 'load_vae'):
         preprocessor.pop(key, None)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
 from usp_mm.apis import Encoder, Generator, from_pretrained
 from usp_mm.apis.config_data import parse_config
 from usp_mm.apis.segmentation import FileSegmentor, segmentor
+from usp_mm.engine.latest_checkpoint import named_checkpoint
 from usp_mm.models import USP
 
 Model = Encoder | Generator | FileSegmentor
@@ -79,9 +79,7 @@ def _files(folder: Path) -> tuple[Path | None, Path | None]:
     configs = list(folder.glob('*.py')) if (folder / 'last_checkpoint').is_file() else []
     if len(configs) != 1:
         return None, None
-    named = Path(find_latest_checkpoint(str(folder)))
-    inside = folder / named.name  # of a moved or copied folder
-    return configs[0], inside if inside.exists() else named
+    return configs[0], named_checkpoint(folder)
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:

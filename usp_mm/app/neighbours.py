@@ -68,7 +68,7 @@ class PictureFolder:
             self.unreadable.add(path)
             return None
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """What the folder holds, in one line."""
         left_out = f', {len(self.unreadable)} of them left out because they cannot be decoded' if self.unreadable else ''
         return f'{len(self.paths)} pictures of `{self.folder.name}` are compared{left_out}.'
@@ -101,19 +101,19 @@ def neighbours_tab(encoders: Mapping[str, Encoder], pictures: PictureFolder) -> 
     @in_turn
     def find(model: str, path: str | None, k: float | None, progress: gr.Progress = gr.Progress()) -> tuple[list, str]:  # noqa: B008
         if not path:
-            return [], pictures.told()
+            return [], pictures.summary()
         tell = lambda share, text: progress(share, desc=text)  # noqa: E731
-        return find_neighbours(pictures, model, encoders[model], path, k, tell), pictures.told()
+        return find_neighbours(pictures, model, encoders[model], path, k, tell), pictures.summary()
 
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             model, upload = choose_model(encoders), upload_box()
             k = gr.Slider(1, MAX_NEIGHBOURS, 8, step=1, label='k', info='neighbours')
-            told = gr.Markdown(pictures.told())
+            summary = gr.Markdown(pictures.summary())
         with gr.Column(scale=3, min_width=320):
             gallery = gr.Gallery(label='Nearest pictures', columns=4, object_fit='contain', height='auto', interactive=False,
                                  buttons=['fullscreen'])  # fmt: skip
-    outputs = [gallery, told]
+    outputs = [gallery, summary]
     gr.on(
         [upload.change, k.release, model.input], find, [model, upload, k], outputs, trigger_mode='always_last', **ONE_AT_A_TIME
     )

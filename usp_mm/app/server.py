@@ -80,14 +80,14 @@ def free_port(host: str, port: int | None) -> int:
             raise OSError(
                 f"--host '{host}' is no address of this machine ({error.strerror}): give 127.0.0.1 or 0.0.0.0"
             ) from error
-    told = f'--port {port} is' if port is not None else f'ports {PORTS[0]} to {PORTS[-1]} are'
-    raise OSError(f'{told} in use on {host}: give another one with --port')
+    taken = f'--port {port} is' if port is not None else f'ports {PORTS[0]} to {PORTS[-1]} are'
+    raise OSError(f'{taken} in use on {host}: give another one with --port')
 
 
 _IN_USE = (98, 48)  # Linux, macOS
 
 
-def launch(page: gr.Blocks, host: str, port: int) -> None:
+def launch_page(page: gr.Blocks, host: str, port: int) -> None:
     """Start the server in threads of this process; `page.close()` ends it."""
     font = ['system-ui', 'sans-serif']  # Gradio's own would come from Google
     page.launch(

@@ -20,7 +20,7 @@ ONE_AT_A_TIME: dict[str, Any] = dict(concurrency_limit=1, concurrency_id='models
 def in_turn(function: Callable[_P, Any]) -> Callable[_P, Any]:
     """Let a function hold the models' lock, return its pictures as files, and raise its errors as `gr.Error` with one line.
 
-    An error that is not the user's is logged with its traceback; the page shows its type alone.
+    An error that is not the user's is logged with its traceback; the page shows only its type.
     """
 
     @functools.wraps(function)

@@ -47,7 +47,7 @@ def check_network(shapes: Shapes, kind: str, family: str) -> None:
         absent = [f'blocks.0.{other}.{x}' for x in _WB if f'blocks.0.{norm}.{x}' in shapes]
         missing += [name for name in absent if name not in shapes and name not in missing]
     wrong = _wrong_shapes(shapes, family) if not missing else []
-    told = [
+    faults = [
         f'{len(found)} {what}: {", ".join(found[:_SHOWN])}{", …" if len(found) > _SHOWN else ""}'
         for what, found in (
             ('unknown', [f'{name} {list(shapes[name])}' for name in unknown]),
@@ -56,8 +56,8 @@ def check_network(shapes: Shapes, kind: str, family: str) -> None:
         )
         if found
     ]
-    if told:
-        raise ValueError(f'not {KINDS[kind].told} ({kind}): {"; ".join(told)}')
+    if faults:
+        raise ValueError(f'not {KINDS[kind].description} ({kind}): {"; ".join(faults)}')
 
 
 def _stacks(shapes: Shapes) -> dict[str, dict[int, dict[str, tuple[int, ...]]]]:
@@ -136,10 +136,10 @@ def describe(shapes: Shapes) -> str:
     """Summary of the settings that a config needs and that follow from shapes (number of heads and activation do not)."""
     depth = 1 + max(_stacks(shapes)['blocks'])
     proj = shapes.get('x_embedder.proj.weight') or shapes['patch_embed.proj.weight']
-    told = f'{depth} blocks of width {proj[0]}, patch {proj[2]} on {proj[1]} channels, pos_embed {list(shapes["pos_embed"])}'
+    text = f'{depth} blocks of width {proj[0]}, patch {proj[2]} on {proj[1]} channels, pos_embed {list(shapes["pos_embed"])}'
     if 'final_layer.linear.weight' in shapes:
         out = shapes['final_layer.linear.weight'][0] // proj[2] ** 2
         rows = shapes['y_embedder.embedding_table.weight'][0]
-        told += f', {out} output channels (learn_sigma={out == 2 * proj[1]}), {rows} rows of classes and "no class"'
-        told += f', norm_affine={"blocks.0.norm1.weight" in shapes}'
-    return told
+        text += f', {out} output channels (learn_sigma={out == 2 * proj[1]}), {rows} rows of classes and "no class"'
+        text += f', norm_affine={"blocks.0.norm1.weight" in shapes}'
+    return text

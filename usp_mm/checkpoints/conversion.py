@@ -8,14 +8,14 @@ from mmengine.logging import MMLogger
 
 from usp_mm.addresses import local_file
 from usp_mm.presets import lookup
-from usp_mm.vaes.record import told_vae
+from usp_mm.vaes.record import describe_record
 from usp_mm.weight_files import SAFE
 
 from .entries import Checkpoint, ConversionReport
 from .kinds import TARGETS
 from .sources import family_of, read
 from .targets import Output, translate
-from .write import check_out, write_file, write_pipeline
+from .write import check_out, write_dit_pipeline, write_file
 
 SETS = ('ema', 'model')
 
@@ -105,7 +105,7 @@ def _what_is_left_out(checkpoint: Checkpoint, out: Path, to: str, vae: str | Pat
     if to == 'usp_mm' and out.suffix == SAFE and 'dataset_meta' in checkpoint.facts:
         yield 'a safetensors file holds no class names: write a .pth to keep them'
     if 'vae' in checkpoint.facts and (to != 'usp_mm' or out.suffix == SAFE):
-        yield f'it does not say that it was trained with VAE {told_vae(checkpoint.facts["vae"])}'
+        yield f'it does not say that it was trained with VAE {describe_record(checkpoint.facts["vae"])}'
 
 
 def _report(checkpoint: Checkpoint, to: str, output: Output, names: set[str]) -> ConversionReport:
@@ -130,7 +130,7 @@ def _write(out: Path, checkpoint: Checkpoint, to: str, output: Output, vae: Path
     size = sum(entry.value.nbytes for entries in output.sets.values() for entry in entries.values())
     MMLogger.get_current_instance().info(f"writing '{out}', {size / 1e9:.2f} GB")
     if to == 'diffusers':
-        write_pipeline(out, output.sets[''], output.official, facts, vae)
+        write_dit_pipeline(out, output.sets[''], output.official, facts, vae)
         return
     extra: dict[str, Any] = {}
     if to == 'usp_mm':

@@ -45,7 +45,7 @@ TABLE_TOLERANCE = 1e-6
 # ---------------------------------------------------------------------- read
 
 
-def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_diffusers_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read weights and config of the transformer in the folder of a `DiTPipeline` or of a single `DiTTransformer2DModel`.
 
     Raises:

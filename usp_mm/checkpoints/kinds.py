@@ -33,12 +33,12 @@ class Kind:
     Attributes:
         family: 'encoder', 'denoiser' or 'vae', which decides what it can be converted to; '' if only the file's names tell.
         names: Regular expression that matches every name that it may hold.
-        told: Description for users.
+        description: Description for users.
     """
 
     family: str
     names: str
-    told: str
+    description: str
 
 
 # fmt: off

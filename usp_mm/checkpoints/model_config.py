@@ -46,12 +46,12 @@ def model_config(source: Checkpoint, given: Given) -> dict[str, Any]:
         given: Facts from the user, which take precedence over the shapes.
 
     Raises:
-        ValueError: The checkpoint is an autoencoder, or neither it nor `given` has a necessary fact; the message names the
+        ValueError: The checkpoint is a VAE, or neither it nor `given` has a necessary fact; the message names the
             argument.
     """
     family = family_of(source)
     if family == 'vae':
-        raise ValueError(f'{source.kind} is an autoencoder, no model: give it as vae=dict(name=…, path=…) of one')
+        raise ValueError(f'{source.kind} is a VAE and not a model: give it as vae=dict(name=…, path=…) of one')
     shapes = shapes_of(next(iter(source.sets.values())))
     return _encoder(source, shapes, given) if family == 'encoder' else _generator(source, shapes, given)
 
@@ -148,7 +148,7 @@ def _vae(channels: int, given: Given) -> str:
             )
         return given.vae
     if channels not in _VAE_OF:
-        raise ValueError(f'a network on {channels} channels, of no known autoencoder: name its preset with vae=NAME')
+        raise ValueError(f'a network on {channels} channels, of no known VAE: name its preset with vae=NAME')
     if channels == 4:
         _assume(f"latents are of '{_VAE_OF[channels]}'", "vae='sd-f8d4-mse' or dict(name=…, path=…)", '')
     return _VAE_OF[channels]

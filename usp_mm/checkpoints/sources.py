@@ -15,7 +15,7 @@ from usp_mm.vaes.record import record_in
 from usp_mm.weight_files import CONTAINERS, check_finite, is_weights, read_checkpoint, unwrapped_names
 
 from .check import check_network, describe
-from .diffusers_dit import from_diffusers, read_folder
+from .diffusers_dit import from_diffusers, read_diffusers_folder
 from .entries import Checkpoint, Entries, Entry, shapes_of
 from .kinds import KINDS, LIGHTNING, detect
 from .official import to_official, without_official_name
@@ -45,7 +45,7 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
         lookup(KINDS, kind, 'kind of checkpoint')
     config: dict[str, Any] = {}
     if path.is_dir():
-        content, config = read_folder(path)
+        content, config = read_diffusers_folder(path)
         kind = kind or 'diffusers'
     else:
         content = read_checkpoint(path, mmap=True)
@@ -61,15 +61,17 @@ def read(path: Path, kind: str | None = None, drop: Sequence[str] = ()) -> Check
         result.kind = _kind(kind, shapes, content.get('args'))
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from None
-    how = 'as told' if kind else 'detected from its names'
+    how = 'as requested' if kind else 'detected from its names'
     _drop_asked(result, drop)
     logger = MMLogger.get_current_instance()
-    logger.info(f"'{path}': {result.kind}, {KINDS[result.kind].told} ({how})")
+    logger.info(f"'{path}': {result.kind}, {KINDS[result.kind].description} ({how})")
     try:
         if result.kind in _ONE_SET and len(result.sets) == 1:
             result.sets, result.named = {'model': next(iter(result.sets.values()))}, False
         elif result.kind in _ONE_SET:
-            raise ValueError(f'the weights of {KINDS[result.kind].told} stand alone, not under {" and ".join(result.sets)}')
+            raise ValueError(
+                f'the weights of {KINDS[result.kind].description} stand alone, not under {" and ".join(result.sets)}'
+            )
         _TRANSLATE.get(result.kind, _official)(result, content, config)
         _check(result)
     except ValueError as error:
@@ -85,7 +87,7 @@ def _kind(asked: str | None, shapes: Mapping[str, tuple[int, ...]], args: Any) -
         return asked
     found = detect(shapes, args)
     if asked not in (None, found):
-        raise ValueError(f'not {KINDS[asked].told} ({asked}), but {KINDS[found].told} ({found})')
+        raise ValueError(f'not {KINDS[asked].description} ({asked}), but {KINDS[found].description} ({found})')
     return found
 
 
@@ -105,16 +107,16 @@ def _split(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Mapping[st
     elif not sets and is_weights(content):
         return {'model': content}, [], False
     elif not sets:
-        told = ', '.join(f'{key} ({type(value).__name__})' for key, value in list(content.items())[:6])
+        entries = ', '.join(f'{key} ({type(value).__name__})' for key, value in list(content.items())[:6])
         raise ValueError(
-            f"'{path}' holds no weights: expected name -> tensor, plain or under {', '.join(CONTAINERS)}; has {told}"
+            f"'{path}' holds no weights: expected name -> tensor, plain or under {', '.join(CONTAINERS)}; has {entries}"
         )
     return sets, [name for name in content if name not in used], 'ema' in sets
 
 
 def _why_beside(name: str, value: Any) -> str:
-    weights = 'another set of weights, which is not read: save it alone to convert it'
-    return _TRAINING.get(name) or (weights if is_weights(value) else 'of training, no weights of the network')
+    weights = 'another set of weights, which is not read: save it in a file of its own to convert it'
+    return _TRAINING.get(name) or (weights if is_weights(value) else 'a part of training, no weights of the network')
 
 
 def _entries(weights: Mapping[str, Tensor], which: str | None, path: Path, result: Checkpoint) -> Entries:
@@ -220,8 +222,8 @@ def _check(result: Checkpoint) -> None:
     if len(shapes) == 2 and shapes['model'] != shapes['ema']:
         model, ema = shapes['model'], shapes['ema']
         differ = sorted(name for name in model.keys() | ema.keys() if model.get(name) != ema.get(name))[:4]
-        told = ', '.join(f'{name} {model.get(name, "missing")} and {ema.get(name, "missing")}' for name in differ)
-        raise ValueError(f'model and ema are of two networks: {told}')
+        pairs = ', '.join(f'{name} {model.get(name, "missing")} and {ema.get(name, "missing")}' for name in differ)
+        raise ValueError(f'model and ema are of two networks: {pairs}')
     if result.kind == 'repa':
         _projector_beside(result)
 
@@ -232,6 +234,6 @@ def _projector_beside(result: Checkpoint) -> None:
     for which, entries in result.sets.items():
         projector = {ours + name[len(theirs) :]: entries.pop(name) for name in list(entries) if name.startswith(theirs)}
         if which == 'ema' and 'model' in result.sets:
-            result.drop(projector.values(), 'the average of the projector: this package averages the denoiser alone')
+            result.drop(projector.values(), 'the average of the projector: this package averages only the denoiser')
         else:
             result.beside |= projector

@@ -70,7 +70,7 @@ def _select(source: Checkpoint, weights: str | None, single: bool) -> None:
         raise ValueError(f"weights='{weights}': the file has {has}{'' if source.named else ', leave weights out'}")
     if weights is None and single and len(source.sets) > 1:
         weights = 'ema'
-        source.notes.append('of model and ema the averaged weights are taken; weights=model takes the others')
+        source.notes.append('the file has model and ema: the averaged weights are taken, weights=model takes the others')
     if weights is not None:
         for other in set(source.sets) - {weights}:
             source.drop(source.sets.pop(other).values(), f'weights={weights}')
@@ -114,7 +114,7 @@ def _official(source: Checkpoint, family: str) -> Output:
     _refuse_beside(source, 'official code', allowed=(*(f'{ours}{i}.' for i in (0, 2, 4)), STEPS))
     steps = source.beside.get(STEPS)
     if steps and len(source.sets) == 1:
-        source.drop([steps], 'of training alone')
+        source.drop([steps], 'only for training')
         steps = None
     sets = {which: entries | projector for which, entries in source.sets.items()}
     if any(name.startswith(LIGHTNING[1]) for entries in sets.values() for name in entries):
@@ -128,7 +128,7 @@ def _timm(source: Checkpoint, family: str) -> Output:
     _refuse_beside(source, "timm's ViT")
     (entries,) = source.sets.values()
     left = {name: x for name, x in entries.items() if name.startswith(_PRETRAINING)}
-    source.drop(left.values(), 'of pretraining, not of a ViT')
+    source.drop(left.values(), 'only for pretraining, no part of a ViT')
     entries = {name: x for name, x in entries.items() if name not in left}
     if any(name.startswith('head.0.') for name in entries):
         names = [source for name, x in entries.items() if name.startswith('head.') for source in x.sources]
@@ -157,7 +157,7 @@ def _safetensors(source: Checkpoint, family: str) -> Output:
 def _drop_training(source: Checkpoint) -> None:
     """Drop REPA's projector and the count of EMA updates; ValueError if there are other tensors beside the denoiser."""
     _refuse_beside(source, 'one network under official names', allowed=(PROJECTOR[1], STEPS))
-    source.drop(source.beside.values(), 'of training alone')
+    source.drop(source.beside.values(), 'only for training')
     source.beside = {}
 
 

@@ -94,7 +94,7 @@ def save_safe(weights: dict[str, Tensor], path: Path) -> None:
     save_safetensors(apart, path)
 
 
-def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[str, Any], vae: Path | None) -> None:
+def write_dit_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[str, Any], vae: Path | None) -> None:
     """Write a `DiTPipeline` folder with transformer, the DDIM scheduler of facebook/DiT-XL-2-256 and, if given, the VAE.
 
     Args:
@@ -116,14 +116,14 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
     with torch.device('meta'):
         network = diffusers.DiTTransformer2DModel(**config)
     _check_fit(entries, network.state_dict())
-    autoencoder = None if vae is None else _load_vae(vae, config['in_channels'])
+    vae_network = None if vae is None else _load_vae(vae, config['in_channels'])
     scheduler = diffusers.DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule='linear', clip_sample=False)
     index: dict[str, Any] = {
         '_class_name': 'DiTPipeline',
         '_diffusers_version': diffusers.__version__,
         'transformer': ['diffusers', 'DiTTransformer2DModel'],
         'scheduler': ['diffusers', 'DDIMScheduler'],
-        'vae': ['diffusers', 'AutoencoderKL'] if autoencoder is not None else [None, None],
+        'vae': ['diffusers', 'AutoencoderKL'] if vae_network is not None else [None, None],
     }
     if classes:
         index['id2label'] = {str(i): str(name) for i, name in enumerate(classes)}
@@ -133,8 +133,8 @@ def write_pipeline(out: Path, entries: Entries, official: Entries, facts: dict[s
         network.save_config(folder / 'transformer')
         save_safe(weights, folder / 'transformer' / f'{WEIGHTS}.safetensors')
         scheduler.save_pretrained(folder / 'scheduler')
-        if autoencoder is not None:
-            autoencoder.save_pretrained(folder / 'vae')
+        if vae_network is not None:
+            vae_network.save_pretrained(folder / 'vae')
         write_json(folder / 'model_index.json', index)
 
 
@@ -143,8 +143,10 @@ def _check_fit(entries: Entries, expected: dict[str, Tensor]) -> None:
     wanted = {name: tuple(value.shape) for name, value in expected.items()}
     if found != wanted:
         differ = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        told = ', '.join(f'{name} {found.get(name, "missing")} instead of {wanted.get(name, "nothing")}' for name in differ[:4])
-        raise ValueError(f"{len(differ)} tensors do not fit diffusers' DiT of this size: {told}")
+        shapes = ', '.join(
+            f'{name} {found.get(name, "missing")} instead of {wanted.get(name, "nothing")}' for name in differ[:4]
+        )
+        raise ValueError(f"{len(differ)} tensors do not fit diffusers' DiT of this size: {shapes}")
 
 
 def _load_vae(path: Path, channels: int) -> Any:

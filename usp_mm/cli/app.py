@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('folders', nargs='+', metavar='FOLDER', help='models, each once')
     parser.add_argument('--pictures', type=Path, metavar='DIR', help='pictures among which to find neighbours')
     parser.add_argument('--limit', type=int, default=2000, help='most pictures of DIR, evenly spaced (default: %(default)s)')
-    parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: %(default)s, this machine alone)')
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: %(default)s, only this machine)')
     parser.add_argument('--port', type=int, help='default: the first free one from 7860')
     parser.add_argument('--device', help='default: the GPU, else the CPU')
     args = parser.parse_args()
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def serve(args: argparse.Namespace) -> None:
-    from usp_mm.app.server import free_port, launch, private_folder
+    from usp_mm.app.server import free_port, launch_page, private_folder
 
     port = free_port(args.host, args.port)
     from usp_mm.app.build import build_app
@@ -60,7 +60,7 @@ def serve(args: argparse.Namespace) -> None:
     with private_folder():
         page = build_app(models, pictures)
         try:
-            launch(page, args.host, port)
+            launch_page(page, args.host, port)
             print(f'http://{args.host}:{port}  (Ctrl-C ends it)', flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:  # or a signal of `stop_on`

@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     write.add_argument(
         '--layout',
         choices=LAYOUTS,
-        help='of a folder that can be read in two ways: its sub-folders are classes, or every image without classes',
+        help='how to read a folder if there are two ways: its sub-folders are classes, or every image counts, without classes',
     )
     write.add_argument('out', type=Path, help="the cache's folder")
     write.add_argument('--vae', default='sd-f8d4', choices=sorted(VAES), help='preset (default: %(default)s)')
@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
         '--dtype',
         default='float16',
         choices=STORAGES,
-        help='of what is stored; float16 keeps the log-variance in 8 bits (default: %(default)s)',
+        help='dtype that is stored; float16 keeps the log-variance in 8 bits (default: %(default)s)',
     )
     write.add_argument(
         '--encode-dtype', default='float32', choices=ENCODE_DTYPES, help='arithmetic of VAE and teacher (default: %(default)s)'
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     write.add_argument(
         '--crop-scale', type=float, nargs=2, default=(0.2, 1.0), metavar=('MIN', 'MAX'), help='area of a random crop'
     )
-    write.add_argument('--seed', type=int, default=0, help='of the random crops')
+    write.add_argument('--seed', type=int, default=0, help='seed of the random crops')
     write.add_argument('--shard-size', type=int, help=SHARDS)
     write.add_argument(
         '--encode-batch-size',
@@ -103,7 +103,7 @@ def add_import(commands: Any) -> None:
     parser.add_argument('--images', metavar='DIR', help='the folder that was encoded: encode some images again and compare')
     parser.add_argument('--check', type=int, default=8, metavar='N', help='how many (default: %(default)s)')
     parser.add_argument('--store', default='moments', choices=STORES, help='what to keep (default: %(default)s)')
-    parser.add_argument('--dtype', default='float16', choices=STORAGES, help='of what is stored (default: %(default)s)')
+    parser.add_argument('--dtype', default='float16', choices=STORAGES, help='dtype that is stored (default: %(default)s)')
     parser.add_argument('--shard-size', type=int, help=SHARDS)
     parser.add_argument('--workers', type=int, default=DECODERS, help='processes that read files (default: %(default)s)')
 

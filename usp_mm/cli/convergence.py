@@ -3,7 +3,7 @@
 python tools/plot_convergence.py work_dirs/sit-scratch work_dirs/sit-usp --labels scratch USP --metric Feature/FD
 python tools/plot_convergence.py scratch=runs/s0,runs/s1,runs/s2 usp=runs/u0,runs/u1,runs/u2    # mean ± deviation over seeds
 
-Hours are those of training alone, times the number of processes; validation and sampling are not in them.
+Hours are those of training only, times the number of processes; validation and sampling are not in them.
 """
 
 import argparse

@@ -5,8 +5,9 @@ python tools/convert_checkpoint.py work_dirs/RUN/epoch_800.pth usp.pth --to offi
 python tools/convert_checkpoint.py work_dirs/RUN/epoch_800.pth vit.safetensors --to timm
 python tools/convert_checkpoint.py work_dirs/RUN/iter_400000.pth dit-pipeline --to diffusers --vae sd-vae-ft-ema
 
-The kind is told from the keys. Every tensor is listed: used, renamed, folded or dropped with the reason; one without a
-place fails the conversion. Files are read as data and never run, and the result appears whole or not at all.
+The kind is detected from the names of the tensors. Every tensor is listed as used, renamed, folded or dropped, with the
+reason; a tensor without a place in the target fails the conversion. Files are read as data and never run, and the result
+appears whole or not at all.
 """
 
 import argparse
@@ -17,8 +18,8 @@ from usp_mm.console import table_console
 
 
 def parse_args() -> argparse.Namespace:
-    kinds = '\n'.join(f'  {name:13}{kind.told}' for name, kind in KINDS.items())
-    targets = '\n'.join(f'  {name:13}{told}' for name, told in TARGETS.items())
+    kinds = '\n'.join(f'  {name:13}{kind.description}' for name, kind in KINDS.items())
+    targets = '\n'.join(f'  {name:13}{description}' for name, description in TARGETS.items())
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f'--from:\n{kinds}\n\n--to:\n{targets}',
@@ -26,7 +27,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('source', metavar='IN', type=Path, help="a checkpoint file, or a folder of diffusers'")
     parser.add_argument('out', metavar='OUT', type=Path, help='a .pth, .pt, .ckpt or .safetensors file, or a folder')
-    parser.add_argument('--from', dest='from_', metavar='KIND', help='instead of what the keys tell')
+    parser.add_argument(
+        '--from', dest='from_', metavar='KIND', help='kind of the input (default: detected from the names of its tensors)'
+    )
     parser.add_argument('--to', default='usp_mm', metavar='FORMAT', help='default: %(default)s')
     parser.add_argument(
         '--weights', metavar='ema|model', help='which to take of a file that has both (default: see docs/convert.md)'

@@ -22,7 +22,7 @@ COLUMNS = (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+', metavar='RUN', help='work folder; DIR@STEP for its first STEP steps alone')
+    parser.add_argument('runs', nargs='+', metavar='RUN', help='work folder; DIR@STEP for only its first STEP steps')
     parser.add_argument('--markdown', action='store_true', help='print Markdown')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers there too')
     return parser.parse_args()

@@ -47,14 +47,14 @@ def parse_args() -> argparse.Namespace:
         parser.add_argument(
             f'--{name}layout',
             choices=LAYOUTS,
-            help=f'of {what} folder, where it can be read in two ways: images of its sub-folders alone, or all',
+            help=f'how to read {what} folder if there are two ways: only the images of its sub-folders, or all',
         )
     parser.add_argument('--batch-size', type=int, help='images at a time (default: 64; 256 with --fast on a GPU)')
     parser.add_argument(
         '--fast', action='store_true', help='Inception in channels_last, larger batches: other bits, same results'
     )
     parser.add_argument('--workers', type=int, default=DECODERS, help='processes that decode folders (default: %(default)s)')
-    parser.add_argument('--cache-dir', help="of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
+    parser.add_argument('--cache-dir', help="folder of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
     return parser.parse_args()
 
@@ -63,7 +63,7 @@ def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
     """Build the metric that the options select."""
     from usp_mm.evaluation import ADMMetrics, FeatureMetrics
 
-    common = dict(num_reference_pr=args.num_ref, cache_dir=args.cache_dir, batch_size=batch_size(args))
+    common = dict(num_reference_pr=args.num_ref, cache_dir=args.cache_dir, batch_size=feature_batch_size(args))
     common.update(img_size=args.img_size, num_workers=args.workers, with_label=LAYOUTS.get(args.ref_layout))
     extractor = chosen_extractor(args)
     if args.inception and extractor is not None:
@@ -75,7 +75,7 @@ def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
     return FeatureMetrics(extractor, args.ref, **common)
 
 
-def batch_size(args: argparse.Namespace) -> int:
+def feature_batch_size(args: argparse.Namespace) -> int:
     """Number of images per call of the feature extractor."""
     import torch
 
@@ -124,8 +124,8 @@ def main() -> None:
     source = open_images(args.samples, num_workers=args.workers, with_label=LAYOUTS.get(args.layout))
     num = count_samples(args, source.num)
     metric = build_metric(args)
-    told = read_json(Path(f'{Path(args.samples)}.json')) or {}
-    metric.expect(num, {'classes': getattr(source, 'classes', None), **told})
+    description = read_json(Path(f'{Path(args.samples)}.json')) or {}
+    metric.expect(num, {'classes': getattr(source, 'classes', None), **description})
     rank = meet_processes(take_gpu=True)
     if args.fast:
         where = 'Inception in channels_last, ' if chosen_extractor(args) is None else ''
@@ -147,9 +147,9 @@ def show(report: dict) -> None:
     """Print the report as a table."""
     from rich.table import Table
 
-    from usp_mm.evaluation.report import rows
+    from usp_mm.evaluation.report import report_rows
 
     table = Table('', '', show_header=False, title='scores')
-    for name, value in rows(report):
+    for name, value in report_rows(report):
         table.add_row(name, value)
     table_console().print(table)

@@ -24,17 +24,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'words', nargs='+', metavar='[CONFIG] CHECKPOINT OUT', help='config, checkpoint (file or address), folder to write'
     )
-    parser.add_argument('--weights', choices=['ema', 'model', 'both'], help="of a generator's checkpoint (default: ema)")
-    parser.add_argument('--kind', help="of another project's file, where names leave it open: dit, usp-dit, sit, usp-sit")
+    parser.add_argument(
+        '--weights', choices=['ema', 'model', 'both'], help="weights of a generator's checkpoint to export (default: ema)"
+    )
+    parser.add_argument('--kind', help="kind of another project's file, if its names leave it open: dit, usp-dit, sit, usp-sit")
     parser.add_argument('--vae', help="a preset or a path, in place of the config's")
     parser.add_argument(
-        '--include-vae', action=argparse.BooleanOptionalAction, help='copy the VAE too (default: of preset tiny alone)'
+        '--include-vae', action=argparse.BooleanOptionalAction, help='copy the VAE too (default: only that of preset tiny)'
     )
     parser.add_argument(
         '--diffusers', action='store_true', help='write a pipeline of diffusers instead: DiT and SiT, with the VAE'
     )
     parser.add_argument('--picture', type=Path, metavar='FILE', help='for the model card')
-    parser.add_argument('--license', help="of the weights, as the hub names it: 'cc-by-nc-4.0'")
+    parser.add_argument('--license', help="license of the weights, as the hub names it: 'cc-by-nc-4.0'")
     parser.add_argument('--name', metavar='OWNER/NAME', help="id on the hub, for the model card's example")
     parser.add_argument('--number', nargs='+', default=[], metavar='WHAT=VALUE', help='measured, for the model card')
     add_config_arguments(parser)
@@ -65,7 +67,7 @@ def main() -> None:
     )  # fmt: skip
     if args.diffusers:
         if not isinstance(found, Generator):
-            raise ValueError(f"--diffusers: '{args.checkpoint}' is no DiT or SiT, for which alone diffusers has pipelines")
+            raise ValueError(f"--diffusers: '{args.checkpoint}' is no DiT or SiT, and diffusers has pipelines only for these")
         found.save_pipeline(args.out, include_vae=args.include_vae is not False)
         print(f'{args.out}: {", ".join(sorted(path.name for path in args.out.iterdir()))}')
         return

@@ -36,7 +36,7 @@ def number(value: float) -> str:
     return f'{value:.4g}'
 
 
-def rows(cost: dict[str, Any]) -> list[tuple[str, ...]]:
+def cost_rows(cost: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows of (part, parameters, trainable parameters, forward FLOPs, FLOPs per training image)."""
     network, vae, teacher = cost['network'], cost['vae'], cost['teacher']
     lines = [('network', *(number(network[key]) for key in ('parameters', 'trainable', 'forward', 'train')))]
@@ -60,7 +60,7 @@ def totals(cost: dict[str, Any], hours: float | None) -> list[str]:
     if hours is not None:
         lines.append(f'training, {cost["images"]:,} images: {number(cost["total"])}FLOP, {hours:,.3g} GPU-hours')
     else:
-        lines.append("training: the number of images is known of 'data/imagenet' and its caches alone")
+        lines.append("training: the number of images is known only for 'data/imagenet' and its caches")
     if cost['sample']:
         lines.append(
             f'a sample, {cost["sample"]["calls"]} network calls and the decoder: {number(cost["sample"]["total"])}FLOP'
@@ -83,7 +83,7 @@ def main() -> None:
     table = Table('part', title=f'{args.config}, {cost["model"]}', caption='a multiply-add is 2 FLOPs')
     for name in ('parameters', 'trained', 'FLOPs, forward', 'FLOPs, training image'):
         table.add_column(name, justify='right')
-    for line in rows(cost):
+    for line in cost_rows(cost):
         table.add_row(*line)
     console = table_console()
     console.print(table)

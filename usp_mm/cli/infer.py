@@ -24,8 +24,8 @@ KINDS = dict(classify='the best classes of each image', embed='the features of e
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
-    for name, told in KINDS.items():
-        command = commands.add_parser(name, help=told, description=told)
+    for name, description in KINDS.items():
+        command = commands.add_parser(name, help=description, description=description)
         add_model_arguments(command, "a segmentor's config" if name == 'segment' else "a classifier's config")
         command.add_argument('images', nargs='+', help='image files, or folders searched recursively')
         command.add_argument('--out', type=Path, required=True, help='folder to write to')
@@ -52,7 +52,7 @@ def show(results: list[dict], heading: str, file: str, best: Callable[[dict], st
 
 def classify(args: argparse.Namespace, paths: list[Path]) -> str:
     from usp_mm.apis.inference import inferencer
-    from usp_mm.apis.predictions import classify_images, draw_predictions, shown
+    from usp_mm.apis.predictions import class_text, classify_images, draw_predictions
 
     infer = inferencer(args.config, args.checkpoint, 'classify', args.device, args.cfg_options)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def classify(args: argparse.Namespace, paths: list[Path]) -> str:
         predictions,
         'best classes, with scores',
         'predictions.json',
-        lambda one: ', '.join(f'{shown(best)} {best["score"]:.3f}' for best in one['top']),
+        lambda one: ', '.join(f'{class_text(best)} {best["score"]:.3f}' for best in one['top']),
     )
     return f'{args.out}/predictions.json and predictions.png: {len(paths)} images'
 

@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_probe_arguments(parser)
     parser.add_argument('--k', type=int, nargs='+', default=[10, 20, 100, 200], help='neighbours (default 10 20 100 200)')
-    parser.add_argument('--temperature', type=float, default=0.07, help='of the votes (default %(default)s)')
+    parser.add_argument('--temperature', type=float, default=0.07, help='temperature of the votes (default %(default)s)')
     parser.add_argument('--layer', type=int, metavar='K', help='block, from 1 (default: the last)')
     parser.add_argument('--pool', choices=['mean', 'cls'], default='mean', help='patch tokens, or class token (default mean)')
     parser.add_argument('--batch-size', type=int, default=256, help='samples encoded at a time (default %(default)s)')

@@ -21,11 +21,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data', type=Path, required=True, metavar='DIR', help='class folders with images, or a latent cache')
     parser.add_argument('--num', type=int, metavar='N', help='samples, spread evenly over the data (default: all)')
     parser.add_argument('--probes', type=int, default=1, help='random vectors a sample for the divergence (default 1)')
-    parser.add_argument('--method', default='dopri5', help="of the ODE, one of ODESampler's (default: %(default)s)")
+    parser.add_argument('--method', default='dopri5', help="method of the ODE, one of ODESampler's (default: %(default)s)")
     parser.add_argument(
         '--steps', type=int, default=50, metavar='K', help='points of the time grid of fixed steps (default 50)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the random vectors (default 0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the random vectors (default 0)')
     parser.add_argument('--batch-size', type=int, default=16, help='samples at a time (default 16)')
     add_weights_argument(parser, "averaged, or as trained (default: the config's `sample_model`, ema)")
     parser.add_argument('--device', help='default: the GPU, else the CPU')

@@ -1,4 +1,4 @@
-"""Draw what a pretrained USP restores of masked images: original, masked, restored, the VAE alone.
+"""Draw what a pretrained USP restores of masked images: original, masked, restored, and as the VAE alone reproduces them.
 
 python tools/reconstruct.py CONFIG CHECKPOINT --images data/imagenet/val/n01440764 --out restoration.png
 """
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         default='denormalized',
         help='denormalized: on the scale of the true patches; raw: as the network gives it (official pictures of USP)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the masks')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the masks')
     add_config_arguments(parser)
     return parser.parse_args()
 

@@ -26,9 +26,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help="a classifier's config")
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--noise', choices=['image', 'latent', 'both'], default='both')
-    parser.add_argument('--severities', type=int, nargs='*', default=[1, 2, 3, 4, 5], help='of image noise (default: all five)')
     parser.add_argument(
-        '--timesteps', type=int, nargs='*', default=list(TIMESTEPS), help='of 1000, of latent noise (default: %(default)s)'
+        '--severities', type=int, nargs='*', default=[1, 2, 3, 4, 5], help='severities of image noise (default: all five)'
+    )
+    parser.add_argument(
+        '--timesteps',
+        type=int,
+        nargs='*',
+        default=list(TIMESTEPS),
+        help='levels of latent noise, of 1000 (default: %(default)s)',
     )
     parser.add_argument('--out', type=Path, help='folder to write to (default: the work folder)')
     add_run_arguments(parser)

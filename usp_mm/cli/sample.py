@@ -38,14 +38,14 @@ def parse_args() -> argparse.Namespace:
     people.add_argument('--per-class', type=int, default=4, metavar='N', help='pictures of a class without a count (default 4)')
     people.add_argument('--grid', type=Path, metavar='FILE.png', help='write them as one picture')
     people.add_argument('--trajectory', type=Path, metavar='FILE.gif|.mp4', help='write how they came about, as a moving one')
-    people.add_argument('--frames', type=int, default=30, help='of the trajectory, at most (default 30)')
+    people.add_argument('--frames', type=int, default=30, help='largest number of frames of the trajectory (default 30)')
     files = parser.add_argument_group('files for evaluators')
     files.add_argument('--num', type=int, metavar='N', help='samples; on a CPU with one thread a process, see above')
     files.add_argument('--out', type=Path, metavar='FILE.npz', help='write them to this file')
     files.add_argument(
         '--label-mode', choices=['random', 'balanced'], default='random', help='which classes (default: %(default)s)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of noise and labels (default 0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of noise and labels (default 0)')
     parser.add_argument('--batch-size', type=int, default=16, help='samples at a time of each process (default 16)')
     parser.add_argument('--device', help="default: this process's GPU, else the CPU")
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast of the network')
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
         '--fast', action='store_true', help='bfloat16, the VAE too, and compiled blocks: other bits, same results'
     )
     add_weights_argument(parser, "averaged, or as trained (default: the config's `sample_model`, ema)")
-    parser.add_argument('--steps', type=int, metavar='K', help='of the sampler')
+    parser.add_argument('--steps', type=int, metavar='K', help='number of steps of the sampler')
     guidance = parser.add_argument_group("guidance in place of the config's")
     guidance.add_argument('--guidance', type=float, metavar='SCALE', help='1 is none', **setting('scale'))
     guidance.add_argument('--guidance-channels', type=channels, metavar='C', help='the first C, or all', **setting('channels'))
@@ -112,16 +112,16 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
 
     if 'denoiser' not in cfg.model:
         return []  # build_generator raises the error
-    told = []
+    lines = []
     if args.fast:
         from usp_mm.engine.fast import make_fast
 
-        told = make_fast(cfg, 'sample')
+        lines = make_fast(cfg, 'sample')
     if args.amp:
         from usp_mm.engine.amp import slow_bfloat16
 
         cfg.model.sample_dtype = 'bfloat16'
-        told += [line for line in [slow_bfloat16()] if line]
+        lines += [line for line in [slow_bfloat16()] if line]
     if args.steps is not None:
         cfg.model.sampler.num_steps = args.steps
         sampler = MODELS.build(cfg.model.sampler).describe()
@@ -130,7 +130,7 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
     given = {key: f'guidance_{key}' for key in ('scale', 'channels', 'interval') if hasattr(args, f'guidance_{key}')}
     if given:
         cfg.model.guidance = {**(cfg.model.get('guidance') or {}), **{k: getattr(args, name) for k, name in given.items()}}
-    return told
+    return lines
 
 
 def main() -> None:
@@ -146,10 +146,10 @@ def main() -> None:
 
     take_folder(args)
     cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
-    told = apply_flags(cfg, args)
+    lines = apply_flags(cfg, args)
     rank = meet_processes(take_gpu=True)
     logger = MMLogger.get_instance('sample')
-    for line in told:
+    for line in lines:
         logger.info(line)
     model = build_generator(cfg, args.checkpoint, args.device, args.weights)
     draw = dict(seed=args.seed, batch_size=args.batch_size)

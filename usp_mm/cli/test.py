@@ -65,9 +65,9 @@ def main() -> None:
         add_image_noise(cfg, args.image_noise)
     if args.latent_noise is not None:
         add_latent_noise(cfg, args.latent_noise)
-    told = make_fast(cfg, 'test') if args.fast else []
+    lines = make_fast(cfg, 'test') if args.fast else []
     if args.amp and (slow := slow_bfloat16()):
-        told.append(slow)
+        lines.append(slow)
     if args.amp and 'denoiser' in cfg.model:
         cfg.model.sample_dtype = 'bfloat16'
     elif args.amp:
@@ -77,7 +77,7 @@ def main() -> None:
     kept = KeepMetrics()
     with explain_arguments(cfg):
         runner = build_runner(cfg)
-        for line in told:
+        for line in lines:
             runner.logger.info(line)
         runner.register_hook(kept)
         runner.test()

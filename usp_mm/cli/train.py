@@ -58,15 +58,15 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> set[str]:
     actions = [
         group.add_argument('--out', type=Path, metavar='DIR', help='where everything goes (default: work_dirs/NAME-OF-FOLDER)'),
         group.add_argument('--vae', help="'laptop' (default) is trained on the pictures; or a preset; or a VAE's folder"),
-        group.add_argument('--layout', choices=LAYOUTS, help='of a folder that can be read in two ways'),
+        group.add_argument('--layout', choices=LAYOUTS, help='how to read a folder if there are two ways'),
         group.add_argument('--only', metavar='PART,…', help=f'parts to run, of {",".join(PARTS)} (default: all)'),
         group.add_argument('--img-size', help='side of the crops, pixels', **whole),
         group.add_argument('--batch-size', help='pictures a step', **whole),
         group.add_argument('--vae-steps', help='training steps of the laptop VAE', **whole),
-        group.add_argument('--epochs', help='of pretraining', **whole),
+        group.add_argument('--epochs', help='epochs of pretraining', **whole),
         group.add_argument('--steps', help='training steps of the generator', **whole),
         group.add_argument('--minutes', type=float, metavar='M', help='longest estimated time that is accepted (default: 60)'),
-        group.add_argument('--seed', type=int, metavar='S', help='of everything that is random (default: 0)'),
+        group.add_argument('--seed', type=int, metavar='S', help='seed of everything that is random (default: 0)'),
     ]
     return {action.dest for action in actions}
 
@@ -113,25 +113,25 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
     from usp_mm.engine.lr_scaling import scale_learning_rates
     from usp_mm.engine.start import start_of_run
 
-    told: list[str | None] = [*start_of_run(cfg, args.resume, args.overwrite)]
+    lines: list[str | None] = [*start_of_run(cfg, args.resume, args.overwrite)]
     if args.amp:
         train_in_bfloat16(cfg)
     if args.fast:
         from usp_mm.engine.fast import make_fast
 
-        told += make_fast(cfg)
+        lines += make_fast(cfg)
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise ValueError(f'--auto-scale-lr: {args.config} does not say which batch its learning rate is for')
         cfg.auto_scale_lr.enable = True
-    told += [scale_learning_rates(cfg), missing_checks(cfg)]
+    lines += [scale_learning_rates(cfg), missing_checks(cfg)]
     if args.tracker:
         from usp_mm.engine.trackers import use_trackers
 
         use_trackers(cfg, args.tracker)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    return [line for line in told if line]
+    return [line for line in lines if line]
 
 
 def main() -> None:
@@ -147,10 +147,10 @@ def main() -> None:
 
     cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args))
     with own_folder(cfg):
-        told = apply_flags(cfg, args)
+        lines = apply_flags(cfg, args)
         runner = build_runner(cfg)
         check_same_start(cfg)
-        for line in told:
+        for line in lines:
             runner.logger.info(line)
         if args.amp and (warning := slow_bfloat16()):
             runner.logger.warning(warning)

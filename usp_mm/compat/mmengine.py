@@ -120,7 +120,7 @@ def no_noise() -> None:
     """Leave out log records and warnings of upstream libraries that tell nothing about the run; `log_noise` lists them.
 
     Reason: the first line of a training stood at line 270, after environment, config and hooks, which the log file keeps.
-    Delete when: MMEngine's `Runner` logs these to the file alone.
+    Delete when: MMEngine's `Runner` logs these only to the file.
     """
     quiet_warnings()
     wrapt.register_post_import_hook(_quiet_loggers, 'mmengine.logging.logger')

@@ -20,7 +20,7 @@ def configs_by_name() -> None:
     """Let MMEngine find configs as `usp_mm::sit/NAME.py`, in `_base_` and in `mmengine.hub`, and mmpretrain models as NAME.
 
     Reason: MMEngine knows packages by a fixed table, asks `pkg_resources` for their folder, which is wrong for an editable
-    install, and takes the package's name for the scope of its types. mmpretrain lists its own models alone; their index is read
+    install, and takes the package's name for the scope of its types. mmpretrain lists only its own models; their index is read
     when one is asked for, since reading ours at import would slow every run.
     Delete when: MMEngine and mmpretrain take every installed package that has a folder `.mim`.
     """

@@ -1,11 +1,16 @@
 """Patches of torch and torchvision."""
 
 import argparse
+import os
+import sys
+from collections.abc import Callable
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType
 from typing import Any
 
 import wrapt
+
+from usp_mm.machine_errors import explain_machine
 
 #: The numpy dtypes of arrays and scalars that a checkpoint may hold.
 NUMPY_DTYPES = ('bool', 'int32', 'int64', 'float32', 'float64')
@@ -97,3 +102,23 @@ def _carry_through_subset(module: ModuleType) -> None:
 def carried(index: Any, inner: Any) -> Any:
     """`inner` with the epoch and seed of `index`, if that is an `EpochIndex` (which can't be imported here)."""
     return index.at(inner) if hasattr(index, 'at') else inner
+
+
+def lost_batches() -> None:
+    """Let a process that loads data end with one line when it cannot send a batch, for lack of shared memory or open files.
+
+    Reason: it prints a traceback and goes on without the batch, for which the main process then waits for ever.
+    Delete when: torch's workers pass an error of their queue's thread on to the main process.
+    """
+    wrapt.register_post_import_hook(_end_without_batch, 'torch.utils.data._utils.worker')
+
+
+def _end_without_batch(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper('multiprocessing.queues', 'Queue._on_queue_feeder_error')
+    def on_error(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        if module.get_worker_info() is None:
+            wrapped(*args, **kwargs)
+            return
+        sys.stderr.write(f'error: a batch cannot be sent: {explain_machine(args[0]) or args[0]}\n')
+        sys.stderr.flush()
+        os._exit(1)

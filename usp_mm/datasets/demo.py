@@ -1,7 +1,7 @@
 """Real handwritten digits in the layouts of ImageNet and ADE20K: data for a first run in minutes, without a download.
 
 The digits are scikit-learn's copy of the UCI "Optical Recognition of Handwritten Digits" test set: 1,797 images of 8×8
-pixels with 16 grey levels. The output is a function of the arguments alone, byte for byte.
+pixels with 16 grey levels. The output depends only on the arguments, byte for byte.
 """
 
 import hashlib

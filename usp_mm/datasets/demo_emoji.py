@@ -39,7 +39,7 @@ def make_demo_emoji(out: str | Path, config: DemoEmoji = DemoEmoji()) -> bool:
     """Write `out`/imagenet/{train,val}/<class>/<code points>.png, RGB on white, and the licence of the drawings beside it.
 
     The classes are those of `EMOJI_CLASSES`. One base emoji in five, with all its variants, is held out for validation, by
-    a rule that depends on this emoji alone. The folder appears complete or not at all.
+    a rule that depends only on this emoji. The folder appears complete or not at all.
 
     Args:
         out: A folder that doesn't exist, is empty, or holds exactly this data.

@@ -8,7 +8,7 @@ from typing import Any
 class EpochIndex(int):
     """An `int` index with the attributes `epoch`, `seed` and `sample`.
 
-    A worker process, a transform or the model derives a sample's randomness from (seed, epoch, sample) alone. Every data
+    A worker process, a transform or the model derives a sample's randomness only from (seed, epoch, sample). Every data
     set can use it as an ordinary index, and `sample_idx` in mmengine's `BaseDataset` and mmpretrain's `DataSample` keeps
     its attributes. The seed is the runner's (`randomness.seed`), which mmengine passes to the sampler, so that one setting
     seeds everything.

@@ -8,13 +8,17 @@ from typing import Any, TypeVar
 import torch
 from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 
+from usp_mm.heartbeat import start_heartbeat
+
 T = TypeVar('T')
-#: How long a process waits for another one, whose part of the work may take days.
+#: How long a collective waits: the work of one process may take days, and `usp_mm.heartbeat` tells if one has stopped.
 PATIENCE = timedelta(days=7)
 
 
 def meet_processes(take_gpu: bool = False) -> int:
     """Join torchrun's other processes, so that they can wait for each other, and return the rank of this process.
+
+    A process that stops is told by `usp_mm.heartbeat`.
 
     Args:
         take_gpu: Whether to select the GPU of this process's local rank.
@@ -22,6 +26,7 @@ def meet_processes(take_gpu: bool = False) -> int:
     if take_gpu and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        start_heartbeat()
         torch.distributed.init_process_group('gloo', timeout=PATIENCE)
     return get_rank()
 

@@ -14,7 +14,7 @@ LABEL_MODES = ('random', 'balanced')
 
 
 def random_labels(index: Tensor, num_classes: int, seed: int) -> Tensor:
-    """Draw a class uniformly for each sample number, as a function of (seed, number) alone: int64[N] -> int64[N]."""
+    """Draw a class uniformly for each sample number, as a function of only (seed, number): int64[N] -> int64[N]."""
     draws = uniform(index, torch.zeros_like(index), 1, seed=seed, stream='label')[:, 0]
     return (draws.double() * num_classes).long()
 
@@ -26,7 +26,7 @@ class SampleRequests(Dataset):
     Args:
         num_samples: Number of samples.
         num_classes: Number of classes; labels are 0 … num_classes - 1.
-        label_mode: 'random' draws the class of sample i from (seed, i) alone, as for the paper's 50,000 samples; 'balanced'
+        label_mode: 'random' draws the class of sample i only from (seed, i), as for the paper's 50,000 samples; 'balanced'
             takes i mod num_classes.
         seed: Seed of the classes and of the samples' noise.
         labels: Class of each sample; replaces `label_mode`.

@@ -67,11 +67,11 @@ def _check_wrapper(wrapper: Any) -> None:
                 'or use a wrapper of MMEngine or torch'
             ) from None
         except Exception as error:
-            told = f'{type(error).__name__}: {error}'
+            reason = f'{type(error).__name__}: {error}'
         else:
-            told = 'it asked the data set that it wraps for nothing'
+            reason = 'it asked the data set that it wraps for nothing'
         MMLogger.get_current_instance().warning(
-            f'whether {name} hands on the epoch and the seed of EpochSampler cannot be tried ({told}): if it does not, '
+            f'whether {name} hands on the epoch and the seed of EpochSampler cannot be tried ({reason}): if it does not, '
             'augmentations and noise do not depend on them'
         )
         return

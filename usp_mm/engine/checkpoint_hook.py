@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import Tensor
+from torch.optim import Optimizer
 
 from usp_mm.files import free_space, write_whole
 from usp_mm.registry import HOOKS
@@ -16,6 +18,7 @@ from usp_mm.registry import HOOKS
 from .best_checkpoints import adopt_best
 from .latest_checkpoint import LAST
 from .settings import wrappers
+from .sharding import gathered, sharded
 
 #: Where MMEngine's message hub keeps the names of checkpoints that the next one replaces.
 OUTDATED = 'outdated_checkpoints'
@@ -29,13 +32,15 @@ class AtomicCheckpointHook(CheckpointHook):
     checkpoint lists the older ones that it replaces, and a resumed run deletes those that a kill left. `last_checkpoint` is
     written whole and names a file relative to the work folder, so that a copied or moved folder is complete in itself; a run
     that resumes from a checkpoint of the folder writes it first.
-    `save_now` saves between two regular checkpoints; the next regular one replaces that file.
+    `save_now` saves between two regular checkpoints; the next regular one replaces that file. The state of an optimizer that
+    processes share (ZeroRedundancyOptimizer) is saved whole, as without sharing.
 
     Before training, the log warns if the disk has no room for the checkpoints that are kept and one more.
     """
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        sharded(_optimizers(runner))  # refuses what it could not save
         self._stay_in_folder()
         left = runner.message_hub.runtime_info.get(OUTDATED, [])
         source = os.path.basename(runner._load_from or '') if runner._resume else ''
@@ -88,17 +93,18 @@ class AtomicCheckpointHook(CheckpointHook):
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.message_hub.update_info(OUTDATED, [*(old for old in self._outdated if old != name), *next_time])
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
+        with gathered(_optimizers(runner)) if self.save_optimizer else nullcontext():
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
         if is_main_process():
             _name_last(runner, self.last_ckpt)
         self._delete_outdated(runner, next_time)
@@ -163,6 +169,10 @@ class _DeletesLater:
         self._noted.append(os.path.basename(path))
 
     rmtree = remove
+
+
+def _optimizers(runner: Runner) -> list[Optimizer]:
+    return [wrapper.optimizer for wrapper in wrappers(runner).values()]
 
 
 def _name_last(runner: Runner, checkpoint: str) -> None:

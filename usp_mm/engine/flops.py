@@ -38,7 +38,7 @@ def count_flops(model: nn.Module) -> dict[str, int]:
     Raises:
         TypeError: The model is of another kind.
     """
-    network, arguments, keywords = _call_of(model)
+    network, arguments, keywords = call_of(model)
     tensors = {
         name: torch.empty_like(tensor, device='meta').requires_grad_(tensor.requires_grad)
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]
@@ -129,24 +129,28 @@ class _Segmentation(nn.Module):
         return tuple(head(features) for head in (self.model.decode_head, *heads))
 
 
-def _call_of(model: Any) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]:
-    """The network that is trained, and the arguments with which to call it."""
-    indices = torch.zeros(BATCH, dtype=torch.int64, device='meta')
+def call_of(model: Any, batch: int = BATCH) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]:
+    """The network of a model that is trained, and the arguments with which to call it, on the meta device.
+
+    Raises:
+        TypeError: The model is of another kind than `count_flops` counts.
+    """
+    indices = torch.zeros(batch, dtype=torch.int64, device='meta')
     if hasattr(model, 'denoiser'):
-        return model.denoiser, (_latents(model.denoiser), indices, indices), {}
+        return model.denoiser, (_latents(model.denoiser, batch), indices, indices), {}
     if hasattr(model, 'decode_head'):
-        return _Segmentation(model), (_latents(model.backbone, model.data_preprocessor.size),), {}
+        return _Segmentation(model), (_latents(model.backbone, batch, model.data_preprocessor.size),), {}
     if not isinstance(model, USP | USPClassifier):
         raise TypeError(f'no way to count the operations of a {type(model).__name__}')
     if getattr(model.backbone, 'vae_encoder', None) is not None:
         side = model.backbone.geometry.img_size
-        return model, (torch.empty(BATCH, 3, side, side, device='meta'),), dict(mode='tensor')
+        return model, (torch.empty(batch, 3, side, side, device='meta'),), dict(mode='tensor')
     if isinstance(model, USP):
-        return model, (_latents(model.backbone),), dict(mode='loss', keys=SampleKeys(indices, indices, seed=0))
-    return model, (_latents(model.backbone),), dict(mode='tensor')
+        return model, (_latents(model.backbone, batch),), dict(mode='loss', keys=SampleKeys(indices, indices, seed=0))
+    return model, (_latents(model.backbone, batch),), dict(mode='tensor')
 
 
-def _latents(network: Any, pixels: tuple[int, int] | None = None) -> Tensor:
+def _latents(network: Any, batch: int, pixels: tuple[int, int] | None = None) -> Tensor:
     geometry: LatentGeometry = network.geometry
     height, width = pixels or (geometry.img_size, geometry.img_size)
-    return torch.empty(BATCH, geometry.channels, height // geometry.stride, width // geometry.stride, device='meta')
+    return torch.empty(batch, geometry.channels, height // geometry.stride, width // geometry.stride, device='meta')

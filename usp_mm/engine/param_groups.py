@@ -17,6 +17,7 @@ from usp_mm.registry import HOOKS
 from .hooks import unwrapped
 from .hyper_parameters import base_values
 from .settings import schedulers_of, wrappers
+from .sharding import ShardedOptimizer
 
 #: The names of the parameters of each group.
 Layout = list[list[str]]
@@ -71,6 +72,8 @@ class MergeParamGroupsHook(Hook):
         reason = _not_to_merge(runner, wrapper.optimizer)
         if not reason:
             merge_equal_groups(wrapper, schedulers_of(runner, name), self.constructed[wrapper])
+            if isinstance(wrapper.optimizer, ShardedOptimizer):
+                wrapper.optimizer.reshard()
         result = f'not merged: {reason}' if reason else f'merged into {len(groups)}, equal in every option'
         runner.logger.info(f'{place}: {before} parameter groups, {result}')
         for i, group in enumerate(groups):
@@ -158,6 +161,8 @@ def _not_to_merge(runner: Runner, optimizer: Optimizer) -> str:
     """Why the groups of an optimizer must stay as they are; empty if they can be merged."""
     if not isinstance(runner, Runner):
         return f'{type(runner).__name__} may have handed them on'
+    if isinstance(optimizer, ShardedOptimizer):
+        return ''
     inner = [value for value in vars(optimizer).values() if isinstance(value, Optimizer)]
     if any(one.param_groups is not optimizer.param_groups for one in inner):
         return f'the {type(inner[0]).__name__} inside {type(optimizer).__name__} has groups of its own'

@@ -11,6 +11,7 @@ from mmengine.dist import barrier, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from usp_mm.datasets.rank0 import PATIENCE
 from usp_mm.processes import PREEMPTED
 from usp_mm.registry import HOOKS
 
@@ -99,7 +100,7 @@ class _Vote:
     """Whether any process says yes, known to all of them one call later."""
 
     def __init__(self) -> None:
-        self._group = torch.distributed.new_group(backend='gloo')
+        self._group = torch.distributed.new_group(backend='gloo', timeout=PATIENCE)
         self._work: torch.distributed.Work | None = None
         self._said = torch.zeros(1, dtype=torch.int32)
 

@@ -7,6 +7,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.utils.data import DataLoader
 
 from usp_mm.registry import HOOKS
 
@@ -27,16 +28,22 @@ from .settings import (
     wrappers,
 )
 
+#: Where MMEngine's message hub keeps [epoch, samples of it that were seen beyond whole iterations of this run's batch].
+OFFSET = 'epoch_offset'
 #: Where a checkpoint's `meta` keeps `training_settings`.
 SETTINGS = 'training_settings'
 _FIX = 'start from its weights with load_from, without --resume'
 
 
 class Position(NamedTuple):
-    """Position of a run: completed epochs (0 in a loop over iterations), and iterations since then."""
+    """Position of a run: completed epochs (0 in a loop over iterations), and iterations since then.
+
+    `seen` is how many samples of the epoch each process has had (0 in a loop over iterations, which counts them itself).
+    """
 
     epoch: int
     iteration: int
+    seen: int = 0
 
 
 @HOOKS.register_module()
@@ -63,6 +70,11 @@ class ResumeHook(Hook):
 
     def __init__(self) -> None:
         self._settings: dict[str, Any] | None = None
+        self._offset: list[int] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        if self._offset is not None:  # after the checkpoint's message hub was loaded
+            runner.message_hub.update_info(OFFSET, self._offset)
 
     def before_run(self, runner: Runner) -> None:
         if isinstance(runner._train_loop, BaseLoop):
@@ -87,7 +99,7 @@ class ResumeHook(Hook):
         _check_same_kind(old, new)
         lines = [*changes(old, new), *_take_groups(runner, checkpoint)]
         saved = Position(checkpoint['meta']['epoch'], checkpoint['meta']['iter'])
-        position = _position(checkpoint, old, new)
+        position = _position(runner, checkpoint, old, new)
         for line in lines:
             runner.logger.warning(f'resume: {line}')
         _check_left(saved, position, old, new)
@@ -95,8 +107,10 @@ class ResumeHook(Hook):
         ended = by_epoch(runner) and position.epoch != saved.epoch
         if lines or ended or (runner.param_schedulers and 'param_schedulers' not in checkpoint):
             _take_over(runner, checkpoint, position, new)
-        if by_epoch(runner) and position.iteration:
-            _seek(runner, position.iteration)
+        if position.seen:
+            _seek(runner, position.seen)
+            beyond = position.seen - position.iteration * new['batch_size']
+            self._offset = [position.epoch, beyond * new['world_size']]
         _tell(runner, checkpoint, saved, new, bool(lines))
 
 
@@ -170,8 +184,8 @@ def _take_groups(runner: Runner, checkpoint: dict) -> list[str]:
     return lines
 
 
-def _position(checkpoint: dict, old: dict[str, Any], new: dict[str, Any]) -> Position:
-    """Position of a run with the settings `new` after the same progress as the checkpoint's."""
+def _position(runner: Runner, checkpoint: dict, old: dict[str, Any], new: dict[str, Any]) -> Position:
+    """Position of a run with the settings `new` after the same samples as the checkpoint's."""
     epoch, iteration = checkpoint['meta']['epoch'], checkpoint['meta']['iter']
     batches = [settings['batch_size'] * settings['world_size'] for settings in (old, new)]
     if new['max_epochs'] is None:
@@ -180,9 +194,18 @@ def _position(checkpoint: dict, old: dict[str, Any], new: dict[str, Any]) -> Pos
     rest = iteration - epoch * old['iters_per_epoch']
     if not 0 <= rest <= old['iters_per_epoch']:
         rest = 0  # a run whose iterations were counted otherwise
-    if rest == old['iters_per_epoch']:
-        epoch, rest = epoch + 1, 0
-    return Position(epoch, min(rest * batches[0] // batches[1], new['iters_per_epoch'] - 1))
+    offset = checkpoint['message_hub']['runtime_info'].get(OFFSET, [epoch, 0])
+    seen = (rest * batches[0] + (offset[1] if offset[0] == epoch else 0)) // new['world_size']
+    left = _batches_left(runner.train_dataloader, seen)
+    if rest == old['iters_per_epoch'] or not left:
+        return Position(epoch + 1, 0)
+    return Position(epoch, max(new['iters_per_epoch'] - left, 0), seen)
+
+
+def _batches_left(loader: DataLoader, seen: int) -> int:
+    """Batches of the rest of an epoch of which this process has had so many samples."""
+    left, size = max(len(loader.sampler) - seen, 0), batch_size(loader)  # type: ignore[arg-type]  # a Sized
+    return left // size if getattr(loader.batch_sampler, 'drop_last', loader.drop_last) else -(-left // size)
 
 
 def _take_over(runner: Runner, checkpoint: dict, position: Position, settings: dict[str, Any]) -> None:
@@ -251,15 +274,15 @@ def _check_left(saved: Position, position: Position, old: dict[str, Any], new: d
         )
 
 
-def _seek(runner: Runner, iteration: int) -> None:
-    """Start the next epoch after its first `iteration` iterations."""
+def _seek(runner: Runner, seen: int) -> None:
+    """Start the next epoch after the first `seen` samples of this process."""
     loader = runner.train_dataloader
     if not hasattr(loader.sampler, 'seek'):
         raise ValueError(
             f'the checkpoint is from within an epoch, where train_dataloader.sampler {type(loader.sampler).__name__} cannot '
             "start: use sampler=dict(type='EpochSampler'), or a checkpoint of an epoch's end"
         )
-    loader.sampler.seek(iteration * batch_size(loader))
+    loader.sampler.seek(seen)
 
 
 def _tell(runner: Runner, checkpoint: dict, saved: Position, settings: dict[str, Any], changed: bool) -> None:

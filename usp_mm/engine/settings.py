@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from .checkpoint_data import plain
 from .schedule import constants
+from .sharding import inner_class
 
 #: Settings and what they mean, in the order in which their changes are told.
 MEANINGS = {
@@ -62,8 +63,9 @@ def saved_schedulers(checkpoint: dict[str, Any], name: str) -> list[dict[str, An
 def training_settings(runner: Runner) -> dict[str, Any]:
     """The settings of a runner whose optimizer and schedulers were just built: numbers, strings, and lists and dicts of them.
 
-    Keys: those of `MEANINGS`, with None where they do not apply; `optimizers`, their class names; `param_scheduler` as in the
-    config, None if unknown; `schedulers`, for each built scheduler the values that follow from the config, with its class name
+    Keys: those of `MEANINGS`, with None where they do not apply; `optimizers`, their class names, also where processes share
+    their state; `param_scheduler` as in the config, None if unknown; `schedulers`, for each built scheduler the values that
+    follow from the config, with its class name
     as `type`. Hyper-parameters are in the optimizer's state instead.
     """
     epochs = by_epoch(runner)
@@ -77,7 +79,7 @@ def training_settings(runner: Runner) -> dict[str, Any]:
         max_epochs=runner.max_epochs if epochs else None,
         max_iters=None if epochs else runner.max_iters,
         optim_wrapper=[type(wrapper).__name__ for wrapper in found.values()],
-        optimizers=[type(wrapper.optimizer).__name__ for wrapper in found.values()],
+        optimizers=[inner_class(wrapper.optimizer) for wrapper in found.values()],
         param_scheduler=plain(runner.cfg.get('param_scheduler')),
         schedulers={name: [_described(scheduler) for scheduler in schedulers_of(runner, name)] for name in found},
     )

@@ -15,10 +15,10 @@ from usp_mm.mmagic_samples import from_mmagic
 from usp_mm.renamed import weights_name
 
 from .collect import NumberedFeatures
-from .extractors import extract
+from .extractors import extract_batch
 from .reference import Reference, warn_of_other_classes
 from .report import build_report, sampling_facts, summary, write_evaluation_report
-from .statistics import ReferenceStatistics, reference_statistics
+from .statistics import ReferenceStatistics, reference_statistics, usable_cache_folder
 
 
 class GenerativeMetric(BaseMetric):
@@ -38,7 +38,7 @@ class GenerativeMetric(BaseMetric):
         min_samples: Smallest number of samples, and of reference images for precision and recall.
         sample_model: Weights that mmagic's loop asks the generator to sample with, 'ema' or 'model'; None leaves the choice to
             the generator.
-        cache_dir: Folder for the reference's statistics, see `cache_folder`.
+        cache_dir: Folder for the reference's statistics, see `usable_cache_folder`.
         batch_size: Images per call of the extractor.
         out_dir: Folder for the reports, one JSON file per evaluation; None writes no file.
         prefix: Prefix of the metrics' names.
@@ -48,6 +48,7 @@ class GenerativeMetric(BaseMetric):
 
     Raises:
         ValueError: The extractor has no identity, or the reference has too few images.
+        OSError: The folder for the reference's statistics cannot be written to.
     """
 
     SAMPLER_MODE = 'normal'
@@ -76,7 +77,8 @@ class GenerativeMetric(BaseMetric):
             raise ValueError(f'reference {reference.path} has {reference.images.num} images, at least {min_samples} are needed')
         self.reference, self.extractor, self._identity = reference, extractor.eval(), identity
         self.features, self.neighbours, self.min_samples = tuple(features), neighbours, min_samples
-        self.sample_model, self.cache_dir = weights_name(sample_model), cache_dir
+        self.sample_model = weights_name(sample_model)
+        self.cache_dir = usable_cache_folder(cache_dir) if reference.images is not None else cache_dir
         self.batch_size, self.out_dir = batch_size, out_dir
         self.report: dict[str, Any] | None = None
         self.sampling: dict[str, Any] = {}
@@ -150,7 +152,7 @@ class GenerativeMetric(BaseMetric):
         self.extractor.to(self.device)
         for start in range(0, len(images), self.batch_size):
             chosen = slice(start, start + self.batch_size)
-            self._samples.add(numbers[chosen], extract(self.extractor, images[chosen].to(self.device, non_blocking=True)))
+            self._samples.add(numbers[chosen], extract_batch(self.extractor, images[chosen].to(self.device, non_blocking=True)))
 
     def evaluate(self, size: int | None = None) -> dict[str, float]:
         """Metrics of all samples since the last call. Must be called on every process; all get the same result.

@@ -129,7 +129,7 @@ def _resize(images: Tensor, size: tuple[int, ...]) -> Tensor:
     return interpolate(images.float(), size=size, mode='bicubic', antialias=True).clamp(0, 255)
 
 
-def extract(extractor: nn.Module, images: Tensor) -> dict[str, Tensor]:
+def extract_batch(extractor: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Compute and check the features of a batch, as {name: float32[N, D]}.
 
     Args:
@@ -160,5 +160,5 @@ def features_of(images: Tensor, extractor: nn.Module, batch_size: int = 64) -> d
     device = next((x.device for x in (*extractor.parameters(), *extractor.buffers())), torch.device('cpu'))
     parts: list[dict[str, Tensor]] = []
     for batch in images.split(batch_size):
-        parts.append({key: value.cpu() for key, value in extract(extractor, batch.to(device)).items()})
+        parts.append({key: value.cpu() for key, value in extract_batch(extractor, batch.to(device)).items()})
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

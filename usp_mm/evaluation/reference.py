@@ -105,12 +105,12 @@ def warn_of_other_classes(sampling: Mapping[str, Any], reference: Reference) -> 
     if not theirs:
         return
     if ours := sampling.get('classes'):
-        told = class_difference(sorted(ours), sorted(theirs)).split('; moved')[0]
+        difference = class_difference(sorted(ours), sorted(theirs)).split('; moved')[0]
     else:
-        told = f'{len(theirs)} instead of {number}' if number not in (None, len(theirs)) else ''
-    if told and not told.startswith('moved'):
+        difference = f'{len(theirs)} instead of {number}' if number not in (None, len(theirs)) else ''
+    if difference and not difference.startswith('moved'):
         MMLogger.get_current_instance().warning(
-            f"the class folders of reference '{reference.path}' are not the samples' classes ({told}): "
+            f"the class folders of reference '{reference.path}' are not the samples' classes ({difference}): "
             'the difference counts as one between the images'
         )
 

@@ -21,8 +21,8 @@ _NO_DETAIL = ('num_samples', 'classes')
 def sampling_facts(module: nn.Module, dataloader: DataLoader, sample_model: str | None = None) -> dict[str, Any]:
     """Facts on sampling, from the generator (`describe`) and its data set of sample requests (`metainfo`)."""
     describe = getattr(module, 'describe', None)
-    told = dict(describe(sample_model=sample_model)) if callable(describe) else {}
-    return told | dict(getattr(dataloader.dataset, 'metainfo', None) or {})
+    facts = dict(describe(sample_model=sample_model)) if callable(describe) else {}
+    return facts | dict(getattr(dataloader.dataset, 'metainfo', None) or {})
 
 
 def build_report(
@@ -63,14 +63,14 @@ def build_report(
     )
 
 
-def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The report without its details, as rows (name, text)."""
     reference = report['reference']
-    told = [(name, 'not recorded' if report[name] is None else _text(report[name])) for name in SAMPLING]
+    sampling = [(name, 'not recorded' if report[name] is None else _text(report[name])) for name in SAMPLING]
     return [
         *((name, f'{value:.4f}') for name, value in report['metrics'].items()),
         ('samples', str(report['num_samples'])),
-        *told,
+        *sampling,
         ('reference', reference['name']),
         ('reference sha256', reference['sha256']),
         ('reference statistics', reference['statistics']),
@@ -81,7 +81,7 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def summary(report: Mapping[str, Any]) -> str:
     """The report in one line."""
-    return ', '.join(f'{name} {value}' for name, value in rows(report))
+    return ', '.join(f'{name} {value}' for name, value in report_rows(report))
 
 
 def _text(value: Any) -> str:

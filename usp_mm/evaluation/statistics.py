@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
 from usp_mm.files import write_whole
 from usp_mm.functional.metrics import RunningMoments
 from usp_mm.npz_files import explain_broken
+from usp_mm.outputs import check_folder
 
 from .collect import NumberedFeatures
-from .extractors import extract
+from .extractors import extract_batch
 from .reference import Moments, Reference
 
 
@@ -46,6 +48,34 @@ def cache_folder(folder: str | Path | None = None) -> Path:
     return Path(folder or os.environ.get('USP_CACHE') or '~/.cache/usp_mm').expanduser()
 
 
+def usable_cache_folder(folder: str | Path | None = None) -> Path:
+    """`cache_folder`, or a folder for temporary files in place of a default that cannot be written to, which the log says.
+
+    Raises:
+        OSError: `folder` or `$USP_CACHE` cannot be written to.
+    """
+    option = 'cache_dir' if folder else 'USP_CACHE' if os.environ.get('USP_CACHE') else None
+    try:
+        found = cache_folder(folder)
+        check_folder(found, option or 'USP_CACHE')
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        if option is not None:
+            raise
+        found = _own_temporary_folder()
+        MMLogger.get_current_instance().warning(
+            f"statistics of references are kept in '{found}', since ~/.cache cannot be written to ({error}): set USP_CACHE"
+        )
+    return found
+
+
+def _own_temporary_folder() -> Path:
+    folder = Path(tempfile.gettempdir(), f'usp_mm-{os.getuid()}')
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"'{folder}' is another user's: set USP_CACHE to a folder that you can write to")
+    return folder
+
+
 def reference_statistics(
     reference: Reference,
     extractor: nn.Module,
@@ -66,7 +96,7 @@ def reference_statistics(
         neighbours: Name of the feature for precision and recall.
         device: Device of the computation.
         batch_size: Images per call of the extractor; it changes the result only by rounding.
-        cache_dir: See `cache_folder`.
+        cache_dir: See `usable_cache_folder`.
 
     Raises:
         SystemExit: On the other processes, if the main one fails in a part that it runs alone.
@@ -74,7 +104,7 @@ def reference_statistics(
     found: ReferenceStatistics | None = None
     if reference.images is not None:
         wanted = () if reference.has_moments else tuple(features)
-        file = decide_on_rank0(lambda: _cache_file(reference, extractor, wanted, neighbours, cache_folder(cache_dir)))
+        file = decide_on_rank0(lambda: _cache_file(reference, extractor, wanted, neighbours, usable_cache_folder(cache_dir)))
         found = run_on_rank0(lambda: _read(file, wanted))
         if not decide_on_rank0(lambda: found is not None):
             found = _compute(reference, extractor, wanted, neighbours, device, batch_size)
@@ -117,7 +147,7 @@ def _compute(
         for numbers, batch in images.batches(batch_size, rank, world):
             picked = [row for row, number in enumerate(numbers) if number in chosen]
             if moments or picked:
-                found = extract(extractor, batch.to(device, non_blocking=True))
+                found = extract_batch(extractor, batch.to(device, non_blocking=True))
                 for name, running in moments.items():
                     running.update(found[name])
                 rows.add([numbers[row] for row in picked], {neighbours: found[neighbours][picked]})

@@ -1,4 +1,4 @@
-"""Reproducible noise: each number is a function of (seed, stream, epoch, sample, position) alone.
+"""Reproducible noise: each number is a function of (seed, stream, epoch, sample, position) and nothing else.
 
 Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as
 1, 2, 3" (SC 2011), in torch integer arithmetic: a batch of samples is one vectorised call on any

@@ -144,8 +144,8 @@ def _named(name: str) -> Iterator[None]:
             f"cannot decode image '{name}': {error} Make it smaller, or set {VARIABLE} to its number of pixels to read it"
         ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
-        told = ' '.join(str(error).split()) or type(error).__name__
-        raise ValueError(f"cannot decode image '{name}': {told}; replace or delete it") from error
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise ValueError(f"cannot decode image '{name}': {reason}; replace or delete it") from error
 
 
 def _orientation(image: Image.Image, name: str) -> int:

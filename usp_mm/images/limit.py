@@ -16,12 +16,12 @@ def max_image_pixels() -> int | None:
     Raises:
         ValueError: The variable does not hold a whole number.
     """
-    told = os.environ.get(VARIABLE)
-    if not told:
+    value = os.environ.get(VARIABLE)
+    if not value:
         return Image.MAX_IMAGE_PIXELS
-    if not (told.isascii() and told.isdigit()):
-        raise ValueError(f"{VARIABLE}='{told}' must be a whole number of pixels, 0 for no limit")
-    return int(told) or None
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError(f"{VARIABLE}='{value}' must be a whole number of pixels, 0 for no limit")
+    return int(value) or None
 
 
 def check_pixels(size: tuple[int, int]) -> None:

@@ -60,7 +60,7 @@ class Compiling:
         return _compiled(function, repr(sorted(self.options.items())), **self.options)
 
 
-def arguments(
+def compile_arguments(
     region: str = 'blocks',
     *,
     fullgraph: bool = False,

@@ -21,7 +21,7 @@ from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 from usp_mm.renamed import recorded_weights, weights_name
 
-from .compiling import Compiling, arguments, compile_denoiser_as
+from .compiling import Compiling, compile_arguments, compile_denoiser_as
 from .data_preprocessor import preprocessor_config
 from .dit import DiT
 from .geometry import share_vae
@@ -74,8 +74,8 @@ class LatentDiffusionGenerator(BaseModel):
         'guidance': Guidance,
         'ema': partial(WeightAverage, _GIVEN),
         'repa': partial(REPA, _GIVEN, _GIVEN, _GIVEN),
-        'compile': arguments,
-        'compile_denoiser': arguments,
+        'compile': compile_arguments,
+        'compile_denoiser': compile_arguments,
     }
 
     def __init__(
@@ -352,7 +352,7 @@ class LatentDiffusionGenerator(BaseModel):
 
 def check_samples(latents: Tensor, index: Tensor | Sequence[int], label: Tensor | Sequence[int]) -> None:
     """Raise a ValueError that names the first sample whose latent [C, h, w] is not finite, if there is one."""
-    check_finite(finite_samples(latents), index, label)
+    check_finite_samples(finite_samples(latents), index, label)
 
 
 def finite_samples(latents: Tensor) -> Tensor:
@@ -360,7 +360,7 @@ def finite_samples(latents: Tensor) -> Tensor:
     return latents.flatten(1).isfinite().all(1)
 
 
-def check_finite(finite: Tensor, index: Tensor | Sequence[int], label: Tensor | Sequence[int]) -> None:
+def check_finite_samples(finite: Tensor, index: Tensor | Sequence[int], label: Tensor | Sequence[int]) -> None:
     """Like `check_samples`, for the result of `finite_samples`."""
     broken = (~finite).nonzero().flatten()
     if len(broken):

@@ -88,7 +88,7 @@ def share_vae(data_preprocessor: dict, network: Any, part: str = 'backbone') -> 
     if 'vae' in network and vae_name(network) != vae:
         raise ValueError(
             f"the {part} is built for VAE '{vae_name(network)}' but the data preprocessor encodes with '{vae}': "
-            f'set model.data_preprocessor.vae alone, the {part} follows it'
+            f'set only model.data_preprocessor.vae, the {part} follows it'
         )
     return {**network, 'vae': vae}
 

@@ -12,7 +12,7 @@ from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
 from usp_mm.renamed import older_arguments
 
-from .compiling import Compiling, arguments
+from .compiling import Compiling, compile_arguments
 from .data_preprocessor import preprocessor_config
 from .geometry import share_vae
 from .sample_keys import SampleKeys, sample_keys
@@ -37,7 +37,7 @@ class USP(BaseSelfSupervisor):
     """
 
     #: Arguments that are dicts -> the callable whose signature their keys must fit.
-    ARGUMENTS_OF = {'compile': arguments}
+    ARGUMENTS_OF = {'compile': compile_arguments}
 
     def __init__(
         self,
@@ -137,6 +137,6 @@ def _head_of(backbone: dict, head: Any) -> Any:
     if found != patch_size:
         raise ValueError(
             f"head.patch_size={found}, but the backbone's is {patch_size}: "
-            'set model.backbone.patch_size alone, the head follows it'
+            'set only model.backbone.patch_size, the head follows it'
         )
     return head

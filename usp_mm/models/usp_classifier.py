@@ -7,7 +7,7 @@ from torch import Tensor
 
 from usp_mm.registry import MODELS
 
-from .compiling import Compiling, arguments
+from .compiling import Compiling, compile_arguments
 from .data_preprocessor import preprocessor_config
 from .geometry import resolve_arch, share_vae, vae_into_backbone
 
@@ -28,7 +28,7 @@ class USPClassifier(ImageClassifier):
     """
 
     #: Arguments that are dicts -> the callable whose signature their keys must fit.
-    ARGUMENTS_OF = {'train_cfg': RandomBatchAugment, 'compile': arguments}
+    ARGUMENTS_OF = {'train_cfg': RandomBatchAugment, 'compile': compile_arguments}
 
     def __init__(
         self,

@@ -90,7 +90,7 @@ class Run:
 
 
 def vae(run: Run) -> dict[str, Any]:
-    """Train the laptop VAE; another one is taken as it is."""
+    """Train the VAE `laptop`; any other VAE is used as it is."""
     plan, out = run.plan, run.folder / 'vae'
     if plan.vae != 'laptop' or plan.vae_path is not None:
         return dict(vae=plan.vae, path=plan.vae_path)

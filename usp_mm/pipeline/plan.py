@@ -35,7 +35,7 @@ class Plan:
         arch: Size of the encoder and of the generator, a key of `usp_mm.presets.ARCHS`.
         img_size: Side of the crops, in pixels.
         batch_size: Pictures a step, of pretraining, probe and generator.
-        crops: Random crops that are cached of each training picture, each also mirrored; 0 is the centre crop alone.
+        crops: Random crops that are cached of each training picture, each also mirrored; 0 is only the centre crop.
         shard_size: Pictures in each file of the latent cache.
         vae_steps: Training steps of the laptop VAE.
         epochs: Of pretraining.

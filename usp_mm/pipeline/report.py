@@ -36,7 +36,7 @@ def show_plan(plan: Plan, seconds: dict[str, float], minutes: float) -> None:
         )
 
 
-def finish(out: Path, plan: Plan, scan: Scan) -> None:
+def finish_report(out: Path, plan: Plan, scan: Scan) -> None:
     """Draw the curves, write summary.json and print what to try next."""
     from .curves import draw_curves
 
@@ -48,7 +48,7 @@ def finish(out: Path, plan: Plan, scan: Scan) -> None:
     show_end(out, 'done')
 
 
-def is_told(out: Path) -> bool:
+def is_reported(out: Path) -> bool:
     """Whether summary.json holds the results of all finished parts."""
     summary, record = read_json(out / 'summary.json') or {}, Record(out)
     return bool(summary) and all(name in summary for name in PARTS if record.result(name) is not None)

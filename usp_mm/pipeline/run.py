@@ -16,7 +16,7 @@ from .own import NEEDS, PARTS, Run
 from .pictures import copy_pictures
 from .plan import Machine, Plan, choose_plan, core_speed, estimate, override
 from .record import Record
-from .report import finish, is_told, show_end, show_plan
+from .report import finish_report, is_reported, show_end, show_plan
 from .scan import Scan, scan_pictures
 from .stages import Stages, console
 from .vae_choice import find_vae
@@ -53,7 +53,7 @@ class Request:
 
 
 def train_folder(request: Request) -> None:
-    """Run the asked parts of a training, or go on where it stopped.
+    """Run the requested parts of a training, or continue one that stopped.
 
     Raises:
         ValueError, FileNotFoundError: The pictures, the options, or an earlier training in `out` do not fit.
@@ -74,8 +74,8 @@ def train_folder(request: Request) -> None:
         plan = record.begun(asked) or plan
     finished = set() if request.overwrite else {name for name in PARTS if record.result(name) is not None}
     missing = [name for name in request.only if name not in finished]
-    if not missing and not is_told(request.out):  # the last call ended between the last part and the summary
-        finish(request.out, plan, scan)
+    if not missing and not is_reported(request.out):  # the last call ended between the last part and the summary
+        finish_report(request.out, plan, scan)
         return
     if not missing:
         show_end(request.out, 'is finished, there is nothing to do')
@@ -97,11 +97,11 @@ def train_folder(request: Request) -> None:
             record.finish(
                 name, {**found, 'seconds': round(time.monotonic() - start), 'cpu_seconds': round(_cpu_seconds() - cpu)}
             )
-    finish(request.out, plan, scan)
+    finish_report(request.out, plan, scan)
 
 
 def _cpu_seconds() -> float:
-    """Of the commands that have ended so far."""
+    """CPU seconds of the commands that have ended so far."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
@@ -115,7 +115,7 @@ def _check_places(request: Request) -> None:
 
 
 def _asked(request: Request, scan: Scan) -> dict[str, Any]:
-    """What a second call has to ask for likewise."""
+    """What a second call has to ask for again."""
     sizes = {name: value for name, value in request.sizes.items() if value is not None}
     asked = dict(folder=str(request.folder.resolve()), digest=scan.digest, vae=find_vae(request.vae), seed=request.seed)
     return json.loads(json.dumps(dict(asked, layout=request.layout, **{name: sizes.get(name) for name in request.sizes})))
@@ -130,7 +130,7 @@ def _check_needs(only: Sequence[str], finished: set[str]) -> None:
 
 
 def _pictures(scan: Scan, plan: Plan, record: Record) -> dict[str, Any]:
-    """Copy the pictures, unless that is done."""
+    """Copy the pictures, unless they were copied before."""
     data = record.result('pictures')
     if data is None:
         out = record.folder / 'pictures'

@@ -57,7 +57,7 @@ class Scan:
 
     @property
     def megapixels(self) -> float:
-        """Of all pictures together."""
+        """Size of all pictures together, in millions of pixels."""
         return sum(width * height for width, height in (picture.size for picture in self.pictures)) / 1e6
 
     def name_in_class(self, picture: Picture) -> str:
@@ -66,7 +66,7 @@ class Scan:
         return f'{flat}{picture.path}.png'
 
     def lines(self) -> Iterator[str]:
-        """What was found, in words."""
+        """Describe in lines what was found."""
         per_class = Counter(picture.label for picture in self.pictures)
         left = sum(map(len, self.left_out.values()))
         yield f"'{self.root}': {self.found:,} files found, {len(self.pictures):,} pictures used, {left:,} files left out"
@@ -119,7 +119,7 @@ def scan_pictures(root: Path, with_label: bool | None = None) -> Scan:
         )
     pictures = [Picture(path, classes.index(files[path]), size) for path, size in usable.items()]
     left_out = {reason: names for reason, names in left_out.items() if names}
-    digest = _digest(root, listing.images)
+    digest = _listing_digest(root, listing.images)
     return Scan(root, listing.found, pictures, classes, left_out, has_classes, digest)
 
 
@@ -140,7 +140,7 @@ def _size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _digest(root: Path, files: Sequence[str]) -> str:
+def _listing_digest(root: Path, files: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for path in files:
         found = (root / path).stat()

@@ -29,8 +29,8 @@ class Stages:
         go_on: What the line that follows an interruption says.
 
     Attributes:
-        seconds: of each command.
-        total: seconds of all, those that ran side by side counted once.
+        seconds: Wall time of each command in seconds, by name.
+        total: Seconds of all commands; commands that ran side by side count once.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Stages:
 
 
 def _end(processes: Sequence[subprocess.Popen]) -> None:
-    """End what still runs: asked first, and killed if that takes longer than ten seconds."""
+    """End the commands that still run: they are asked to end, and killed after ten seconds."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + 10

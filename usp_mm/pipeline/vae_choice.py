@@ -5,7 +5,7 @@ from pathlib import Path
 from usp_mm.files import read_json
 from usp_mm.presets import VAES, nearest
 
-#: Class of a diffusers autoencoder -> the preset it is of; of AutoencoderKL, one with a scale of its own is 'tiny'.
+#: Class of a diffusers VAE -> its preset. An AutoencoderKL with a scale of its own is 'tiny'.
 _CLASSES = {'AutoencoderDC': 'laptop', 'AutoencoderTiny': 'taesd', 'AutoencoderKL': 'sd-f8d4'}
 #: `scaling_factor` of Stable Diffusion's VAE.
 _SD_SCALE = 0.18215

@@ -144,8 +144,8 @@ class _Names:
         if found:
             return self._only(word, found)
         if not self.lower:
-            told = f'neither config nor checkpoint names the classes, give a number below {self.num_classes}'
-            raise ValueError(f"class '{word}': {told}")
+            reason = f'neither config nor checkpoint names the classes, give a number below {self.num_classes}'
+            raise ValueError(f"class '{word}': {reason}")
         close = nearest(word.lower(), self.lower)
         raise ValueError(f"unknown class '{word}': expected a number below {self.num_classes} or a name{close}")
 

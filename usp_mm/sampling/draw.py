@@ -20,7 +20,7 @@ from tqdm import tqdm
 from usp_mm.datasets.latent_cache.pipeline import OnHost
 from usp_mm.engine.loading import class_names, load_config, load_trained
 from usp_mm.models import LatentDiffusionGenerator
-from usp_mm.models.generator import check_finite, finite_samples
+from usp_mm.models.generator import check_finite_samples, finite_samples
 from usp_mm.models.samplers import Sampler
 from usp_mm.models.samplers.base import OnStep
 from usp_mm.registry import MODELS
@@ -194,7 +194,7 @@ class DrawnImages:
         """
         self._host.wait()
         images, finite = self._host.tensors
-        check_finite(finite, self.index, self.label)
+        check_finite_samples(finite, self.index, self.label)
         return images.numpy()
 
 

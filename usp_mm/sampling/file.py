@@ -23,7 +23,7 @@ from .background import BackgroundCalls
 from .draw import DrawnImages, ShownSteps
 from .loaded import LoadedGenerator, as_loaded
 from .parts import SampleParts
-from .plan import differences, make_facts, make_plan
+from .plan import differences, make_facts, make_sample_plan
 
 PLAN = 'plan.json'
 #: How to make use of more cores.
@@ -111,7 +111,7 @@ def _begin(
     if not out.parent.is_dir():
         raise FileNotFoundError(f"cannot write '{out}': folder '{out.parent}' does not exist, create it first")
     held.enter_context(locked(_beside(out, '.lock'), f"another process is writing '{out}': wait for it or stop it"))
-    plan = make_plan(loaded, requests, sample_model)
+    plan = make_sample_plan(loaded, requests, sample_model)
     facts = make_facts(loaded, plan)
     if out.exists():
         return _facts_of_finished(out, plan), None

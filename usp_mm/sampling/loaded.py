@@ -39,8 +39,8 @@ class LoadedGenerator:
         if name.startswith('_') or name == 'model':  # not set yet, for example during a copy
             raise AttributeError(name)
         value = getattr(self.model, name)
-        told = f'load_generator returns a LoadedGenerator: take `{name}` of its `model`, this goes in the next release'
-        warnings.warn(told, FutureWarning, stacklevel=2)
+        message = f'load_generator returns a LoadedGenerator: take `{name}` of its `model`, this goes in the next release'
+        warnings.warn(message, FutureWarning, stacklevel=2)
         return value
 
 

@@ -19,7 +19,7 @@ _FEWEST_BLOCKS = 256
 class SampleParts:
     """The blocks of `num` samples of H×W pixels in a folder.
 
-    The limits of the blocks depend on `num` alone, so any number of processes with any batch size may continue. There are
+    The limits of the blocks depend only on `num`, so any number of processes with any batch size may continue. There are
     enough blocks (256 if `num` allows) to divide the work evenly, and they are small (at most 64 samples), so that a killed
     process loses little.
 

@@ -26,7 +26,7 @@ _TRAINING_ONLY = ('init_cfg', 'class_dropout', 'with_cp')
 _LIBRARIES = ('usp-mm', 'torch', 'mmengine', 'diffusers')
 
 
-def make_plan(loaded: LoadedGenerator, requests: SampleRequests, sample_model: str | None) -> dict[str, Any]:
+def make_sample_plan(loaded: LoadedGenerator, requests: SampleRequests, sample_model: str | None) -> dict[str, Any]:
     """Everything on which the samples' pixels depend, as JSON values; not batch size, processes, paths or device.
 
     If the checkpoint is unknown, the plan has a hash of the weights, `weights_sha256`, in place of the file's.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mmseg.models import EncoderDecoder
 
-from usp_mm.models.compiling import Compiling, arguments
+from usp_mm.models.compiling import Compiling, compile_arguments
 from usp_mm.models.geometry import resolve_arch
 from usp_mm.registry import MODELS
 
@@ -27,7 +27,7 @@ class USPSegmentor(EncoderDecoder):
     """
 
     #: Arguments that are dicts -> the callable whose signature their keys must fit.
-    ARGUMENTS_OF = {'compile': arguments}
+    ARGUMENTS_OF = {'compile': compile_arguments}
 
     def __init__(
         self,

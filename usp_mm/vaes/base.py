@@ -213,12 +213,12 @@ class LatentCodec:
         return self._run(self._compiled.get('decode', self.network_decode), latents.float() / scale + shift)
 
     def network_encode(self, images: Tensor) -> Tensor:
-        """Call the network's encoder alone: images -> moments in the network's dtype, in one batch, with gradients."""
+        """Call only the network's encoder: images -> moments in the network's dtype, in one batch, with gradients."""
         moments: Tensor = self._loaded().encode(images)
         return moments
 
     def network_decode(self, latents: Tensor) -> Tensor:
-        """Call the network's decoder alone: unscaled latents -> images in the network's dtype, in one batch, with gradients."""
+        """Call only the network's decoder: unscaled latents -> images in the network's dtype, in one batch, with gradients."""
         images: Tensor = self._loaded().decode(latents)
         return images
 

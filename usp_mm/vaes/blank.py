@@ -26,7 +26,7 @@ def blank_codec(name: str) -> LatentCodec | None:
     Its `network_encode` and `network_decode` take tensors on the meta device.
 
     Raises:
-        ValueError: The preset is unknown.
+        ValueError: The preset is unknown, or the shape of its network is not noted here.
     """
     row = codec_spec(name)
     if row['codec'] == 'pixel':
@@ -37,4 +37,6 @@ def blank_codec(name: str) -> LatentCodec | None:
             return DiffusersCodec(make_tiny_vae(), name=name, **shape)
         if name == 'laptop':
             return DeterministicCodec(make_laptop_vae(), name=name, **shape)
+        if name not in STRUCTURES:
+            raise ValueError(f"the shape of VAE '{name}' is not noted: add it to STRUCTURES in usp_mm/vaes/blank.py")
         return LatentCodec(KLAutoencoder(STRUCTURES[name]), name=name, **shape)

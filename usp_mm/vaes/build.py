@@ -122,7 +122,7 @@ def _diffusers(name: str, row: dict[str, Any], path: str | None, load_weights: b
     )
     path = path or row['source']
     config, arguments = sd.read_config(path, obtain, architecture)
-    scale, shift = sd.check_config(config, name, row, path, own_scale)
+    scale, shift = sd.check_vae_config(config, name, row, path, own_scale)
     network = sd.load_network(path, arguments, obtain, architecture) if load_weights else None
     return codec(network, **{**common, 'scale': scale, 'shift': shift})
 

@@ -262,5 +262,5 @@ def load_autoencoder(weights: Mapping[str, Tensor], source: str) -> tuple[KLAuto
         network = KLAutoencoder(structure)
     weights = {name: tensor.float() for name, tensor in weights.items()}
     what = f'a KL autoencoder of widths {structure.widths}'
-    load_exactly(network, weights, source, what, fix='give a file of its weights alone', assign=True)
+    load_exactly(network, weights, source, what, fix='give a file with only its weights', assign=True)
     return network, structure

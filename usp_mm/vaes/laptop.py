@@ -1,4 +1,4 @@
-"""An autoencoder for colour images (stride 4, 4 latent channels) that trains in minutes on two CPU cores.
+"""A VAE for colour images (stride 4, 4 latent channels) that trains in minutes on two CPU cores.
 
 It is diffusers' `AutoencoderDC` (DC-AE, arXiv 2410.10733), whose shortcuts carry pixels to the coarse grid and back, with no
 convolution at full resolution. It is initialised as the principal component analysis of the images' 4 × 4 patches, which is
@@ -76,13 +76,13 @@ def make_laptop_vae(seed: int = 0, scaling_factor: float = 1.0) -> Any:
 
 @torch.no_grad()
 def start_from_components(vae: Any, images: Tensor) -> None:
-    """Initialise the autoencoder of `make_laptop_vae` with the principal components of the images' patches.
+    """Initialise the VAE of `make_laptop_vae` with the principal components of the images' patches.
 
     Its latents are then the first components, each of zero mean and unit variance. Residual blocks add nothing yet, because
     their last norms are set to zero.
 
     Args:
-        vae: The autoencoder, changed in place.
+        vae: The VAE, changed in place.
         images: float32[N, 3, H, W] in [-1, 1].
     """
     mean, components, deviations = _principal_components(images)

@@ -66,12 +66,12 @@ def compare_vae(found: Record | None, ours: Record | None, checkpoint: str | Pat
     if ours is None:
         return None
     if found is None:
-        return f"'{checkpoint}' does not say which VAE it was trained with, so {told_vae(ours)} is not compared with it"
+        return f"'{checkpoint}' does not say which VAE it was trained with, so {describe_record(ours)} is not compared with it"
     hashes, others = (found.get('weight_hash'), ours['weight_hash']), _other_numbers(found, ours)
     if found.get('name') == ours['name'] and (None in hashes or hashes[0] == hashes[1]) and not others:
         return None
     theirs, own = (''.join(f', {what} {pair[side]}' for what, pair in others.items()) for side in (0, 1))
-    line = f"'{checkpoint}' was trained with VAE {told_vae(found, theirs)}, this run has {told_vae(ours, own)}"
+    line = f"'{checkpoint}' was trained with VAE {describe_record(found, theirs)}, this run has {describe_record(ours, own)}"
     if warn:
         return line
     raise ValueError(
@@ -122,7 +122,7 @@ def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(found) if isinstance(found, Mapping) else None
 
 
-def told_vae(record: Record, more: str = '') -> str:
+def describe_record(record: Record, more: str = '') -> str:
     """A record in words, for messages; `more` is appended after the weights."""
     known = record.get('weight_hash')
     return f"'{record.get('name')}' ({f'weights {known}' if known else 'weights not loaded'}{more})"

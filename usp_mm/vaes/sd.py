@@ -1,4 +1,4 @@
-"""Autoencoders in diffusers' format: `AutoencoderKL` (Stable Diffusion) and `AutoencoderDC`; see tools/train_tiny_vae.py."""
+"""VAEs in diffusers' format: `AutoencoderKL` (Stable Diffusion) and `AutoencoderDC`; see tools/train_tiny_vae.py."""
 
 import json
 import math
@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from usp_mm.addresses import hub_silence
 from usp_mm.strict_loading import Misfit, misfit_error
-from usp_mm.weight_files import check_finite, told_misfit
+from usp_mm.weight_files import check_finite, misfit_line
 
 from .base import LOGVAR_MIN, LatentCodec
 
@@ -42,7 +43,7 @@ def read_config(path: str, obtain: str, architecture: str = 'AutoencoderKL') -> 
     """Read the `config.json` of a folder or hub model, and find the arguments of `from_pretrained` for its weights.
 
     Args:
-        path: A folder with the autoencoder or with a whole pipeline, or a hub id.
+        path: A folder with the VAE or with a whole pipeline, or a hub id.
         obtain: How to get the weights, for the error message.
         architecture: The diffusers class that the config must name.
 
@@ -52,7 +53,7 @@ def read_config(path: str, obtain: str, architecture: str = 'AutoencoderKL') -> 
     """
     folder = Path(path)
     if folder.is_file():
-        raise ValueError(f"{path} is a file, but a diffusers autoencoder is a folder with 'config.json' and weights: {obtain}")
+        raise ValueError(f"{path} is a file, but a VAE of diffusers is a folder with 'config.json' and weights: {obtain}")
     if folder.is_dir():
         subfolder = 'vae' if (folder / 'vae' / 'config.json').is_file() and not (folder / 'config.json').is_file() else ''
         file = folder / subfolder / 'config.json'
@@ -72,14 +73,14 @@ def _hub_config(hub_id: str, obtain: str) -> dict[str, Any]:
     from diffusers import AutoencoderKL
 
     try:
-        config: dict[str, Any] = AutoencoderKL.load_config(hub_id)
+        config: dict[str, Any] = AutoencoderKL.load_config(hub_id, local_files_only=hub_silence() is not None)
     except OSError as error:
-        reason = str(error).splitlines()[0]
+        reason = hub_silence() or str(error).splitlines()[0]
         raise FileNotFoundError(f'{hub_id} is no folder here, and the hub did not give it: {obtain} ({reason})') from error
     return config
 
 
-def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: str, own_scale: bool) -> tuple[float, float]:
+def check_vae_config(config: dict[str, Any], name: str, row: dict[str, Any], path: str, own_scale: bool) -> tuple[float, float]:
     """Compare a folder's config with the preset's row.
 
     Args:
@@ -114,7 +115,7 @@ def check_config(config: dict[str, Any], name: str, row: dict[str, Any], path: s
 
 
 def load_network(path: str, arguments: dict[str, str], obtain: str, architecture: str = 'AutoencoderKL') -> torch.nn.Module:
-    """Load the autoencoder in float32; the file (safetensors, else a pickle read as data) must hold every weight.
+    """Load the VAE in float32; the file (safetensors, else a pickle read as data) must hold every weight.
 
     Raises:
         FileNotFoundError: There are no readable weights.
@@ -124,13 +125,18 @@ def load_network(path: str, arguments: dict[str, str], obtain: str, architecture
 
     try:
         network, report = getattr(diffusers, architecture).from_pretrained(
-            path, torch_dtype=torch.float32, low_cpu_mem_usage=False, output_loading_info=True, **arguments
+            path,
+            torch_dtype=torch.float32,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+            local_files_only=Path(path).is_dir() or hub_silence() is not None,
+            **arguments,
         )
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(f'{path} holds no weights that can be read as data: {obtain} ({reason})') from error
     except (RuntimeError, ValueError) as error:
-        raise misfit_error(path, 'its config.json', told_misfit(error), obtain) from error
+        raise misfit_error(path, 'its config.json', misfit_line(error), obtain) from error
     mismatched = [str(one) for key in ('mismatched_keys', 'error_msgs') for one in report.get(key) or ()]
     if found := Misfit(tuple(report['missing_keys']), tuple(report['unexpected_keys']), tuple(mismatched)):
         raise misfit_error(path, 'its config.json', found, obtain)

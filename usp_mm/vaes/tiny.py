@@ -1,4 +1,4 @@
-"""A small autoencoder of Stable Diffusion's type (stride 8, 4 latent channels) that trains in a minute on two CPU cores.
+"""A small VAE of Stable Diffusion's type (stride 8, 4 latent channels) that trains in a minute on two CPU cores.
 
 It is meant for digits and for tests: everything that works with `sd-f8d4` works with its latents. For colour images see
 `laptop`.

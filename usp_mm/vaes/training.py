@@ -1,4 +1,4 @@
-"""Train an autoencoder on folders of images on the CPU; shared by all recipes."""
+"""Train a VAE on folders of images on the CPU; shared by all recipes."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -29,13 +29,13 @@ class VAEReport:
 
 
 class Recipe(Protocol):
-    """One kind of autoencoder; images are float32[N, 3, size, size] in [-1, 1]."""
+    """One kind of VAE; images are float32[N, 3, size, size] in [-1, 1]."""
 
     name: str
     stride: int
 
     def make(self, batches: Iterator[Tensor], seed: int) -> Any:
-        """Build the initial diffusers autoencoder. `batches` yields batches of training images without end."""
+        """Build the initial VAE, one of diffusers. `batches` yields batches of training images without end."""
 
     def loss(self, vae: Any, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss, and the values that the progress bar shows."""
@@ -45,7 +45,7 @@ class Recipe(Protocol):
 
 
 def save_vae(vae: Any, out: str | Path) -> None:
-    """Write a diffusers autoencoder to a folder, atomically. Raises an OSError if `out` exists and is not empty."""
+    """Write a VAE of diffusers to a folder, atomically. Raises an OSError if `out` exists and is not empty."""
     with write_folder(Path(out)) as folder:
         vae.save_pretrained(folder)
 
@@ -56,7 +56,7 @@ def train_vae(recipe: Recipe, data: str | Path | Sequence[str | Path], out: str 
     The result depends only on the images, the config and the number of threads.
 
     Args:
-        recipe: The kind of autoencoder.
+        recipe: The kind of VAE.
         data: One or more folders of images, which are searched recursively.
         out: A folder that doesn't exist or is empty.
         config: Settings of the training.

@@ -228,7 +228,8 @@ def test_values_of_another_kind(path, word, message):
         ('runner_type=FlexibelRunner', "did you mean 'FlexibleRunner'"),
         ('strategy.type=DDPStrategy', 'strategy is set, but Runner does not read it: set runner_type='),
         ('runner_type=FlexibleRunner compile=True', "compile is set, but FlexibleRunner does not read it: .*'Runner'"),
-        ('runner_type=FlexibleRunner strategy.type=DeepSpeedStrategy', "'DeepSpeedStrategy' writes.*SingleDeviceStrategy, DDP"),
+        ('runner_type=FlexibleRunner strategy.type=DeepSpeedStrategy', "'DeepSpeedStrategy' needs GPUs .*DeviceStrategy, DDP"),
+        ('runner_type=FlexibleRunner strategy.type=FSDPStrategy', "'FSDPStrategy' needs GPUs .*SingleDeviceStrategy, DDP"),
         ('cfg=1', "unknown key 'cfg'"),
     ],
 )

@@ -27,11 +27,11 @@ OUTPUT_TYPES = ('pil', 'np', 'pt', 'latent')
 
 
 class SiTPipeline(DiffusionPipeline):
-    """A class-conditional SiT with its autoencoder.
+    """A class-conditional SiT with its VAE.
 
     Args:
         transformer: A SiTTransformer2DModel.
-        vae: An autoencoder of diffusers; None returns latents alone.
+        vae: A VAE of diffusers; without one, latents are returned.
         id2label: Number of a class -> its name.
         method: The ODE method, a key of `METHODS`.
         num_inference_steps: Default number of points of the time grid, as in SiT's code; there is one step less.

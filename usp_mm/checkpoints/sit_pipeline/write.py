@@ -19,14 +19,14 @@ _HERE = Path(__file__).parent
 def write_sit_pipeline(
     out: Path, weights: Mapping[str, Tensor], network: Mapping[str, Any], settings: Mapping[str, Any], vae: Any = None
 ) -> None:
-    """Write weights, configs, the two files of code and, if given, the autoencoder.
+    """Write weights, configs, the two files of code and, if given, the VAE.
 
     Args:
         out: A folder that does not exist or is empty.
         weights: State dict of the network, under official names.
         network: Arguments of `SiTTransformer2DModel`.
         settings: Arguments of `SiTPipeline` except its modules.
-        vae: An autoencoder of diffusers; None writes no VAE.
+        vae: A VAE of diffusers; None writes no VAE.
 
     Raises:
         ValueError: The weights are not those of such a network.

@@ -25,7 +25,7 @@ def collate_latents(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(rows: Sequence[Any]) -> Tensor | None:
-    """The tensor whose rows these are, in order and all of them; None if there is none."""
+    """The tensor whose rows, all and in order, are these samples; None if there is none."""
     whole = rows[0]._base
     if whole is None or len(whole) != len(rows):
         return None

@@ -35,7 +35,7 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def random_crop(image: Image.Image, size: int, scale: Sequence[float], seed: int) -> Image.Image:
-    """torchvision's random resized crop (bicubic), drawn from `seed` alone."""
+    """torchvision's random resized crop (bicubic), drawn only from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         top, left, height, width = RandomResizedCrop.get_params(image, list(scale), list(RATIO))
@@ -43,16 +43,16 @@ def random_crop(image: Image.Image, size: int, scale: Sequence[float], seed: int
 
 
 class CroppedImages(Dataset):
-    """Sample i -> uint8[K, 3, size, size], its K crops; or the error met, to be raised in the main process.
+    """Sample i -> uint8[K, 3, size, size], its K crops; or the error that was met, which the main process raises.
 
     For a cache whose images were taken as they are stored, an image that would now be turned or scaled is an error.
 
     Args:
-        root: folder of the images.
-        paths: of the images in `root`.
-        size: side of a crop, pixels.
+        root: Folder of the images.
+        paths: Paths of the images, relative to `root`.
+        size: Side of a crop, pixels.
         crop: `plan['crop']`.
-        crops: K.
+        crops: Number of crops of each image, K.
     """
 
     def __init__(self, root: str, paths: Sequence[str], size: int, crop: dict, crops: int) -> None:
@@ -70,7 +70,7 @@ class CroppedImages(Dataset):
         return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
 
     def view(self, index: int, k: int, flip: bool) -> Tensor:
-        """Crop k of sample `index`, or its mirror image: uint8[3, size, size].
+        """Return crop k of sample `index`, or its mirror image: uint8[3, size, size].
 
         Raises:
             FileNotFoundError: the image is gone.
@@ -97,7 +97,7 @@ class CroppedImages(Dataset):
 
 
 def stack_or_error(items: list[Tensor | ValueError]) -> Tensor | ValueError:
-    """Collate to uint8[N, K, 3, H, W], or the first error."""
+    """Collate to uint8[N, K, 3, H, W], or return the first error."""
     tensors = []
     for item in items:
         if isinstance(item, ValueError):

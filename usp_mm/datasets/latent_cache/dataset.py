@@ -38,23 +38,23 @@ class LatentCacheDataset(BaseDataset):
     use; nothing of them is pickled.
 
     Args:
-        data_root: folder of the cache.
-        vae: preset the cache must have been written with; unchecked if None, as are the next three.
-        vae_hash: hash of the weights the cache must have been written with (`LatentCodec.weight_hash`).
-        img_size: side of the encoded crops the cache must have, pixels.
-        num_samples: images the cache must hold.
+        data_root: Folder of the cache.
+        vae: Preset the cache must have been written with; unchecked if None, as are the next three.
+        vae_hash: Hash of the weights the cache must have been written with (`LatentCodec.weight_hash`).
+        img_size: Side of the encoded crops the cache must have, pixels.
+        num_samples: Images the cache must hold.
         flip: True, a random view; False, always the first (unflipped), as for validation.
-        teacher: name of the encoder whose tokens the cache holds too; a sample then has them of its view as
+        teacher: Name of the encoder whose tokens the cache holds too; a sample then has them of its view as
             `teacher_tokens` [L, E], in the dtype that they are stored in.
-        images: the folder that the cache was written from; a sample then has its view's pixels as `images`,
+        images: The folder that the cache was written from; a sample then has its view's pixels as `images`,
             uint8[3, img_size, img_size], RGB, decoded anew each time.
-        metainfo: overrides of the meta information, such as class names, one for each class in the order of the labels.
-        verify: what is compared with its checksum now: 'full', all shards; 'fast', up to 1 GiB of them, drawn anew each time;
+        metainfo: Overrides of the meta information, such as class names, one for each class in the order of the labels.
+        verify: What is compared with its checksum now: 'full', all shards; 'fast', up to 1 GiB of them, drawn anew each time;
             'off'. See `verify_at_start`.
 
     Raises:
-        FileNotFoundError: no cache, or an incomplete one.
-        ValueError: the cache is another one than asked for, or a file is missing, too short or damaged; an image can't be
+        FileNotFoundError: No cache, or an incomplete one.
+        ValueError: The cache is another one than asked for, or a file is missing, too short or damaged; an image can't be
             decoded; class names that are not one for each class, or the cache's own in another order.
     """
 
@@ -150,7 +150,7 @@ class LatentCacheDataset(BaseDataset):
         return self._images is not None
 
     def full_init(self) -> None:
-        """Nothing is left to initialise."""
+        """Do nothing, as nothing is left to initialise."""
         self._fully_initialized = True
 
     def __len__(self) -> int:
@@ -160,7 +160,7 @@ class LatentCacheDataset(BaseDataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The samples of a batch, read and converted together (PyTorch's loaders ask for it)."""
+        """Read and convert the samples of a batch together; PyTorch's loaders call this."""
         if self.flip and not self._warned and not isinstance(indices[0], EpochIndex):
             self._warned = True
             MMLogger.get_current_instance().warning(
@@ -187,7 +187,7 @@ class LatentCacheDataset(BaseDataset):
         return batch
 
     def _beside(self, rows: np.ndarray, views: np.ndarray) -> dict[str, Sequence[Tensor]]:
-        """What goes with the latents of these samples and views."""
+        """The other fields of these samples and views, which go with their latents."""
         beside: dict[str, Sequence[Tensor]] = {}
         if self._tokens is not None:
             beside['teacher_tokens'] = self._tokens(rows, views).unbind()
@@ -239,14 +239,14 @@ class LatentCacheDataset(BaseDataset):
         return [int(self._labels[self._rows[self._normalised(idx)]])]
 
     def get_subset_(self, indices: int | Iterable[int]) -> None:
-        """Keep the first (negative: last) `indices` samples, or those named."""
+        """Keep the first `indices` samples (the last if negative), or the samples of these numbers."""
         if isinstance(indices, int):
             self._rows = self._rows[:indices] if indices >= 0 else self._rows[indices:]
         else:
             self._rows = self._rows[np.array(list(indices), dtype=np.int64)]
 
     def get_subset(self, indices: int | Iterable[int]) -> 'LatentCacheDataset':
-        """A data set of the samples that `get_subset_` would keep."""
+        """Return a data set of the samples that `get_subset_` would keep."""
         subset = copy.copy(self)
         subset.get_subset_(indices)
         return subset

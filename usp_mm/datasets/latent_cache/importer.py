@@ -54,25 +54,25 @@ def import_cache(
     num_workers: int = 2,
     batch_size: int = 256,
 ) -> dict[str, Any]:
-    """Write a latent cache from a folder of `.npz` files, or what is missing of it; see `write_cache` on several processes.
+    """Write a latent cache from a folder of `.npz` files, or the missing part of one. On several processes, see `write_cache`.
 
     Args:
-        source: folder with one sub-folder a class, or of files alone.
-        out: the cache's folder.
-        codec: the VAE that the latents are of, whose name and hash the cache gets.
-        dtype, store, shard_size: as of `CacheSpec`; image size and views follow from the files.
-        images: folder of the images that were encoded: `num_checked` of them are encoded again and compared.
-        num_checked: how many.
-        num_workers: processes that read files.
-        batch_size: files read at a time.
+        source: Folder with one sub-folder a class, or a folder with only files.
+        out: The cache's folder.
+        codec: The VAE that made the latents; the cache gets its name and hash.
+        dtype, store, shard_size: As in `CacheSpec`; image size and views follow from the files.
+        images: Folder of the images that were encoded: `num_checked` of them are encoded again and compared.
+        num_checked: Number of images to compare.
+        num_workers: Processes that read files.
+        batch_size: Files read at a time.
 
     Returns:
         The plan.
 
     Raises:
-        FileNotFoundError: no such folder, or no `.npz` in it; an image that is not there.
-        ValueError: a file of another content than the first, latents of another VAE.
-        OSError: the disk is, or would get, full.
+        FileNotFoundError: The folder does not exist or has no `.npz`, or an image does not exist.
+        ValueError: A file's arrays are not like the first file's, or the latents belong to another VAE.
+        OSError: The disk is, or would get, full.
     """
     out, logger = Path(out), MMLogger.get_current_instance()
     rank, world_size = get_dist_info()
@@ -116,7 +116,7 @@ def _fill(shard: Shard, dataset: 'NpzMoments', plan: dict[str, Any], batch_size:
 
 
 class NpzMoments(Dataset):
-    """Sample i -> float32[V, 2C, h, w]; or the error met, to be raised in the main process."""
+    """Sample i -> float32[V, 2C, h, w]; or the error that was met, which the main process raises."""
 
     def __init__(self, root: str, names: list[str], plan: dict[str, Any]) -> None:
         self.root, self.names, self.keys = root, np.array(names), KEYS[: len(plan['views'])]
@@ -145,10 +145,10 @@ class NpzMoments(Dataset):
 
 
 def read_moments(path: str) -> dict[str, np.ndarray]:
-    """The arrays of a file, as data.
+    """Read the arrays of a file as data.
 
     Raises:
-        ValueError: it is broken or no `.npz`.
+        ValueError: The file is broken or no `.npz`.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -168,7 +168,7 @@ def _scan(source: str) -> FolderScan:
 def _plan(
     source: str, out: Path, codec: LatentCodec, stored: dict[str, Any], images: str | None, num_checked: int
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What `make_plan` returns, of the files' latents, once they look right."""
+    """Check the files' latents, and return what `make_plan` returns."""
     scan = _scan(source)
     first = fileio.join_path(source, scan.paths[0])
     arrays = read_moments(first)
@@ -206,7 +206,7 @@ def _moments(dataset: NpzMoments, indices: list[int]) -> Tensor:
 
 
 def _check_scale(dataset: NpzMoments, codec: LatentCodec) -> None:
-    """ValueError if scaled latents are far from unit deviation: they were stored scaled, or are another VAE's."""
+    """Raise a ValueError if scaled latents are far from unit deviation: they were stored scaled, or belong to another VAE."""
     if codec.scale is None:  # it follows from this cache's own statistics
         return
     deviation = float(codec.mode(_moments(dataset, _evenly(len(dataset), _PROBED)).flatten(0, 1).to(codec.device)).std())
@@ -220,7 +220,7 @@ def _check_scale(dataset: NpzMoments, codec: LatentCodec) -> None:
 def _check_against_images(
     dataset: NpzMoments, names: list[str], images: str, codec: LatentCodec, plan: dict[str, Any], num: int
 ) -> None:
-    """ValueError if an image's latents are not what the VAE makes of it."""
+    """Raise a ValueError if an image's latents are not those that the VAE makes of it."""
     indices = _evenly(len(dataset), num)
     crops = CroppedImages(images, names, plan['image_size'], plan['crop'], crops=1)
     pixels = stack_or_error([crops[i] for i in indices])

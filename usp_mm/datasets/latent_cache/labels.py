@@ -16,7 +16,7 @@ def read_labels(folder: Path, manifest: dict[str, Any]) -> np.ndarray:
     """int64[N], the class of every sample; -1 in a cache without classes.
 
     Raises:
-        ValueError: the file holds something else, or a class that the manifest has no name for.
+        ValueError: The file holds something else, or a class that the manifest has no name for.
     """
     path, num, classes = folder / LABELS, manifest['num_samples'], manifest.get('classes')
     try:
@@ -38,7 +38,7 @@ def read_sample_paths(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Path of every image that was cached, relative to the folder of images.
 
     Raises:
-        ValueError: the file has another number of lines, or a path leads out of the folder of images.
+        ValueError: The file has another number of lines, or a path leads out of the folder of images.
     """
     path = folder / SAMPLES
     try:

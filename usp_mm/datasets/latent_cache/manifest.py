@@ -23,10 +23,10 @@ WRITE_COMMAND = 'tools/cache_latents.py write'
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """The manifest of a latent cache.
+    """Read the manifest of a latent cache.
 
     Args:
-        path: the cache's folder or its manifest.json.
+        path: The cache's folder or its manifest.json.
 
     Returns:
         Among others `vae`, `vae_weight_hash`, `scale`, `image_size`, `dtype`, `num_samples`, `classes`, `shards` and
@@ -36,8 +36,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         `teacher_shards`.
 
     Raises:
-        FileNotFoundError: no cache there, or one that is not finished.
-        ValueError: not a manifest of this format, or a field holds what it can't.
+        FileNotFoundError: There is no cache, or it is not finished.
+        ValueError: It is not a manifest of this format, or a field has an invalid value.
     """
     path = Path(path)
     folder = path.parent if path.name == MANIFEST else path
@@ -54,7 +54,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
-    """The plan of a cache that is being written, None if there is none."""
+    """Read the plan of a cache that is being written; None if there is none."""
     path = folder / PLAN
     if not path.is_file():
         return None
@@ -64,7 +64,7 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """A JSON object of this format's version.
+    """Read a JSON object of this format's version.
 
     Raises:
         ValueError: The file is none.

@@ -23,112 +23,117 @@ def shard_name(number: int, kind: str = 'shard') -> str:
     return f'{kind}-{number:05d}.npy'
 
 
-def whole(low: int, high: int) -> Callable[[Any], bool]:
-    """Whether a value is a whole number from `low` to `high`."""
+def is_whole_number(low: int, high: int) -> Callable[[Any], bool]:
+    """Make a check whether a value is a whole number from `low` to `high`."""
     return lambda value: type(value) is int and low <= value <= high
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     try:
         return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:  # an integer beyond the floats
         return False
 
 
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_number, value))
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_number, value))
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     """Whether a value is text of one line that can be written to a log."""
     return isinstance(value, str) and not any(unicodedata.category(character) in ('Cc', 'Cs') for character in value)
 
 
-def _names(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and all(map(_text, value)) and len(set(value)) == len(value))
+def _is_names(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(map(_is_text, value)) and len(set(value)) == len(value))
 
 
-def _affine(value: Any) -> bool:
-    return value is None or _number(value) or _numbers(value)
+def _is_affine(value: Any) -> bool:
+    return value is None or _is_number(value) or _is_numbers(value)
 
 
-def _one_of(names: Any) -> Callable[[Any], bool]:
+def _is_one_of(names: Any) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value in names
 
 
-def _crop(value: Any) -> bool:
+def _is_crop(value: Any) -> bool:
     if not isinstance(value, dict) or value.get('mode') not in _MODES:
         return False
     if value['mode'] == 'center':
         return True
     scale: Any = value.get('scale')
-    return _numbers(scale) and len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1 and whole(0, 2**63)(value.get('seed'))
+    return (
+        _is_numbers(scale)
+        and len(scale) == 2
+        and 0 < scale[0] <= scale[1] <= 1
+        and is_whole_number(0, 2**63)(value.get('seed'))
+    )
 
 
-def _teacher(value: Any) -> bool:
+def _is_teacher(value: Any) -> bool:
     if value is None:
         return True
-    if not isinstance(value, dict) or not all(_text(value.get(key)) for key in ('name', 'weight_hash', 'dtype')):
+    if not isinstance(value, dict) or not all(_is_text(value.get(key)) for key in ('name', 'weight_hash', 'dtype')):
         return False
     grid: Any = value.get('grid')
-    side = whole(1, 2**16)
+    side = is_whole_number(1, 2**16)
     on_grid = isinstance(grid, list) and len(grid) == 2 and all(map(side, grid))
-    right = on_grid and side(value.get('dim')) and _one_of(_TOKEN_DTYPES)(value.get('stored'))
+    right = on_grid and side(value.get('dim')) and _is_one_of(_TOKEN_DTYPES)(value.get('stored'))
     return right and math.prod(grid) * value['dim'] <= _MOST_NUMBERS
 
 
-def _digest(value: Any) -> bool:
+def _is_sha256(value: Any) -> bool:
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 #: Key of a plan -> whether a value is right, and in words what is.
 PLAN_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    'format_version': (whole(1, 2**31), 'a whole number'),
-    'vae': (_text, 'a name'),
-    'vae_weight_hash': (_text, 'a hash'),
-    'scale': (_affine, 'a number, or one for each channel'),
-    'shift': (_affine, 'a number, or one for each channel'),
-    'channels': (whole(1, 2**16), 'from 1 to 65,536'),
-    'stride': (whole(1, 2**16), 'from 1 to 65,536'),
-    'image_size': (whole(1, 2**16), 'from 1 to 65,536 pixels'),
-    'latent_size': (whole(1, 2**16), 'from 1 to 65,536'),
-    'crop': (_crop, "mode 'center', or 'random' with scale and seed"),
-    'encode_dtype': (_text, 'a dtype'),
-    'encode_batch_size': (whole(1, 2**31), 'a positive number of images'),
-    'dtype': (_one_of(STORAGES), f'one of {", ".join(STORAGES)}'),
-    'store': (_one_of(STORES), f'one of {", ".join(STORES)}'),
-    'fields': (lambda value: isinstance(value, dict) and all(map(_text, value.values())), 'texts by name'),
-    'crops': (whole(1, 2**16), 'from 1 to 65,536'),
+    'format_version': (is_whole_number(1, 2**31), 'a whole number'),
+    'vae': (_is_text, 'a name'),
+    'vae_weight_hash': (_is_text, 'a hash'),
+    'scale': (_is_affine, 'a number, or one for each channel'),
+    'shift': (_is_affine, 'a number, or one for each channel'),
+    'channels': (is_whole_number(1, 2**16), 'from 1 to 65,536'),
+    'stride': (is_whole_number(1, 2**16), 'from 1 to 65,536'),
+    'image_size': (is_whole_number(1, 2**16), 'from 1 to 65,536 pixels'),
+    'latent_size': (is_whole_number(1, 2**16), 'from 1 to 65,536'),
+    'crop': (_is_crop, "mode 'center', or 'random' with scale and seed"),
+    'encode_dtype': (_is_text, 'a dtype'),
+    'encode_batch_size': (is_whole_number(1, 2**31), 'a positive number of images'),
+    'dtype': (_is_one_of(STORAGES), f'one of {", ".join(STORAGES)}'),
+    'store': (_is_one_of(STORES), f'one of {", ".join(STORES)}'),
+    'fields': (lambda value: isinstance(value, dict) and all(map(_is_text, value.values())), 'texts by name'),
+    'crops': (is_whole_number(1, 2**16), 'from 1 to 65,536'),
     'flip': (lambda value: isinstance(value, bool), 'true or false'),
-    'views': (lambda value: isinstance(value, list) and bool(value) and all(map(_text, value)), 'names of views'),
-    'num_samples': (whole(1, _MOST_SAMPLES), f'from 1 to {_MOST_SAMPLES:,}'),
-    'shard_size': (whole(1, _MOST_SAMPLES), f'from 1 to {_MOST_SAMPLES:,}'),
-    'samples_sha256': (_digest, '64 hex digits'),
-    'labels_sha256': (_digest, '64 hex digits'),
-    'classes': (_names, 'different names, or null'),
+    'views': (lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)), 'names of views'),
+    'num_samples': (is_whole_number(1, _MOST_SAMPLES), f'from 1 to {_MOST_SAMPLES:,}'),
+    'shard_size': (is_whole_number(1, _MOST_SAMPLES), f'from 1 to {_MOST_SAMPLES:,}'),
+    'samples_sha256': (_is_sha256, '64 hex digits'),
+    'labels_sha256': (_is_sha256, '64 hex digits'),
+    'classes': (_is_names, 'different names, or null'),
     'compiled': (lambda value: isinstance(value, bool), 'true or false'),
-    'imported': (_text, 'a text'),
-    'teacher': (_teacher, 'name, weight_hash, dtype, grid, dim and stored of an encoder'),
+    'imported': (_is_text, 'a text'),
+    'teacher': (_is_teacher, 'name, weight_hash, dtype, grid, dim and stored of an encoder'),
 }
 #: Keys of a plan that caches may lack.
 OPTIONAL = ('scale', 'shift', 'classes', 'compiled', 'imported', 'teacher')
 #: Further keys of a manifest.
 MANIFEST_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    'latent_mean': (_numbers, 'a finite number for each channel'),
-    'latent_std': (lambda value: _numbers(value) and min(value) >= 0, 'a finite number of at least 0 for each channel'),
+    'latent_mean': (_is_numbers, 'a finite number for each channel'),
+    'latent_std': (lambda value: _is_numbers(value) and min(value) >= 0, 'a finite number of at least 0 for each channel'),
     'shards': (lambda value: isinstance(value, list), 'a list'),
 }
 #: Keys of what is noted beside a shard of tokens, and beside one of latents.
 TOKEN_NOTE_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    'file': (_text, 'a name'),
-    'count': (whole(1, _MOST_SAMPLES), 'a positive number of samples'),
-    'bytes': (whole(1, 2**63), 'a positive number of bytes'),
-    'sha256': (_digest, '64 hex digits'),
+    'file': (_is_text, 'a name'),
+    'count': (is_whole_number(1, _MOST_SAMPLES), 'a positive number of samples'),
+    'bytes': (is_whole_number(1, 2**63), 'a positive number of bytes'),
+    'sha256': (_is_sha256, '64 hex digits'),
 }
 NOTE_FIELDS = {
     **TOKEN_NOTE_FIELDS,
-    'latent_sum': (_numbers, 'a finite number for each channel'),
-    'latent_square_sum': (_numbers, 'a finite number for each channel'),
+    'latent_sum': (_is_numbers, 'a finite number for each channel'),
+    'latent_square_sum': (_is_numbers, 'a finite number for each channel'),
 }
 
 
@@ -165,7 +170,7 @@ def check_manifest(content: Mapping[str, Any], name: str) -> None:
 
 
 def num_shards(plan: Mapping[str, Any]) -> int:
-    """How many shards a plan has."""
+    """Number of shards of a plan."""
     return -(-plan['num_samples'] // plan['shard_size'])
 
 
@@ -183,8 +188,8 @@ def _check_shards(content: Mapping[str, Any], key: str, kind: str, name: str, wa
     entries, expected = content.get(key, []), num_shards(content) if wanted else 0
     given = f'num_samples={content["num_samples"]}, shard_size={content["shard_size"]}'
     if not isinstance(entries, list) or len(entries) != expected:
-        told = f'has {len(entries):,} entries' if isinstance(entries, list) else f'is {_short(entries)}'
-        raise ValueError(f'{name}: {key} {told}, expected {expected:,} for {given}')
+        fault = f'has {len(entries):,} entries' if isinstance(entries, list) else f'is {_short(entries)}'
+        raise ValueError(f'{name}: {key} {fault}, expected {expected:,} for {given}')
     for number, entry in enumerate(entries):
         count = min(content['shard_size'], content['num_samples'] - number * content['shard_size'])
         right = dict(file=shard_name(number, kind), count=count)

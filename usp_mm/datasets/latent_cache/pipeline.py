@@ -27,13 +27,13 @@ DEPTH = 2
 
 @dataclass
 class StageTimes:
-    """Seconds that filling shards took, and of them those in which a stage was at work.
+    """Seconds that filling shards took, in all and for each stage.
 
     Attributes:
-        encode: the device's, encoding; on a GPU from an image batch's way there to its moments' way back.
-        write: the writing thread's, coding, summing up and writing.
-        total: from the first image to the last file.
-        images: how many.
+        encode: Seconds in which the device encoded; on a GPU they include the copies of images and moments.
+        write: Seconds in which the writing thread coded, summed up and wrote.
+        total: Seconds from the first image to the last file.
+        images: Number of images.
     """
 
     images: int = 0
@@ -43,7 +43,7 @@ class StageTimes:
 
 
 class OnHost:
-    """Tensors on their way from the device to (pinned) memory, in which they are once `wait` returns."""
+    """Tensors that are being copied from the device to (pinned) memory. They have arrived when `wait` returns."""
 
     def __init__(self, device: torch.device, encode: Callable[[], list[Tensor]]) -> None:
         self._start = self._end = None
@@ -58,7 +58,7 @@ class OnHost:
         self._seconds = time.perf_counter() - start
 
     def wait(self) -> float:
-        """Wait for them; the seconds that the device worked on them."""
+        """Wait for the tensors, and return the seconds that the device worked on them."""
         if self._start is None or self._end is None:
             return self._seconds
         self._end.synchronize()
@@ -74,19 +74,20 @@ def _to_host(values: Tensor) -> Tensor:
 
 
 class _Abandoned(Exception):
-    """No more batches come for a shard that is not full."""
+    """Raised when no more batches come for a shard that is not full."""
 
 
 class ShardThread:
-    """A thread that fills shards with what `put` hands over, in that order, so that disk and checksums hold up nobody.
+    """A thread that fills shards with the batches of `put`, in that order, so that nobody waits for the disk and the checksums.
 
-    A context manager: leaving it waits until all is on disk, and raises what went wrong there. So does `put`, soon after.
-    Left by an error, it still writes what it was given (an interruption: not even that), and no shard that is not full stays.
+    It is a context manager: leaving it waits until all is on disk, and raises the error of the thread, as the next `put` does.
+    If it is left because of an error, what it was given is still written (not after an interruption), and a shard that is not
+    full is removed.
 
     Args:
-        groups: of shards that are filled together, each with as many samples.
-        plan: of the cache.
-        times: to which the seconds are added.
+        groups: Groups of shards that are filled together; the shards of a group have equally many samples.
+        plan: Plan of the cache.
+        times: Object to which the seconds are added.
     """
 
     def __init__(self, groups: Sequence[Sequence[Shard]], plan: dict[str, Any], times: StageTimes) -> None:
@@ -167,20 +168,20 @@ def fill_shards(
     device: torch.device | str,
     show: bool = False,
 ) -> StageTimes:
-    """Fill shards; those of the same images, latents and tokens, together, so that images are decoded once.
+    """Fill shards. The shards of latents and of tokens of the same images are filled together, so that images are decoded once.
 
     Args:
-        jobs: the shards, in order, each with its encoder.
-        plan: of the cache.
-        data_root: folder of the images.
-        batch_size: images decoded and sent to the device at a time.
-        num_workers: processes that decode images.
-        device: of the encoders.
-        show: whether to draw a progress bar.
+        jobs: The shards, in order, each with its encoder.
+        plan: Plan of the cache.
+        data_root: Folder of the images.
+        batch_size: Images decoded and sent to the device at a time.
+        num_workers: Processes that decode images.
+        device: Device of the encoders.
+        show: Whether to draw a progress bar.
 
     Raises:
-        ValueError: an image can't be decoded, or what an encoder makes of it not be stored.
-        OSError: from writing.
+        ValueError: An image can't be decoded, or the output of an encoder cannot be stored.
+        OSError: A file cannot be written.
     """
     times, device = StageTimes(), torch.device(device)
     if not jobs:
@@ -239,12 +240,12 @@ def _rows(group: Sequence[Job], batch_size: int) -> list[range]:
 
 
 def _current(device: torch.device) -> AbstractContextManager[Any]:
-    """Pinned memory and the loader's copies are of the current GPU."""
+    """Context in which `device` is the current GPU, to which pinned memory and copies belong."""
     return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()
 
 
 def check_storable(values: Tensor, shard: Shard, paths: list[str], plan: dict[str, Any]) -> None:
-    """ValueError, which names the image, if values [N, V, …] are not finite or would not be when stored."""
+    """Raise a ValueError that names the image if values [N, V, …] are not finite or would not be when stored."""
     bad = shard.storage.unstorable(values.flatten(0, 1)).view(len(paths), -1).any(1)
     if not bad.any():
         return

@@ -30,19 +30,20 @@ from .storage import MomentStorage
 @older_arguments(image_size='img_size')
 @dataclass(frozen=True)
 class CacheSpec:
-    """What to cache. Everything here is fixed by the first `write`: a resume must ask for the same.
+    """What to cache. The first `write` fixes all of it: a resume must ask for the same.
 
     Args:
-        img_size: side of the crops, pixels.
+        img_size: Side of the crops, pixels.
         store: 'moments' (mean and log-variance) or 'mean'.
-        dtype: a key of `usp_mm.options.STORAGES`.
+        dtype: A key of `usp_mm.options.STORAGES`.
         encode_dtype: 'float32', 'tf32', 'bfloat16' or 'float16', the arithmetic of the VAE.
-        encode_batch_size: images a call of the VAE, always filled up to it: a convolution rounds by the batch it is in.
-        flip: whether to store the encoding of the mirrored image too.
-        random_crops: 0, one centre crop; k, that many random resized crops of each image.
-        crop_scale: area of a random crop, as a fraction of the image's.
-        seed: of the random crops.
-        shard_size: samples a shard; by default the begun cache's, or `samples_a_shard` of their number.
+        encode_batch_size: Images in a call of the VAE. Smaller batches are filled up, because the rounding of a convolution
+            depends on the batch size.
+        flip: Whether to store the encoding of the mirrored image too.
+        random_crops: Number of random resized crops of each image; 0 stands for one centre crop.
+        crop_scale: Area of a random crop, as a fraction of the image's.
+        seed: Seed of the random crops.
+        shard_size: Samples in a shard; by default as in the cache that was begun, else `samples_a_shard` of their number.
     """
 
     img_size: int
@@ -87,9 +88,9 @@ _LARGE_SHARD, _SHARDS = 16384, 32
 
 
 def samples_a_shard(num_samples: int) -> int:
-    """The `shard_size` where nobody names one: about 32 shards for the processes to share, of at most 16,384 samples.
+    """The default `shard_size`: about 32 shards for the processes to share, of at most 16,384 samples.
 
-    It depends on the number of samples alone, as the bytes of a cache must not depend on the number of processes. Shards of up
+    It depends only on the number of samples, as the bytes of a cache must not depend on the number of processes. Shards of up
     to 1,024 samples are whole calls of 16 images, an encoder's usual number on a CPU, others of 64, that on a GPU.
     """
     call = 16 if num_samples <= 1024 else 64
@@ -97,13 +98,13 @@ def samples_a_shard(num_samples: int) -> int:
 
 
 def with_begun_shards(out: Path, spec: CacheSpec) -> CacheSpec:
-    """The spec, with the `shard_size` of a cache that was begun where it names none."""
+    """The spec, with the `shard_size` of the cache that was begun if the spec has none."""
     begun = read_plan(out) if spec.shard_size is None else None
     return spec if begun is None else replace(spec, shard_size=begun['shard_size'])
 
 
 def images_a_call(out: Path, img_size: int, device: torch.device | str) -> int:
-    """The `encode_batch_size` where nobody names one: the cache's, if it was begun, whose bits depend on it.
+    """The default `encode_batch_size`: that of the cache if it was begun, since its bits depend on it.
 
     Else 64 crops of up to 256 pixels on a GPU, and of larger ones as many as take the same memory: in float32 the activations
     of Stable Diffusion's VAE are then some tensors of 2 GiB. On a CPU 16.
@@ -123,7 +124,7 @@ class TokenEncoder(Protocol):
     """What a cache needs of a teacher."""
 
     def to(self, device: torch.device | str) -> 'TokenEncoder':
-        """Move it."""
+        """Move the encoder to a device."""
 
     def tokens(self, images: Tensor) -> Tensor:
         """[N, 3, H, W], RGB in [0, 255] -> float32[N, L, E]."""
@@ -134,13 +135,13 @@ class TokenEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """What is in a cache's folder: whether it was begun and is complete, whether its latents can be read meanwhile."""
+    """State of a cache's folder: whether it was begun, is complete, and has latents that can be read already."""
 
     begun: bool
     complete: bool
     readable: bool
     missing_bytes: int
-    told: str
+    progress: str
 
 
 def prepare(
@@ -152,19 +153,19 @@ def prepare(
     lock: Callable[[], None] = lambda: None,
     with_label: bool | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Check everything that can be checked beforehand and write plan.json, samples.txt and labels.npy.
+    """Check everything that can be checked beforehand, and write plan.json, samples.txt and labels.npy.
 
     Args:
-        lock: called before anything is written; what it finds then counts, not what was there before.
-        with_label: how the folder is read, see `scan_image_folder`.
+        lock: Function that is called before anything is written. The folder is looked at again after it.
+        with_label: How the folder is read, see `scan_image_folder`.
 
     Returns:
         The plan, and whether the cache is complete already.
 
     Raises:
-        ValueError: an argument is invalid, or `out` was begun with other parameters.
-        FileNotFoundError: no images.
-        OSError: not enough disk space.
+        ValueError: An argument is invalid, or `out` was begun with other parameters.
+        FileNotFoundError: No images.
+        OSError: Not enough disk space.
     """
     check_codec(codec, spec)
     if not os.path.relpath(out.resolve(), Path(data_root).resolve()).startswith('..'):
@@ -183,7 +184,7 @@ def settle(
 
     Args:
         files: samples.txt and labels.npy.
-        lock: as of `prepare`, as are what is returned and raised.
+        lock: As in `prepare`; so are the returned values and the errors.
     """
     found = _look(out, plan)
     if not found.complete:
@@ -195,7 +196,7 @@ def settle(
         return plan, True
     begin(out, plan, files, keep_manifest=found.readable)
     if found.begun:
-        MMLogger.get_current_instance().info(f"continuing '{out}': {found.told}")
+        MMLogger.get_current_instance().info(f"continuing '{out}': {found.progress}")
     return plan, False
 
 
@@ -211,7 +212,7 @@ def _decode_as_begun(out: Path, plan: dict[str, Any]) -> None:
 
 
 def _look(out: Path, plan: dict[str, Any]) -> Found:
-    """ValueError if the folder was begun with other parameters."""
+    """Look at the folder; raises a ValueError if it was begun with other parameters."""
     begun = read_plan(out)
     if begun is not None:
         _check_same(begun if _has_tokens(out, begun) else {**begun, 'teacher': plan.get('teacher')}, plan, out)
@@ -224,12 +225,12 @@ def _look(out: Path, plan: dict[str, Any]) -> Found:
         complete=not left and promised is not None and promised.get('teacher') == teacher,
         readable=promised is not None and promised.get('teacher') in (None, teacher) and not set(latents) & set(left),
         missing_bytes=sum(shard.num_bytes for shard in left),
-        told=f'{total - len(left)} of {total} shards are finished',
+        progress=f'{total - len(left)} of {total} shards are finished',
     )
 
 
 def check_codec(codec: LatentCodec, spec: CacheSpec) -> None:
-    """ValueError unless the VAE has latents, and its stride divides the image size."""
+    """Raise a ValueError unless the VAE has latents and its stride divides the image size."""
     if codec.moment_channels != 2 * codec.channels:
         raise ValueError(f"VAE '{codec.name}' has no latents to cache: train from the images")
     if spec.img_size % codec.stride:
@@ -276,7 +277,7 @@ def make_plan(scan: FolderScan, codec: LatentCodec, spec: CacheSpec) -> tuple[di
 
 
 def begin(out: Path, plan: dict[str, Any], files: dict[str, bytes], keep_manifest: bool = False) -> None:
-    """Write the plan; take back the manifest until every shard is whole, unless its latents stay as tokens are added."""
+    """Write the plan, and delete the manifest until every shard is whole. It stays if only tokens are added."""
     if not keep_manifest:
         (out / MANIFEST).unlink(missing_ok=True)
     for name, content in files.items():
@@ -286,10 +287,10 @@ def begin(out: Path, plan: dict[str, Any], files: dict[str, bytes], keep_manifes
 
 
 def finish(out: Path, plan: dict[str, Any]) -> None:
-    """Write the manifest, once every shard is whole.
+    """Write the manifest. Every shard has to be whole.
 
     Raises:
-        OSError: one isn't.
+        OSError: A shard is missing or not whole.
     """
     shards, tokens = all_shards(out, plan), token_shards(out, plan)
     missing = [shard.path.name for shard in shards + tokens if not shard.is_whole()]
@@ -317,7 +318,7 @@ def _check_same(begun: dict[str, Any], plan: dict[str, Any], out: Path) -> None:
     there, now = _parameters(begun), _parameters(plan)
     differing = [key for key in {**there, **now} if there.get(key) != now.get(key)]
     if differing:
-        values = '; '.join(f'{key}: {_short(there.get(key))} there, {_short(now.get(key))} now' for key in differing)
+        values = '; '.join(f'{key}: {_value_text(there.get(key))} there, {_value_text(now.get(key))} now' for key in differing)
         fix = 'repeat them, or choose another folder, or delete this one'
         if all(key.startswith('teacher') for key in differing):
             fix = 'repeat it, or choose another folder, or delete teacher-*.npy and teacher-*.json there: the latents stay'
@@ -325,12 +326,12 @@ def _check_same(begun: dict[str, Any], plan: dict[str, Any], out: Path) -> None:
 
 
 def _parameters(plan: dict[str, Any]) -> dict[str, Any]:
-    """What a user chose, without what follows from it."""
+    """The parameters that a user chose, without those that follow from them."""
     derived, nested = ('latent_size', 'views', 'fields', 'labels_sha256'), ('crop', 'teacher')
     parts = {f'{name} {key}': value for name in nested for key, value in (plan.get(name) or {}).items()}
     return {key: plan[key] for key in plan if key not in (*derived, *nested)} | parts
 
 
-def _short(value: Any) -> str:
+def _value_text(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 120 else f'{text[:117]}...'

@@ -34,19 +34,19 @@ class Shard:
         self.num_bytes = len(self.header) + self.count * len(plan['views']) * self.storage.record.itemsize
 
     def make_storage(self, plan: dict[str, Any]) -> MomentStorage | TokenStorage:
-        """How its views lie on disk."""
+        """The format of its views on disk."""
         return MomentStorage(plan['dtype'], plan['store'], plan['channels'], plan['latent_size'])
 
     def open_writer(self, file: BinaryIO) -> 'ShardWriter':
-        """What appends views to its file."""
+        """Make the writer that appends views to its file."""
         return ShardWriter(file, self.storage)
 
     def is_whole(self) -> bool:
-        """Whether it was finished and has its full size (its bytes are not read)."""
+        """Whether the shard was finished and has its full size; its bytes are not read."""
         return self.sidecar.is_file() and self.path.is_file() and self.path.stat().st_size == self.num_bytes
 
     def summary(self) -> dict[str, Any]:
-        """What was noted when it was finished."""
+        """Content of the sidecar that was written when the shard was finished."""
         content = load_json(self.sidecar)
         check_fields(content, self.note_fields, f"'{self.sidecar}'")
         return content
@@ -127,8 +127,8 @@ class ShardReader:
     """Records of any samples and views of shards, which are mapped into memory on first use and never pickled.
 
     Args:
-        shards: of one kind.
-        plan: or manifest.
+        shards: Shards of one kind, of latents or of tokens.
+        plan: The plan or the manifest of the cache.
     """
 
     def __init__(self, shards: Sequence[Shard], plan: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ class ShardReader:
         return dict(self.__dict__, maps={})
 
     def __call__(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
-        """int64[N] samples, int64[N] views -> what their storage makes of their records."""
+        """int64[N] samples, int64[N] views -> their records, decoded by their storage."""
         tensor: Tensor = self.storage.decode(self._gather(rows, views))
         return tensor
 
@@ -168,8 +168,8 @@ def latent_statistics(summaries: Iterable[dict[str, Any]], numbers_a_sample: int
     """Per-channel mean and standard deviation of the latents from the sums of every shard.
 
     Args:
-        summaries: of the shards.
-        numbers_a_sample: latent numbers a channel and sample: views × h × w.
+        summaries: Summaries of the shards, see `ShardWriter.summary`.
+        numbers_a_sample: Latent numbers of a sample in each channel: views × h × w.
     """
     summaries = list(summaries)
     total = sum(summary['count'] for summary in summaries) * numbers_a_sample

@@ -24,10 +24,10 @@ class MomentStorage:
     by far more than that fraction of a standard deviation.
 
     Args:
-        dtype: a key of `usp_mm.options.STORAGES`.
+        dtype: A key of `usp_mm.options.STORAGES`.
         store: 'moments' or 'mean'.
         channels: C, of the latent.
-        latent_size: h = w.
+        latent_size: Height and width of a latent, h = w.
     """
 
     def __init__(self, dtype: str, store: str, channels: int, latent_size: int) -> None:

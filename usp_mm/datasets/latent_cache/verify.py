@@ -24,16 +24,16 @@ def verify_cache(folder: str | Path, delete_bad: bool = False) -> dict[str, str]
     """Compare every file with the checksum in the manifest.
 
     Args:
-        folder: of the cache.
-        delete_bad: whether to delete bad files and the manifest, so that `write` redoes them. A link is deleted, not what it
-            leads to.
+        folder: Folder of the cache.
+        delete_bad: Whether to delete bad files and the manifest, so that `write` redoes them. Of a link, the link
+            itself is deleted and not its target.
 
     Returns:
         Name of each bad file -> what is wrong with it.
 
     Raises:
-        FileNotFoundError: no cache, or an incomplete one.
-        ValueError: the manifest is wrong, see `read_manifest`; nothing is deleted then.
+        FileNotFoundError: No cache, or an incomplete one.
+        ValueError: The manifest is wrong, see `read_manifest`; nothing is deleted then.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -59,13 +59,13 @@ def verify_at_start(folder: Path, manifest: dict[str, Any], verify: str, with_to
     0.7 s per GB on one core.
 
     Args:
-        folder: of the cache.
-        manifest: of it.
-        verify: one of `VERIFY`.
-        with_tokens: whether the run reads a teacher's tokens too.
+        folder: Folder of the cache.
+        manifest: Content of its `manifest.json`.
+        verify: One of `VERIFY`.
+        with_tokens: Whether the run reads a teacher's tokens too.
 
     Raises:
-        ValueError: a file differs, or `verify` is another word.
+        ValueError: A file differs, or `verify` is none of `VERIFY`.
     """
     if verify not in VERIFY:
         raise ValueError(f'verify={verify!r} must be one of {", ".join(VERIFY)}')
@@ -85,7 +85,7 @@ def verify_at_start(folder: Path, manifest: dict[str, Any], verify: str, with_to
 
 
 def _draw(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Entries of together at most `FAST_BYTES`, but at least one."""
+    """Draw entries that have at most `FAST_BYTES` together, but at least one."""
     left = FAST_BYTES
     chosen: list[dict[str, Any]] = []
     for entry in random.SystemRandom().sample(entries, len(entries)):  # disturbs no seed
@@ -101,13 +101,13 @@ def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _digests(manifest: dict[str, Any]) -> dict[str, str]:
-    """Name of every file -> its SHA-256."""
+    """Name of every file -> its SHA-256 in the manifest."""
     listed = {SAMPLES: manifest['samples_sha256'], LABELS: manifest['labels_sha256']}
     return listed | {entry['file']: entry['sha256'] for entry in _entries(manifest)}
 
 
 def _known_problem(path: Path, digest: str) -> str | None:
-    """`_problem`, of files that this process has not read yet."""
+    """Call `_problem` for a file that this process has not read yet."""
     if not path.is_file():
         return 'missing'
     found = path.stat()
@@ -128,7 +128,7 @@ def _problem(path: Path, digest: str) -> str | None:
 
 
 def describe_cache(folder: str | Path) -> dict[str, Any]:
-    """The manifest without its long lists, and what the cache takes on disk."""
+    """The manifest without its long lists, and the size of the cache on disk."""
     manifest = read_manifest(folder)
     total, tokens = (sum(shard['bytes'] for shard in manifest.get(key, [])) for key in ('shards', 'teacher_shards'))
     summary = {key: value for key, value in manifest.items() if key not in ('shards', 'teacher_shards', 'classes')}

@@ -34,7 +34,7 @@ def write_cache(
     teacher: TokenEncoder | None = None,
     with_label: bool | None = None,
 ) -> dict[str, Any]:
-    """Write the latent cache of an image folder, or what is missing of it.
+    """Write the latent cache of an image folder, or the missing part of it.
 
     Under an initialised process group every process calls this; shard i is written by rank
     i modulo the number of processes, and rank 0 writes the manifest when all shards are whole. The
@@ -43,24 +43,24 @@ def write_cache(
     written at the same time, see `fill_shards`.
 
     Args:
-        data_root: one sub-folder a class, or a flat folder of images.
-        out: the cache's folder.
-        codec: built with `spec.encode_dtype` ('float32' for 'tf32').
-        spec: what to cache.
-        batch_size: images decoded and sent to the device at a time.
-        num_workers: processes that decode images.
-        device: of the VAE and the teacher.
-        teacher: whose tokens of every view to cache too; also in a cache that has none yet.
-        with_label: how the folder is read, see `scan_image_folder`.
+        data_root: One sub-folder a class, or a flat folder of images.
+        out: The cache's folder.
+        codec: Built with `spec.encode_dtype` ('float32' for 'tf32').
+        spec: What to cache.
+        batch_size: Images decoded and sent to the device at a time.
+        num_workers: Processes that decode images.
+        device: Device of the VAE and the teacher.
+        teacher: Encoder whose tokens of every view are cached too. They can be added to a cache that has none yet.
+        with_label: How the folder is read, see `scan_image_folder`.
 
     Returns:
         The plan, whose keys are in the manifest too.
 
     Raises:
-        ValueError: an argument is invalid, `out` was begun with other parameters, an image can't
+        ValueError: An argument is invalid, `out` was begun with other parameters, an image can't
             be decoded or its latent not be stored.
-        FileNotFoundError: no images.
-        OSError: the disk is, or would get, full.
+        FileNotFoundError: No images.
+        OSError: The disk is, or would get, full.
     """
     if batch_size < 1:
         raise ValueError(f'batch_size={batch_size} must be a positive number of images')
@@ -93,7 +93,7 @@ def _begin(
     teacher: TokenEncoder | None,
     with_label: bool | None,
 ) -> tuple[dict[str, Any], bool]:
-    """`prepare`, with a cache that is not complete locked until `held` closes."""
+    """Call `prepare`; a cache that is not complete is locked until `held` closes."""
     taken = f"another process is writing latent cache '{out}': wait for it or stop it"
     lock = lambda: held.enter_context(locked(out / LOCK, taken))  # noqa: E731
     return prepare(data_root, out, codec, spec, teacher, lock, with_label)
@@ -128,10 +128,10 @@ def _finish(out: Path, plan: dict[str, Any], num_shards: int, times: StageTimes)
     logger = MMLogger.get_current_instance()
     logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples in {num_shards} shards")
     if times.total:  # else there was nothing for this process to fill
-        logger.info(_told(times))
+        logger.info(_speed_line(times))
 
 
-def _told(times: StageTimes) -> str:
+def _speed_line(times: StageTimes) -> str:
     busy = {what: 100 * seconds / times.total for what, seconds in (('encoder', times.encode), ('writing', times.write))}
     idle = times.total > 60 and max(busy.values()) < 90  # in less, starting the processes counts
     hint = ': more workers keep it busier, where there are cores for them' if idle else ''
@@ -143,13 +143,13 @@ def encode_views(codec: LatentCodec, images: Tensor, flip: bool, encode_batch_si
     """Moments of each crop and, after it, of its mirror image.
 
     Args:
-        codec: the VAE.
+        codec: The VAE.
         images: uint8[N, K, 3, H, W] on the VAE's device.
-        flip: whether to encode the mirror images.
-        encode_batch_size: of every call of the VAE.
+        flip: Whether to encode the mirror images.
+        encode_batch_size: Number of images in every call of the VAE.
 
     Returns:
-        float32[N, V, 2C, h, w], there too.
+        float32[N, V, 2C, h, w], on the same device.
     """
     return _views(lambda chunk: codec.encode((chunk.float() - 127.5) / 127.5), images, flip, encode_batch_size)
 
@@ -168,6 +168,6 @@ def _views(encode: Callable[[Tensor], Tensor], images: Tensor, flip: bool, batch
 
 
 def _encode_filled(encode: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
-    """What `encode` makes of at most `batch_size` images, from a call with exactly as many."""
+    """Encode at most `batch_size` images by a call with exactly as many."""
     filling = images[-1:].expand(batch_size - len(images), -1, -1, -1)
     return encode(torch.cat([images, filling]))[: len(images)]

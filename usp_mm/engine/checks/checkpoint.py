@@ -32,7 +32,7 @@ class CheckpointMatchHook(Hook):
             fix = ITS_CONFIG
             if len(found.missing) == len(ours):
                 fix += ', or convert it if it is of another project (tools/convert_checkpoint.py)'
-            if all(name.startswith('denoiser_ema.') for name in found.missing) and not found.reshaped:
+            if found.missing and not found.without(('denoiser_ema.',), ()):
                 fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='model' samples without"
             raise misfit_error('the checkpoint', 'the config', found, fix)
         runner.logger.warning(f'the checkpoint fits the model in part: {found}')

@@ -53,7 +53,7 @@ class DDPMObjective(Objective):
         return eps, fraction
 
     def losses_and_more(self, denoise: DenoiseMore, x: Tensor, t: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Any]:
-        """'loss' = 'mse' + 'vb' (or 'mse' alone); see `Objective`."""
+        """'loss' = 'mse' + 'vb' (or only 'mse'); see `Objective`."""
         alpha_bar, schedule = self._on(x.device)
         x_t = ddpm.diffuse(x, alpha_bar[t], noise)
         out, more = denoise(x_t, t)

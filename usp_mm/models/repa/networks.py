@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from usp_mm.addresses import hub_repo_kept, hub_silence
 from usp_mm.presets import TEACHERS, nearest
 from usp_mm.registry import MODELS
 from usp_mm.strict_loading import explain_misfit, load_exactly
@@ -56,6 +57,8 @@ def load_timm(model: str, path: str | Path | None, size: int | None) -> nn.Modul
             raise ValueError(f"timm has no pretrained weights of '{model}': set repa.teacher.path (--teacher-path)")
         hub_id = getattr(timm.get_pretrained_cfg(model), 'hf_hub_id', None)
         obtain = f'`hf download {hub_id} --local-dir DIR` and set repa.teacher.path=DIR (--teacher-path DIR)'
+        if (reason := hub_silence()) and not hub_repo_kept(hub_id):
+            raise FileNotFoundError(f"the hub did not give the weights of teacher '{model}': {obtain} ({reason})")
     else:
         weights, normalization = _read(Path(path), model)
         classifier = getattr(timm.get_pretrained_cfg(model), 'classifier', None) or ''

@@ -117,8 +117,8 @@ def _check_strategy(cfg: Config) -> None:
     found = find_type(kind, _registry.STRATEGIES) if isinstance(kind, str) else None
     if project_of(found) == 'mmengine' and kind not in STRATEGIES:
         raise ValueError(
-            f"strategy.type '{kind}' writes checkpoints that nothing here reads: use one of {', '.join(STRATEGIES)}, or "
-            'leave runner_type and strategy out'
+            f"strategy.type '{kind}' needs GPUs and writes checkpoints that nothing here reads: use one of "
+            f'{", ".join(STRATEGIES)}, or leave runner_type and strategy out'
         )
 
 

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from usp_mm.vaes.record import ALLOW
 
+from ...sharding import NAME, sharded_class
 from .signatures import keys_read
 
 
@@ -154,6 +155,12 @@ def _loader(node: Mapping[str, Any]) -> Called:
     return Called(DataLoader, {**taken_out, **built}, open=read is None)
 
 
+def _optimizer(node: Mapping[str, Any]) -> Any:
+    if node.get('type') != NAME or 'optimizer_type' not in node:
+        return Built(_registry.OPTIMIZERS)
+    return Called(sharded_class(node['optimizer_type']), dict.fromkeys(('optimizer_type', 'parameters_as_bucket_view'), FREE))
+
+
 OPTIM_WRAPPER = Choice(_wrapper)
 HOOK = Built(_registry.HOOKS, also={'priority': FREE})
 LOADER = Choice(_loader)
@@ -195,7 +202,7 @@ ARGUMENTS = {
     'dataset': Built(_registry.DATASETS),
     'datasets': Built(_registry.DATASETS),
     'pipeline': Built(_registry.TRANSFORMS),
-    'optimizer': Built(_registry.OPTIMIZERS),
+    'optimizer': Choice(_optimizer),
     'clip_grad': Choice(_clip),
     'metrics': Built(_registry.METRICS),
     'vis_backends': Built(_registry.VISBACKENDS),

@@ -1,0 +1,194 @@
+"""Train for long at toy size, and look whether memory, open files, threads or the time of a step grow.
+
+python dev/soak.py FOLDER --json report.json: pretraining with checkpoints and pictures, then SiT with validation. Exit code 1
+if anything grows by more than its error.
+"""
+
+import argparse
+import gc
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from scipy.stats import t as student
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = {
+    'pretraining': 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py',
+    'sit': 'configs/sit/sit-tiny-p2_1xb64-2k_digits.py',
+}
+#: What is measured, its unit, and its size in that unit.
+UNITS = {
+    'memory': ('KiB', 1024),
+    'open_files': ('files', 1),
+    'threads': ('threads', 1),
+    'cpu': ('ms', 1e-3),
+    'wall': ('ms', 1e-3),
+}
+#: Share of a run, at its beginning, that is not looked at; blocks whose means are fitted; probability of a false alarm.
+WARM_UP, BLOCKS, ALARM = 0.25, 10, 0.005
+BATCH = 8
+ARCH = dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
+
+
+class Measures(Hook):
+    """What the process uses every `every` iterations; `leak` bytes an iteration are kept for ever, to see that it is found."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, every: int, leak: int = 0, seconds: float = math.inf) -> None:
+        self.every, self.leak, self.seconds = every, leak, seconds
+        self.rows: list[dict[str, float]] = []
+        self._leaked: list[bytes] = []
+
+    def before_train(self, runner: Runner) -> None:
+        self._begun = time.monotonic()
+        gc.collect()
+        gc.freeze()  # what is there now takes no time in later collections
+        self._start()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self._leaked.append(os.urandom(self.leak))
+        if (runner.iter + 1) % self.every == 0:
+            self._measure(runner.iter + 1)
+        if time.monotonic() - self._begun > self.seconds:
+            raise TimeoutError
+
+    def _start(self) -> None:
+        self._clocks = time.process_time(), time.perf_counter()
+
+    def _measure(self, iteration: int) -> None:
+        cpu, wall = time.process_time() - self._clocks[0], time.perf_counter() - self._clocks[1]
+        gc.collect()
+        process = Path('/proc/self')
+        self.rows.append(
+            dict(
+                iteration=iteration,
+                memory=int((process / 'statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE'),
+                open_files=len(os.listdir(process / 'fd')),
+                threads=len(os.listdir(process / 'task')),
+                cpu=cpu / self.every,
+                wall=wall / self.every,
+            )
+        )
+        self._start()
+
+
+def growth(rows: list[dict[str, float]], key: str) -> dict[str, Any]:
+    """Slope of a measure over 1,000 iterations, and its standard error, from the means of blocks after the warm-up."""
+    kept = rows[int(len(rows) * WARM_UP) :]
+    blocks = [block for block in np.array_split(np.arange(len(kept)), BLOCKS) if len(block)]
+    x = np.array([np.mean([kept[i]['iteration'] for i in block]) for block in blocks]) / 1000
+    unit, size = UNITS[key]
+    y = np.array([np.mean([kept[i][key] for i in block]) for block in blocks]) / size
+    centred = x - x.mean()
+    slope = float(centred @ y / (centred @ centred))
+    rest = y - y.mean() - slope * centred
+    error = float(np.sqrt(rest @ rest / (len(x) - 2) / (centred @ centred)))
+    limit = float(student.ppf(1 - ALARM, len(x) - 2)) * error
+    return dict(unit=unit, mean=float(y.mean()), slope=slope, error=error, flat=bool(slope <= limit + 1e-9))
+
+
+def config(stage: str, folder: Path, iterations: int, events: int) -> Config:
+    """The demo's config of a stage at toy size, with so many validations or pictures, and checkpoints."""
+    cfg = Config.fromfile(ROOT / STAGES[stage])
+    often = max(iterations // events, 1)
+    cfg.merge_from_dict(
+        {
+            'model.data_preprocessor.vae_path': str(folder / 'vae'),
+            'train_dataloader.dataset.data_root': str(folder / 'cache'),
+            'train_dataloader.batch_size': BATCH,
+            'default_hooks.checkpoint': dict(interval=often, by_epoch=False, max_keep_ckpts=2),
+        }
+    )
+    cfg.param_scheduler = [dict(type='ConstantLR', factor=1.0, by_epoch=False)]
+    if stage == 'pretraining':
+        cfg.model.backbone.arch = ARCH
+        samples = json.loads((folder / 'cache' / 'manifest.json').read_text())['num_samples']
+        epochs = -(-iterations * BATCH // samples)
+        cfg.train_cfg.max_epochs, cfg.default_hooks.restoration.interval = epochs, max(epochs // events, 1)
+        return cfg
+    cfg.model.denoiser.arch, cfg.model.sampler.num_steps = ARCH, 2
+    cfg.train_cfg.update(max_iters=iterations, val_interval=often)
+    cfg.default_hooks.visualization.interval = often
+    metric = dict(type='FeatureMetrics', extractor=dict(type='PixelFeatures', size=4), cache_dir=str(folder))
+    metric['reference'] = str(folder / 'data' / 'imagenet' / 'train')
+    for name in ('val', 'test'):
+        cfg[f'{name}_dataloader'].update(batch_size=10)
+        cfg[f'{name}_dataloader'].dataset.num_samples = 20
+        cfg[f'{name}_evaluator'].metrics = dict(metric)
+    return cfg
+
+
+def soak(
+    stage: str, folder: Path, iterations: int, leak: int = 0, seconds: float = math.inf, events: int = 20
+) -> dict[str, Any]:
+    """Train a stage in this process; returns 'iterations', 'seconds' and for each measure what `growth` returns."""
+    cfg = config(stage, folder, iterations, events)
+    cfg.work_dir, cfg.experiment_name = str(folder / stage), f'soak-{stage}-{leak}'
+    measures = Measures(max(iterations // 200, 1), leak, seconds)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(measures)
+    begun = time.monotonic()
+    try:
+        runner.train()
+    except TimeoutError:
+        runner.logger.info(f'{seconds:.0f} seconds are over')
+    finally:
+        gc.unfreeze()
+    found = {key: growth(measures.rows, key) for key in UNITS}
+    return dict(iterations=int(measures.rows[-1]['iteration']), seconds=time.monotonic() - begun, **found)
+
+
+def show(report: dict[str, dict[str, Any]]) -> None:
+    for stage, found in report.items():
+        print(f'{stage}: {found["iterations"]:,} iterations in {found["seconds"]:.0f} s; growth in 1,000 iterations')
+        for key, (unit, _) in UNITS.items():
+            one = found[key]
+            told = 'flat' if one['flat'] else 'GROWS'
+            print(f'  {key:10} mean {one["mean"]:12.3f} {unit:8} slope {one["slope"]:+.4f} ± {one["error"]:.4f}  {told}')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='for data and runs')
+    parser.add_argument('--iterations', type=int, default=20_000, help='of each stage')
+    parser.add_argument('--seconds', type=float, default=math.inf, help='of each stage, at most')
+    parser.add_argument('--leak', type=int, default=0, help='bytes to leak each iteration, to see that it is found')
+    parser.add_argument('--stage', choices=STAGES, help='one of them, in this process')
+    parser.add_argument('--json', type=Path, help='where to write the report')
+    args = parser.parse_args()
+    folder = args.folder.resolve()
+    if not (folder / 'cache').exists():
+        from preempt_demo import prepare
+
+        prepare(folder)
+    if args.stage:
+        report = {args.stage: soak(args.stage, folder, args.iterations, args.leak, args.seconds)}
+    else:
+        report = {}
+        for stage in STAGES:
+            part = folder / f'{stage}.json'
+            options = ['--iterations', args.iterations, '--seconds', args.seconds, '--leak', args.leak, '--json', part]
+            command = [sys.executable, __file__, folder, '--stage', stage, *options]
+            with (folder / f'{stage}.log').open('w') as log:
+                subprocess.run([*map(str, command)], stdout=log, stderr=log, check=False)
+            report |= json.loads(part.read_text())
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1))
+    show(report)
+    if not all(found[key]['flat'] for found in report.values() for key in UNITS):
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,65 @@
+"""dev/soak.py finds what grows, and only that."""
+
+import math
+import sys
+
+import pytest
+from helpers.small_world import ROOT
+
+from usp_mm.datasets.latent_cache.plan import CacheSpec
+from usp_mm.datasets.latent_cache.writer import write_cache
+from usp_mm.vaes import build_codec
+
+
+@pytest.fixture
+def soak(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'dev'))
+    monkeypatch.delitem(sys.modules, 'soak', raising=False)
+    import soak
+
+    yield soak
+    sys.modules.pop('soak', None)
+
+
+@pytest.fixture(scope='module')
+def digits_cache(demo_data, tiny_vae_folder, tmp_path_factory):
+    """Cached latents of 40 digits."""
+    folder = tmp_path_factory.mktemp('digits') / 'cache'
+    write_cache(
+        str(demo_data / 'imagenet/train'),
+        folder,
+        build_codec('tiny', path=str(tiny_vae_folder)),
+        CacheSpec(64, flip=False),
+        num_workers=0,
+    )
+    return folder
+
+
+def rows(values):
+    return [dict(iteration=10 * i, memory=value) for i, value in enumerate(values)]
+
+
+def test_a_slope_with_its_error(soak):
+    noise = [1024 * 100 * math.sin(7 * i) for i in range(200)]
+    still = soak.growth(rows(noise), 'memory')
+    assert still['flat'] and abs(still['slope']) < 3 * still['error'] and still['unit'] == 'KiB'
+    grows = soak.growth(rows([1024 * 10 * i + x for i, x in enumerate(noise)]), 'memory')
+    assert not grows['flat'] and grows['slope'] == pytest.approx(1000, rel=0.05)  # KiB in 1,000 iterations
+    assert soak.growth(rows([5] * 60), 'memory')['flat']
+    assert soak.growth(rows([5 - i for i in range(60)]), 'memory')['flat']  # what shrinks is no leak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('stage', 'leak'), [('pretraining', 4 << 20), ('sit', 0)])
+def test_sixty_iterations_and_a_leak(soak, stage, leak, tmp_path, demo_data, tiny_vae_folder, digits_cache):
+    """One leaks, and the other not, as it would fill the memory that the first one freed."""
+    (tmp_path / 'vae').symlink_to(tiny_vae_folder)
+    (tmp_path / 'data').symlink_to(demo_data)
+    (tmp_path / 'cache').symlink_to(digits_cache)
+    found = soak.soak(stage, tmp_path, 60, leak=leak, events=3)
+    assert found.keys() == {'iterations', 'seconds', *soak.UNITS} and found['iterations'] == 60
+    assert all(found[key].keys() == {'unit', 'mean', 'slope', 'error', 'flat'} for key in soak.UNITS)
+    assert found['open_files']['flat'] and found['threads']['flat']
+    assert sorted(path.name for path in (tmp_path / stage).glob('*.pth')) == ['iter_40.pth', 'iter_60.pth']
+    if leak:
+        assert not found['memory']['flat'] and found['memory']['slope'] / 4096e3 == pytest.approx(1, abs=0.5)
