@@ -36,3 +36,16 @@ def test_mistakes_are_one_line(word, message, capsys):
     assert end.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith('tool: error: ') and message in last
+
+
+@pytest.mark.parametrize(
+    'words', [['train', 'photos', '--step', '100'], ['sample', 'a', 'b', '--guid', '2'], ['evaluate', 'x', '--re', 'y']]
+)
+def test_an_option_is_not_abbreviated(words, monkeypatch, capsys):
+    """A misspelt option must not be taken for the beginning of another one."""
+    from importlib import import_module
+
+    monkeypatch.setattr('sys.argv', words)
+    with pytest.raises(SystemExit):
+        import_module(f'usp_mm.cli.{words[0]}').parse_args()
+    assert 'error:' in capsys.readouterr().err

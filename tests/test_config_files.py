@@ -77,3 +77,9 @@ def test_a_config_is_loaded_by_its_name(tmp_path, monkeypatch):
     assert (again.model.sampler.num_steps, cfg.model.sampler.num_steps) == (4, 3), 'what was given is left alone'
     with pytest.raises(ValueError, match=r"unknown key 'num_stepz' in model\.sampler"):
         load_config(cfg, {'model.sampler.num_stepz': 4}, initialises=False, evaluates=False)
+
+
+def test_a_picture_is_no_config(tmp_path):
+    (tmp_path / 'cat.jpg').touch()
+    with pytest.raises(ValueError, match=r"cat\.jpg' is no config: its name would end in \.py, \.json, \.yaml, \.yml"):
+        find_config(tmp_path / 'cat.jpg')

@@ -17,6 +17,10 @@ def configs_folder(package: Path = _PACKAGE) -> Path | None:
     return checkout / 'configs' if (checkout / 'model-index.yml').is_file() and (checkout / 'configs').is_dir() else None
 
 
+#: Endings of the files that MMEngine reads as configs.
+_ENDINGS = ('.py', '.json', '.yaml', '.yml')
+
+
 def find_config(name: str | Path, folder: Path | None = None) -> Path:
     """Return `name` if it is an existing file, and otherwise the file of the packaged config of that name.
 
@@ -27,9 +31,11 @@ def find_config(name: str | Path, folder: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: Neither exists; the message suggests the closest name.
-        ValueError: Several packaged configs have this name.
+        ValueError: Several packaged configs have this name, or the file is no config.
     """
     if Path(name).is_file():
+        if Path(name).suffix not in _ENDINGS:
+            raise ValueError(f"'{name}' is no config: its name would end in {', '.join(_ENDINGS)}")
         return Path(name)
     folder = configs_folder() if folder is None else folder
     if str(name).startswith(PREFIX):

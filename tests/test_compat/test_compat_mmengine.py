@@ -1,6 +1,7 @@
 """Patches of MMEngine: types are found, configs are formatted once, memory is pinned where it helps."""
 
 import importlib
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -71,3 +72,35 @@ def test_memory_is_pinned_where_there_is_something_to_pin_it_for(accelerator, mo
     monkeypatch.setattr(torch.accelerator, 'is_available', lambda: accelerator)
     loader = torch.utils.data.DataLoader([torch.ones(1)] * 4, batch_size=2, pin_memory=True)
     assert Loop(None, loader).dataloader.pin_memory is accelerator
+
+
+def test_a_loading_process_ends_when_its_training_asks_and_at_no_other_signal(tmp_path):
+    script = """
+import os, signal, subprocess, sys
+import usp_mm, torch
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+class Numbers(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return torch.tensor([index, os.getpid()])
+
+if __name__ == '__main__':
+    loader = Runner.build_dataloader(dict(
+        dataset=Numbers(), sampler=dict(type='DefaultSampler', shuffle=False), batch_size=1, num_workers=1,
+        prefetch_factor=1, persistent_workers=True, collate_fn=dict(type='default_collate'),
+    ), seed=0)
+    batches = iter(loader)
+    numbers = [next(batches)[0].tolist()]
+    for name in ('TERM', 'USR1'):
+        subprocess.run(['kill', f'-{name}', str(numbers[0][1])], check=True)
+    numbers += [batch[0].tolist() for batch in batches]
+    print([number for number, _ in numbers], len({process for _, process in numbers}))
+    multiprocessing_ends_it = batches  # persistent: still running at exit
+"""
+    (tmp_path / 'load.py').write_text(script)
+    done = subprocess.run([sys.executable, tmp_path / 'load.py'], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, '[0, 1, 2, 3, 4, 5, 6, 7] 1\n'), done.stderr

@@ -61,3 +61,14 @@ def test_a_users_numbers_take_precedence_or_are_refused():
     ):
         with pytest.raises(ValueError, match=told):
             override(plan, 180, flags)
+
+
+def test_a_generator_that_could_not_be_trained_is_refused_before_the_plan(monkeypatch):
+    from usp_mm.pipeline import run
+
+    monkeypatch.setattr(run, 'find_spec', lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"the generator needs mmagic: pip install 'usp-mm\[gen\]' .*--only vae,cache,pretrain,probe"
+    ):
+        run._check_installed(['vae', 'generate'])
+    run._check_installed(['vae', 'cache', 'pretrain', 'probe'])

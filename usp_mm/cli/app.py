@@ -22,7 +22,9 @@ from usp_mm.processes import stop_on
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('folders', nargs='+', metavar='FOLDER', help='models, each once')
     parser.add_argument('--pictures', type=Path, metavar='DIR', help='pictures among which to find neighbours')
     parser.add_argument('--limit', type=int, default=2000, help='most pictures of DIR, evenly spaced (default: %(default)s)')

@@ -32,7 +32,9 @@ SHARDS = 'images a shard (default: about 32 shards, of at most 16384 images)'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest='command', required=True)
     write = commands.add_parser('write', help='encode a folder of images, or finish doing so')
     write.add_argument('data', help='folder with one sub-folder of images a class, or with images only')

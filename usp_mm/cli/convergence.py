@@ -23,7 +23,9 @@ METRICS = ('ADM/FID', 'Feature/FD')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         'runs', nargs='+', metavar='RUN', help='work folder, or LABEL=DIR1,DIR2,… of runs that differ in their seed'
     )

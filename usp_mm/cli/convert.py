@@ -21,6 +21,7 @@ def parse_args() -> argparse.Namespace:
     kinds = '\n'.join(f'  {name:13}{kind.description}' for name, kind in KINDS.items())
     targets = '\n'.join(f'  {name:13}{description}' for name, description in TARGETS.items())
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description=__doc__,
         epilog=f'--from:\n{kinds}\n\n--to:\n{targets}',
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -21,7 +21,9 @@ COLUMNS = (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('runs', nargs='+', metavar='RUN', help='work folder; DIR@STEP for only its first STEP steps')
     parser.add_argument('--markdown', action='store_true', help='print Markdown')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers there too')

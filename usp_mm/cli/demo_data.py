@@ -14,7 +14,9 @@ KINDS = {'digits': DemoData, 'crops': DemoCrops, 'emoji': DemoEmoji}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('out', help='folder to make')
     parser.add_argument('--kind', choices=list(KINDS), default='digits', help='default: %(default)s')
     numbers = {kind: vars(config()) for kind, config in KINDS.items()}

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('samples', help='.npz of tools/sample.py, or a folder of images')
     parser.add_argument('--ref', required=True, help="ADM's reference .npz, an .npz of images, or a folder of images")
     features = parser.add_mutually_exclusive_group()

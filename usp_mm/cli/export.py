@@ -17,6 +17,7 @@ from usp_mm.cfg_values import parse_value
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='usp export [CONFIG] CHECKPOINT OUT [options]',

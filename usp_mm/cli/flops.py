@@ -19,7 +19,9 @@ from usp_mm.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='config file')
     add_config_arguments(parser)
     parser.add_argument('--peak', type=float, default=H100_BF16 / 1e12, help="the GPU's TFLOP/s (default: %(default)s, H100)")

@@ -22,7 +22,9 @@ KINDS = dict(classify='the best classes of each image', embed='the features of e
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest='command', required=True)
     for name, description in KINDS.items():
         command = commands.add_parser(name, help=description, description=description)

@@ -21,7 +21,9 @@ from usp_mm.outputs import check_counts, check_folder
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_probe_arguments(parser)
     parser.add_argument('--k', type=int, nargs='+', default=[10, 20, 100, 200], help='neighbours (default 10 20 100 200)')
     parser.add_argument('--temperature', type=float, default=0.07, help='temperature of the votes (default %(default)s)')

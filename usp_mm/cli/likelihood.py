@@ -16,7 +16,9 @@ from usp_mm.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_model_arguments(parser, 'config of a SiT')
     parser.add_argument('--data', type=Path, required=True, metavar='DIR', help='class folders with images, or a latent cache')
     parser.add_argument('--num', type=int, metavar='N', help='samples, spread evenly over the data (default: all)')

@@ -20,7 +20,9 @@ from usp_mm.outputs import check_folder
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_probe_arguments(parser)
     parser.add_argument('--layers', nargs='+', default=['all'], metavar='K', help="blocks from 1, or 'all' (default)")
     parser.add_argument('--pool', choices=['mean', 'cls'], default='mean', help='patch tokens, or class token (default mean)')

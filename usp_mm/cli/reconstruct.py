@@ -16,7 +16,9 @@ PREDICTIONS = {'denormalized': 'on the scale of the true patches', 'raw': 'raw p
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_model_arguments(parser, 'pretraining config', 'its checkpoint, or official weights')
     parser.add_argument('--images', nargs='+', required=True, help='image files, or folders searched recursively')
     parser.add_argument('--num', type=int, default=8, help='images to draw, spread evenly over what was found (default 8)')

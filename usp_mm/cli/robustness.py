@@ -22,7 +22,9 @@ TIMESTEPS = (50, 100, 200, 300, 400, 500)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help="a classifier's config")
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--noise', choices=['image', 'latent', 'both'], default='both')

@@ -21,7 +21,9 @@ PARTS = ('vae', 'cache', 'pretrain', 'probe', 'generate')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', metavar='CONFIG|FOLDER', help='config file, or folder of pictures')
     parser.add_argument(
         '--resume', nargs='?', const='auto', help='continue from a checkpoint, by default the latest of --work-dir'

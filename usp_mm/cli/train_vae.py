@@ -13,7 +13,9 @@ VAES = {'tiny': TinyVAETraining, 'laptop': LaptopVAETraining}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('data', nargs='+', help='folders of images, searched recursively')
     parser.add_argument('out', help='folder to write, in diffusers format')
     parser.add_argument('--vae', choices=list(VAES), default='tiny', help='preset (default: %(default)s)')

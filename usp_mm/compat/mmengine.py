@@ -1,8 +1,10 @@
 """Patches of MMEngine's checkpoints, loops, data sets and configs."""
 
 import functools
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -154,7 +156,7 @@ def _look_in_the_folder(module: Any) -> None:
 
 
 def signals_of_loader_processes() -> None:
-    """Let the processes that load data ignore the signals that ask a training to end.
+    """Let the processes that load data ignore the signals that ask a training to end, but for those of the training itself.
 
     Reason: schedulers send them to all processes; the last step of a training would not get its batch.
     Delete when: MMEngine's loader processes leave SIGTERM and SIGUSR1 to the training, which ends them.
@@ -169,7 +171,17 @@ def _ignore_signals(module: Any) -> None:
     @functools.wraps(init)
     def worker_init_fn(*args: Any, **kwargs: Any) -> None:
         init(*args, **kwargs)
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_IGN)
+        parent = multiprocessing.parent_process()
+        if parent is not None and hasattr(signal, 'sigwaitinfo'):
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_when_asked_by, args=(parent.pid,), daemon=True).start()
 
     module.default_worker_init_fn = worker_init_fn
+
+
+def _end_when_asked_by(process: int | None) -> None:
+    """Wait for a SIGTERM from this process, by which multiprocessing ends its children."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)

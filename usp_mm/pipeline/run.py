@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def train_folder(request: Request) -> None:
         show_end(request.out, 'is finished, there is nothing to do')
         return
     _check_needs(request.only, finished)
+    _check_installed(missing)
     seconds = estimate(plan, num, scan.megapixels, machine, core_speed())
     show_plan(plan, {name: seconds[name] for name in ('pictures', *missing)}, request.minutes)
     if request.overwrite:
@@ -119,6 +121,19 @@ def _asked(request: Request, scan: Scan) -> dict[str, Any]:
     sizes = {name: value for name, value in request.sizes.items() if value is not None}
     asked = dict(folder=str(request.folder.resolve()), digest=scan.digest, vae=find_vae(request.vae), seed=request.seed)
     return json.loads(json.dumps(dict(asked, layout=request.layout, **{name: sizes.get(name) for name in request.sizes})))
+
+
+def _check_installed(parts: Sequence[str]) -> None:
+    """Refuse a generator that could not be trained at the end of a long run.
+
+    Raises:
+        ImportError: mmagic is not installed.
+    """
+    if 'generate' in parts and find_spec('mmagic') is None:
+        raise ImportError(
+            "the generator needs mmagic: pip install 'usp-mm[gen]' (in a checkout '.[gen]'), or leave it out with "
+            '--only vae,cache,pretrain,probe'
+        )
 
 
 def _check_needs(only: Sequence[str], finished: set[str]) -> None:
