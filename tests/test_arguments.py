@@ -39,7 +39,13 @@ def test_mistakes_are_one_line(word, message, capsys):
 
 
 @pytest.mark.parametrize(
-    'words', [['train', 'photos', '--step', '100'], ['sample', 'a', 'b', '--guid', '2'], ['evaluate', 'x', '--re', 'y']]
+    'words',
+    [
+        ['train', 'photos', '--step', '100'],
+        ['sample', 'a', 'b', '--guid', '2'],
+        ['evaluate', 'x', '--re', 'y'],
+        ['cache', 'write', 'x', 'y', '--img', '64'],
+    ],
 )
 def test_an_option_is_not_abbreviated(words, monkeypatch, capsys):
     """A misspelt option must not be taken for the beginning of another one."""

@@ -1,6 +1,6 @@
 """Command-line options shared by several tools. Importing this module imports nothing slower than `argparse`."""
 
-from argparse import Action, ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,16 @@ class CfgOptionsAction(Action):
             except ValueError as error:
                 parser.error(f'{option_string} {key}: {error}')
         setattr(namespace, self.dest, options)
+
+
+class ToolParser(ArgumentParser):
+    """An ArgumentParser whose options cannot be abbreviated, and whose description keeps its lines; its subcommands too.
+
+    A misspelt option would otherwise be taken for the beginning of another one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{'allow_abbrev': False, 'formatter_class': RawDescriptionHelpFormatter, **kwargs})
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:

@@ -17,14 +17,13 @@ import signal
 import threading
 from pathlib import Path
 
+from usp_mm.arguments import ToolParser
 from usp_mm.outputs import check_counts
 from usp_mm.processes import stop_on
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('folders', nargs='+', metavar='FOLDER', help='models, each once')
     parser.add_argument('--pictures', type=Path, metavar='DIR', help='pictures among which to find neighbours')
     parser.add_argument('--limit', type=int, default=2000, help='most pictures of DIR, evenly spaced (default: %(default)s)')

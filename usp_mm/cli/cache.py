@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from usp_mm.arguments import ToolParser
 from usp_mm.console import table_console
 from usp_mm.options import DECODERS, LAYOUTS, STORAGES, STORES
 from usp_mm.presets import VAES
@@ -32,9 +33,7 @@ SHARDS = 'images a shard (default: about 32 shards, of at most 16384 images)'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
     write = commands.add_parser('write', help='encode a folder of images, or finish doing so')
     write.add_argument('data', help='folder with one sub-folder of images a class, or with images only')

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from usp_mm.arguments import ToolParser
 from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
@@ -23,9 +24,7 @@ METRICS = ('ADM/FID', 'Feature/FD')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument(
         'runs', nargs='+', metavar='RUN', help='work folder, or LABEL=DIR1,DIR2,… of runs that differ in their seed'
     )

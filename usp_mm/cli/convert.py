@@ -13,6 +13,7 @@ appears whole or not at all.
 import argparse
 from pathlib import Path
 
+from usp_mm.arguments import ToolParser
 from usp_mm.checkpoints.kinds import KINDS, TARGETS
 from usp_mm.console import table_console
 
@@ -20,11 +21,9 @@ from usp_mm.console import table_console
 def parse_args() -> argparse.Namespace:
     kinds = '\n'.join(f'  {name:13}{kind.description}' for name, kind in KINDS.items())
     targets = '\n'.join(f'  {name:13}{description}' for name, description in TARGETS.items())
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
+    parser = ToolParser(
         description=__doc__,
         epilog=f'--from:\n{kinds}\n\n--to:\n{targets}',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('source', metavar='IN', type=Path, help="a checkpoint file, or a folder of diffusers'")
     parser.add_argument('out', metavar='OUT', type=Path, help='a .pth, .pt, .ckpt or .safetensors file, or a folder')

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from usp_mm.arguments import ToolParser
 from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
@@ -21,9 +22,7 @@ COLUMNS = (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('runs', nargs='+', metavar='RUN', help='work folder; DIR@STEP for only its first STEP steps')
     parser.add_argument('--markdown', action='store_true', help='print Markdown')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers there too')

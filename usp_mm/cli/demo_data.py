@@ -8,15 +8,14 @@ python tools/make_demo_data.py data/emoji --kind emoji
 import argparse
 from collections.abc import Callable
 
+from usp_mm.arguments import ToolParser
 from usp_mm.options import DemoCrops, DemoData, DemoEmoji
 
 KINDS = {'digits': DemoData, 'crops': DemoCrops, 'emoji': DemoEmoji}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('out', help='folder to make')
     parser.add_argument('--kind', choices=list(KINDS), default='digits', help='default: %(default)s')
     numbers = {kind: vars(config()) for kind, config in KINDS.items()}

@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from usp_mm.arguments import ToolParser
 from usp_mm.console import table_console
 from usp_mm.files import read_json, write_json
 from usp_mm.options import DECODERS, LAYOUTS
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('samples', help='.npz of tools/sample.py, or a folder of images')
     parser.add_argument('--ref', required=True, help="ADM's reference .npz, an .npz of images, or a folder of images")
     features = parser.add_mutually_exclusive_group()

@@ -11,15 +11,13 @@ usp export https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt dit-xl 
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import add_config_arguments
+from usp_mm.arguments import ToolParser, add_config_arguments
 from usp_mm.cfg_values import parse_value
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
+    parser = ToolParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='usp export [CONFIG] CHECKPOINT OUT [options]',
     )
     parser.add_argument(

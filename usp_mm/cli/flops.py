@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from usp_mm.arguments import add_config_arguments
+from usp_mm.arguments import ToolParser, add_config_arguments
 from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.options import H100_BF16, UTILISATION
@@ -19,9 +19,7 @@ from usp_mm.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config file')
     add_config_arguments(parser)
     parser.add_argument('--peak', type=float, default=H100_BF16 / 1e12, help="the GPU's TFLOP/s (default: %(default)s, H100)")

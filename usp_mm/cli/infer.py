@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from usp_mm.arguments import add_config_arguments, add_model_arguments
+from usp_mm.arguments import ToolParser, add_config_arguments, add_model_arguments
 from usp_mm.console import table_console
 from usp_mm.files import write_json, write_whole
 from usp_mm.outputs import check_counts, check_folder
@@ -22,9 +22,7 @@ KINDS = dict(classify='the best classes of each image', embed='the features of e
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
     for name, description in KINDS.items():
         command = commands.add_parser(name, help=description, description=description)

@@ -14,16 +14,14 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from usp_mm.arguments import add_probe_arguments
+from usp_mm.arguments import ToolParser, add_probe_arguments
 from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.outputs import check_counts, check_folder
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     add_probe_arguments(parser)
     parser.add_argument('--k', type=int, nargs='+', default=[10, 20, 100, 200], help='neighbours (default 10 20 100 200)')
     parser.add_argument('--temperature', type=float, default=0.07, help='temperature of the votes (default %(default)s)')

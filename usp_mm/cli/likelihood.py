@@ -10,15 +10,13 @@ latents: it compares generators on the same VAE, not with likelihoods of pixels.
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import add_config_arguments, add_model_arguments, add_weights_argument
+from usp_mm.arguments import ToolParser, add_config_arguments, add_model_arguments, add_weights_argument
 from usp_mm.files import write_json
 from usp_mm.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     add_model_arguments(parser, 'config of a SiT')
     parser.add_argument('--data', type=Path, required=True, metavar='DIR', help='class folders with images, or a latent cache')
     parser.add_argument('--num', type=int, metavar='N', help='samples, spread evenly over the data (default: all)')

@@ -14,15 +14,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from usp_mm.arguments import add_probe_arguments
+from usp_mm.arguments import ToolParser, add_probe_arguments
 from usp_mm.console import table_console
 from usp_mm.outputs import check_folder
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     add_probe_arguments(parser)
     parser.add_argument('--layers', nargs='+', default=['all'], metavar='K', help="blocks from 1, or 'all' (default)")
     parser.add_argument('--pool', choices=['mean', 'cls'], default='mean', help='patch tokens, or class token (default mean)')

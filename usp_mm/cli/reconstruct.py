@@ -6,7 +6,7 @@ python tools/reconstruct.py CONFIG CHECKPOINT --images data/imagenet/val/n014407
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import add_config_arguments, add_model_arguments
+from usp_mm.arguments import ToolParser, add_config_arguments, add_model_arguments
 from usp_mm.outputs import check_counts, check_file, check_folder
 
 #: What PIL writes of an RGB picture of any size.
@@ -16,9 +16,7 @@ PREDICTIONS = {'denormalized': 'on the scale of the true patches', 'raw': 'raw p
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     add_model_arguments(parser, 'pretraining config', 'its checkpoint, or official weights')
     parser.add_argument('--images', nargs='+', required=True, help='image files, or folders searched recursively')
     parser.add_argument('--num', type=int, default=8, help='images to draw, spread evenly over what was found (default 8)')

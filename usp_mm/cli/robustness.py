@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usp_mm.addresses import local_file
-from usp_mm.arguments import add_run_arguments, run_arguments
+from usp_mm.arguments import ToolParser, add_run_arguments, run_arguments
 from usp_mm.console import table_console
 from usp_mm.files import write_json
 from usp_mm.outputs import check_folder
@@ -22,9 +22,7 @@ TIMESTEPS = (50, 100, 200, 300, 400, 500)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help="a classifier's config")
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--noise', choices=['image', 'latent', 'both'], default='both')

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.arguments import add_config_arguments, add_model_arguments, add_weights_argument
+from usp_mm.arguments import ToolParser, add_config_arguments, add_model_arguments, add_weights_argument
 from usp_mm.outputs import check_counts, check_file
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     add_model_arguments(parser, 'config of a generator')
     people = parser.add_argument_group('pictures for people')
     people.add_argument(

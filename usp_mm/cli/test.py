@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usp_mm.addresses import local_file
-from usp_mm.arguments import add_run_arguments, run_arguments
+from usp_mm.arguments import ToolParser, add_run_arguments, run_arguments
 from usp_mm.outputs import check_file
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ METRIC_FILES = ('.json', '.yaml', '.yml', '.pkl')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--amp', action='store_true', help='autocast during the test')

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usp_mm.arguments import add_run_arguments, run_arguments
+from usp_mm.arguments import ToolParser, add_run_arguments, run_arguments
 from usp_mm.options import LAYOUTS, TRACKERS
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ PARTS = ('vae', 'cache', 'pretrain', 'probe', 'generate')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', metavar='CONFIG|FOLDER', help='config file, or folder of pictures')
     parser.add_argument(
         '--resume', nargs='?', const='auto', help='continue from a checkpoint, by default the latest of --work-dir'

@@ -7,15 +7,14 @@ python tools/train_tiny_vae.py data/emoji/imagenet/train work_dirs/laptop_vae --
 import argparse
 from collections.abc import Callable
 
+from usp_mm.arguments import ToolParser
 from usp_mm.options import LaptopVAETraining, TinyVAETraining
 
 VAES = {'tiny': TinyVAETraining, 'laptop': LaptopVAETraining}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('data', nargs='+', help='folders of images, searched recursively')
     parser.add_argument('out', help='folder to write, in diffusers format')
     parser.add_argument('--vae', choices=list(VAES), default='tiny', help='preset (default: %(default)s)')
