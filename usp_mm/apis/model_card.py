@@ -80,7 +80,8 @@ def _vae_text(model: Mapping[str, Any], info: Mapping[str, Any]) -> str:
     inside = str(vae.get('path') or '').startswith('{{')
     record = f', {describe_record(info["vae"])}' if info.get('vae') else ''
     where = 'It lies beside the weights' if inside else 'It is not part of this folder'
-    return f'Preset `{name}` ({row["source"]}){record}. {where}, and has a licence of its own: {row["licence"]}.'
+    licence = f', and has a licence of its own: {row["licence"]}' if row['licence'] else ''  # a VAE of one's own has none
+    return f'Preset `{name}` ({row["source"]}){record}. {where}{licence}.'
 
 
 def _origin(info: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usp_mm.arguments import ToolParser, add_run_arguments, run_arguments
+from usp_mm.config_files import find_config
 from usp_mm.options import LAYOUTS, TRACKERS
 
 if TYPE_CHECKING:
@@ -43,12 +44,22 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     of_configs = {action.dest for action in parser._actions} - of_folders - {'help', 'config', 'overwrite'}
     args.is_folder = Path(args.config).is_dir()
+    if not args.is_folder:
+        _check_config(args.config)
     for name in of_configs if args.is_folder else of_folders:
         if getattr(args, name) != parser.get_default(name) and (name != 'resume' or args.resume != 'auto'):
             kind = 'a config, and' if args.is_folder else 'a folder of pictures, and no folder is at'
             is_one = 'is a folder of pictures' if args.is_folder else ''
             parser.error(f"--{name.replace('_', '-')} is for {kind} '{args.config}' {is_one}".rstrip())
     return args
+
+
+def _check_config(name: str) -> None:
+    """Refuse a name that is neither a config nor a folder, before slow imports."""
+    try:
+        find_config(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{error}; or a folder of pictures, which is not there either') from error
 
 
 def add_folder_arguments(parser: argparse.ArgumentParser) -> set[str]:
