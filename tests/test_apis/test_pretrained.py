@@ -39,7 +39,7 @@ def test_a_folder_holds_config_weights_facts_and_card(folders, files, kind):
     assert info.get('weights') == ('ema' if kind in ('generator', 'diffusion') else None)
     card = (folder / 'README.md').read_text()
     assert card.startswith('---\n') and 'library_name: usp_mm' in card and "usp_mm.from_pretrained('" in card
-    assert 'Apache-2.0' in card and info['weights_sha256'] in card
+    assert 'Preset `tiny`' in card and 'a licence of its own' not in card and info['weights_sha256'] in card
     assert (
         parse_config((folder / 'config.py').read_text(), folder)['model']['data_preprocessor']['vae']['path'] == f'{HERE}/vae'
     )
