@@ -11,11 +11,11 @@ import yaml
 from mmengine.config import Config
 from mmengine.hub import get_config, get_model
 
+from usp_mm.compat.model_index import MIM
 from usp_mm.config_files import find_config
 from usp_mm.engine.loading import load_config
-from usp_mm.model_index import MIM
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LATENTS = 'usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
 #: Needs no VAE.
 PIXELS = 'usp_mm::usp/mae_vit-base_64xb64-amp-coslr-800e_in1k.py'
