@@ -45,9 +45,9 @@ def main(folder: Path) -> None:
 
 def error_of(folder: Path, setting: dict[str, str]) -> str:
     """Which exception ends an evaluation that can't write where `setting` says, on this process."""
-    metric = FeatureMetrics(Recorded(), str(folder / 'ref.npz'), **{'cache_dir': str(folder / 'cache'), **setting})
-    metric.process(None, results(list(range(600))[get_rank() :: get_world_size()]))
     try:
+        metric = FeatureMetrics(Recorded(), str(folder / 'ref.npz'), **{'cache_dir': str(folder / 'cache'), **setting})
+        metric.process(None, results(list(range(600))[get_rank() :: get_world_size()]))
         metric.evaluate(600)
     except (OSError, SystemExit) as raised:
         return type(raised).__name__

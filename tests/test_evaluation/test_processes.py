@@ -36,5 +36,5 @@ def test_scores_do_not_depend_on_the_number_of_processes(tmp_path):
     assert (first['reported'], second['reported']) == (True, False)
     # there is a file in the place of each folder, which only the first process notices
     assert first['failures'] == dict(cache_dir='NotADirectoryError', out_dir='FileExistsError')
-    assert second['failures'] == dict(cache_dir='SystemExit', out_dir='SystemExit')
+    assert second['failures'] == dict(cache_dir='NotADirectoryError', out_dir='SystemExit')
     assert first['reference_images'] + second['reference_images'] == 600 and second['reference_images'] > 250

@@ -37,7 +37,7 @@ def test_encoder_parts_and_a_second_run(tmp_path):
     for part in ('probe', 'finetune'):
         (run,) = summary[part]['runs']
         assert set(run['accuracy']) == {'usp', 'random'} and min(run['accuracy'].values()) > 20
-    assert Image.open(summary['pretrain']['picture']).size == (4 * 68, 8 * 68)
+    assert Image.open(summary['pretrain']['picture']).size == (4 * 68, 8 * 68 + 19)  # a line of titles
     (run,) = summary['segment']['runs']
     assert set(run['miou']) == {'usp', 'random'} and max(run['miou'].values()) > 0
     assert Image.open(summary['segment']['picture']).height == 4 * 130 + 2

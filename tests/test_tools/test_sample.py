@@ -134,7 +134,7 @@ def test_two_processes_with_batches_of_3(trained, reference, tmp_path):
     assert done.returncode == 0, done.stderr
     assert '24/24' in done.stderr
     assert out.read_bytes() == (reference[0] / 'samples.npz').read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['samples.npz', 'samples.npz.json']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['samples.npz', 'samples.npz.json', 'samples.npz.lock']
 
 
 @pytest.mark.slow
