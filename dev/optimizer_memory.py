@@ -6,6 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import usp_mm
+
+# isort: split
+
 import torch
 from mmengine.registry import OPTIMIZERS
 from torch import nn

@@ -12,6 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import usp_mm  # noqa: F401  (before torch)
+
+# isort: split
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner

@@ -15,6 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import usp_mm  # noqa: F401  (before torch)
+
+# isort: split
+
 import numpy as np
 from mmengine.config import Config
 from mmengine.hooks import Hook

@@ -10,6 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import usp_mm  # noqa: F401  (before torch)
+
+# isort: split
+
 import numpy as np
 import torch
 

@@ -134,7 +134,7 @@ def test_a_stopped_process_ends_the_one_that_waits_for_it():
         stopped.communicate()
     assert waiting.returncode == 1
     assert re.search(
-        r'WARNING - no sign of process 1 \((?:on .*|not heard of yet)\) for \d+ s; this ends after 15 s \(USP_MISSING_LIMIT\)',
+        r'no sign of process 1 \((?:on .*|not heard of yet)\) for \d+ s; this ends after 15 s \(USP_MISSING_LIMIT\)',
         out,
     )
     assert re.fullmatch(r'error: no sign of process 1 \((?:on .*|not heard of yet)\) for \d+ s: .*', out.splitlines()[-1])

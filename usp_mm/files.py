@@ -38,17 +38,15 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: Among others if the disk is full; the message then names the file and the sizes.
     """
-    partial, written = _temporary(path), 0
+    partial = _temporary(path)
     try:
         with _create(partial) as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            finally:
-                written = os.fstat(file.fileno()).st_size
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     except BaseException as error:
+        written = partial.stat().st_size if partial.exists() else 0
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in FULL:
             raise OSError(error.errno, told_full(error, path, written)) from error

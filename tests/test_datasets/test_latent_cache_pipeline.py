@@ -41,11 +41,11 @@ def write(images: Path, out: Path, codec: LatentCodec | None = None, num_workers
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != '.lock'}
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != '.lock')
 
 
 def shards(*numbers: int) -> list[str]:

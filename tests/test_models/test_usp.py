@@ -147,7 +147,7 @@ def test_target_is_float32_under_autocast():
         (dict(mask_ratio=1.0), 'mask_ratio=1.0 must lie between 0 and 1'),
         (dict(alpha_bar_range=(0.5, 1.5)), r'alpha_bar_range=\(0.5, 1.5\) must be \(low, high\)'),
         (dict(head=dict(type='USPHead', norm_pix='pix')), "norm_pix='pix' must be"),
-        (dict(head=dict(type='USPHead', patch_size=4)), "head.patch_size=4, but the backbone's is 2: set model.backbone"),
+        (dict(head=dict(type='USPHead', patch_size=4)), "head.patch_size=4, but the backbone's is 2: set only model.backbone"),
         (
             dict(backbone=dict(type='USPViT', arch=ARCH, img_size=64, vae='kl-f16d16')),
             "backbone is built for VAE 'kl-f16d16' but the data preprocessor encodes with 'sd-f8d4'",

@@ -44,8 +44,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     of_configs = {action.dest for action in parser._actions} - of_folders - {'help', 'config', 'overwrite'}
     args.is_folder = Path(args.config).is_dir()
-    if not args.is_folder:
-        _check_config(args.config)
     for name in of_configs if args.is_folder else of_folders:
         if getattr(args, name) != parser.get_default(name) and (name != 'resume' or args.resume != 'auto'):
             kind = 'a config, and' if args.is_folder else 'a folder of pictures, and no folder is at'
@@ -150,6 +148,7 @@ def main() -> None:
     if args.is_folder:
         train_pictures(args)
         return
+    _check_config(args.config)
     from usp_mm.engine.amp import slow_bfloat16
     from usp_mm.engine.build_errors import explain_arguments
     from usp_mm.engine.launch import build_runner, load_run_config
