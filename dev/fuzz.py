@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 import usp_mm  # noqa: E402, F401  (before torch)
+
+# isort: split
 from helpers.fuzz_targets import TARGETS, Target, attempt  # noqa: E402
 
 
