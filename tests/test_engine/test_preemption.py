@@ -101,6 +101,12 @@ def test_signals_are_noted_in_the_block_only():
     assert signal.getsignal(signal.SIGTERM) is before[0]
 
 
+def test_signals_that_no_hook_answers_end_the_process_as_ever():
+    before = signal.getsignal(signal.SIGTERM)
+    with noting_signals([Asks(1, signal.SIGTERM)]):
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_without_its_checkpoint_hook_it_says_so(tmp_path):
     _, code = asked_run(tmp_path, 3, train_cfg=dict(max_epochs=1), checkpoint=dict(type='CheckpointHook'))
     assert code == 'SIGTERM: the run ends without a checkpoint, since its config has no AtomicCheckpointHook'

@@ -166,7 +166,7 @@ def main() -> None:
             runner.logger.warning(warning)
         if args.overwrite:
             delete_checkpoints(runner)
-        with explain_arguments(cfg), noting_signals():
+        with explain_arguments(cfg), noting_signals(runner.hooks):
             runner.train()
         if cfg.get('model_folder', True):
             from usp_mm.apis.final_folder import write_final_folder

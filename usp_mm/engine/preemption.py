@@ -1,7 +1,7 @@
 """Save a checkpoint and end when the machine is taken away: SIGTERM and SIGUSR1, as Slurm, Kubernetes and clouds send them."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,8 +25,14 @@ _received: list[int] = []
 
 
 @contextmanager
-def noting_signals() -> Iterator[None]:
-    """Note SIGTERM and SIGUSR1 in the block, for PreemptionHook, instead of ending at once; one that is ignored stays so."""
+def noting_signals(hooks: Iterable[Hook] | None = None) -> Iterator[None]:
+    """Note SIGTERM and SIGUSR1 in the block, for PreemptionHook, instead of ending at once; one that is ignored stays so.
+
+    With `hooks` among which there is no PreemptionHook, which would answer them, nothing is noted.
+    """
+    if hooks is not None and not any(isinstance(hook, PreemptionHook) for hook in hooks):
+        yield
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         _received.append(number)
