@@ -136,9 +136,9 @@ def test_a_cached_run_learns_the_probe_loads_it_and_test_scores_it(small_world, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('compiled', [[], ['model.compile.region=blocks', 'model.compile.backend=aot_eager']])
+@pytest.mark.parametrize('compiled', [[], ['model.compile=blocks']])
 def test_two_processes_follow_one_with_the_doubled_batch(compiled, online, tmp_path):
-    """20 steps, losses to 1e-4: the same samples, crops, flips, masks and mean gradients."""
+    """20 steps, losses to 1e-5: the same samples, crops, flips, masks and mean gradients."""
     common = [*online, 'train_cfg.max_epochs=4', 'default_hooks.checkpoint.interval=4', 'optim_wrapper.type=OptimWrapper']
     one = run_tool(
         'tools/train.py', BASE, '--work-dir', tmp_path / 'one', '--cfg-options', *common, 'train_dataloader.batch_size=8'
@@ -148,7 +148,7 @@ def test_two_processes_follow_one_with_the_doubled_batch(compiled, online, tmp_p
     two = run_launcher(*command, 'train_dataloader.batch_size=4', *compiled)
     assert two.returncode == 0, two.stderr
     single, double = losses(tmp_path / 'one'), losses(tmp_path / 'two')
-    assert len(single) == 20 and double == pytest.approx(single, abs=1e-4)
+    assert len(single) == 20 and double == pytest.approx(single, abs=1e-5)
 
 
 @pytest.mark.slow
