@@ -16,9 +16,9 @@ from helpers.trained_files import load, pixels, small_config
 
 from usp_mm.apis import Encoder, Generator
 from usp_mm.checkpoints import convert, from_official
+from usp_mm.fileio.weights import read_weights
 from usp_mm.probing.features import block_features
 from usp_mm.vaes.tiny import make_tiny_vae, save_vae
-from usp_mm.weight_files import read_weights
 
 # ---------------------------------------------------------------------- other projects
 

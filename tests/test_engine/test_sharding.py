@@ -12,7 +12,7 @@ from helpers.small_world import ROOT
 from helpers.toy_runs import log_of, losses, run, saved
 
 from usp_mm.engine.checkpoint_data import same
-from usp_mm.engine.checks.config.judge import judge
+from usp_mm.engine.checks.config.config_parts import judge
 from usp_mm.engine.checks.config.rules import TOP
 from usp_mm.engine.lars import MAELARS
 from usp_mm.engine.sharding import sharded_class

@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from usp_mm.addresses import hub_address, hub_file, hub_folder, hub_listing, is_address, local_file
 from usp_mm.checkpoints.model_config import Given
+from usp_mm.fileio.addresses import hub_address, hub_file, hub_folder, hub_listing, is_address, local_file
 
 from .encoder import Encoder
 from .generator import Generator

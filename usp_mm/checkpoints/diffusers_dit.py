@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from usp_mm.files import read_json
+from usp_mm.fileio.atomic import read_json
+from usp_mm.fileio.weights import read_checkpoint
 from usp_mm.functional.pos_embed import sincos_table
 from usp_mm.models.weight_transfer.encoder import square_side
 from usp_mm.presets import ARCHS
-from usp_mm.weight_files import read_checkpoint
 
 from .entries import Entries, Entry, shapes_of
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from usp_mm.processor import bfloat16_instructions
+from usp_mm.runtime.processor import bfloat16_instructions
 
 AUTOCAST = 'AutocastOptimWrapper'
 #: What loss scaling and float16 need, which bfloat16 has no use for.

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.runner import Runner
 
-from usp_mm.files import remove_leftovers
-from usp_mm.locks import locked
+from usp_mm.fileio.atomic import remove_leftovers
+from usp_mm.fileio.locks import locked
 
 from .latest_checkpoint import LAST, checkpoints_in, newest_checkpoint
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from usp_mm.functional.ddpm import diffuse, linear_alpha_bar
 from usp_mm.registry import MODELS
-from usp_mm.renamed import older_settings
+from usp_mm.renaming.arguments import older_settings
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.base import InputKind
 from usp_mm.vaes.build import build_preset
 from usp_mm.vaes.settings import DEFAULT, fold_preprocessor, vae_settings
 
-from .sample_keys import SampleKeys, labels_of, sample_keys, to_device
+from .random_keys import SampleKeys, labels_of, sample_keys, to_device
 
 #: What `posterior='auto'` means in training, by kind of input.
 AUTO_POSTERIOR: dict[InputKind, str] = {'image': 'mode', 'moments': 'sample'}

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from usp_mm.datasets import SampleRequests
 from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
-from usp_mm.files import check_free_space, explain_full_disk, read_json, remove_leftovers, write_json
-from usp_mm.locks import locked
+from usp_mm.fileio.atomic import check_free_space, explain_full_disk, read_json, remove_leftovers, write_json
+from usp_mm.fileio.locks import locked
 from usp_mm.models import LatentDiffusionGenerator
 
 from .background import BackgroundCalls

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from usp_mm.strict_loading import load_exactly
+from usp_mm.fileio.strict_loading import load_exactly
 
 _GROUPS = 32
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from usp_mm.options import STORAGES, STORES
+from usp_mm.config.options import STORAGES, STORES
 
 #: Most shards of a cache, as many as the names have numbers for.
 MOST_SHARDS = 100_000
