@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
-    'version', 'renaming', 'presets', 'fileio', 'config', 'images', 'runtime', 'functional', 'registry', 'compat', 'utils', 'vaes',
-    'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling', 'probing', 'analysis', 'apis',
-    'app', 'own_pictures', 'cli',
+    'version', 'renaming', 'presets', 'fileio', 'config', 'images', 'runtime', 'functional', 'registry', 'compat', 'utils',
+    'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling', 'probing',
+    'analysis', 'apis', 'app', 'own_pictures', 'cli',
 ]  # fmt: skip
 #: The same inside the packages that hold tools for all the others: a module may import itself and those before it.
 INSIDE = {
@@ -87,6 +87,11 @@ def test_what_sets_the_environment_of_torch_is_imported_before_it():
     first = next(node for node in ast.parse((ROOT / '__init__.py').read_text()).body if isinstance(node, ast.ImportFrom))
     assert first.module == 'usp_mm.runtime.threads'
     assert set(imported_modules(ROOT / 'runtime' / 'threads.py')) == {'os', 'sys'}
+
+
+def test_only_what_others_look_for_at_the_top_lies_there():
+    """MMEngine's hub imports `utils`; the version, the presets and the registries are this package's own landmarks."""
+    assert {path.stem for path in ROOT.glob('*.py')} == {'__init__', 'presets', 'registry', 'utils', 'version'}
 
 
 def test_every_module_has_a_docstring():

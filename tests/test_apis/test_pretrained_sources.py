@@ -31,7 +31,7 @@ def test_an_official_encoder_is_converted_on_the_way(tmp_path):
     model.load_state_dict(from_official(torch.load(tmp_path / 'usp.pth', weights_only=False)['model']))
     latents = torch.randn(2, 4, 8, 8)
     assert torch.equal(enc.encode(latents), block_features(model.backbone, latents, [2])[0])
-    with pytest.raises(ValueError, match=r'a file does not tell the number of attention heads: give arch=dict\(num_heads='):
+    with pytest.raises(ValueError, match=r'a file does not show the number of attention heads: give arch=dict\(num_heads='):
         load(tmp_path / 'usp.pth')
 
 

@@ -32,7 +32,7 @@ def dynamo_as_it_was():
     compiling._COMPILED.clear()
     yield
     dynamo.recompile_limit = limit
-    compiling._tell.cache_clear()
+    compiling._warn_once.cache_clear()
     torch.compiler.reset()
 
 

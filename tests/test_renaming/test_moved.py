@@ -1,6 +1,7 @@
 """Older names of modules import what they were, and say where it is now."""
 
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -25,6 +26,22 @@ def test_names_and_what_lies_below():
     from usp_mm.engine.checks.config import check_config as now
 
     assert check_config is now
+
+
+def test_a_module_inside_a_package_that_moved_may_have_another_name(monkeypatch):
+    for older in ('usp_mm.pipeline.own', 'usp_mm.pipeline.plan'):
+        monkeypatch.delitem(sys.modules, older, raising=False)
+    with pytest.warns(FutureWarning, match='^usp_mm.pipeline.own is now usp_mm.own_pictures.parts: '):
+        parts = importlib.import_module('usp_mm.pipeline.own')
+    with pytest.warns(FutureWarning, match='^usp_mm.pipeline.plan is now usp_mm.own_pictures.plan: '):
+        plan = importlib.import_module('usp_mm.pipeline.plan')
+    assert (parts.__name__, plan.__name__) == ('usp_mm.own_pictures.parts', 'usp_mm.own_pictures.plan')
+
+
+def test_an_older_name_runs_as_a_program():
+    done = subprocess.run([sys.executable, '-m', 'usp_mm.torchrun', '--help'], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and '--nproc-per-node' in done.stdout
+    assert 'usp_mm.torchrun is now usp_mm.runtime.torchrun: the older name goes in the next release' in done.stderr
 
 
 def test_other_names_are_still_not_found():

@@ -12,7 +12,7 @@ import pytest
 from helpers.small_world import ROOT
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from usp_mm.runtime.heartbeat import ENDED_AFTER, TOLD_AFTER, Beat, Heartbeat, Watch, seconds_of, start_heartbeat
+from usp_mm.runtime.heartbeat import ENDED_AFTER, LOGGED_AFTER, Beat, Heartbeat, Watch, seconds_of, start_heartbeat
 
 TOOL = Path(__file__).parents[1] / 'helpers' / 'waiting_tool.py'
 
@@ -68,7 +68,7 @@ def test_a_job_that_was_suspended_as_a_whole_begins_anew():
 @pytest.fixture
 def lines(monkeypatch):
     """What a process's heartbeat says, and the line with which it ends; the limits are 60 and 300 s."""
-    monkeypatch.setenv(TOLD_AFTER, '60')
+    monkeypatch.setenv(LOGGED_AFTER, '60')
     monkeypatch.setenv(ENDED_AFTER, '300')
     said = []
     monkeypatch.setattr(Heartbeat, '_say', lambda self, line: said.append(line))
@@ -113,7 +113,7 @@ def test_one_process_alone_has_none(monkeypatch):
 
 def test_the_page_has_the_defaults(monkeypatch):
     page = (ROOT / 'docs' / 'clusters.md').read_text()
-    for name in (TOLD_AFTER, ENDED_AFTER):
+    for name in (LOGGED_AFTER, ENDED_AFTER):
         monkeypatch.delenv(name, raising=False)
         assert f'| `{name}` | {seconds_of(name):.0f} | seconds' in page
 
@@ -121,7 +121,7 @@ def test_the_page_has_the_defaults(monkeypatch):
 @pytest.mark.slow
 def test_a_stopped_process_ends_the_one_that_waits_for_it():
     place = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(get_free_port()), WORLD_SIZE='2', PYTHONPATH=str(ROOT))
-    env = {**os.environ, **place, TOLD_AFTER: '2', ENDED_AFTER: '15', 'OMP_NUM_THREADS': '1'}
+    env = {**os.environ, **place, LOGGED_AFTER: '2', ENDED_AFTER: '15', 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, str(TOOL), 'stops']
     waiting, stopped = (
         subprocess.Popen(command, env={**env, 'RANK': rank}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

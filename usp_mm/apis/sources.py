@@ -108,7 +108,7 @@ def read_file(path: Path, config: str | Path | Config | None, kind: str | None, 
         path: The checkpoint.
         config: Config for a checkpoint of this package; by default the one in it, or beside it in a model folder.
         kind: Kind of another project's file, a key of `usp_mm.checkpoints.KINDS`.
-        given: Facts about another project's network that neither names nor shapes of its weights tell.
+        given: Facts about another project's network that neither names nor shapes of its weights show.
         weights: Weights of a generator, 'ema' or 'model'.
 
     Raises:
@@ -172,7 +172,7 @@ def read_foreign(path: Path, kind: str | None, given: Given, weights: str | None
     if kind is None and found.kind in ('dit', 'usp-dit') and not _has_args(path):
         sit = found.kind.replace('dit', 'sit')
         raise ValueError(
-            f"'{path}': the names in it are those of DiT and of SiT, and nothing else in it tells which: give "
+            f"'{path}': the names in it are those of DiT and of SiT, and nothing else in it decides which: give "
             f"kind='{found.kind}' or kind='{sit}'"
         )
     try:

@@ -205,7 +205,7 @@ def transformer_config(entries: Entries, num_heads: int | None, num_classes: int
 
     Args:
         entries: Weights under official names.
-        num_heads: Number of attention heads, which shapes do not tell; None looks up depth and width in the presets.
+        num_heads: Number of attention heads, which shapes do not show; None looks up depth and width in the presets.
         num_classes: Number of classes; by default one less than the rows of the label embedding.
         known_classes: Number of classes in the training data if the checkpoint records it, else 0.
 

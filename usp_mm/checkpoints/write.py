@@ -111,7 +111,7 @@ def write_dit_pipeline(out: Path, entries: Entries, official: Entries, facts: di
 
     classes = facts.get('dataset_meta', {}).get('classes') or ()
     config = transformer_config(official, facts.get('num_heads'), facts.get('num_classes'), len(classes))
-    network: Any  # type checkers are told of diffusers' stand-ins for missing dependencies
+    network: Any  # type checkers see diffusers' stand-ins for missing dependencies
     scheduler: Any
     with torch.device('meta'):
         network = diffusers.DiTTransformer2DModel(**config)

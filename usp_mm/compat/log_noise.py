@@ -1,4 +1,4 @@
-"""What the libraries below log or warn of that tells the user of a run nothing, and where it is left out."""
+"""What the libraries below log or warn of that is of no use to the user of a run, and where it is left out."""
 
 import logging
 import warnings

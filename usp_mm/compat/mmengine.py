@@ -119,7 +119,7 @@ def _keep_formatted(module: Any) -> None:
 
 
 def no_noise() -> None:
-    """Leave out log records and warnings of upstream libraries that tell nothing about the run; `log_noise` lists them.
+    """Leave out log records and warnings of upstream libraries that say nothing about the run; `log_noise` lists them.
 
     Reason: the first line of a training stood at line 270, after environment, config and hooks, which the log file keeps.
     Delete when: MMEngine's `Runner` logs these only to the file.

@@ -22,7 +22,7 @@ FULL = {
 }
 #: Names of temporary files and folders: what they become, the machine and the process that write them, and random digits.
 _TEMPORARY = re.compile(r'\..*\.([0-9a-f]{8})-(\d{1,10})-[0-9a-f]{8}\.tmp', re.DOTALL)
-#: Seconds without a change after which the writer of a temporary file is taken to be dead if nothing else tells.
+#: Seconds without a change after which the writer of a temporary file is taken to be dead if nothing else shows it.
 _ABANDONED = 3600.0
 #: Folders whose leftovers this process has removed.
 _TIDIED: set[Path] = set()
@@ -49,7 +49,7 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
         written = partial.stat().st_size if partial.exists() else 0
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in FULL:
-            raise OSError(error.errno, told_full(error, path, written)) from error
+            raise OSError(error.errno, full_disk_message(error, path, written)) from error
         raise
     _sync(path.parent)
 
@@ -107,7 +107,7 @@ def restore_folder(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files and folders in `folder` whose writers were killed; the first write of a process calls it.
 
-    A temporary name tells the writer's machine and process. Those of this machine's living processes stay, and those of others
+    A temporary name holds the writer's machine and process. Those of this machine's living processes stay, and those of others
     until nothing in them has changed for an hour.
     """
     with os.scandir(folder) as entries:
@@ -165,7 +165,7 @@ def is_running(process: int) -> bool:
 
 
 def _state(process: int) -> str:
-    """The letter of a process's state under Linux; empty if it can't be told."""
+    """The letter of a process's state under Linux; empty if it cannot be read."""
     try:
         return Path(f'/proc/{process}/stat').read_bytes().rpartition(b') ')[2][:1].decode()
     except OSError:
@@ -252,7 +252,7 @@ def explain_full_disk(folder: Path, needed: Callable[[], int]) -> Iterator[None]
         raise OSError(error.errno, _too_little(folder, needed(), FULL[error.errno])) from error
 
 
-def told_full(error: OSError, path: Path, written: int | None = None) -> str:
+def full_disk_message(error: OSError, path: Path, written: int | None = None) -> str:
     """Say which file a full disk has no room for, how much of it was `written`, by default its size now, and what is free."""
     if written is None:
         written = path.stat().st_size if path.is_file() else 0

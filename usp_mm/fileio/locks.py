@@ -12,8 +12,8 @@ from pathlib import Path
 def locked(path: Path, taken: str) -> Iterator[None]:
     """Hold a lock on the file `path`, which is made if necessary and stays; the lock ends with the block or this process.
 
-    While the lock is held the file tells by whom, see `holder`, else it is empty. It is never deleted: a process that still had
-    the deleted file open could lock it while another one locks a new file of that name. A symbolic link is refused.
+    While the lock is held the file names its holder, see `holder`, else it is empty. It is never deleted: a process that still
+    had the deleted file open could lock it while another one locks a new file of that name. A symbolic link is refused.
 
     Raises:
         ValueError: Another process holds the lock; `taken` is the message, followed by the holder.

@@ -82,7 +82,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
 
 
 def _read_safe(path: Path, verify: bool) -> tuple[Any, str | None]:
-    """The content of a file, and in words what of it is damaged, as far as checksums tell."""
+    """The content of a file, and in words what of it is damaged, as far as checksums show."""
     tensors = dict(load_file(path))
     return tensors, 'its tensors' if verify and not is_intact(path, tensors) else None
 

@@ -54,7 +54,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
 
     The VAE is held outside the module tree: its parameters reach no checkpoint, optimizer, EMA copy or DDP wrapper, and
     `.train()` and `init_weights()` do not touch it. Inputs are images in [0, 255], posterior moments or scaled latents. The
-    number of channels tells which, see `LatentCodec.kind_of`. Copies to the device are asynchronous.
+    number of channels decides which, see `LatentCodec.kind_of`. Copies to the device are asynchronous.
 
     Args:
         vae: A preset of `usp_mm.presets.VAES`, or a dict of

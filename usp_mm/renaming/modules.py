@@ -97,7 +97,10 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Import hook that returns the module of the current name for an older name."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        return importlib.util.spec_from_loader(name, self) if _name_now(name) else None
+        now = _name_now(name)
+        if now is None:
+            return None
+        return importlib.util.spec_from_loader(name, self, origin=getattr(importlib.util.find_spec(now), 'origin', None))
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         now = _name_now(spec.name)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from usp_mm.runtime.heartbeat import end_as_failed
 from usp_mm.runtime.machine_errors import explain_closed, explain_machine
-from usp_mm.runtime.processes import end_with_parent, how_it_ended, tell_launcher
+from usp_mm.runtime.processes import end_with_parent, how_it_ended, report_to_launcher
 
 #: Errors of users; ImportError is an optional package that is not installed.
 _FORESEEN = (ValueError, OSError, ImportError)
@@ -37,15 +37,15 @@ def run_command(main: Callable[[], int | None]) -> None:
         line, code = how_it_ended(error)
     except Exception as error:
         closed = explain_closed(error)
-        told = closed or explain_machine(error) or (_one_line(error) if isinstance(error, _FORESEEN) else None)
-        if told is None or os.environ.get('USP_TRACEBACK'):
-            tell_launcher(f'error: {told or f"{type(error).__name__}: {_one_line(error)}"}', None if told else error)
+        message = closed or explain_machine(error) or (_one_line(error) if isinstance(error, _FORESEEN) else None)
+        if message is None or os.environ.get('USP_TRACEBACK'):
+            report_to_launcher(f'error: {message or f"{type(error).__name__}: {_one_line(error)}"}', None if message else error)
             end_as_failed()
             raise
-        code, line, consequence = 1, f'error: {told}  (USP_TRACEBACK=1 shows where)', error if closed else None
+        code, line, consequence = 1, f'error: {message}  (USP_TRACEBACK=1 shows where)', error if closed else None
     if isinstance(code, str):
         line, code = code, 1
-    if line and not tell_launcher(line, consequence):
+    if line and not report_to_launcher(line, consequence):
         sys.stderr.write(f'{line}\n')
     if line:
         end_as_failed()

@@ -1,4 +1,4 @@
-"""Tell which one of several processes has stopped, and end the others after a limit instead of letting them wait for it.
+"""Report which one of several processes has stopped, and end the others after a limit instead of letting them wait for it.
 
 Every few seconds a thread of each process writes to torch's TCPStore how far the process is, and reads how far the others are.
 The main thread only adds to a counter. Clocks of different machines are never compared.
@@ -19,14 +19,14 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from usp_mm.runtime.processes import tell_launcher
+from usp_mm.runtime.processes import report_to_launcher
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
 #: Environment variables: seconds after which a process that has stopped is named, and after which the others end; 0 is never.
-TOLD_AFTER, ENDED_AFTER = 'USP_MISSING_TOLD', 'USP_MISSING_LIMIT'
-_DEFAULTS = {TOLD_AFTER: 60.0, ENDED_AFTER: 1800.0}
+LOGGED_AFTER, ENDED_AFTER = 'USP_MISSING_TOLD', 'USP_MISSING_LIMIT'
+_DEFAULTS = {LOGGED_AFTER: 60.0, ENDED_AFTER: 1800.0}
 _INTERVAL = 5.0
 _ENDED = 'ended'
 #: File of torch in which a process waits for others.
@@ -34,11 +34,11 @@ _WAITS_IN = os.path.join('torch', 'distributed', 'distributed_c10d.py')
 
 
 class Beat(NamedTuple):
-    """What a process tells of itself.
+    """What a process reports of itself.
 
     Attributes:
         number: Counts the beats.
-        done: Counts what `Heartbeat.advance` was told.
+        done: Counts what was passed to `Heartbeat.advance`.
         waits: Whether the main thread is in one of torch's collectives.
         host: Name of the machine.
         where: Innermost Python function of the main thread, as 'NAME (FILE:LINE)'.
@@ -124,8 +124,8 @@ class Watch:
 
     def names(self, ranks: Sequence[int]) -> str:
         """'process 3 (on b, step 7, last seen in read (file.py:7))', or several of them, at most four."""
-        told = [self._name(rank) for rank in ranks[:4]] + ['…'] * (len(ranks) > 4)
-        return ', '.join(told)
+        names = [self._name(rank) for rank in ranks[:4]] + ['…'] * (len(ranks) > 4)
+        return ', '.join(names)
 
     def _name(self, rank: int) -> str:
         beat = self.beats.get(rank)
@@ -146,13 +146,13 @@ class Heartbeat:
 
     def __init__(self, rank: int, world_size: int, address: tuple[str, int], run: str) -> None:
         self.rank, self.world_size, self.address = rank, world_size, address
-        self.told_after, self.ended_after = seconds_of(TOLD_AFTER), seconds_of(ENDED_AFTER)
-        self.interval = min([_INTERVAL, *(limit / 4 for limit in (self.told_after, self.ended_after) if limit)])
+        self.logged_after, self.ended_after = seconds_of(LOGGED_AFTER), seconds_of(ENDED_AFTER)
+        self.interval = min([_INTERVAL, *(limit / 4 for limit in (self.logged_after, self.ended_after) if limit)])
         self._keys = [f'usp_heartbeat/{run}/{rank}' for rank in range(world_size)]
         self._watch = Watch(rank, world_size, time.monotonic())
         self._main, self._host = threading.main_thread().ident, socket.gethostname()
         self._done, self._number = 0, 0
-        self._stopped, self._next_line = threading.Event(), self.told_after
+        self._stopped, self._next_line = threading.Event(), self.logged_after
 
     def start(self) -> None:
         """Start the threads, which end with the process, and note at its regular end that nobody has to wait for it."""
@@ -165,7 +165,7 @@ class Heartbeat:
         self._done += 1
 
     def stop(self) -> None:
-        """End the threads, and tell the other processes that this one has ended, if the store still answers."""
+        """End the threads, and report to the other processes that this one has ended, if the store still answers."""
         if not self._stopped.is_set():
             self._stopped.set()
             last = threading.Thread(target=self._say_ended, daemon=True)
@@ -190,7 +190,7 @@ class Heartbeat:
             try:
                 self._store.set(self._keys[self.rank], json.dumps(self._own()))
                 self._watch.hear(self._read(), time.monotonic())
-            except (RuntimeError, ValueError):  # the store is not there yet, or no longer; `_judge` tells for how long
+            except (RuntimeError, ValueError):  # the store is not there yet, or no longer; `_judge` reports for how long
                 self.__dict__.pop('_store', None)
             self._stopped.wait(self.interval)
 
@@ -221,8 +221,8 @@ class Heartbeat:
     def _check(self, now: float) -> None:
         """Say once who is missing, again after twice the time, and end the process after the limit."""
         line, seconds, ends = self._finding(now)
-        if seconds < self.told_after or not self.told_after:
-            self._next_line = self.told_after
+        if seconds < self.logged_after or not self.logged_after:
+            self._next_line = self.logged_after
         elif seconds >= self._next_line:
             self._next_line = 2 * seconds
             until = f'; this ends after {self.ended_after:,.0f} s ({ENDED_AFTER})' if ends and self.ended_after else ''
@@ -236,14 +236,14 @@ class Heartbeat:
     def _finding(self, now: float) -> tuple[str, float, bool]:
         """What is wrong, for how many seconds, and whether that may end the process; 0 seconds if nothing is."""
         watch, silent = self._watch, now - self._watch.heard
-        if silent >= self.told_after and 0 not in watch.ended:
+        if silent >= self.logged_after and 0 not in watch.ended:
             return (
                 f'process {self.rank} on {self._host} has not reached the store at {":".join(map(str, self.address))}',
                 silent,
                 True,
             )
         ranks, seconds = watch.missing(now)
-        if seconds >= self.told_after:
+        if seconds >= self.logged_after:
             return f'no sign of {watch.names(ranks)}', seconds, True
         ranks, seconds = watch.behind(now)
         return f'the other processes wait for {watch.names(ranks)}', seconds, watch.takes_steps()
@@ -251,8 +251,8 @@ class Heartbeat:
     def _speaks(self, now: float) -> bool:
         """Whether this is the first of the processes that can be heard; where none can, each speaks for itself."""
         ranks, seconds = self._watch.missing(now)
-        gone = set(ranks) if seconds >= self.told_after else set()
-        if now - self._watch.heard >= self.told_after:
+        gone = set(ranks) if seconds >= self.logged_after else set()
+        if now - self._watch.heard >= self.logged_after:
             return True
         return self.rank == min(set(range(self.world_size)) - gone - self._watch.ended)
 
@@ -263,7 +263,7 @@ class Heartbeat:
 
     def _end(self, line: str) -> None:
         """End the process from this thread, since the main one waits in C++ code and hears no signal."""
-        if not tell_launcher(line):
+        if not report_to_launcher(line):
             sys.stderr.write(f'{line}\n')
         sys.stdout.flush()
         sys.stderr.flush()
@@ -276,7 +276,7 @@ _started: list[Heartbeat] = []
 def start_heartbeat() -> Heartbeat | None:
     """Start the heartbeat of this process once, if the environment says that it is one of several, as torchrun's does.
 
-    May be called before the process group exists; it is then told too if a process does not come.
+    May be called before the process group exists; it is then reported too if a process does not come.
 
     Returns:
         The heartbeat; None for a process that is alone, or does not know its group yet.
@@ -298,7 +298,7 @@ def start_heartbeat() -> Heartbeat | None:
 
 
 def end_as_failed() -> None:
-    """Let this process's heartbeat, if there is one, not tell a regular end: the others then learn that it is missing."""
+    """Let this process's heartbeat, if there is one, not report a regular end: the others then learn that it is missing."""
     for heartbeat in _started:
         atexit.unregister(heartbeat.stop)
 

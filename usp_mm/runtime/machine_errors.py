@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from usp_mm.fileio.atomic import FULL, told_full
+from usp_mm.fileio.atomic import FULL, full_disk_message
 
 _SHM = Path('/dev/shm')
 #: Messages of torch's DataLoader for a process that loads data and was killed: its id, and the signal if that is known.
@@ -57,7 +57,7 @@ def _full(error: OSError) -> str | None:
     if error.strerror != os.strerror(error.errno or 0):
         return None  # says so already
     path = error.filename or next(_written(error.__traceback__), None)
-    return None if path is None else told_full(error, Path(os.fsdecode(path)))
+    return None if path is None else full_disk_message(error, Path(os.fsdecode(path)))
 
 
 def _written(trace: TracebackType | None) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _killed(pid: str, name: str) -> str:
     if name.startswith('Bus error'):
         return f'{what}: there is too little shared memory: {_more_shm()}'
     return (
-        f'{what}, as a machine does that runs out of memory (`dmesg` tells): lower num_workers, batch_size or prefetch_factor; '
+        f'{what}, as a machine does that runs out of memory (see `dmesg`): lower num_workers, batch_size or prefetch_factor; '
         f'shared memory: {_more_shm()}'
     )
 

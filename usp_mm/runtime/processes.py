@@ -72,7 +72,7 @@ def end_with_parent() -> None:
         os._exit(SIGNALLED + signal.SIGTERM)
 
 
-def tell_launcher(message: str, error: BaseException | None = None) -> bool:
+def report_to_launcher(message: str, error: BaseException | None = None) -> bool:
     """Write the reason of a failure to the error file of torch's elastic agent, if one launched this process.
 
     Args:
@@ -97,7 +97,7 @@ def tell_launcher(message: str, error: BaseException | None = None) -> bool:
 
 @dataclass(frozen=True)
 class Reason:
-    """What `tell_launcher` wrote: the time, the line, and whether the error was an expected one."""
+    """What `report_to_launcher` wrote: the time, the line, and whether the error was an expected one."""
 
     time: float
     message: str
@@ -105,7 +105,7 @@ class Reason:
 
 
 def read_reason(error_file_data: dict[str, Any]) -> Reason | None:
-    """Read the reason from the content of the elastic agent's error file; None if `tell_launcher` did not write it."""
+    """Read the reason from the content of the elastic agent's error file; None if `report_to_launcher` did not write it."""
     reason = error_file_data.get('message')
     info = reason.get('extraInfo', {}) if isinstance(reason, dict) else {}
     return Reason(info['time'], info['line'], info['foreseen']) if 'foreseen' in info else None
