@@ -34,7 +34,7 @@ from .signatures import Arguments, arguments, keys_read
 _ALWAYS = {'type', '_scope_'}
 
 
-def judge(path: str, value: Any, rule: Any) -> None:
+def check_part(path: str, value: Any, rule: Any) -> None:
     """Compare the value at `path` with its rule.
 
     Raises:
@@ -42,7 +42,7 @@ def judge(path: str, value: Any, rule: Any) -> None:
     """
     if isinstance(value, list | tuple):
         for i, one in enumerate(value):
-            judge(f'{path}.{i}', one, rule)
+            check_part(f'{path}.{i}', one, rule)
         return
     if isinstance(rule, Choice) and isinstance(value, Mapping):
         rule = rule.choose(value)
@@ -54,12 +54,12 @@ def judge(path: str, value: Any, rule: Any) -> None:
         return
     if isinstance(rule, Named):
         for name, one in value.items():
-            judge(f'{path}.{name}', one, rule.also.get(name, rule.rule))
+            check_part(f'{path}.{name}', one, rule.also.get(name, rule.rule))
     elif isinstance(rule, Reads):
         if (keys := keys_read(rule.code, rule.name)) is not None:
             _check_keys(path, value, keys, rule.code.__qualname__)
         for key, one in value.items():
-            judge(f'{path}.{key}', one, rule.parts.get(key, FREE))
+            check_part(f'{path}.{key}', one, rule.parts.get(key, FREE))
     elif isinstance(rule, Called):
         _judge_call(path, value, rule.target, rule.also, None, rule.open)
     elif isinstance(rule, Built):
@@ -93,7 +93,7 @@ def _judge_guessed(path: str, node: Mapping[str, Any], rule: Guessed) -> None:
             _judge_call(path, node, target, rule.also, rule.registry)
             return
     for key, one in node.items():
-        judge(f'{path}.{key}', one, ARGUMENTS.get(key, rule) if rule.strict else rule)
+        check_part(f'{path}.{key}', one, ARGUMENTS.get(key, rule) if rule.strict else rule)
 
 
 def _judge_call(
@@ -115,7 +115,7 @@ def _judge_call(
         owner = taken.owners.get(key, target)
         if project_of(owner) in PROJECTS:
             _check_count(place, key, value, target)
-        judge(place, value, also.get(key) or _rule(key, value, target, owner, registry or _registry.MODELS))
+        check_part(place, value, also.get(key) or _rule(key, value, target, owner, registry or _registry.MODELS))
 
 
 def _rule(key: str, value: Any, target: Callable[..., Any], owner: Callable[..., Any], registry: Registry) -> Any:

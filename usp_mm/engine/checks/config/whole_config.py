@@ -13,7 +13,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from usp_mm.fileio.addresses import local_file
 from usp_mm.presets import nearest
 
-from .config_parts import check_value, find_type, judge, nearest_type
+from .config_parts import check_part, check_value, find_type, nearest_type
 from .rules import PROJECTS, TOP, project_of, runner_keys
 from .schedule import check_schedule
 
@@ -49,7 +49,7 @@ def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) 
             if isinstance(value, str | int | float):
                 check_value(key, key, value, Runner.build_logger if key == 'log_level' else runner)
             if key in TOP and (evaluates or key not in EVALUATORS):
-                judge(key, value, TOP[key])
+                check_part(key, value, TOP[key])
     _check_strategy(cfg)
     check_schedule(cfg)
     if initialises:
