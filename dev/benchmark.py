@@ -21,10 +21,10 @@ from typing import Any
 
 import benchmarks
 
-from usp_mm.command import run_command
-from usp_mm.console import table_console
-from usp_mm.outputs import check_file
-from usp_mm.processor import bfloat16_instructions, processor_name
+from usp_mm.fileio.outputs import check_file
+from usp_mm.runtime.command import run_command
+from usp_mm.runtime.console import table_console
+from usp_mm.runtime.processor import bfloat16_instructions, processor_name
 
 
 def load_benchmarks() -> dict[str, ModuleType]:

@@ -15,7 +15,7 @@ from typing import Any
 
 def in_fresh_process(benchmark: str, options: list[Any], env: dict[str, str] | None = None) -> dict[str, Any]:
     """The only row of `tools/benchmark.py BENCHMARK OPTIONS`, which ends with this process; `env` in place of this one's."""
-    from usp_mm.processes import child_environment
+    from usp_mm.runtime.processes import child_environment
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'row.json'

@@ -133,7 +133,7 @@ def _write(world: World, encoded: Iterable[Any]) -> float:
 
 
 def _write_batch(world: World, writer: Any, views: Any) -> None:
-    from usp_mm.datasets.latent_cache.pipeline import check_storable
+    from usp_mm.datasets.latent_cache.shard_filling import check_storable
 
     check_storable(views, world.shard(), [''] * len(views), world.plan)
     writer.write(views)
@@ -159,7 +159,7 @@ def measure_in_turn(world: World) -> float:
 
 def measure_pipeline(world: World) -> tuple[float, Any]:
     """Seconds of what `tools/cache_latents.py write` does, and its stages' times."""
-    from usp_mm.datasets.latent_cache.pipeline import fill_shards
+    from usp_mm.datasets.latent_cache.shard_filling import fill_shards
 
     args, start = world.args, time.perf_counter()
     jobs = [(world.shard(), world.encode)]

@@ -10,7 +10,7 @@ Operations are counted of configs that have changed since docs/complexity.json w
 import argparse
 from pathlib import Path
 
-from usp_mm.command import run_command
+from usp_mm.runtime.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,11 +13,11 @@ import signal
 import sys
 from pathlib import Path
 
-from usp_mm.command import run_command
-from usp_mm.files import write_json
-from usp_mm.pipeline.stages import Stages, console
+from usp_mm.fileio.atomic import write_json
+from usp_mm.own_pictures.stages import Stages, console
 from usp_mm.presets import lookup
-from usp_mm.processes import stop_on
+from usp_mm.runtime.command import run_command
+from usp_mm.runtime.processes import stop_on
 
 NAMES = ('pretrain', 'probe', 'finetune', 'segment', 'generate')
 PARTS = {name: importlib.import_module(f'quickstart_parts.{name}') for name in NAMES}

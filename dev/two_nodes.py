@@ -17,7 +17,7 @@ import usp_mm  # noqa: F401  (before torch)
 import numpy as np
 import torch
 
-from usp_mm.files import sha256
+from usp_mm.fileio.atomic import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 PRETRAIN = """_base_ = ['{root}/configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py']
@@ -109,7 +109,7 @@ class Nodes:
 def launched(words: tuple[object, ...], processes: int, options: list[str]) -> list[str]:
     first, *others = map(str, words)
     if first.endswith('_tool.py') or '/tools/' in first:
-        return [sys.executable, '-m', 'usp_mm.torchrun', *options, '--', first, *others]
+        return [sys.executable, '-m', 'usp_mm.runtime.torchrun', *options, '--', first, *others]
     return ['bash', str(ROOT / 'tools/dist_train.sh'), first, str(processes), *others]
 
 

@@ -13,7 +13,7 @@ from helpers.small_world import ROOT
 
 import usp_mm
 from usp_mm.apis import Encoder, Generator
-from usp_mm.config_files import find_config
+from usp_mm.config.lookup import find_config
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 BASH = [block for block in BLOCKS if block.language == 'bash']

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from test_weight_files import ENTRIES, pretrained
 
 from usp_mm.engine import CheckpointMatchHook
+from usp_mm.fileio.weights import check_finite, first_not_finite, read_weights, unwrapped_names, weights_in
 from usp_mm.models.repa import build_teacher
 from usp_mm.vaes import build_codec
-from usp_mm.weight_files import check_finite, first_not_finite, read_weights, unwrapped_names, weights_in
 
 #: entry -> weights that it loads, and one of their names.
 WEIGHTS = {

@@ -16,6 +16,6 @@ fi
 
 HERE=$(dirname "$0")
 # shellcheck disable=SC2086
-PYTHONPATH="$HERE/..:${PYTHONPATH:-}" exec python -m usp_mm.torchrun \
+PYTHONPATH="$HERE/..:${PYTHONPATH:-}" exec python -m usp_mm.runtime.torchrun \
     --nnodes="$NNODES" $RENDEZVOUS --nproc_per_node="$NUM" \
     "$HERE/train.py" "$CONFIG" --launcher pytorch "$@"

@@ -1,7 +1,7 @@
 # Sourced by quickstart.sh and test.sh: `ensure_env core`, `ensure_env demo` (with what segmentation, generation and the demo data
 # need) or `ensure_env all` (with what the web demo and development need too) makes or reuses the environment $USP_VENV
 # (default: .venv in the project) with exactly what requirements/constraints.txt pins. OpenMMLab's packages come without what they
-# declare: requirements/openmmlab.txt has what of it is used, usp_mm/compat.py stand-ins for the rest.
+# declare: requirements/openmmlab.txt has what of it is used, usp_mm/compat stand-ins for the rest.
 # A second call installs nothing; an interrupted one is taken up again.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -1,7 +1,7 @@
 """The registries to which this package adds its types.
 
 Types go into MMEngine's root registries, which are the parents of mmpretrain's, mmseg's and mmagic's: one registration
-serves all three scopes by bare name. `usp_mm.locations` tells these projects which modules to import.
+serves all three scopes by bare name. `usp_mm.compat.locations` names the modules that these projects import.
 """
 
 from mmengine.registry import (

@@ -14,7 +14,7 @@ from benchmark_lib import gpu_tf32, peak_memory
 
 from usp_mm.engine.flops import count_codec
 from usp_mm.vaes import build_codec
-from usp_mm.vaes.blank import blank_codec
+from usp_mm.vaes.meta_device import blank_codec
 
 from .report import Report
 from .scale import Scale

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from usp_mm.processes import child_environment, end_with_parent
+from usp_mm.runtime.processes import child_environment, end_with_parent
 
 from .report import Report, reason
 from .scale import Scale

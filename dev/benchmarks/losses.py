@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from usp_mm.outputs import check_file
+    from usp_mm.fileio.outputs import check_file
 
     check_file(args.picture, '--picture', ('.png',))
     for part in ('vae', 'latents/train'):
@@ -110,7 +110,7 @@ def draw(losses: dict[str, dict[str, list[float]]], file: Path) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from usp_mm.files import write_whole
+    from usp_mm.fileio.atomic import write_whole
 
     figure = Figure(figsize=(12.8, 4.8 * len(losses)), layout='constrained')
     panels: Any = figure.subplots(len(losses), 2, squeeze=False)

@@ -1,6 +1,6 @@
 """How threads wait for each other on a CPU: a pretraining step, alone and beside processes that burn time.
 
-Settings: "default" is that of the OpenMP library, "ours" what `usp_mm.threads` sets, "passive" waits asleep
+Settings: "default" is that of the OpenMP library, "ours" what `usp_mm.runtime.threads` sets, "passive" waits asleep
 (OMP_WAIT_POLICY=PASSIVE), "one thread" has nobody to wait for. Each number is a fresh process on the plain loop of
 `benchmark.py pretrain`, without a GPU. To measure another OpenMP library, preload it: LD_PRELOAD=…/libiomp5.so.
 """

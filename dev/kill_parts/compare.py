@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from usp_mm.weight_files import read_checkpoint
+from usp_mm.fileio.weights import read_checkpoint
 
 from .scenarios import Scenario
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from usp_mm.pipeline.stages import Stages, mean_of
+from usp_mm.own_pictures.stages import Stages, mean_of
 
 from . import probe
 

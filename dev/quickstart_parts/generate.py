@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from usp_mm.pipeline.stages import Stages, console, last_checkpoint, latent_options, option, vae_options
+from usp_mm.own_pictures.stages import Stages, console, last_checkpoint, latent_options, option, vae_options
 
 from . import pretrain, probe
 

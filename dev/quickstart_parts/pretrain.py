@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from usp_mm.pipeline.stages import Stages, last_checkpoint, latent_options, mean_of, scalars, vae_options
+from usp_mm.own_pictures.stages import Stages, last_checkpoint, latent_options, mean_of, scalars, vae_options
 
 CONFIG = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 WARMUP = 12  # epochs

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from usp_mm.pipeline.stages import Stages, last_checkpoint, latent_options, mean_of, option, scalars, vae_options
+from usp_mm.own_pictures.stages import Stages, last_checkpoint, latent_options, mean_of, option, scalars, vae_options
 
 from . import pretrain
 

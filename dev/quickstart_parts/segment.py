@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from usp_mm.pipeline.stages import Stages, last_checkpoint, mean_of, option, scalars
+from usp_mm.own_pictures.stages import Stages, last_checkpoint, mean_of, option, scalars
 
 from . import pretrain, probe
 

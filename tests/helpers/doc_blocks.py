@@ -81,7 +81,7 @@ def parsed(words: list[str], monkeypatch) -> Namespace | None:
         return _of_module(f'usp_mm.cli.{COMMANDS[rest[0]][0]}', f'usp {rest[0]}', rest[1:], monkeypatch)
     if program == 'bash':
         return _of_script(rest, monkeypatch)
-    if program == 'torchrun' or (program == 'python' and rest[:2] == ['-m', 'usp_mm.torchrun']):
+    if program == 'torchrun' or (program == 'python' and rest[:2] == ['-m', 'usp_mm.runtime.torchrun']):
         from torch.distributed import run
 
         args = run.parse_args(rest if program == 'torchrun' else rest[2:])

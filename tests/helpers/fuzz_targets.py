@@ -149,7 +149,7 @@ def checkpoints(folder: Path) -> Target:
     )
 
     def parse(drawn: tuple[str, bytes]) -> None:
-        from usp_mm.weight_files import load_from_local, read_checkpoint, read_trained
+        from usp_mm.fileio.weights import load_from_local, read_checkpoint, read_trained
 
         path = folder / f'x{drawn[0]}'
         path.write_bytes(drawn[1])
@@ -162,7 +162,7 @@ def checkpoints(folder: Path) -> Target:
 
 def npz(folder: Path) -> Target:
     """Samples, reference statistics and cached moments."""
-    from usp_mm.evaluation.reference import ADM_STATISTICS
+    from usp_mm.evaluation.reference_data import ADM_STATISTICS
 
     seeds = []
     for arrays in (
@@ -179,8 +179,8 @@ def npz(folder: Path) -> Target:
     def parse(content: bytes) -> None:
         from usp_mm.datasets.latent_cache.importer import read_moments
         from usp_mm.evaluation.images import NpzImages, read_headers
-        from usp_mm.evaluation.reference import Reference
-        from usp_mm.evaluation.statistics import _read
+        from usp_mm.evaluation.reference_data import Reference
+        from usp_mm.evaluation.reference_statistics import _read
 
         path = folder / 'x.npz'
         path.write_bytes(content)
@@ -317,8 +317,8 @@ def cfg_options(folder: Path) -> Target:
     """KEY=VALUE words, parsed and merged into a config."""
     from mmengine.config import Config
 
-    from usp_mm.arguments import CfgOptionsAction
-    from usp_mm.cfg_values import parse_value_or_none, quote_value
+    from usp_mm.config.arguments import CfgOptionsAction
+    from usp_mm.config.values import parse_value_or_none, quote_value
     from usp_mm.engine.checks.config import merge_cfg_options
 
     parser = argparse.ArgumentParser(exit_on_error=False)

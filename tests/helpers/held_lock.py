@@ -9,7 +9,7 @@ from pathlib import Path
 _HOLD = """
 import sys
 from pathlib import Path
-from usp_mm.locks import locked
+from usp_mm.fileio.locks import locked
 
 with locked(Path(sys.argv[1]), 'taken'):
     print('held', flush=True)

@@ -4,8 +4,8 @@ import os
 import sys
 import time
 
-from usp_mm.command import run_command
-from usp_mm.processes import end_with_parent
+from usp_mm.runtime.command import run_command
+from usp_mm.runtime.processes import end_with_parent
 
 
 def main() -> None:

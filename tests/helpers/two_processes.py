@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from usp_mm.command import run_command
+from usp_mm.runtime.command import run_command
 
 KEPT = []  # the group and with it its threads, as DistributedDataParallel keeps them
 

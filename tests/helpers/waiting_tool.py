@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from usp_mm.command import run_command
+from usp_mm.runtime.command import run_command
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from mmpretrain.registry import MODELS
 from usp_mm.analysis.complexity import IMAGENET, _sample, build_meta, complexity, gpu_hours
 from usp_mm.engine.flops import count_codec, count_flops
 from usp_mm.vaes import build_codec
-from usp_mm.vaes.blank import blank_codec
 from usp_mm.vaes.laptop import make_laptop_vae
+from usp_mm.vaes.meta_device import blank_codec
 
 TOOL = ROOT / 'tools' / 'analysis' / 'get_flops.py'
 SIT = ROOT / 'configs' / 'sit'

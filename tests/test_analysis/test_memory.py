@@ -61,10 +61,10 @@ def test_checkpointing_keeps_less():
     assert kept_for_backward(less, 8) < kept_for_backward(plain, 8) / 3
 
 
-def test_what_it_cannot_tell():
-    with pytest.raises(ValueError, match='no way to tell the memory of OptimWrapper with SGD: expected OptimWrapper'):
+def test_what_it_cannot_estimate():
+    with pytest.raises(ValueError, match='cannot estimate the memory of OptimWrapper with SGD: expected OptimWrapper'):
         training_memory(config(DIT, **{'optim_wrapper.optimizer.type': 'SGD'}))
-    with pytest.raises(ValueError, match='no way to tell the memory of a Linear'):
+    with pytest.raises(ValueError, match='cannot estimate the memory of a Linear'):
         kept_for_backward(torch.nn.Linear(1, 1), 2)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from usp_mm.apis import Encoder, Generator
 from usp_mm.apis.folder_files import take_folder
 from usp_mm.cli import likelihood, reconstruct, sample
-from usp_mm.weight_files import read_trained
+from usp_mm.fileio.weights import read_trained
 
 
 def test_sampling_by_name_from_a_folder(folders, tool_here, tmp_path):

@@ -20,8 +20,8 @@ from usp_mm.apis.config_data import parse_config
 from usp_mm.apis.inference import image_config, inferencer
 from usp_mm.apis.predictions import classify_images
 from usp_mm.apis.sources import HERE
+from usp_mm.fileio.weights import read_weights
 from usp_mm.probing.features import block_features
-from usp_mm.weight_files import read_weights
 
 # ---------------------------------------------------------------------- folders
 

@@ -16,9 +16,9 @@ from helpers.trained_files import load, pixels, small_config
 
 from usp_mm.apis import Encoder, Generator
 from usp_mm.checkpoints import convert, from_official
+from usp_mm.fileio.weights import read_weights
 from usp_mm.probing.features import block_features
 from usp_mm.vaes.tiny import make_tiny_vae, save_vae
-from usp_mm.weight_files import read_weights
 
 # ---------------------------------------------------------------------- other projects
 
@@ -31,7 +31,7 @@ def test_an_official_encoder_is_converted_on_the_way(tmp_path):
     model.load_state_dict(from_official(torch.load(tmp_path / 'usp.pth', weights_only=False)['model']))
     latents = torch.randn(2, 4, 8, 8)
     assert torch.equal(enc.encode(latents), block_features(model.backbone, latents, [2])[0])
-    with pytest.raises(ValueError, match=r'a file does not tell the number of attention heads: give arch=dict\(num_heads='):
+    with pytest.raises(ValueError, match=r'a file does not show the number of attention heads: give arch=dict\(num_heads='):
         load(tmp_path / 'usp.pth')
 
 

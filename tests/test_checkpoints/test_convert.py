@@ -322,7 +322,7 @@ def test_a_failed_write_leaves_nothing(ending, tmp_path, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr('usp_mm.checkpoints.write.torch.save', fail)
-    monkeypatch.setattr('usp_mm.checksums.save_file', fail)
+    monkeypatch.setattr('usp_mm.fileio.checksums.save_file', fail)
     with pytest.raises(OSError, match='the disk is full'):
         convert(tmp_path / 'dit.safetensors', tmp_path / f'out{ending}')
     assert [path.name for path in tmp_path.iterdir()] == ['dit.safetensors']

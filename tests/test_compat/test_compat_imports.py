@@ -23,7 +23,7 @@ def test_projects_import_and_their_registries_find_our_types():
         for project in (mmpretrain, mmseg, mmagic):
             assert project.registry.MODELS.get('USPViT') is USPViT, project
         import usp_mm.datasets, usp_mm.engine, usp_mm.evaluation, mmengine.registry
-        from usp_mm.locations import LOCATIONS
+        from usp_mm.compat.locations import LOCATIONS
         for kind in LOCATIONS:
             types = getattr(mmengine.registry, kind)._module_dict
             ours = {name for name, found in types.items() if found.__module__.startswith('usp_mm.')}

@@ -7,7 +7,7 @@ import pytest
 from helpers.python_scripts import run_script
 
 from usp_mm.compat import mmagic
-from usp_mm.placeholders import placeholder
+from usp_mm.renaming.placeholders import placeholder
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config, get_model
 
 from usp_mm.compat.model_index import MIM
-from usp_mm.config_files import find_config
+from usp_mm.config.lookup import find_config
 from usp_mm.engine.loading import load_config
 
 ROOT = Path(__file__).resolve().parents[2]

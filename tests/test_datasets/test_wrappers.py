@@ -20,7 +20,7 @@ from usp_mm.datasets import EpochIndex, EpochSampler, ImageFolder, LatentCacheDa
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.writer import write_cache
 from usp_mm.functional.random import uniform
-from usp_mm.models.sample_keys import _warn_of_plain_indices, sample_keys
+from usp_mm.models.random_keys import _warn_of_plain_indices, sample_keys
 
 
 class Numbers(BaseDataset):

@@ -11,8 +11,8 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 
-from usp_mm.command import run_command
 from usp_mm.engine import FiniteHook
+from usp_mm.runtime.command import run_command
 
 
 class Draws(Hook):

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
-from usp_mm.command import run_command
 from usp_mm.engine import runtime_info, scalar_history
+from usp_mm.runtime.command import run_command
 
 ITERATIONS = 7
 WRAPPER = dict(type='MMDistributedDataParallel', device_ids=None)

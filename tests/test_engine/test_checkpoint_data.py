@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import PARAM_SCHEDULERS
 
 from usp_mm.engine.checkpoint_data import plain, same
-from usp_mm.weight_files import read_checkpoint
+from usp_mm.fileio.weights import read_checkpoint
 
 Point = namedtuple('Point', 'x y')
 

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, HOOKS, LOOPS, MODELS, RUNNERS, STRATEGIE
 from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
 
 from usp_mm.engine.checks.config import check_config, merge_cfg_options, signatures
-from usp_mm.engine.checks.config.check import misspelt_variables
+from usp_mm.engine.checks.config.whole_config import misspelt_variables
 from usp_mm.models import USPViT
 
 CONFIG = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'

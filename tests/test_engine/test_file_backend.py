@@ -17,7 +17,7 @@ def test_writes_are_whole_or_absent(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(OSError, match='epoch_1.pth., the disk is full: 14 bytes of it were written'):
+    with pytest.raises(OSError, match=r'epoch_1.pth., the disk is full: 14 bytes of it were written'):
         backend.put(b'new and longer', target)
     assert target.read_bytes() == b'old'
     assert [p.name for p in target.parent.iterdir()] == ['epoch_1.pth']

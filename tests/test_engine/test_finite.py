@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 
 from usp_mm.engine import FiniteHook
 from usp_mm.engine.finite import _tensors
-from usp_mm.weight_files import first_not_finite
+from usp_mm.fileio.weights import first_not_finite
 
 PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 CLASSIFY = 'configs/vit/vit-base_usp-pre_8xb128-amp-coslr-100e_in1k.py'

@@ -12,7 +12,7 @@ from helpers.small_world import ROOT
 from helpers.toy_runs import log_of, losses, run, saved
 
 from usp_mm.engine.checkpoint_data import same
-from usp_mm.engine.checks.config.judge import judge
+from usp_mm.engine.checks.config.config_parts import check_part
 from usp_mm.engine.checks.config.rules import TOP
 from usp_mm.engine.lars import MAELARS
 from usp_mm.engine.sharding import sharded_class
@@ -120,10 +120,10 @@ def test_one_process_has_the_plain_optimizer(tmp_path):
 )
 def test_a_config_that_cannot_be(change, message):
     with pytest.raises(ValueError, match=message):
-        judge('optim_wrapper', dict(optimizer={**SHARED, **change}), TOP['optim_wrapper'])
+        check_part('optim_wrapper', dict(optimizer={**SHARED, **change}), TOP['optim_wrapper'])
 
 
 def test_a_config_that_can_be():
     more = dict(betas=(0.9, 0.95), weight_decay=0.05, parameters_as_bucket_view=True)
-    judge('optim_wrapper', dict(type='AutocastOptimWrapper', optimizer={**SHARED, **more}), TOP['optim_wrapper'])
+    check_part('optim_wrapper', dict(type='AutocastOptimWrapper', optimizer={**SHARED, **more}), TOP['optim_wrapper'])
     assert sharded_class('MAELARS') is MAELARS and sharded_class('SGD') is torch.optim.SGD

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from usp_mm.cli.train import apply_flags
 from usp_mm.engine.start import choose_start, delete_checkpoints, follow_config_resume, own_folder, start_of_run
-from usp_mm.files import _machine
+from usp_mm.fileio.atomic import _machine
 
 
 def start(folder, resume='auto', **cfg):

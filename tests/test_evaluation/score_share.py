@@ -8,8 +8,8 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from numbered import Recorded, results
 
-from usp_mm.command import run_command
 from usp_mm.evaluation import FeatureMetrics
+from usp_mm.runtime.command import run_command
 
 
 def numbers_of(rank: int, world: int) -> list[int]:

@@ -231,7 +231,7 @@ def adm(photographs, inception, inception_weights, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cheap_distance(monkeypatch):
     """Whose moments are compared, without seconds of work for matrices of 2048; FeatureMetrics is tested with the real one."""
-    monkeypatch.setattr('usp_mm.evaluation.adm.frechet_distance', moments_gap)
+    monkeypatch.setattr('usp_mm.evaluation.adm_metrics.frechet_distance', moments_gap)
 
 
 def moments_gap(mean1, covariance1, mean2, covariance2):
@@ -264,7 +264,7 @@ def test_adm_metrics_of_images(adm, photographs):
 @pytest.fixture
 def loaded(monkeypatch, inception):
     """Build ADMMetrics with a network that is loaded already."""
-    monkeypatch.setattr('usp_mm.evaluation.adm.InceptionFeatures', lambda weights, channels_last: inception)
+    monkeypatch.setattr('usp_mm.evaluation.adm_metrics.InceptionFeatures', lambda weights, channels_last: inception)
 
 
 def test_adm_statistics_and_images_of_one_file(adm, photographs, loaded):

@@ -7,7 +7,7 @@ from numbered import images
 from PIL import Image
 
 from usp_mm.evaluation.images import FolderImages, NpzImages, open_images
-from usp_mm.files import sha256
+from usp_mm.fileio.atomic import sha256
 
 
 @pytest.fixture(scope='module', params=['stored', 'compressed'])

@@ -3,7 +3,7 @@ import torch
 
 from usp_mm.evaluation import InceptionFeatures
 from usp_mm.evaluation.inception import WEIGHTS_NAME, find_weights, full_float32
-from usp_mm.files import sha256
+from usp_mm.fileio.atomic import sha256
 
 
 @pytest.fixture(scope='module')

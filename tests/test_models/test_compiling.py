@@ -14,7 +14,7 @@ from usp_mm.layers import ModulatedBlock, TransformerBlock, block_options
 from usp_mm.layers.drop_path import DropPath
 from usp_mm.models import compiling
 from usp_mm.models.generator import LatentDiffusionGenerator
-from usp_mm.models.sample_keys import sample_keys
+from usp_mm.models.random_keys import sample_keys
 from usp_mm.models.usp import USP
 from usp_mm.models.usp_decoder import DecoderBlock
 
@@ -32,7 +32,7 @@ def dynamo_as_it_was():
     compiling._COMPILED.clear()
     yield
     dynamo.recompile_limit = limit
-    compiling._tell.cache_clear()
+    compiling._warn_once.cache_clear()
     torch.compiler.reset()
 
 

@@ -11,7 +11,7 @@ from mmpretrain.structures import DataSample
 
 from usp_mm.datasets.epoch_index import EpochIndex
 from usp_mm.functional.patchify import patchify
-from usp_mm.models.sample_keys import sample_keys
+from usp_mm.models.random_keys import sample_keys
 
 ARCH = dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
 

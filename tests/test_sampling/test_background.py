@@ -6,7 +6,7 @@ import time
 import pytest
 from mmengine.logging import MMLogger
 
-from usp_mm.files import write_whole
+from usp_mm.fileio.atomic import write_whole
 from usp_mm.sampling.background import BackgroundCalls
 
 

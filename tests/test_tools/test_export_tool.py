@@ -9,7 +9,7 @@ from helpers.trained_files import picture, small_config, trained
 from safetensors.torch import load_file
 
 import usp_mm
-from usp_mm.weight_files import read_weights
+from usp_mm.fileio.weights import read_weights
 
 
 @pytest.fixture

@@ -61,15 +61,18 @@ def test_a_preempted_slurm_job_goes_on(batch_job, recorder, tmp_path):
 
 def test_one_node_takes_a_free_port(recorder):
     line = called(recorder, 'tools/dist_train.sh', 'c.py', '2')
-    assert line == 'python -m usp_mm.torchrun --nnodes=1 --standalone --nproc_per_node=2 tools/train.py c.py --launcher pytorch'
+    assert (
+        line
+        == 'python -m usp_mm.runtime.torchrun --nnodes=1 --standalone --nproc_per_node=2 tools/train.py c.py --launcher pytorch'
+    )
     assert '--master_port=29511' in called(recorder, 'tools/dist_test.sh', 'c.py', 'e.pth', '2', PORT='29511')
 
 
 def test_nodes(recorder):
     line = called(recorder, 'tools/dist_train.sh', 'c.py', '8', '--amp', NNODES='4', NODE_RANK='2', MASTER_ADDR='10.0.0.1')
     assert line == (
-        'python -m usp_mm.torchrun --nnodes=4 --node_rank=2 --master_addr=10.0.0.1 --master_port=29500 --nproc_per_node=8 '
-        'tools/train.py c.py --launcher pytorch --amp'
+        'python -m usp_mm.runtime.torchrun --nnodes=4 --node_rank=2 --master_addr=10.0.0.1 --master_port=29500 '
+        '--nproc_per_node=8 tools/train.py c.py --launcher pytorch --amp'
     )
     assert called(recorder, 'tools/dist_test.sh', 'c.py', 'e.pth', '8').endswith('tools/test.py c.py e.pth --launcher pytorch')
 

@@ -6,8 +6,8 @@ import pytest
 from helpers.run_logs import write_curve
 from helpers.small_world import ROOT, run_launcher, run_tool
 
-from usp_mm.cfg_values import parse_value, quote_value
-from usp_mm.pipeline import stages
+from usp_mm.config.values import parse_value, quote_value
+from usp_mm.own_pictures import stages
 
 DIGITS = 'configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py'
 LINEAR = 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'

@@ -9,9 +9,9 @@ from helpers.probe_world import CONFIGS, ProbeWorld
 from helpers.small_world import run_tool
 from PIL import Image
 
-from usp_mm.arguments import add_probe_arguments
 from usp_mm.cli.probe_layers import chosen_layers
-from usp_mm.files import sha256
+from usp_mm.config.arguments import add_probe_arguments
+from usp_mm.fileio.atomic import sha256
 from usp_mm.probing.arguments import split_folders
 
 SHORT = ['--epochs', 2, '--batch-size', 16, '--optimizer', 'adamw']

@@ -49,7 +49,7 @@ def test_help_and_wrong_options_import_nothing_slow():
 
 
 def test_the_launcher_imports_torch_alone():
-    done = run_tool('-X', 'importtime', '-m', 'usp_mm.torchrun', '--help')
+    done = run_tool('-X', 'importtime', '-m', 'usp_mm.runtime.torchrun', '--help')
     assert done.returncode == 0 and '--nproc-per-node' in done.stdout
     loaded = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
     assert 'torch' in loaded and not loaded & {
@@ -73,7 +73,9 @@ def slow_torch(tmp_path, monkeypatch):
     return tmp_path / 'torch' / '__init__.py'
 
 
-@pytest.mark.parametrize('command', [['tools/train.py', DIGITS], ['-m', 'usp_mm.torchrun', '--standalone', 'tools/train.py']])
+@pytest.mark.parametrize(
+    'command', [['tools/train.py', DIGITS], ['-m', 'usp_mm.runtime.torchrun', '--standalone', 'tools/train.py']]
+)
 def test_ctrl_c_while_it_imports_is_one_line(command, slow_torch):
     slow_torch.write_text('import sys, time\nprint("importing", flush=True)\ntime.sleep(60)\n')
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

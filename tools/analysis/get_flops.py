@@ -1,7 +1,7 @@
 """`usp flops`, as a script: see usp_mm/cli/flops.py."""
 
 from usp_mm.cli.flops import main
-from usp_mm.command import run_command
+from usp_mm.runtime.command import run_command
 
 if __name__ == '__main__':
     run_command(main)

@@ -12,15 +12,15 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
+from usp_mm.config.options import H100_BF16, UTILISATION
 from usp_mm.datasets import dataset_configs
 from usp_mm.engine.flops import count_codec, count_flops, count_forward
 from usp_mm.models.guidance import Guidance
 from usp_mm.models.repa import REPA, Teacher
 from usp_mm.models.repa.networks import timm_shape
-from usp_mm.options import H100_BF16, UTILISATION
 from usp_mm.presets import TEACHERS
-from usp_mm.vaes.blank import blank_codec
 from usp_mm.vaes.build import OWN_SCALE
+from usp_mm.vaes.meta_device import blank_codec
 from usp_mm.vaes.settings import vae_name
 
 #: Images of ImageNet-1k's training split.

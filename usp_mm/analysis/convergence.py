@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, EngFormatter, LogLocator, NullLocator
 from mmengine.logging import MMLogger
 
-from usp_mm.files import write_whole
+from usp_mm.fileio.atomic import write_whole
 
 from .run_log import RunLog
 

@@ -50,7 +50,7 @@ def training_memory(cfg: Config, processes: int = 1) -> dict[str, int]:
     name = optimizer.optimizer_type if shared else optimizer.type
     if name not in _TWO_MOMENTS or kind not in _AUTOCAST:
         raise ValueError(
-            f'no way to tell the memory of {kind} with {name}: expected {", ".join(_AUTOCAST)} and {" or ".join(_TWO_MOMENTS)}'
+            f'cannot estimate the memory of {kind} with {name}: expected {", ".join(_AUTOCAST)} and {" or ".join(_TWO_MOMENTS)}'
         )
     model = build_meta(cfg)
     network = getattr(model, 'denoiser', model)
@@ -95,7 +95,7 @@ def kept_for_backward(model: nn.Module, batch: int, dtype: torch.dtype | None = 
         first, second = (_kept(model, count, dtype) for count in (2, 3))
     except TypeError as error:
         raise ValueError(
-            f'no way to tell the memory of a {type(model).__name__}: expected one of pretraining or generation'
+            f'cannot estimate the memory of a {type(model).__name__}: expected one of pretraining or generation'
         ) from error
     return first + (batch - 2) * (second - first)
 

@@ -3,7 +3,7 @@
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from usp_mm.batches import without_workers
+from usp_mm.config.data_loaders import without_workers
 from usp_mm.datasets import NOISE_SEVERITIES
 from usp_mm.engine.hooks import unwrapped
 

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from usp_mm.analysis.noise import evaluate_under_noise
 from usp_mm.datasets import NOISE_SEVERITIES
-from usp_mm.files import write_whole
+from usp_mm.fileio.atomic import write_whole
 
 
 def measure(runner: Runner, severities: Sequence[int], timesteps: Sequence[int]) -> dict:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from usp_mm.lazy import imported_on_use
+from usp_mm.renaming.lazy import imported_on_use
 
 if TYPE_CHECKING:
     from usp_mm.sampling.draw import load_generator, sample_classes, sample_trajectory

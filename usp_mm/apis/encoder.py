@@ -18,7 +18,7 @@ from usp_mm.datasets.class_names import are_wordnet_ids, class_name
 from usp_mm.functional.masking import mask_from_noise
 from usp_mm.functional.patchify import unpatchify
 from usp_mm.models import USP, USPViT
-from usp_mm.models.sample_keys import sample_keys
+from usp_mm.models.random_keys import sample_keys
 from usp_mm.probing.features import block_tokens, check_layers
 
 from .hub import Pretrained

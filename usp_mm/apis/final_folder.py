@@ -6,8 +6,8 @@ from mmengine.dist import master_only
 from mmengine.runner import Runner
 
 from usp_mm.engine.latest_checkpoint import named_checkpoint
-from usp_mm.files import write_folder
-from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, read_trained
+from usp_mm.fileio.atomic import write_folder
+from usp_mm.fileio.weights import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, read_trained
 
 from .pretrained import from_pretrained
 

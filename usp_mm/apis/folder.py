@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from usp_mm.addresses import local_file
-from usp_mm.checksums import save_safetensors
-from usp_mm.files import check_free_space, sha256, write_folder, write_json
+from usp_mm.fileio.addresses import local_file
+from usp_mm.fileio.atomic import check_free_space, sha256, write_folder, write_json
+from usp_mm.fileio.checksums import save_safetensors
 from usp_mm.presets import VAES
 from usp_mm.vaes.build import read_stats
 from usp_mm.vaes.settings import vae_settings

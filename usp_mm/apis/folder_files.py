@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_WEIGHTS
+from usp_mm.fileio.weights import FOLDER_CONFIG, FOLDER_WEIGHTS
 
 from .config_data import check_types, parse_config
 

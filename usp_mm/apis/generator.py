@@ -14,8 +14,8 @@ from usp_mm.registry import MODELS
 from usp_mm.sampling.draw import sample_classes, sample_trajectory
 from usp_mm.sampling.loaded import LoadedGenerator
 
+from .diffusers_export import write_pipeline
 from .hub import Pretrained
-from .pipeline import write_pipeline
 
 
 class Generator(Pretrained):
@@ -69,7 +69,7 @@ class Generator(Pretrained):
         return [[Image.fromarray(picture) for row in rows for picture in row] for rows in found]
 
     def save_pipeline(self, folder: str | Path, *, include_vae: bool = True) -> None:
-        """Write a pipeline for diffusers, see `usp_mm.apis.pipeline.write_pipeline`; completely or not at all."""
+        """Write a pipeline for diffusers, see `usp_mm.apis.diffusers_export.write_pipeline`; completely or not at all."""
         write_pipeline(Path(folder), self.model, self.source.classes, include_vae)
 
     def _loaded(self) -> LoadedGenerator:

@@ -14,8 +14,8 @@ from PIL import UnidentifiedImageError
 
 from usp_mm.datasets import dataset_configs
 from usp_mm.engine.loading import class_names, load_config, load_trained
+from usp_mm.fileio.weights import read_trained
 from usp_mm.images import check_header
-from usp_mm.weight_files import read_trained
 
 
 class _FromFiles:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from usp_mm.datasets.class_names import class_name
-from usp_mm.files import write_whole
+from usp_mm.fileio.atomic import write_whole
 from usp_mm.images import load_image
 
 from .inference import FileClassifier, FileFeatureExtractor

@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from usp_mm.addresses import hub_address, hub_file, hub_folder, hub_listing, is_address, local_file
 from usp_mm.checkpoints.model_config import Given
+from usp_mm.fileio.addresses import hub_address, hub_file, hub_folder, hub_listing, is_address, local_file
 
 from .encoder import Encoder
 from .generator import Generator
@@ -49,7 +49,7 @@ def from_pretrained(
         vae: The VAE, if it is not the one that the config names: a preset of `usp_mm.presets.VAES`, a path or hub id,
             or a dict of `name`, `path`, `stats`, `dtype`.
         load_vae: Whether to load the VAE's weights. If False, the model only takes and returns latents.
-        kind: Kind of another project's file, a key of `usp_mm.checkpoints.KINDS`, if the names in it do not tell (DiT or SiT).
+        kind: Kind of another project's file, a key of `usp_mm.checkpoints.KINDS`, if its names leave it open (DiT or SiT).
         arch: Architecture of another project's network that is not a preset, such as dict(num_heads=6).
         num_classes: Number of classes of another project's generator without a row for "no class".
         cfg_options: Settings of the config to override, such as {'model.sampler.num_steps': 50}.

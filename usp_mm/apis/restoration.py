@@ -13,9 +13,9 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
 from usp_mm.engine.loading import load_config, load_trained
+from usp_mm.fileio.weights import read_trained
 from usp_mm.models import USP
 from usp_mm.models.restoration_picture import restoration_picture
-from usp_mm.weight_files import read_trained
 
 
 def load_algorithm(

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from usp_mm.datasets import LoadImage, dataset_configs
 from usp_mm.datasets.class_names import class_name
 from usp_mm.engine.loading import load_config, load_trained
-from usp_mm.files import write_whole
+from usp_mm.fileio.atomic import write_whole
+from usp_mm.fileio.weights import Checkpoint, read_trained
 from usp_mm.images import load_image
 from usp_mm.registry import DATASETS
 from usp_mm.segmentation.picture import draw_segments
-from usp_mm.weight_files import Checkpoint, read_trained
 
 
 class FileSegmentor(MMSegInferencer):

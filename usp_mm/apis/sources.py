@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from usp_mm.checkpoints.kinds import KINDS, TARGETS
 from usp_mm.checkpoints.model_config import Given, model_config
-from usp_mm.checkpoints.official import from_official
+from usp_mm.checkpoints.official_names import from_official
 from usp_mm.checkpoints.sources import family_of, read
-from usp_mm.checksums import check_sha256
-from usp_mm.config_files import find_config
+from usp_mm.config.lookup import find_config
 from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.checks.config import merge_cfg_options
-from usp_mm.files import read_json
+from usp_mm.fileio.atomic import read_json
+from usp_mm.fileio.checksums import check_sha256
+from usp_mm.fileio.strict_loading import load_exactly
+from usp_mm.fileio.weights import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, SAFE, read_checkpoint, read_trained, weights_in
 from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
-from usp_mm.strict_loading import load_exactly
 from usp_mm.vaes.record import codec_of, compare_vae, record_in, vae_record
 from usp_mm.vaes.settings import fold_older_keys, vae_settings
-from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, SAFE, read_checkpoint, read_trained, weights_in
 
 from .config_data import check_types, parse_config
 
@@ -108,7 +108,7 @@ def read_file(path: Path, config: str | Path | Config | None, kind: str | None, 
         path: The checkpoint.
         config: Config for a checkpoint of this package; by default the one in it, or beside it in a model folder.
         kind: Kind of another project's file, a key of `usp_mm.checkpoints.KINDS`.
-        given: Facts about another project's network that neither names nor shapes of its weights tell.
+        given: Facts about another project's network that neither names nor shapes of its weights show.
         weights: Weights of a generator, 'ema' or 'model'.
 
     Raises:
@@ -172,7 +172,7 @@ def read_foreign(path: Path, kind: str | None, given: Given, weights: str | None
     if kind is None and found.kind in ('dit', 'usp-dit') and not _has_args(path):
         sit = found.kind.replace('dit', 'sit')
         raise ValueError(
-            f"'{path}': the names in it are those of DiT and of SiT, and nothing else in it tells which: give "
+            f"'{path}': the names in it are those of DiT and of SiT, and nothing else in it decides which: give "
             f"kind='{found.kind}' or kind='{sit}'"
         )
     try:

@@ -1,4 +1,4 @@
-"""Load the models of the demo, and tell what each can do."""
+"""Load the models of the demo, and list what each can do."""
 
 from collections.abc import Sequence
 from pathlib import Path

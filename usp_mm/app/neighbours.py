@@ -37,13 +37,13 @@ class PictureFolder:
         self.unreadable: set[Path] = set()
         self._features: dict[str, tuple[Tensor, list[Path]]] = {}
 
-    def features(self, name: str, encoder: Encoder, tell: Callable[[float, str], object]) -> tuple[Tensor, list[Path]]:
+    def features(self, name: str, encoder: Encoder, on_progress: Callable[[float, str], object]) -> tuple[Tensor, list[Path]]:
         """Features float32[M, D] of the pictures that can be decoded, and their files; computed at the first call for a model.
 
         Args:
             name: Name of the model.
             encoder: The model.
-            tell: Function that is called with the share done and a text.
+            on_progress: Function that is called with the share done and a text.
 
         Raises:
             ValueError: No picture can be decoded.
@@ -51,7 +51,7 @@ class PictureFolder:
         if name not in self._features:
             parts, kept = [], []
             for start in range(0, len(self.paths), _BATCH):
-                tell(start / len(self.paths), f'encoding picture {start + 1} of {len(self.paths)} in {self.folder.name}')
+                on_progress(start / len(self.paths), f'encoding picture {start + 1} of {len(self.paths)} in {self.folder.name}')
                 readable = [(path, image) for path in self.paths[start : start + _BATCH] if (image := self._read(path))]
                 if readable:
                     parts.append(encoder.encode([image for _, image in readable]))
@@ -80,12 +80,12 @@ def find_neighbours(
     encoder: Encoder,
     path: str | None,
     k: float | None,
-    tell: Callable[[float, str], object],
+    on_progress: Callable[[float, str], object],
 ) -> list[tuple[Image.Image, str]]:
     """The k nearest pictures by the cosine similarity of their features, with file names and similarities."""
     number = whole_number(k, 'k', 1, MAX_NEIGHBOURS)
     query = encoder.encode(read_upload(path))
-    bank, paths = pictures.features(name, encoder, tell)
+    bank, paths = pictures.features(name, encoder, on_progress)
     similarity, rows = nearest(query, bank, min(number, len(bank)))
     found = []
     for row, score in zip(rows[0].tolist(), similarity[0].tolist(), strict=True):
@@ -102,8 +102,8 @@ def neighbours_tab(encoders: Mapping[str, Encoder], pictures: PictureFolder) -> 
     def find(model: str, path: str | None, k: float | None, progress: gr.Progress = gr.Progress()) -> tuple[list, str]:  # noqa: B008
         if not path:
             return [], pictures.summary()
-        tell = lambda share, text: progress(share, desc=text)  # noqa: E731
-        return find_neighbours(pictures, model, encoders[model], path, k, tell), pictures.summary()
+        on_progress = lambda share, text: progress(share, desc=text)  # noqa: E731
+        return find_neighbours(pictures, model, encoders[model], path, k, on_progress), pictures.summary()
 
     with gr.Row():
         with gr.Column(scale=1, min_width=280):

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from usp_mm.lazy import imported_on_use
+from usp_mm.renaming.lazy import imported_on_use
 
 from .kinds import KINDS, TARGETS
 
 if TYPE_CHECKING:
     from .conversion import convert
     from .entries import ConversionReport
-    from .official import from_official, to_official
+    from .official_names import from_official, to_official
 
 __all__ = ['KINDS', 'TARGETS', 'ConversionReport', 'convert', 'from_official', 'to_official']
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 
-from usp_mm.addresses import local_file
+from usp_mm.fileio.addresses import local_file
+from usp_mm.fileio.weights import SAFE
 from usp_mm.presets import lookup
 from usp_mm.vaes.record import describe_record
-from usp_mm.weight_files import SAFE
 
 from .entries import Checkpoint, ConversionReport
 from .kinds import TARGETS

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from usp_mm.files import read_json
+from usp_mm.fileio.atomic import read_json
+from usp_mm.fileio.weights import read_checkpoint
 from usp_mm.functional.pos_embed import sincos_table
 from usp_mm.models.weight_transfer.encoder import square_side
 from usp_mm.presets import ARCHS
-from usp_mm.weight_files import read_checkpoint
 
 from .entries import Entries, Entry, shapes_of
 
@@ -205,7 +205,7 @@ def transformer_config(entries: Entries, num_heads: int | None, num_classes: int
 
     Args:
         entries: Weights under official names.
-        num_heads: Number of attention heads, which shapes do not tell; None looks up depth and width in the presets.
+        num_heads: Number of attention heads, which shapes do not show; None looks up depth and width in the presets.
         num_classes: Number of classes; by default one less than the rows of the label embedding.
         known_classes: Number of classes in the training data if the checkpoint records it, else 0.
 

@@ -31,7 +31,7 @@ class Kind:
     """A kind of checkpoint.
 
     Attributes:
-        family: 'encoder', 'denoiser' or 'vae', which decides what it can be converted to; '' if only the file's names tell.
+        family: 'encoder', 'denoiser' or 'vae', which decides what it can be converted to; '' if only the file's names show it.
         names: Regular expression that matches every name that it may hold.
         description: Description for users.
     """

@@ -38,7 +38,7 @@ class Given:
 def model_config(source: Checkpoint, given: Given) -> dict[str, Any]:
     """The entry `model` of a config that fits a checkpoint of another project.
 
-    Settings that shapes do not tell (activation, sampler, normalisation) are those of the project's official code. They are
+    Settings that shapes do not show (activation, sampler, normalisation) are those of the project's official code. They are
     logged where the names allow more than one.
 
     Args:
@@ -181,7 +181,7 @@ def _arch(shapes: Shapes, given: Given, decoder: bool = False) -> str | dict[str
     raise ValueError(
         f'{sizes["depth"]} blocks of width {sizes["embed_dims"]}'
         f'{f", decoder {list(sizes.values())[2:]}" if decoder else ""} are no preset of {", ".join(ARCHS)}, and a file does '
-        f'not tell the number of attention heads: give arch=dict({wanted})'
+        f'not show the number of attention heads: give arch=dict({wanted})'
     )
 
 
@@ -190,7 +190,7 @@ def _depth(shapes: Shapes, stack: str) -> int:
 
 
 def _assume(what: str, key: str, through: str = 'cfg_options: ') -> None:
-    """Log an assumption about something that neither names nor shapes tell."""
+    """Log an assumption about something that neither names nor shapes show."""
     MMLogger.get_current_instance().log(
-        logging.INFO, f'the file does not tell that {what}: this is assumed, change it with {through}{key}'
+        logging.INFO, f'the file does not say that {what}: this is assumed, change it with {through}{key}'
     )

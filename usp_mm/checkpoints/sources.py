@@ -8,17 +8,17 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from usp_mm.fileio.weights import CONTAINERS, check_finite, is_weights, read_checkpoint, unwrapped_names
 from usp_mm.presets import lookup
 from usp_mm.vaes.build import TRAINING_ONLY
 from usp_mm.vaes.kl import load_autoencoder
 from usp_mm.vaes.record import record_in
-from usp_mm.weight_files import CONTAINERS, check_finite, is_weights, read_checkpoint, unwrapped_names
 
 from .check import check_network, describe
 from .diffusers_dit import from_diffusers, read_diffusers_folder
 from .entries import Checkpoint, Entries, Entry, shapes_of
 from .kinds import KINDS, LIGHTNING, detect
-from .official import to_official, without_official_name
+from .official_names import to_official, without_official_name
 
 #: This package's prefixes of a generator's two sets of weights.
 PREFIXES = {'model': 'denoiser.', 'ema': 'denoiser_ema.module.'}

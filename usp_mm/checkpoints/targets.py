@@ -9,7 +9,7 @@ from .diffusers_dit import to_diffusers
 from .entries import Checkpoint, Entries, Entry, renamed, shapes_of
 from .fold import fold_norms, has_norms
 from .kinds import LIGHTNING, TARGETS
-from .official import from_official
+from .official_names import from_official
 from .sources import PREFIXES, PROJECTOR, STEPS, family_of
 
 _FAMILIES = {'encoder': 'an encoder', 'denoiser': 'a generator', 'vae': 'a VAE'}

@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from usp_mm.checksums import save_safetensors
-from usp_mm.files import check_free_space, restore_folder, write_folder, write_json, write_whole
-from usp_mm.weight_files import PICKLES, SAFE
+from usp_mm.fileio.atomic import check_free_space, restore_folder, write_folder, write_json, write_whole
+from usp_mm.fileio.checksums import save_safetensors
+from usp_mm.fileio.weights import PICKLES, SAFE
 
 from .diffusers_dit import WEIGHTS, transformer_config
 from .entries import Entries
@@ -111,7 +111,7 @@ def write_dit_pipeline(out: Path, entries: Entries, official: Entries, facts: di
 
     classes = facts.get('dataset_meta', {}).get('classes') or ()
     config = transformer_config(official, facts.get('num_heads'), facts.get('num_classes'), len(classes))
-    network: Any  # type checkers are told of diffusers' stand-ins for missing dependencies
+    network: Any  # type checkers see diffusers' stand-ins for missing dependencies
     scheduler: Any
     with torch.device('meta'):
         network = diffusers.DiTTransformer2DModel(**config)

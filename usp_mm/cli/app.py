@@ -17,9 +17,9 @@ import signal
 import threading
 from pathlib import Path
 
-from usp_mm.arguments import ToolParser
-from usp_mm.outputs import check_counts
-from usp_mm.processes import stop_on
+from usp_mm.config.arguments import ToolParser
+from usp_mm.fileio.outputs import check_counts
+from usp_mm.runtime.processes import stop_on
 
 
 def parse_args() -> argparse.Namespace:

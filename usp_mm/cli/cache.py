@@ -18,10 +18,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usp_mm.arguments import ToolParser
-from usp_mm.console import table_console
-from usp_mm.options import DECODERS, LAYOUTS, STORAGES, STORES
+from usp_mm.config.arguments import ToolParser
+from usp_mm.config.options import DECODERS, LAYOUTS, STORAGES, STORES
 from usp_mm.presets import VAES
+from usp_mm.runtime.console import table_console
 
 if TYPE_CHECKING:
     from usp_mm.datasets.latent_cache.plan import TokenEncoder
@@ -186,7 +186,7 @@ def load_teacher(args: argparse.Namespace) -> 'TokenEncoder':
     """Load the teacher of --teacher, with --encode-dtype unless the teacher's config has a dtype of its own."""
     from mmengine.config import Config
 
-    from usp_mm.config_files import find_config
+    from usp_mm.config.lookup import find_config
     from usp_mm.models.repa import build_teacher
 
     cfg: dict[str, Any] = dict(name=args.teacher)

@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.arguments import ToolParser
-from usp_mm.console import table_console
-from usp_mm.files import write_json
-from usp_mm.outputs import check_file
+from usp_mm.config.arguments import ToolParser
+from usp_mm.fileio.atomic import write_json
+from usp_mm.fileio.outputs import check_file
+from usp_mm.runtime.console import table_console
 
 if TYPE_CHECKING:
     from usp_mm.analysis.convergence import Curve, SpeedUp

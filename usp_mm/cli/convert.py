@@ -13,9 +13,9 @@ appears whole or not at all.
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import ToolParser
 from usp_mm.checkpoints.kinds import KINDS, TARGETS
-from usp_mm.console import table_console
+from usp_mm.config.arguments import ToolParser
+from usp_mm.runtime.console import table_console
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from usp_mm.arguments import ToolParser
-from usp_mm.console import table_console
-from usp_mm.files import write_json
-from usp_mm.outputs import check_file
+from usp_mm.config.arguments import ToolParser
+from usp_mm.fileio.atomic import write_json
+from usp_mm.fileio.outputs import check_file
+from usp_mm.runtime.console import table_console
 
 COLUMNS = (
     'run', 'stage', 'config', 'device', 'steps', 'samples', 'samples/s', 'hours', 'GFLOP/sample', 'EFLOP', 'GPU-days',

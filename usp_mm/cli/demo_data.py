@@ -8,8 +8,8 @@ python tools/make_demo_data.py data/emoji --kind emoji
 import argparse
 from collections.abc import Callable
 
-from usp_mm.arguments import ToolParser
-from usp_mm.options import DemoCrops, DemoData, DemoEmoji
+from usp_mm.config.arguments import ToolParser
+from usp_mm.config.options import DemoCrops, DemoData, DemoEmoji
 
 KINDS = {'digits': DemoData, 'crops': DemoCrops, 'emoji': DemoEmoji}
 

@@ -14,12 +14,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.arguments import ToolParser
-from usp_mm.console import table_console
-from usp_mm.files import read_json, write_json
-from usp_mm.options import DECODERS, LAYOUTS
-from usp_mm.outputs import check_counts, check_file
-from usp_mm.renamed import add_older_option
+from usp_mm.config.arguments import ToolParser
+from usp_mm.config.options import DECODERS, LAYOUTS
+from usp_mm.fileio.atomic import read_json, write_json
+from usp_mm.fileio.outputs import check_counts, check_file
+from usp_mm.renaming.arguments import add_older_option
+from usp_mm.runtime.console import table_console
 
 if TYPE_CHECKING:
     from usp_mm.evaluation import ADMMetrics, FeatureMetrics

@@ -11,8 +11,8 @@ usp export https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt dit-xl 
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import ToolParser, add_config_arguments
-from usp_mm.cfg_values import parse_value
+from usp_mm.config.arguments import ToolParser, add_config_arguments
+from usp_mm.config.values import parse_value
 
 
 def parse_args() -> argparse.Namespace:

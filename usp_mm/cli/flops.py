@@ -11,11 +11,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from usp_mm.arguments import ToolParser, add_config_arguments
-from usp_mm.console import table_console
-from usp_mm.files import write_json
-from usp_mm.options import H100_BF16, UTILISATION
-from usp_mm.outputs import check_file
+from usp_mm.config.arguments import ToolParser, add_config_arguments
+from usp_mm.config.options import H100_BF16, UTILISATION
+from usp_mm.fileio.atomic import write_json
+from usp_mm.fileio.outputs import check_file
+from usp_mm.runtime.console import table_console
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,10 +13,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from usp_mm.arguments import ToolParser, add_config_arguments, add_model_arguments
-from usp_mm.console import table_console
-from usp_mm.files import write_json, write_whole
-from usp_mm.outputs import check_counts, check_folder
+from usp_mm.config.arguments import ToolParser, add_config_arguments, add_model_arguments
+from usp_mm.fileio.atomic import write_json, write_whole
+from usp_mm.fileio.outputs import check_counts, check_folder
+from usp_mm.runtime.console import table_console
 
 KINDS = dict(classify='the best classes of each image', embed='the features of each image', segment='the class of every pixel')
 

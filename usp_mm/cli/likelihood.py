@@ -10,9 +10,9 @@ latents: it compares generators on the same VAE, not with likelihoods of pixels.
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import ToolParser, add_config_arguments, add_model_arguments, add_weights_argument
-from usp_mm.files import write_json
-from usp_mm.outputs import check_file
+from usp_mm.config.arguments import ToolParser, add_config_arguments, add_model_arguments, add_weights_argument
+from usp_mm.fileio.atomic import write_json
+from usp_mm.fileio.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:

@@ -3,8 +3,8 @@
 import importlib
 import sys
 
-from usp_mm.command import run_command
 from usp_mm.presets import nearest
+from usp_mm.runtime.command import run_command
 from usp_mm.version import __version__
 
 #: command -> (module of this package, what it does).

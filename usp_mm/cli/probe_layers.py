@@ -14,9 +14,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from usp_mm.arguments import ToolParser, add_probe_arguments
-from usp_mm.console import table_console
-from usp_mm.outputs import check_folder
+from usp_mm.config.arguments import ToolParser, add_probe_arguments
+from usp_mm.fileio.outputs import check_folder
+from usp_mm.runtime.console import table_console
 
 
 def parse_args() -> argparse.Namespace:

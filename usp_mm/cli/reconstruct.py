@@ -6,8 +6,8 @@ python tools/reconstruct.py CONFIG CHECKPOINT --images data/imagenet/val/n014407
 import argparse
 from pathlib import Path
 
-from usp_mm.arguments import ToolParser, add_config_arguments, add_model_arguments
-from usp_mm.outputs import check_counts, check_file, check_folder
+from usp_mm.config.arguments import ToolParser, add_config_arguments, add_model_arguments
+from usp_mm.fileio.outputs import check_counts, check_file, check_folder
 
 #: What PIL writes of an RGB picture of any size.
 PICTURES = ('BMP', 'GIF', 'JPEG', 'PDF', 'PNG', 'PPM', 'TIFF', 'WEBP')
@@ -50,7 +50,7 @@ def main() -> None:
     check_folder(args.tensorboard, '--tensorboard')
     from usp_mm.apis import load_algorithm, restore_images
     from usp_mm.apis.folder_files import take_folder
-    from usp_mm.files import write_whole
+    from usp_mm.fileio.atomic import write_whole
     from usp_mm.images import find_images, titled
     from usp_mm.models.restoration_picture import column_titles
 

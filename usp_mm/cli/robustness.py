@@ -9,11 +9,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.addresses import local_file
-from usp_mm.arguments import ToolParser, add_run_arguments, run_arguments
-from usp_mm.console import table_console
-from usp_mm.files import write_json
-from usp_mm.outputs import check_folder
+from usp_mm.config.arguments import ToolParser, add_run_arguments, run_arguments
+from usp_mm.fileio.addresses import local_file
+from usp_mm.fileio.atomic import write_json
+from usp_mm.fileio.outputs import check_folder
+from usp_mm.runtime.console import table_console
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -15,8 +15,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.arguments import ToolParser, add_config_arguments, add_model_arguments, add_weights_argument
-from usp_mm.outputs import check_counts, check_file
+from usp_mm.config.arguments import ToolParser, add_config_arguments, add_model_arguments, add_weights_argument
+from usp_mm.fileio.outputs import check_counts, check_file
 
 if TYPE_CHECKING:
     from mmengine.config import Config

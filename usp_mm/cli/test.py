@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.addresses import local_file
-from usp_mm.arguments import ToolParser, add_run_arguments, run_arguments
-from usp_mm.outputs import check_file
+from usp_mm.config.arguments import ToolParser, add_run_arguments, run_arguments
+from usp_mm.fileio.addresses import local_file
+from usp_mm.fileio.outputs import check_file
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usp_mm.arguments import ToolParser, add_run_arguments, run_arguments
-from usp_mm.config_files import find_config
-from usp_mm.options import LAYOUTS, TRACKERS
+from usp_mm.config.arguments import ToolParser, add_run_arguments, run_arguments
+from usp_mm.config.lookup import find_config
+from usp_mm.config.options import LAYOUTS, TRACKERS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -89,7 +89,7 @@ def train_pictures(args: argparse.Namespace) -> None:
     import signal
 
     from usp_mm.presets import lookup
-    from usp_mm.processes import stop_on
+    from usp_mm.runtime.processes import stop_on
 
     only = PARTS if args.only is None else tuple(word.strip() for word in args.only.split(','))
     for name in only:
@@ -97,7 +97,7 @@ def train_pictures(args: argparse.Namespace) -> None:
     if args.seed is not None and args.seed < 0:
         raise ValueError(f'--seed {args.seed} must be 0 or more')
     stop_on(signal.SIGTERM, signal.SIGHUP)
-    from usp_mm.pipeline.run import MINUTES, Request, train_folder
+    from usp_mm.own_pictures.run import MINUTES, Request, train_folder
 
     folder = Path(args.config)
     train_folder(

@@ -7,8 +7,8 @@ python tools/train_tiny_vae.py data/emoji/imagenet/train work_dirs/laptop_vae --
 import argparse
 from collections.abc import Callable
 
-from usp_mm.arguments import ToolParser
-from usp_mm.options import LaptopVAETraining, TinyVAETraining
+from usp_mm.config.arguments import ToolParser
+from usp_mm.config.options import LaptopVAETraining, TinyVAETraining
 
 VAES = {'tiny': TinyVAETraining, 'laptop': LaptopVAETraining}
 

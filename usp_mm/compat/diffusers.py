@@ -9,7 +9,7 @@ from typing import Any
 
 import wrapt
 
-from usp_mm.placeholders import missing
+from usp_mm.renaming.placeholders import missing
 
 
 def diffusers_without_transformers() -> None:

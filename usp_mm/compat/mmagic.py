@@ -7,7 +7,7 @@ from typing import Any
 
 import wrapt
 
-from usp_mm.placeholders import exists, missing, placeholder
+from usp_mm.renaming.placeholders import exists, missing, placeholder
 
 
 def mmcv_ext() -> None:

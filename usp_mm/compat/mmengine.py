@@ -11,8 +11,8 @@ from typing import Any
 
 import wrapt
 
-from usp_mm.batches import check_has_batch, without_workers
-from usp_mm.log_noise import quiet_logger, quiet_warnings
+from usp_mm.compat.log_noise import quiet_logger, quiet_warnings
+from usp_mm.config.data_loaders import check_has_batch, without_workers
 
 from .torch import carried
 
@@ -29,7 +29,7 @@ def checkpoint_files() -> None:
 
 
 def _read_as_data(module: Any) -> None:
-    from usp_mm.weight_files import load_from_address, load_from_local
+    from usp_mm.fileio.weights import load_from_address, load_from_local
 
     module.CheckpointLoader.register_scheme('', load_from_local, force=True)
     module.CheckpointLoader.register_scheme('hf://', load_from_address, force=True)
@@ -119,7 +119,7 @@ def _keep_formatted(module: Any) -> None:
 
 
 def no_noise() -> None:
-    """Leave out log records and warnings of upstream libraries that tell nothing about the run; `log_noise` lists them.
+    """Leave out log records and warnings of upstream libraries that say nothing about the run; `log_noise` lists them.
 
     Reason: the first line of a training stood at line 270, after environment, config and hooks, which the log file keeps.
     Delete when: MMEngine's `Runner` logs these only to the file.

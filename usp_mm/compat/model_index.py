@@ -9,7 +9,7 @@ from typing import Any
 
 import wrapt
 
-from usp_mm.config_files import PREFIX, find_config
+from usp_mm.config.lookup import PREFIX, find_config
 
 NAME = 'usp_mm'
 FOLDER = Path(__file__).resolve().parents[1]

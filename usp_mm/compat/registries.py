@@ -6,7 +6,7 @@ from typing import Any
 
 import wrapt
 
-from usp_mm.locations import add_locations, own_type
+from usp_mm.compat.locations import add_locations, own_type
 
 #: The projects whose registries can build this package's types.
 PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic')

@@ -10,7 +10,7 @@ from typing import Any
 
 import wrapt
 
-from usp_mm.machine_errors import explain_machine
+from usp_mm.runtime.machine_errors import explain_machine
 
 #: The numpy dtypes of arrays and scalars that a checkpoint may hold.
 NUMPY_DTYPES = ('bool', 'int32', 'int64', 'float32', 'float64')

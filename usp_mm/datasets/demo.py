@@ -15,8 +15,8 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from tqdm import tqdm
 
-from usp_mm.files import write_folder
-from usp_mm.options import DemoData
+from usp_mm.config.options import DemoData
+from usp_mm.fileio.atomic import write_folder
 
 MANIFEST = 'demo.json'
 #: Classes of the scenes. As in ADE20K, labels count from 1, and 0 belongs to no class (`reduce_zero_label`).

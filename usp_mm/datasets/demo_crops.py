@@ -14,8 +14,8 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from tqdm import tqdm
 
-from usp_mm.files import sha256, write_folder
-from usp_mm.options import DemoCrops
+from usp_mm.config.options import DemoCrops
+from usp_mm.fileio.atomic import sha256, write_folder
 
 from .demo import MANIFEST, check_identical, folder_digest
 

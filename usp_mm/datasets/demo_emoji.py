@@ -18,8 +18,8 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from tqdm import tqdm
 
-from usp_mm.files import write_folder
-from usp_mm.options import DemoEmoji
+from usp_mm.config.options import DemoEmoji
+from usp_mm.fileio.atomic import write_folder
 
 from .demo import MANIFEST, check_identical, folder_digest
 from .emoji_classes import EMOJI_CLASSES, SKIN_TONES, emoji_class, is_held_out

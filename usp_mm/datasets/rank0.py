@@ -8,17 +8,17 @@ from typing import Any, TypeVar
 import torch
 from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 
-from usp_mm.heartbeat import start_heartbeat
+from usp_mm.runtime.heartbeat import start_heartbeat
 
 T = TypeVar('T')
-#: How long a collective waits: the work of one process may take days, and `usp_mm.heartbeat` tells if one has stopped.
+#: How long a collective waits: the work of one process may take days, `usp_mm.runtime.heartbeat` reports one that has stopped.
 PATIENCE = timedelta(days=7)
 
 
 def meet_processes(take_gpu: bool = False) -> int:
     """Join torchrun's other processes, so that they can wait for each other, and return the rank of this process.
 
-    A process that stops is told by `usp_mm.heartbeat`.
+    A process that stops is reported by `usp_mm.runtime.heartbeat`.
 
     Args:
         take_gpu: Whether to select the GPU of this process's local rank.

@@ -1,4 +1,4 @@
-"""A data set of sample numbers and classes that tells a generator what to generate for an evaluation."""
+"""A data set of sample numbers and classes that names what a generator generates for an evaluation."""
 
 from collections.abc import Sequence
 from typing import Any

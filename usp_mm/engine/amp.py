@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from usp_mm.processor import bfloat16_instructions
+from usp_mm.runtime.processor import bfloat16_instructions
 
 AUTOCAST = 'AutocastOptimWrapper'
 #: What loss scaling and float16 need, which bfloat16 has no use for.
@@ -59,9 +59,9 @@ def _replace(place: str, wrapper: dict[str, Any], flag: str) -> None:
     name = kind if isinstance(kind, str) else kind.__name__
     if name == 'AmpOptimWrapper':
         dropped = {key: wrapper.pop(key) for key in sorted(_OF_FLOAT16 & wrapper.keys())}
-        told = ', '.join(f'{key}={value!r}' for key, value in dropped.items()) or 'float16'
+        left_out = ', '.join(f'{key}={value!r}' for key, value in dropped.items()) or 'float16'
         print_log(
-            f'{flag}: bfloat16 autocast takes the place of {place} AmpOptimWrapper ({told}), as it needs no loss scaling; '
+            f'{flag}: bfloat16 autocast takes the place of {place} AmpOptimWrapper ({left_out}), as it needs no loss scaling; '
             f'leave out {flag} to train as the config says',
             'current',
             logging.WARNING,

@@ -8,7 +8,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from usp_mm.weight_files import read_checkpoint
+from usp_mm.fileio.weights import read_checkpoint
 
 
 class Best(NamedTuple):

@@ -1,4 +1,4 @@
-"""Checkpoints that hold data alone, so that the reader of `usp_mm.weight_files` takes each of them."""
+"""Checkpoints that hold data alone, so that the reader of `usp_mm.fileio.weights` takes each of them."""
 
 from collections import Counter, OrderedDict, deque
 from datetime import date, time
@@ -34,15 +34,15 @@ class CheckpointDataHook(Hook):
     priority = 'LOWEST'  # after all hooks that write into the checkpoint
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         dropped: list[str] = []
         for key in [key for key in checkpoint if key != 'state_dict']:
             checkpoint[key] = plain(checkpoint[key], key, dropped)
-        new = [what for what in dropped if what not in self._told]
+        new = [what for what in dropped if what not in self._logged]
         if new:
-            self._told.update(new)
+            self._logged.update(new)
             runner.logger.info(f'left out of checkpoints, which hold data alone: {", ".join(new)}')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

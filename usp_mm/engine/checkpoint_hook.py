@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.optim import Optimizer
 
-from usp_mm.files import free_space, write_whole
+from usp_mm.fileio.atomic import free_space, write_whole
 from usp_mm.registry import HOOKS
 
 from .best_checkpoints import adopt_best

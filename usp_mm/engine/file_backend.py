@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from usp_mm.files import write_whole
+from usp_mm.fileio.atomic import write_whole
 
 
 class AtomicLocalBackend(LocalBackend):

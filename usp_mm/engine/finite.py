@@ -9,8 +9,8 @@ from mmengine.hooks import CheckpointHook, EMAHook, Hook, LoggerHook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from usp_mm.fileio.weights import first_not_finite
 from usp_mm.registry import HOOKS
-from usp_mm.weight_files import first_not_finite
 
 from .hooks import resuming, unwrapped
 from .runtime_info import saves_now

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from usp_mm.models import USP, USPClassifier
 from usp_mm.models.geometry import LatentGeometry
-from usp_mm.models.sample_keys import SampleKeys
+from usp_mm.models.random_keys import SampleKeys
 from usp_mm.vaes import LatentCodec
 
 #: A batch of one would not pass a BatchNorm in training.
@@ -55,7 +55,7 @@ def count_flops(model: nn.Module) -> dict[str, int]:
 
 
 def count_codec(codec: LatentCodec, img_size: int) -> dict[str, int]:
-    """Operations of a VAE on the meta device (`usp_mm.vaes.blank`) for one image: 'encode', 'encode_train' and 'decode'.
+    """Operations of a VAE on the meta device (`usp_mm.vaes.meta_device`) for one image: 'encode', 'encode_train' and 'decode'.
 
     'encode_train' is the forward and backward pass of the encoder, for runs that train it.
     """

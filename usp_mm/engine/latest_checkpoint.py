@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from usp_mm.weight_files import read_checkpoint
+from usp_mm.fileio.weights import read_checkpoint
 
 #: File of a work folder that names its last checkpoint.
 LAST = 'last_checkpoint'

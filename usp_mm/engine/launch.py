@@ -19,13 +19,13 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from usp_mm.datasets.rank0 import PATIENCE
-from usp_mm.heartbeat import Heartbeat, start_heartbeat
+from usp_mm.runtime.heartbeat import Heartbeat, start_heartbeat
 from usp_mm.version import __version__
 
 from .amp import optimizer_wrappers
 from .build_errors import explain_arguments
 from .checkpoint_hook import AtomicCheckpointHook
-from .checks.config.check import find_runner
+from .checks.config.whole_config import find_runner
 from .loading import load_config
 from .sharding import NAME
 
@@ -47,7 +47,7 @@ def load_run_config(
 ) -> Config:
     """Load a checked config with `load_config` and set its launcher and work folder.
 
-    The arguments are those of `usp_mm.arguments.add_run_arguments`.
+    The arguments are those of `usp_mm.config.arguments.add_run_arguments`.
     """
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     cfg = load_config(config, cfg_options, initialises=initialises)

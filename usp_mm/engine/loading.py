@@ -11,15 +11,15 @@ from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from usp_mm.config_files import find_config
+from usp_mm.config.lookup import find_config
 from usp_mm.datasets import dataset_configs
 from usp_mm.datasets.class_names import check_classes
-from usp_mm.strict_loading import ITS_CONFIG, load_exactly
+from usp_mm.fileio.strict_loading import ITS_CONFIG, load_exactly
+from usp_mm.fileio.weights import Checkpoint
 from usp_mm.vaes.record import check_model_vae, codec_of
-from usp_mm.weight_files import Checkpoint
 
 from .checks.config import check_config, merge_cfg_options
-from .checks.config.check import misspelt_variables
+from .checks.config.whole_config import misspelt_variables
 
 
 def load_config(
@@ -32,7 +32,7 @@ def load_config(
     """Load and check a config, with a user's options applied.
 
     Args:
-        config: A file, the name of a config that comes with the package (see `usp_mm.config_files.find_config`), or a Config
+        config: A file, the name of a config that comes with the package (see `usp_mm.config.lookup.find_config`), or a Config
             from `Config.fromfile`, which is copied and not changed.
         cfg_options: Settings to override, such as {'model.sampler.num_steps': 50}.
         initialises: Whether weights will be initialised, so that `init_cfg` has to name its checkpoint.

@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from .checks.config.schedule import schedulers_in
 
-#: Where each launcher tells its processes how many they are.
+#: Environment variables in which each launcher passes the number of processes.
 _PROCESSES = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
 
 
@@ -35,7 +35,7 @@ def scale_learning_rates(cfg: Config) -> str | None:
     processes, batch = number_of_processes(cfg.get('launcher', 'none')), cfg.train_dataloader.get('batch_size')
     if batch is None:
         raise ValueError('train_dataloader.batch_size is unset: auto_scale_lr needs it, also beside a batch_sampler')
-    told, wholes = [], set()
+    changes, wholes = [], set()
     for name, wrapper in _wrappers(cfg).items():
         if 'lr' not in wrapper.get('optimizer', {}):
             raise ValueError(f'{name}.optimizer.lr is unset: auto_scale_lr has nothing to scale')
@@ -43,14 +43,14 @@ def scale_learning_rates(cfg: Config) -> str | None:
         whole = batch * accumulated * processes
         before, wrapper.optimizer.lr = wrapper.optimizer.lr, wrapper.optimizer.lr * (whole / base)
         wholes.add(whole)
-        told.append(
+        changes.append(
             f'{name}.optimizer.lr {before:g} for a batch of {base:g} -> {wrapper.optimizer.lr:g} for {whole} '
             f'({batch} x {accumulated} accumulated x {processes} processes)'
         )
     if len(wholes) > 1:
         raise ValueError('auto_scale_lr needs the same accumulative_counts for all optimizers: scale their rates by hand')
     scale.enable, scale.base_batch_size = False, wholes.pop()
-    return f'auto_scale_lr: {"; ".join(told)}'
+    return f'auto_scale_lr: {"; ".join(changes)}'
 
 
 def number_of_processes(launcher: str) -> int:

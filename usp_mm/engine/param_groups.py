@@ -21,7 +21,7 @@ from .sharding import ShardedOptimizer
 
 #: The names of the parameters of each group.
 Layout = list[list[str]]
-#: What tells the parameters of groups apart; the rest of a group are options.
+#: What identifies the parameters of a group; the rest of a group are options.
 LABELS = ('params', 'param_name', 'param_names')
 #: Attributes of MMEngine's schedulers that are lists of a value a group.
 _PER_GROUP = ('base_values', '_last_value', 'min_values')
@@ -62,7 +62,7 @@ class MergeParamGroupsHook(Hook):
             if wrapper not in self.constructed:
                 self.constructed[wrapper] = layout_of(wrapper, unwrapped(runner))
                 self._merge(runner, name, wrapper)
-        _tell_frozen(runner)
+        _log_frozen(runner)
 
     def _merge(self, runner: Runner, name: str, wrapper: OptimWrapper) -> None:
         groups, place = wrapper.optimizer.param_groups, f'optim_wrapper.{name}' if name else 'optim_wrapper'
@@ -77,7 +77,7 @@ class MergeParamGroupsHook(Hook):
         result = f'not merged: {reason}' if reason else f'merged into {len(groups)}, equal in every option'
         runner.logger.info(f'{place}: {before} parameter groups, {result}')
         for i, group in enumerate(groups):
-            runner.logger.info(f'{place}: group {i}: {len(group["params"])} parameters, {_told(group)}')
+            runner.logger.info(f'{place}: group {i}: {len(group["params"])} parameters, {_rates_as_text(group)}')
 
 
 def layout_of(wrapper: OptimWrapper, model: nn.Module) -> Layout:
@@ -136,7 +136,7 @@ def pick_groups(scheduler: dict[str, Any], places: list[int], count: int, base: 
             scheduler[key] = [*(values[place] for place in places), *(values[count:] if base else ())]
 
 
-def _told(group: dict[str, Any]) -> str:
+def _rates_as_text(group: dict[str, Any]) -> str:
     """Learning rate and weight decay of a group before any schedule, as text."""
     base = base_values(group)
     return ', '.join(f'{key}={base[key]:.4g}' for key in ('lr', 'weight_decay') if isinstance(base.get(key), int | float))
@@ -169,7 +169,7 @@ def _not_to_merge(runner: Runner, optimizer: Optimizer) -> str:
     return ''
 
 
-def _tell_frozen(runner: Runner) -> None:
+def _log_frozen(runner: Runner) -> None:
     trained = {id(param) for wrapper in wrappers(runner).values() for param in _params(wrapper)}
     params = list(unwrapped(runner).parameters())
     left_out = sum(not param.requires_grad and id(param) not in trained for param in params)

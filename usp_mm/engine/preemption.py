@@ -12,8 +12,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from usp_mm.datasets.rank0 import PATIENCE
-from usp_mm.processes import PREEMPTED
 from usp_mm.registry import HOOKS
+from usp_mm.runtime.processes import PREEMPTED
 
 from .checkpoint_hook import AtomicCheckpointHook
 from .runtime_info import DeferredRuntimeInfoHook
@@ -55,8 +55,8 @@ class PreemptionHook(Hook):
     """End a training after the current step once one of its processes got a signal that `noting_signals` notes.
 
     All processes end after the same iteration, the one after a signal arrived; with gradient accumulation, after the next
-    optimizer step. The checkpoint is of exactly that iteration, and the exit code is `usp_mm.processes.PREEMPTED`, 75. A signal
-    during a validation is answered after it, and one in the last iteration not at all.
+    optimizer step. The checkpoint is of exactly that iteration, and the exit code is `usp_mm.runtime.processes.PREEMPTED`, 75.
+    A signal during a validation is answered after it, and one in the last iteration not at all.
 
     The processes agree by a sum of one number over gloo, which runs while the next step is computed.
     """

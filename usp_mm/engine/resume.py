@@ -111,7 +111,7 @@ class ResumeHook(Hook):
             _seek(runner, position.seen)
             beyond = position.seen - position.iteration * new['batch_size']
             self._offset = [position.epoch, beyond * new['world_size']]
-        _tell(runner, checkpoint, saved, new, bool(lines))
+        _log_start(runner, checkpoint, saved, new, bool(lines))
 
 
 def _take_seed(runner: Runner, seed: int | None) -> None:
@@ -148,8 +148,8 @@ def _saved_settings(runner: Runner, checkpoint: dict, new: dict[str, Any]) -> di
     old = checkpoint['meta'].get(SETTINGS)
     if old is None:
         old = guessed_settings(checkpoint, new)
-        told = ', '.join(f'{key}={new[key]}' for key in ('batch_size', 'world_size', 'accumulative_counts'))
-        runner.logger.warning(f'resume: the checkpoint does not say with which batch it was trained: {told} as now is assumed')
+        now = ', '.join(f'{key}={new[key]}' for key in ('batch_size', 'world_size', 'accumulative_counts'))
+        runner.logger.warning(f'resume: the checkpoint does not say with which batch it was trained: {now} as now is assumed')
     return old
 
 
@@ -285,7 +285,7 @@ def _seek(runner: Runner, seen: int) -> None:
     loader.sampler.seek(seen)
 
 
-def _tell(runner: Runner, checkpoint: dict, saved: Position, settings: dict[str, Any], changed: bool) -> None:
+def _log_start(runner: Runner, checkpoint: dict, saved: Position, settings: dict[str, Any], changed: bool) -> None:
     meta = checkpoint['meta']
     if meta['epoch'] == settings['max_epochs'] or meta['iter'] == settings['max_iters']:
         runner.logger.warning('resume: the checkpoint is the end of the run: nothing is left to train')

@@ -13,7 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from usp_mm.datasets import LatentCacheDataset, all_datasets
-from usp_mm.files import write_json
+from usp_mm.fileio.atomic import write_json
 from usp_mm.models import USP, USPClassifier
 from usp_mm.registry import HOOKS
 from usp_mm.vaes.pixel import PixelCodec

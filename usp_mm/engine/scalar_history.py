@@ -23,7 +23,7 @@ class ScalarHistory(HistoryBuffer):
 
     def __init__(self, history: HistoryBuffer | None = None) -> None:
         self._pending: list[tuple[Any, int]] = []
-        self.own, self._told = False, False
+        self.own, self._warned = False, False
         super().__init__()
         if history is not None:
             self._logs, self._counts = history.data
@@ -90,8 +90,8 @@ class ScalarHistory(HistoryBuffer):
         self._logs, self._counts = self._logs[-self.max_length :], self._counts[-self.max_length :]
 
     def _warn(self) -> None:
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             MMLogger.get_current_instance().warning(
                 'a loss was read between the iterations that log or save: it is of this process alone, not the mean of all'
             )

@@ -11,7 +11,7 @@ from .checkpoint_data import plain
 from .schedule import constants
 from .sharding import inner_class
 
-#: Settings and what they mean, in the order in which their changes are told.
+#: Settings and what they mean, in the order in which their changes are logged.
 MEANINGS = {
     'batch_size': 'samples a process and iteration',
     'world_size': 'processes',
@@ -104,7 +104,7 @@ def guessed_settings(checkpoint: dict[str, Any], settings: dict[str, Any]) -> di
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """One line for each setting that differs; hyper-parameters are not compared."""
     lines = [
-        f'{key} ({meaning}) {_told(old[key])} -> {_told(new[key])}' for key, meaning in MEANINGS.items() if old[key] != new[key]
+        f'{key} ({meaning}) {_text(old[key])} -> {_text(new[key])}' for key, meaning in MEANINGS.items() if old[key] != new[key]
     ]
     written = [_listed(settings['param_scheduler']) for settings in (old, new)]
     known = all(part and all('type' in scheduler for scheduler in part.values()) for part in written)
@@ -146,9 +146,9 @@ def _schedule_changes(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
         pairs = {
             key: (_distinct(key, old[place].get(key)), _distinct(key, ours.get(key))) for key in sorted({*old[place], *ours})
         }
-        told = [f'{key} {_told(before)} -> {_told(after)}' for key, (before, after) in pairs.items() if before != after]
-        if told:
-            lines.append(f'{place} ({ours["type"]}): {", ".join(told)}')
+        changes = [f'{key} {_text(before)} -> {_text(after)}' for key, (before, after) in pairs.items() if before != after]
+        if changes:
+            lines.append(f'{place} ({ours["type"]}): {", ".join(changes)}')
     return lines
 
 
@@ -157,6 +157,6 @@ def _distinct(key: str, value: Any) -> Any:
     return list(dict.fromkeys(value)) if key == 'min_values' and isinstance(value, list) else value
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     text = ', '.join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) < 80 else f'{text[:77]}...'

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.runner import Runner
 
-from usp_mm.files import remove_leftovers
-from usp_mm.locks import locked
+from usp_mm.fileio.atomic import remove_leftovers
+from usp_mm.fileio.locks import locked
 
 from .latest_checkpoint import LAST, checkpoints_in, newest_checkpoint
 
@@ -148,9 +148,9 @@ def check_same_start(cfg: Config) -> None:
     """Raise a ValueError if the processes of a run would resume from different files, as on nodes without a common folder."""
     starts = all_gather_object(cfg.get('load_from') if cfg.get('resume') else None)
     if len(set(starts)) > 1:
-        told = ', '.join(f'process {rank}: {start}' for rank, start in enumerate(starts))
+        listed = ', '.join(f'process {rank}: {start}' for rank, start in enumerate(starts))
         raise ValueError(
-            f'the processes would start from different checkpoints ({told}): put --work-dir on a file system that all nodes '
+            f'the processes would start from different checkpoints ({listed}): put --work-dir on a file system that all nodes '
             'share, or give --resume FILE'
         )
 

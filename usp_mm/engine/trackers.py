@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import VISBACKENDS
 from mmengine.visualization import MLflowVisBackend
 
-from usp_mm.options import TRACKERS
+from usp_mm.config.options import TRACKERS
 
 PROJECT = 'usp_mm'
 #: Name of a tracker -> (the backend's type, the package that it needs).

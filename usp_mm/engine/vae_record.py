@@ -56,8 +56,8 @@ def _weight_hash(caches: list[LatentCacheDataset]) -> str | None:
     for cache in caches:
         folders.setdefault(cache.manifest['vae_weight_hash'], str(cache.folder))
     if len(folders) > 1:
-        told = ', '.join(f"'{folder}' (weights {found})" for found, folder in folders.items())
-        raise ValueError(f'the latent caches of this run were written with different VAEs: {told}: write them with one')
+        listed = ', '.join(f"'{folder}' (weights {found})" for found, folder in folders.items())
+        raise ValueError(f'the latent caches of this run were written with different VAEs: {listed}: write them with one')
     return next(iter(folders), None)
 
 

@@ -1,8 +1,8 @@
 """Metrics of generated images. Importing this module registers them and the feature extractors."""
 
-from .adm import ADMMetrics
+from .adm_metrics import ADMMetrics
 from .extractors import ClassifierFeatures, PixelFeatures, TimmFeatures, features_of
-from .feature import FeatureMetrics
+from .feature_metrics import FeatureMetrics
 from .inception import InceptionFeatures
 
 __all__ = [

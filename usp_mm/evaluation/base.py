@@ -10,15 +10,15 @@ from mmengine.logging import MessageHub, MMLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from usp_mm.datasets.mmagic_samples import from_mmagic
 from usp_mm.datasets.rank0 import decide_on_rank0
-from usp_mm.mmagic_samples import from_mmagic
-from usp_mm.renamed import weights_name
+from usp_mm.renaming.arguments import weights_name
 
 from .collect import NumberedFeatures
 from .extractors import extract_batch
-from .reference import Reference, warn_of_other_classes
+from .reference_data import Reference, warn_of_other_classes
+from .reference_statistics import ReferenceStatistics, reference_statistics, usable_cache_folder
 from .report import build_report, sampling_facts, summary, write_evaluation_report
-from .statistics import ReferenceStatistics, reference_statistics, usable_cache_folder
 
 
 class GenerativeMetric(BaseMetric):
@@ -131,7 +131,7 @@ class GenerativeMetric(BaseMetric):
 
         Args:
             data_batch: Not used.
-            data_samples: Results of `usp_mm.mmagic_samples.to_mmagic` as dicts.
+            data_samples: Results of `usp_mm.datasets.mmagic_samples.to_mmagic` as dicts.
 
         Raises:
             ValueError: A result lacks an entry.

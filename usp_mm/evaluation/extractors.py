@@ -14,12 +14,12 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from usp_mm.config_files import find_config
-from usp_mm.files import sha256
+from usp_mm.config.lookup import find_config
+from usp_mm.fileio.atomic import sha256
+from usp_mm.fileio.strict_loading import load_exactly
+from usp_mm.fileio.weights import read_trained, read_weights
 from usp_mm.registry import MODELS
-from usp_mm.strict_loading import load_exactly
 from usp_mm.vaes.record import check_model_vae, codec_of
-from usp_mm.weight_files import read_trained, read_weights
 
 from .inception import full_float32
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from mmengine.logging import MMLogger
 from tqdm import tqdm
 
-from usp_mm.files import read_json, sha256, write_json
+from usp_mm.fileio.atomic import read_json, sha256, write_json
 
 T = TypeVar('T')
 _THREADS = 16

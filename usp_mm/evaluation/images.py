@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from usp_mm.datasets.folder import scan_image_folder
 from usp_mm.datasets.latent_cache.crops import center_crop
-from usp_mm.files import sha256
+from usp_mm.fileio.atomic import sha256
+from usp_mm.fileio.npz import explain_broken
 from usp_mm.images import DECODING, load_image
-from usp_mm.npz_files import explain_broken
 
 from .folder_hash import folder_hash
 

@@ -15,10 +15,10 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
-from usp_mm.files import sha256
+from usp_mm.fileio.atomic import sha256
+from usp_mm.fileio.strict_loading import explain_misfit
+from usp_mm.fileio.weights import read_weights
 from usp_mm.functional.precision import tf32
-from usp_mm.strict_loading import explain_misfit
-from usp_mm.weight_files import read_weights
 
 #: torch-fidelity's file, which is in PyTorch's cache if torch-fidelity was used. The name ends with digits of its SHA-256.
 WEIGHTS_NAME = 'weights-inception-2015-12-05-6726825d.pth'

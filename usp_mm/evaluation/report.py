@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from usp_mm.files import write_json
-from usp_mm.renamed import recorded_weights
+from usp_mm.fileio.atomic import write_json
+from usp_mm.renaming.arguments import recorded_weights
 
-from .reference import Reference
+from .reference_data import Reference
 
 #: Facts on how samples were drawn. An unknown fact is None in a report and 'not recorded' in its text.
 SAMPLING = ('objective', 'sampler', 'steps', 'guidance', 'sample_model', 'label_mode', 'seed', 'num_classes')

@@ -71,7 +71,7 @@ def _newer_settings() -> list[tuple[Any, ...]]:
 
 
 def _own_value(setting: Any, *followed: Any) -> str:
-    """The setting's own value, 'none' if it is inherited; torch itself only tells the value that applies."""
+    """The setting's own value, 'none' if it is inherited; torch itself only reports the value that applies."""
     applies = setting.fp32_precision
     if not followed:
         return applies

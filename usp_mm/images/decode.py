@@ -185,7 +185,7 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
         grey = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
     else:
         raise ValueError(
-            f"image '{name}' holds 32-bit integers from {values.min()} to {values.max()} (mode I), whose range nothing tells: "
+            f"image '{name}' holds 32-bit integers from {values.min()} to {values.max()} (mode I), of unknown range: "
             'store it with 8 or 16 bits'
         )
     return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey)

@@ -111,7 +111,7 @@ def _watch() -> None:
     from torch._dynamo.callback import on_compile_end
 
     logging.getLogger('torch._dynamo.convert_frame').addHandler(_HANDLER)
-    on_compile_end(lambda *_: _tell_of_graph_breaks())  # again for each model: torch.compiler.reset() forgets it
+    on_compile_end(lambda *_: _log_graph_breaks())  # again for each model: torch.compiler.reset() forgets it
 
 
 class _LimitHandler(logging.Handler):
@@ -121,7 +121,7 @@ class _LimitHandler(logging.Handler):
         if 'hit config.' in record.msg:
             assert isinstance(record.args, tuple)
             limit, value, function, reason = (str(part) for part in record.args[:4])
-            _tell(
+            _warn_once(
                 f'compile: {function} has its {value} graphs (torch._dynamo.config.{limit}), and from now on runs eager where '
                 f'it would need another, first because of: {reason.strip().splitlines()[0]}. Let nothing but the batch size '
                 'change between calls, raise that limit, or leave out model.compile'
@@ -131,16 +131,16 @@ class _LimitHandler(logging.Handler):
 _HANDLER = _LimitHandler(logging.WARNING)
 
 
-def _tell_of_graph_breaks() -> None:
+def _log_graph_breaks() -> None:
     from torch._dynamo.utils import counters
 
     for reason in counters['graph_break']:
-        _tell(
+        _warn_once(
             f'compile: part of the model runs eager between its graphs, because of: {reason.strip().splitlines()[0]}. '
             'model.compile.fullgraph=True shows where'
         )
 
 
 @functools.cache
-def _tell(line: str) -> None:
+def _warn_once(line: str) -> None:
     print_log(line, 'current', logging.WARNING)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from usp_mm.functional.ddpm import diffuse, linear_alpha_bar
 from usp_mm.registry import MODELS
-from usp_mm.renamed import older_settings
+from usp_mm.renaming.arguments import older_settings
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.base import InputKind
 from usp_mm.vaes.build import build_preset
 from usp_mm.vaes.settings import DEFAULT, fold_preprocessor, vae_settings
 
-from .sample_keys import SampleKeys, labels_of, sample_keys, to_device
+from .random_keys import SampleKeys, labels_of, sample_keys, to_device
 
 #: What `posterior='auto'` means in training, by kind of input.
 AUTO_POSTERIOR: dict[InputKind, str] = {'image': 'mode', 'moments': 'sample'}
@@ -54,7 +54,7 @@ class LatentDataPreprocessor(ClsDataPreprocessor):
 
     The VAE is held outside the module tree: its parameters reach no checkpoint, optimizer, EMA copy or DDP wrapper, and
     `.train()` and `init_weights()` do not touch it. Inputs are images in [0, 255], posterior moments or scaled latents. The
-    number of channels tells which, see `LatentCodec.kind_of`. Copies to the device are asynchronous.
+    number of channels decides which, see `LatentCodec.kind_of`. Copies to the device are asynchronous.
 
     Args:
         vae: A preset of `usp_mm.presets.VAES`, or a dict of

@@ -12,22 +12,22 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from usp_mm.config.options import WEIGHTS
 from usp_mm.datasets import random_labels
+from usp_mm.datasets.mmagic_samples import to_mmagic
 from usp_mm.functional import precision, random
 from usp_mm.functional.attention import fast_attention
-from usp_mm.mmagic_samples import to_mmagic
-from usp_mm.options import WEIGHTS
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
-from usp_mm.renamed import recorded_weights, weights_name
+from usp_mm.renaming.arguments import recorded_weights, weights_name
 
 from .compiling import Compiling, compile_arguments, compile_denoiser_as
 from .data_preprocessor import preprocessor_config
 from .dit import DiT
 from .geometry import share_vae
 from .guidance import Guidance
+from .random_keys import SampleKeys, labels_of, sample_keys, to_device
 from .repa import REPA
-from .sample_keys import SampleKeys, labels_of, sample_keys, to_device
 from .sampling_weights import bfloat16_weights
 from .weight_average import WeightAverage
 

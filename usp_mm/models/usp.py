@@ -10,12 +10,12 @@ from usp_mm.functional.masking import Mask, mask_from_noise
 from usp_mm.functional.patchify import unpatchify
 from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
-from usp_mm.renamed import older_arguments
+from usp_mm.renaming.arguments import older_arguments
 
 from .compiling import Compiling, compile_arguments
 from .data_preprocessor import preprocessor_config
 from .geometry import share_vae
-from .sample_keys import SampleKeys, sample_keys
+from .random_keys import SampleKeys, sample_keys
 
 
 @MODELS.register_module()

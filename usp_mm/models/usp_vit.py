@@ -12,7 +12,7 @@ from usp_mm.functional.masking import gather_tokens
 from usp_mm.functional.pos_embed import resize_pos_embed, sincos_table
 from usp_mm.layers import RotaryPositions, TransformerBlock, block_options, init_vit_weights
 from usp_mm.registry import MODELS
-from usp_mm.renamed import older_settings
+from usp_mm.renaming.arguments import older_settings
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.build import build_preset
 from usp_mm.vaes.encoder import take_encoder

@@ -7,8 +7,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from usp_mm.addresses import local_file
-from usp_mm.files import sha256
+from usp_mm.fileio.addresses import local_file
+from usp_mm.fileio.atomic import sha256
 
 from .data import ProbeData, is_cache, open_data
 from .features import FrozenModel, load_frozen

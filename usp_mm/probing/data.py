@@ -21,7 +21,7 @@ from usp_mm.datasets.class_names import check_classes
 from usp_mm.datasets.latent_cache import collate_latents
 from usp_mm.datasets.latent_cache.manifest import MANIFEST, PLAN
 from usp_mm.datasets.seeding import derive_seed
-from usp_mm.files import sha256
+from usp_mm.fileio.atomic import sha256
 from usp_mm.registry import DATASETS
 from usp_mm.vaes.settings import vae_name
 

@@ -18,6 +18,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import Tensor, nn
 
+from usp_mm.fileio.strict_loading import load_exactly
+from usp_mm.fileio.weights import Checkpoint, read_trained
 from usp_mm.functional import random
 from usp_mm.functional.ddpm import diffuse
 from usp_mm.functional.flow import interpolate
@@ -25,13 +27,11 @@ from usp_mm.models import DiT, USPViT
 from usp_mm.models.data_preprocessor import preprocessor_config
 from usp_mm.models.geometry import share_vae
 from usp_mm.models.objectives import DDPMObjective, FlowObjective, Objective
-from usp_mm.models.sample_keys import sample_keys
+from usp_mm.models.random_keys import sample_keys
 from usp_mm.models.weight_transfer import encoder_weights
 from usp_mm.registry import MODELS
-from usp_mm.renamed import weights_name
-from usp_mm.strict_loading import load_exactly
+from usp_mm.renaming.arguments import weights_name
 from usp_mm.vaes.record import check_model_vae
-from usp_mm.weight_files import Checkpoint, read_trained
 
 POOLS = ('mean', 'cls')
 #: Where the two sets of a generator's weights are in its checkpoint.

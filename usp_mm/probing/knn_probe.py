@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from usp_mm.files import write_whole
+from usp_mm.fileio.atomic import write_whole
 from usp_mm.functional.knn import knn_accuracy, nearest
 from usp_mm.images import DECODING
 

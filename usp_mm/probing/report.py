@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from usp_mm.files import write_json, write_whole
+from usp_mm.fileio.atomic import write_json, write_whole
 
 from .layer_probe import best_layer
 

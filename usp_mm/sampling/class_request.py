@@ -11,7 +11,7 @@ from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from usp_mm.datasets.class_names import are_wordnet_ids, class_name
 from usp_mm.presets import nearest
 
-#: How a class is asked for that a word alone does not tell.
+#: How a class is asked for that a word alone does not express.
 _BY_LABEL, _BY_NAME = 'label=', 'name='
 #: Name -> the classes that have it.
 _Labels = dict[str, list[int]]

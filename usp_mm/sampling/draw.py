@@ -17,16 +17,16 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 from tqdm import tqdm
 
-from usp_mm.datasets.latent_cache.pipeline import OnHost
+from usp_mm.datasets.latent_cache.shard_filling import OnHost
 from usp_mm.engine.loading import class_names, load_config, load_trained
+from usp_mm.fileio.strict_loading import ITS_CONFIG
+from usp_mm.fileio.weights import read_trained
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.models.generator import check_finite_samples, finite_samples
 from usp_mm.models.samplers import Sampler
 from usp_mm.models.samplers.base import OnStep
 from usp_mm.registry import MODELS
-from usp_mm.renamed import weights_name
-from usp_mm.strict_loading import ITS_CONFIG
-from usp_mm.weight_files import read_trained
+from usp_mm.renaming.arguments import weights_name
 
 from .class_request import ClassRequest, parse_classes
 from .loaded import LoadedGenerator, as_loaded

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from usp_mm.datasets import SampleRequests
 from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
-from usp_mm.files import check_free_space, explain_full_disk, read_json, remove_leftovers, write_json
-from usp_mm.locks import locked
+from usp_mm.fileio.atomic import check_free_space, explain_full_disk, read_json, remove_leftovers, write_json
+from usp_mm.fileio.locks import locked
 from usp_mm.models import LatentDiffusionGenerator
 
 from .background import BackgroundCalls
@@ -128,11 +128,11 @@ def _begin(
     if begun is not None:
         done = parts.num - parts.count(missing)
         MMLogger.get_current_instance().info(f"continuing '{out}': {done} of {parts.num} samples are there")
-    _tell(loaded.model, out, facts)
+    _log_source(loaded.model, out, facts)
     return facts, missing
 
 
-def _tell(model: LatentDiffusionGenerator, out: Path, facts: dict[str, Any]) -> None:
+def _log_source(model: LatentDiffusionGenerator, out: Path, facts: dict[str, Any]) -> None:
     logger = MMLogger.get_current_instance()
     if facts['checkpoint'] is None:
         logger.info(f"the checkpoint of this generator is unknown: '{out}.json' names its weights by their hash")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from usp_mm.files import write_whole
+from usp_mm.fileio.atomic import write_whole
 
 _MOST = 64
 _FEWEST_BLOCKS = 256

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from usp_mm.files import write_whole
+from usp_mm.fileio.atomic import write_whole
 
 _GAP, _WHITE = 2, 255
 _FRAME_SECONDS, _LAST_FRAME_SECONDS = 0.1, 1.5

@@ -12,10 +12,10 @@ from mmengine.config import Config
 from torch import Tensor
 
 from usp_mm.datasets import SampleRequests
-from usp_mm.files import sha256
-from usp_mm.renamed import recorded_weights
+from usp_mm.fileio.atomic import sha256
+from usp_mm.fileio.weights import weights_hash
+from usp_mm.renaming.arguments import recorded_weights
 from usp_mm.vaes.record import as_numbers
-from usp_mm.weight_files import weights_hash
 
 from .loaded import LoadedGenerator
 

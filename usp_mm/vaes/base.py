@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from usp_mm.weight_files import weights_hash
+from usp_mm.fileio.weights import weights_hash
 
 #: Bounds to which the log-variance of a diagonal Gaussian posterior is clamped, as in diffusers and MAR. The lower bound also
 #: stands for latents without variance.

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from usp_mm.addresses import local_file
+from usp_mm.fileio.addresses import local_file
+from usp_mm.fileio.weights import read_weights
 from usp_mm.presets import VAES, lookup, nearest
-from usp_mm.weight_files import read_weights
 
 from . import sd
 from .base import LatentCodec

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from usp_mm.strict_loading import load_exactly
+from usp_mm.fileio.strict_loading import load_exactly
 
 _GROUPS = 32
 
@@ -55,10 +55,10 @@ class KLStructure:
         levels = _indices(shapes, r'encoder\.down\.(\d+)\.')
         blocks = _indices(shapes, r'encoder\.down\.0\.block\.(\d+)\.')
         first = ['encoder.conv_in.weight', 'post_quant_conv.weight']
-        telling = first + [f'encoder.down.{i}.block.0.conv1.weight' for i in range(max(levels, default=0) + 1)]
-        if absent := [name for name in telling if len(shapes.get(name, ())) != 4]:
+        needed = first + [f'encoder.down.{i}.block.0.conv1.weight' for i in range(max(levels, default=0) + 1)]
+        if absent := [name for name in needed if len(shapes.get(name, ())) != 4]:
             raise ValueError(f'no KL autoencoder: weights {absent[:3]} are missing or not 4-dimensional')
-        base, *widths = (shapes[name][0] for name in telling if name != first[1])
+        base, *widths = (shapes[name][0] for name in needed if name != first[1])
         if bad := [width for width in (base, *widths) if width % _GROUPS or not width]:
             raise ValueError(f'no KL autoencoder: widths {bad} are not multiples of {_GROUPS}, the groups of its norms')
         z_channels, latent_channels = shapes[first[1]][:2]

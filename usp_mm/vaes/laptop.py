@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from usp_mm.options import LaptopVAETraining
+from usp_mm.config.options import LaptopVAETraining
 
 from .training import VAEReport, train_vae
 

@@ -9,8 +9,8 @@ from typing import Any
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from usp_mm.addresses import local_file
-from usp_mm.weight_files import Checkpoint, read_checkpoint
+from usp_mm.fileio.addresses import local_file
+from usp_mm.fileio.weights import Checkpoint, read_checkpoint
 
 from .base import LatentCodec
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from usp_mm.addresses import hub_silence
-from usp_mm.strict_loading import Misfit, misfit_error
-from usp_mm.weight_files import check_finite, misfit_line
+from usp_mm.fileio.addresses import hub_silence
+from usp_mm.fileio.strict_loading import Misfit, misfit_error
+from usp_mm.fileio.weights import check_finite, misfit_line
 
 from .base import LOGVAR_MIN, LatentCodec
 

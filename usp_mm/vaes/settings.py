@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from usp_mm.renamed import warn_renamed
+from usp_mm.renaming.arguments import warn_renamed
 
 DEFAULT = 'sd-f8d4'
 #: Older key of a data preprocessor -> key of its `vae`. An encoder had all of them in `codec`.

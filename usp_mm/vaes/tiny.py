@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from usp_mm.options import TinyVAETraining
+from usp_mm.config.options import TinyVAETraining
 
 from .training import VAEReport, save_vae, train_vae
 

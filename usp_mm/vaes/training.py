@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from usp_mm.files import write_folder
+from usp_mm.config.options import VAETraining
+from usp_mm.fileio.atomic import write_folder
 from usp_mm.images import images_below, load_image
-from usp_mm.options import VAETraining
 
 
 @dataclass(frozen=True)

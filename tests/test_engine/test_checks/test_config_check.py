@@ -2,9 +2,9 @@ import pytest
 from helpers.small_world import load_leaf
 from mmengine.config import Config
 
-from usp_mm.cfg_values import parse_value
+from usp_mm.config.values import parse_value
 from usp_mm.engine.checks.config import check_config, merge_cfg_options
-from usp_mm.engine.checks.config.check import misspelt_variables
+from usp_mm.engine.checks.config.whole_config import misspelt_variables
 
 CONFIG = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 LINEAR = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from usp_mm.files import explain_full_disk
-from usp_mm.locks import locked
+from usp_mm.fileio.atomic import explain_full_disk
+from usp_mm.fileio.locks import locked
 from usp_mm.vaes import LatentCodec
 
 from ..folder import FolderScan, scan_image_folder
@@ -26,8 +26,8 @@ from ..rank0 import decide_on_rank0, run_on_rank0
 from .crops import AS_STORED, CroppedImages, stack_or_error
 from .labels import read_sample_paths
 from .manifest import LOCK
-from .pipeline import check_storable
 from .plan import CacheSpec, check_codec, finish, make_plan, settle, with_begun_shards
+from .shard_filling import check_storable
 from .shards import Shard, all_shards
 from .writer import encode_views
 

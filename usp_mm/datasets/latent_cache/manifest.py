@@ -13,7 +13,7 @@ teacher-00000.npy, .json  of a cache with a teacher's tokens: record[n, views], 
 from pathlib import Path
 from typing import Any
 
-from usp_mm.files import read_json
+from usp_mm.fileio.atomic import read_json
 
 from .manifest_fields import check_manifest, check_plan
 

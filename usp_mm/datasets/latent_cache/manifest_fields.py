@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from usp_mm.options import STORAGES, STORES
+from usp_mm.config.options import STORAGES, STORES
 
 #: Most shards of a cache, as many as the names have numbers for.
 MOST_SHARDS = 100_000
@@ -141,7 +141,7 @@ def check_plan(content: Mapping[str, Any], name: str) -> None:
     """Check every field of a plan.
 
     Raises:
-        ValueError: A field is missing or wrong; the message, one line, begins with `name` and tells what was expected.
+        ValueError: A field is missing or wrong; the message, one line, begins with `name` and names what was expected.
     """
     check_fields(content, PLAN_FIELDS, name)
     crops, flip, views = content['crops'], content['flip'], content['views']

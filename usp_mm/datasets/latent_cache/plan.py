@@ -14,9 +14,9 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from usp_mm.files import check_free_space, write_json, write_whole
+from usp_mm.fileio.atomic import check_free_space, write_json, write_whole
 from usp_mm.images import DECODING
-from usp_mm.renamed import older_arguments
+from usp_mm.renaming.arguments import older_arguments
 from usp_mm.vaes import LatentCodec
 from usp_mm.vaes.record import as_numbers
 
@@ -35,7 +35,7 @@ class CacheSpec:
     Args:
         img_size: Side of the crops, pixels.
         store: 'moments' (mean and log-variance) or 'mean'.
-        dtype: A key of `usp_mm.options.STORAGES`.
+        dtype: A key of `usp_mm.config.options.STORAGES`.
         encode_dtype: 'float32', 'tf32', 'bfloat16' or 'float16', the arithmetic of the VAE.
         encode_batch_size: Images in a call of the VAE. Smaller batches are filled up, because the rounding of a convolution
             depends on the batch size.

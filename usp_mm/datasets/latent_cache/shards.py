@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-from usp_mm.files import write_json, write_whole
+from usp_mm.fileio.atomic import write_json, write_whole
 from usp_mm.vaes.base import LOGVAR_MAX, LOGVAR_MIN
 
 from .manifest import load_json

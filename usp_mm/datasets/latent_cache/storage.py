@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from usp_mm.options import STORAGES, STORES
+from usp_mm.config.options import STORAGES, STORES
 from usp_mm.presets import lookup
 from usp_mm.vaes.base import LOGVAR_MAX, LOGVAR_MIN
 
@@ -24,7 +24,7 @@ class MomentStorage:
     by far more than that fraction of a standard deviation.
 
     Args:
-        dtype: A key of `usp_mm.options.STORAGES`.
+        dtype: A key of `usp_mm.config.options.STORAGES`.
         store: 'moments' or 'mean'.
         channels: C, of the latent.
         latent_size: Height and width of a latent, h = w.

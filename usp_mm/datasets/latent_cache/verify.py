@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.dist import get_dist_info
 from tqdm import tqdm
 
-from usp_mm.files import sha256
+from usp_mm.fileio.atomic import sha256
 
 from .manifest import LABELS, MANIFEST, SAMPLES, WRITE_COMMAND, read_manifest
 from .shards import all_shards, token_shards

@@ -11,15 +11,15 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from usp_mm.files import explain_full_disk
+from usp_mm.fileio.atomic import explain_full_disk
+from usp_mm.fileio.locks import locked
 from usp_mm.functional.precision import tf32
-from usp_mm.locks import locked
 from usp_mm.vaes import LatentCodec
 
 from ..rank0 import decide_on_rank0, run_on_rank0
 from .manifest import LOCK
-from .pipeline import Job, StageTimes, fill_shards
 from .plan import CacheSpec, TokenEncoder, finish, prepare
+from .shard_filling import Job, StageTimes, fill_shards
 from .shards import Shard, all_shards, token_shards
 
 

@@ -3,8 +3,8 @@
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
+from usp_mm.fileio.strict_loading import ITS_CONFIG, find_misfit, misfit_error
 from usp_mm.registry import HOOKS
-from usp_mm.strict_loading import ITS_CONFIG, find_misfit, misfit_error
 
 from ..hooks import resuming, unwrapped
 

@@ -62,7 +62,7 @@ class ClassCheckHook(Hook):
         for stage, dataset in others:
             found = class_names(dataset)
             if expected and found:
-                meeting = f'training data {_told(training)} and {stage} data {_told(dataset)}'
+                meeting = f'training data {_name(training)} and {stage} data {_name(dataset)}'
                 check_classes(self._expected(expected, dataset, found), found, meeting, _SAME_NAMES)
             self._check_data(runner, stage, dataset)
 
@@ -87,7 +87,7 @@ class ClassCheckHook(Hook):
             found = class_names(dataset)
             if not noted or not found:
                 if not _is_request(dataset):
-                    runner.logger.info(f'classes are not compared: no names in {"the checkpoint" if found else _told(dataset)}')
+                    runner.logger.info(f'classes are not compared: no names in {"the checkpoint" if found else _name(dataset)}')
                 continue
             fix = (
                 'start from its encoder alone, with init_cfg, or give data of the same classes'
@@ -96,7 +96,7 @@ class ClassCheckHook(Hook):
                 '`metainfo=dict(classes=[…])` of the data set'
             )
             expected = self._expected(noted, dataset, found)
-            check_classes(expected, found, f'the checkpoint and {stage} data {_told(dataset)}', fix)
+            check_classes(expected, found, f'the checkpoint and {stage} data {_name(dataset)}', fix)
 
     def _expected(self, names: Sequence[str], dataset: Any, found: Sequence[str]) -> Sequence[str]:
         """The part of `names` that can be compared with the names found in a data set."""
@@ -114,27 +114,27 @@ class ClassCheckHook(Hook):
         found, number = class_names(dataset), getattr(model, head).num_classes
         if not found or len(found) == number:
             return
-        told = f'{stage} data {_told(dataset)} has {len(found)} classes, {_SETTINGS[head]} is {number}'
+        message = f'{stage} data {_name(dataset)} has {len(found)} classes, {_SETTINGS[head]} is {number}'
         if len(found) > number or not self.allow_unseen_classes:
             fewer = ', or default_hooks.class_check.allow_unseen_classes=True to go on without the others'
-            raise ValueError(f'{told}: set {_SETTINGS[head]}={len(found)}{fewer if len(found) < number else ""}')
-        runner.logger.warning(f'{told}: classes {len(found)} to {number - 1} are not in it')
+            raise ValueError(f'{message}: set {_SETTINGS[head]}={len(found)}{fewer if len(found) < number else ""}')
+        runner.logger.warning(f'{message}: classes {len(found)} to {number - 1} are not in it')
 
 
 def _check_unnamed(runner: Runner, stage: str, part: Any, head: str) -> None:
     """Check data without class names: labels must be the model's, and only a test may have no labels."""
-    model, told = unwrapped(runner), f'{stage} data {_told(part)}'
+    model, data = unwrapped(runner), f'{stage} data {_name(part)}'
     label = part.get_data_info(0).get('gt_label') if len(part) else None  # decodes nothing
     if label is None and stage == 'test' and head == 'head':
         if scores := _scores(runner):
             raise ValueError(
-                f'{told} has no labels, and metric {scores[0]} needs them: give labelled data, or keep the predictions alone '
+                f'{data} has no labels, and metric {scores[0]} needs them: give labelled data, or keep the predictions alone '
                 "with test_evaluator=dict(type='DumpResults', out_file_path='predictions.pkl')"
             )
-        runner.logger.info(f'{told} has no labels: no metric of mmpretrain is asked to score it')
+        runner.logger.info(f'{data} has no labels: no metric of mmpretrain is asked to score it')
     elif label is None:
         raise ValueError(
-            f'{told} has no classes, and {type(model).__name__} needs them: give a folder with one sub-folder a class, a '
+            f'{data} has no classes, and {type(model).__name__} needs them: give a folder with one sub-folder a class, a '
             'latent cache of one, or an ann_file with labels'
         )
     else:
@@ -142,10 +142,10 @@ def _check_unnamed(runner: Runner, stage: str, part: Any, head: str) -> None:
         labels = part.get_gt_labels() if isinstance(label, int) else None  # with several labels a sample, any number is fine
         if labels is not None and not 0 <= labels.min() <= labels.max() < number:
             raise ValueError(
-                f'{told} has labels from {labels.min()} to {labels.max()}, {_SETTINGS[head]} is {number}: labels have to be '
+                f'{data} has labels from {labels.min()} to {labels.max()}, {_SETTINGS[head]} is {number}: labels have to be '
                 f'from 0 to {number - 1}, so set {_SETTINGS[head]}, or correct the ann_file'
             )
-        runner.logger.info(f'{told} has labels without names of classes: names are not compared')
+        runner.logger.info(f'{data} has labels without names of classes: names are not compared')
 
 
 def _scores(runner: Runner) -> list[str]:
@@ -158,7 +158,7 @@ def _check_member(dataset: Any, part: Any) -> None:
     """Check that all data sets inside one wrapper have the same classes, which torch's wrappers do not do."""
     expected, found = class_names(dataset), (getattr(part, 'metainfo', None) or {}).get('classes')
     if part is not dataset and expected and found:
-        meeting = f'data sets in one {type(dataset).__name__}, the first and {_told(part)},'
+        meeting = f'data sets in one {type(dataset).__name__}, the first and {_name(part)},'
         check_classes(expected, found, meeting, _SAME_NAMES)
 
 
@@ -191,7 +191,7 @@ def _is_request(dataset: Any) -> bool:
     return any(isinstance(part, SampleRequests) for part in all_datasets(dataset))
 
 
-def _told(dataset: Any) -> str:
+def _name(dataset: Any) -> str:
     """Path of a data set, or its type if it has no path."""
     for part in all_datasets(dataset):
         prefix = getattr(part, 'img_prefix', None) or getattr(part, 'data_root', None)

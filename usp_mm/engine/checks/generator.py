@@ -9,7 +9,7 @@ from mmengine.runner import BaseLoop, Runner
 from usp_mm.datasets import LatentCacheDataset, all_datasets
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.registry import HOOKS
-from usp_mm.renamed import recorded_weights
+from usp_mm.renaming.arguments import recorded_weights
 
 from ..ema_hook import GeneratorEMAHook
 from ..hooks import datasets_of, metrics_of, unwrapped

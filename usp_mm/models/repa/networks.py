@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from usp_mm.addresses import hub_repo_kept, hub_silence
+from usp_mm.fileio.addresses import hub_repo_kept, hub_silence
+from usp_mm.fileio.strict_loading import explain_misfit, load_exactly
+from usp_mm.fileio.weights import check_finite, read_weights
 from usp_mm.presets import TEACHERS, nearest
 from usp_mm.registry import MODELS
-from usp_mm.strict_loading import explain_misfit, load_exactly
-from usp_mm.weight_files import check_finite, read_weights
 
 #: Weights file in a folder downloaded from timm's hub.
 _FOLDER_FILE = 'model.safetensors'

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from usp_mm.fileio.weights import weights_hash
 from usp_mm.presets import TEACHERS, lookup, nearest
-from usp_mm.weight_files import weights_hash
 
 from . import networks
 

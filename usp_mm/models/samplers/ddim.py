@@ -42,7 +42,7 @@ class DDIMSampler(Sampler[DDPMObjective]):
     def sample(
         self, denoise: Denoise, z: Tensor, objective: DDPMObjective, step_noise: StepNoise, on_step: OnStep | None = None
     ) -> Tensor:
-        scheduler: Any  # type checkers are told of diffusers' stand-in for missing dependencies
+        scheduler: Any  # type checkers see diffusers' stand-in for missing dependencies
         scheduler = DDIMScheduler(objective.num_steps, clip_sample=False, timestep_spacing='leading', steps_offset=0)
         scheduler.alphas_cumprod = objective.alpha_bar  # the same schedule, in float64
         scheduler.set_timesteps(self.num_steps)

@@ -7,8 +7,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
-from usp_mm.strict_loading import load_exactly
-from usp_mm.weight_files import read_weights
+from usp_mm.fileio.strict_loading import load_exactly
+from usp_mm.fileio.weights import read_weights
 
 from .denoiser import transfer_encoder
 from .encoder import check_blocks, encoder_weights, split_checkpoint

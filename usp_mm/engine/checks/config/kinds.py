@@ -11,7 +11,7 @@ _NAMES = {int: 'an integer', float: 'a number', bool: 'True or False', str: 'tex
 
 
 def misfit(value: Any, kind: Any, default: Any, exact: bool = True) -> str | None:
-    """What was expected instead of `value`; None if it fits or the annotation does not tell.
+    """What was expected instead of `value`; None if it fits or the annotation leaves it open.
 
     Args:
         value: Value in the config.
@@ -26,7 +26,7 @@ def misfit(value: Any, kind: Any, default: Any, exact: bool = True) -> str | Non
         return 'a number' if number and isinstance(value, str) else None
     if _fits(value, kind) or (not exact and not _plainly_wrong(value, kind)):
         return None
-    expected = ' or '.join(dict.fromkeys(_told(kind)))
+    expected = ' or '.join(dict.fromkeys(_type_names(kind)))
     if 'text' in expected and isinstance(value, list | tuple):
         expected += ' (a comma makes a list: in quotes of its own, KEY="\'…\'", it is text)'
     elif 'text' in expected:
@@ -78,16 +78,16 @@ def _elements_fit(values: Sequence[Any], parts: tuple[Any, ...]) -> bool:
     return all(_fits(value, parts[0]) for value in values)
 
 
-def _told(kind: Any) -> list[str]:
+def _type_names(kind: Any) -> list[str]:
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return [word for part in parts for word in _told(part)]
+        return [word for part in parts for word in _type_names(part)]
     if origin is typing.Literal:
         return [repr(part) for part in parts]
     if kind is type(None):
         return ['None']
     cls = origin or kind
     if inspect.isclass(cls) and issubclass(cls, Sequence) and cls is not str:
-        inner = ' and '.join(dict.fromkeys(word for part in parts if part is not Ellipsis for word in _told(part)))
+        inner = ' and '.join(dict.fromkeys(word for part in parts if part is not Ellipsis for word in _type_names(part)))
         return [f'a list of {inner}' if inner else 'a list']
     return [_NAMES.get(cls, getattr(cls, '__name__', str(cls)))]

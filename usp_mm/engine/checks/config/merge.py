@@ -10,8 +10,8 @@ from mmengine.utils import import_modules_from_strings
 from usp_mm.presets import nearest
 from usp_mm.vaes.settings import fold_older_keys, vae_name, vae_settings
 
-from .check import check_installed, find_runner
 from .rules import PROJECTS, TOP, project_of, runner_keys
+from .whole_config import check_installed, find_runner
 
 #: Hooks that MMEngine registers by itself, and leaves out where the config says None.
 _OWN_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')

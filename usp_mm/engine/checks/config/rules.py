@@ -237,6 +237,6 @@ def project_of(target: Any) -> str:
 
 
 def runner_keys(runner: type) -> frozenset[str] | None:
-    """Top-level keys that a kind of runner reads; None if its source does not tell."""
+    """Top-level keys that a kind of runner reads; None if its source is not readable."""
     read = keys_read(runner, 'cfg')
     return None if read is None else read | {'runner_type', 'custom_imports', 'default_scope', 'work_dir'}

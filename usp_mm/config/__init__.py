@@ -1,0 +1,1 @@
+"""What users set: finding configs by name, the values of `--cfg-options`, and options that several commands share."""

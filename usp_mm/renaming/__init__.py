@@ -1,0 +1,1 @@
+"""Older names that still work, placeholders for modules, and names that are imported when they are first used."""
