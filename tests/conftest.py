@@ -98,10 +98,10 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often a config was checked ('checks'), and each file read by torch.load (by its name)."""
     import torch
 
-    from usp_mm.engine.checks.config import check
+    from usp_mm.engine.checks.config import whole_config
 
     found: Counter[str] = Counter()
-    load, schedule = torch.load, check.check_schedule
+    load, schedule = torch.load, whole_config.check_schedule
 
     def counted_load(file: object, *args: object, **kwargs: object) -> object:
         found[Path(str(file)).name] += 1
@@ -112,5 +112,5 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         schedule(cfg)
 
     monkeypatch.setattr(torch, 'load', counted_load)
-    monkeypatch.setattr(check, 'check_schedule', counted_check)
+    monkeypatch.setattr(whole_config, 'check_schedule', counted_check)
     return found

@@ -9,7 +9,7 @@ import yaml
 from helpers.small_world import ROOT
 from mmengine.config import Config
 
-from usp_mm.evaluation import adm
+from usp_mm.evaluation import adm_metrics
 from usp_mm.functional.metrics import inception_score, precision_recall
 from usp_mm.layers.probe_head import ProbeHead
 from usp_mm.models.generator import EMA
@@ -82,7 +82,7 @@ def test_defaults_of_the_code():
     settings = (sampler.method, sampler.num_steps, sampler.diffusion, sampler.last_step, sampler.last_step_size)
     assert settings == ('euler', 250, 'sigma', 'mean', 0.04)
     assert default(inception_score, 'split_size') == 5000
-    assert default(precision_recall, 'k') == adm.K == 3
+    assert default(precision_recall, 'k') == adm_metrics.K == 3
     norm = ProbeHead(4, 2)[0]
     assert (norm.eps, norm.affine, norm.momentum) == (1e-6, False, 0.1)
 

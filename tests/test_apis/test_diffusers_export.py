@@ -10,8 +10,9 @@ import torch
 from diffusers import DiffusionPipeline, DiTPipeline
 from helpers.trained_files import load, trained
 
+from usp_mm.checkpoints.diffusers_sit import pipeline
 from usp_mm.models.guidance import Guidance
-from usp_mm.models.samplers import ODESampler
+from usp_mm.models.samplers import ODESampler, ode
 
 LABELS = [3, 7]
 
@@ -160,3 +161,7 @@ def test_a_dit_becomes_diffusers_own_pipeline(tmp_path, tiny_vae_folder):
         found, wanted = pipe.transformer(x, t, y).sample, generator.model.network()(x, t, y)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     assert pipe.labels['three'] == 3 and pipe.vae is not None
+
+
+def test_the_folder_has_every_method_on_a_time_grid():
+    assert {name: tuple(tableau) for name, tableau in ode.METHODS.items() if tableau is not None} == pipeline.METHODS

@@ -19,7 +19,7 @@ from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
 
 from usp_mm.datasets import EpochIndex
 from usp_mm.engine.scalar_history import KEPT, ScalarHistory, keep
-from usp_mm.models import data_preprocessor, sample_keys
+from usp_mm.models import data_preprocessor, random_keys
 
 kinds = pytest.mark.parametrize('kind', MODEL_CONFIGS)
 
@@ -35,8 +35,8 @@ def test_a_step_reads_nothing_from_the_device(kind, tmp_path):
 
 @kinds
 def test_a_step_copies_inputs_keys_and_labels_once(kind, monkeypatch):
-    made, to_device = [], sample_keys.to_device
-    for module in (sample_keys, data_preprocessor):
+    made, to_device = [], random_keys.to_device
+    for module in (random_keys, data_preprocessor):
         monkeypatch.setattr(module, 'to_device', lambda *args: made.append(args[0].dtype) or to_device(*args))
     model, data = build_model(kind).to('meta'), Moments(4)
     batch = default_collate([data[EpochIndex(i, 1, 2)] for i in range(4)])

@@ -1,13 +1,17 @@
 """Older names of modules import what they were, and say where it is now."""
 
-import importlib
+import ast
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers.python_scripts import run_script
 
 from usp_mm.renaming.modules import MOVED
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(('older', 'now'), MOVED.items(), ids=MOVED)
@@ -67,3 +71,40 @@ def test_a_module_whose_name_is_a_functions_now_does_not_hide_it():
             print(error)
     """
     assert 'none_such' in run_script(code)
+
+
+FILES = [
+    path
+    for folder in ('usp_mm', 'tests', 'tools', 'dev', 'configs')
+    for path in sorted((ROOT / folder).rglob('*.py'))
+    if path.parent.name != 'test_renaming' and not path.is_relative_to(ROOT / 'usp_mm' / 'renaming')
+]
+
+
+def modules_of(path):
+    """Modules that a file imports, also on use (`imported_on_use`, with names below the file's package)."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and path.is_relative_to(ROOT / 'usp_mm'):
+            package = path.relative_to(ROOT).parts[: -node.level]
+            yield '.'.join([*package, *([node.module] if node.module else [])])
+            yield from ('.'.join([*package, *([node.module] if node.module else []), alias.name]) for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'imported_on_use':
+            package = '.'.join(path.relative_to(ROOT).parts[:-1])
+            yield from (importlib.util.resolve_name(f'.{ast.literal_eval(key)}', package) for key in node.args[1].keys)
+
+
+def test_nothing_of_the_project_imports_an_older_name():
+    older = tuple(MOVED)
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in FILES
+        for name in modules_of(path)
+        if name in MOVED or name.startswith(tuple(f'{each}.' for each in older))
+    }
+    assert len(FILES) > 700 and not found

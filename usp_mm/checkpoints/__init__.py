@@ -15,5 +15,5 @@ __all__ = ['KINDS', 'TARGETS', 'ConversionReport', 'convert', 'from_official', '
 
 __getattr__ = imported_on_use(
     __name__,
-    {'conversion': ['convert'], 'entries': ['ConversionReport'], 'official': ['from_official', 'to_official']},
+    {'conversion': ['convert'], 'entries': ['ConversionReport'], 'official_names': ['from_official', 'to_official']},
 )

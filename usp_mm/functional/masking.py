@@ -1,4 +1,7 @@
-"""Random masking of patch tokens (MAE, arXiv 2111.06377, section 3; USP keeps it at 75 %)."""
+"""Random masking of patch tokens (MAE, arXiv 2111.06377, section 3; USP keeps it at 75 %).
+
+The noise that chooses the tokens is drawn by the model, from (seed, epoch, sample): `usp_mm.models.random_keys`.
+"""
 
 from typing import NamedTuple
 

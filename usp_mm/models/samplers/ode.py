@@ -23,7 +23,8 @@ class Tableau(NamedTuple):
     weights: tuple[float, ...]
 
 
-#: torchdiffeq's methods by name: the tableau of those that step along a time grid, None for adaptive ones.
+#: torchdiffeq's methods by name: the tableau of those that step along a time grid, None for adaptive ones. A pipeline folder of
+#: diffusers needs a copy of its own: `usp_mm/checkpoints/diffusers_sit/pipeline.py`.
 METHODS = {
     'euler': Tableau((0,), ((),), (1,)),
     'midpoint': Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1)),
