@@ -48,7 +48,7 @@ def test_components_that_are_not_there_are_zero(x, there):
 
 @pytest.mark.parametrize('x', [torch.ones(1, 4), torch.ones(4, 2), torch.ones(4), torch.full((4, 4), torch.nan)], ids=str)
 def test_what_has_no_components_is_refused(x):
-    with pytest.raises(ValueError, match='principal components|3 components of'):
+    with pytest.raises(ValueError, match=r'principal components|3 components of'):
         principal_components(x, 3)
 
 
