@@ -20,7 +20,7 @@ PROBE = 'configs/vit/vit-base_usp-pre_64xb256-amp-linear-coslr-90e_in1k.py'
 def run(world, config, work_dir, epochs=3, **hook):
     cfg = world.shrink(load_leaf(config), img_size=64)
     cfg.train_cfg.max_epochs = epochs
-    cfg.default_hooks.restoration = None
+    cfg.default_hooks.pop('restoration', None)
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), *([dict(type='ShowHook', **hook)] if hook else [])]
     return train_quickly(cfg, work_dir)
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_drawn_is_refused(small_world, tmp_path):
     with pytest.raises(FileNotFoundError, match='no image or folder at'):
         run(small_world, PRETRAIN, tmp_path / 'b', interval=1, images=[str(tmp_path / 'none.png')])
     cfg = small_world.shrink(load_leaf(CACHED), img_size=64)
-    cfg.model.data_preprocessor.load_vae, cfg.default_hooks.restoration = False, None
+    cfg.model.data_preprocessor.load_vae = False
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='ShowHook')]
     with pytest.raises(ValueError, match='ShowHook needs the VAE'):
         train_quickly(cfg, tmp_path / 'c')
