@@ -24,13 +24,13 @@ def draw_cka(matrices: Mapping[str, Sequence[Sequence[float]]], against: str, ou
     tables = {title: np.asarray(matrix) for title, matrix in matrices.items()}
     height, width = next(iter(tables.values())).shape
     cell = 0.55 if max(height, width) <= _NUMBERED else 0.25
-    size = (1.6 + len(tables) * (cell * width + 0.7), cell * height + 1.3)
-    figure = Figure(figsize=size, layout='constrained')
+    size = (1.8 + len(tables) * (cell * width + 0.7), cell * height + 1.5)
+    figure = Figure(figsize=size, layout='compressed')
     panels: Any = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
     image = None
     for panel, (title, table) in zip(panels, tables.items(), strict=True):
         image = panel.imshow(table, vmin=0, vmax=1, cmap='viridis', origin='lower')
-        panel.set(title=title, xlabel='block', xticks=range(table.shape[1]), yticks=range(table.shape[0]))
+        panel.set(title=title, xlabel='block of the generator', xticks=range(table.shape[1]), yticks=range(table.shape[0]))
         panel.set_xticklabels(_labels(table.shape[1]))
         panel.set_yticklabels(_labels(table.shape[0]))
         if max(table.shape) <= _NUMBERED:
