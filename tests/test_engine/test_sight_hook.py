@@ -11,6 +11,7 @@ from PIL import Image
 
 from usp_mm.engine import ShowHook
 from usp_mm.engine import sight_hook as module
+from usp_mm.engine.loading import load_config
 
 PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 CACHED = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'
@@ -88,3 +89,15 @@ def test_what_cannot_be_drawn_is_refused(small_world, tmp_path):
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='ShowHook')]
     with pytest.raises(ValueError, match='ShowHook needs the VAE'):
         train_quickly(cfg, tmp_path / 'c')
+
+
+def test_the_options_of_the_page_are_accepted_and_misspelt_ones_are_not():
+    options = {
+        'default_hooks.show.type': 'ShowHook',
+        'default_hooks.show.interval': 10,
+        'default_hooks.show.images': 'data/val',
+    }
+    cfg = load_config(PRETRAIN, options, initialises=False, evaluates=False)
+    assert cfg.default_hooks.show == dict(type='ShowHook', interval=10, images='data/val')
+    with pytest.raises(ValueError, match=r"default_hooks.show: ShowHook.*did you mean 'layer'"):
+        load_config(PRETRAIN, {**options, 'default_hooks.show.layers': 2}, initialises=False, evaluates=False)

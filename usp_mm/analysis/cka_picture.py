@@ -27,9 +27,9 @@ def draw_cka(matrices: Mapping[str, Sequence[Sequence[float]]], against: str, ou
     size = (1.8 + len(tables) * (cell * width + 0.7), cell * height + 1.5)
     figure = Figure(figsize=size, layout='compressed')
     panels: Any = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
-    image = None
+    images = []
     for panel, (title, table) in zip(panels, tables.items(), strict=True):
-        image = panel.imshow(table, vmin=0, vmax=1, cmap='viridis', origin='lower')
+        images.append(panel.imshow(table, vmin=0, vmax=1, cmap='viridis', origin='lower'))
         panel.set(title=title, xlabel='block of the generator', xticks=range(table.shape[1]), yticks=range(table.shape[0]))
         panel.set_xticklabels(_labels(table.shape[1]))
         panel.set_yticklabels(_labels(table.shape[0]))
@@ -38,7 +38,7 @@ def draw_cka(matrices: Mapping[str, Sequence[Sequence[float]]], against: str, ou
                 colour = 'black' if value > 0.6 else 'white'
                 panel.text(column, row, f'{value:.2f}', ha='center', va='center', color=colour, fontsize=8)
     panels[0].set_ylabel(f'block of {against}')
-    figure.colorbar(image, ax=list(panels), label='CKA', shrink=0.9)
+    figure.colorbar(images[0], ax=list(panels), label='CKA', shrink=0.9)
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         figure.savefig(file, format='png', dpi=120)

@@ -85,7 +85,7 @@ def measure(args: argparse.Namespace, settings: 'CKASettings') -> dict[str, Any]
 
     names, load_vae = titles([*args.generators, args.against]), not is_cache(args.data)
     against = from_pretrained(args.against, device=args.device, load_vae=load_vae)
-    data, reference, rows = None, [], []
+    data, reference, rows = None, None, []
     for source in args.generators:
         model = from_pretrained(source, device=args.device, load_vae=load_vae, weights=args.weights)
         check_generator(model)
