@@ -98,6 +98,6 @@ def test_the_options_of_the_page_are_accepted_and_misspelt_ones_are_not():
         'default_hooks.show.images': 'data/val',
     }
     cfg = load_config(PRETRAIN, options, initialises=False, evaluates=False)
-    assert cfg.default_hooks.show == dict(type='ShowHook', interval=10, images='val')
+    assert cfg.default_hooks.show == dict(type='ShowHook', interval=10, images='data/val')
     with pytest.raises(ValueError, match=r"default_hooks.show: ShowHook.*did you mean 'layer'"):
         load_config(PRETRAIN, {**options, 'default_hooks.show.layers': 2}, initialises=False, evaluates=False)
