@@ -24,6 +24,7 @@ RUN = {
     'docs/get-started.md': 'tests/test_docs_run.py::test_the_stages_by_hand',
     'CONTRIBUTING.md': 'tests/test_docs_run.py::test_the_docstring_in_contributing',
     'docs/ecosystem.md': 'tests/test_docs_ecosystem.py::test_the_python_blocks_run_in_order',
+    'docs/what-it-sees.md': 'tests/test_apis/test_attention.py::test_the_python_of_the_page',
     'docs/processes.md': 'tests/test_engine/test_sharding.py::test_losses_and_files_are_those_without_sharing',
 }
 
@@ -65,6 +66,7 @@ def test_all_python_compiles_and_is_run_by_a_test(block):
     [
         ('usp_mm.from_pretrained', usp_mm.from_pretrained),
         ('encoder.encode', Encoder.encode),
+        ('encoder.attention', Encoder.attention),
         ('encoder.restore', Encoder.restore),
         ('encoder.classify', Encoder.classify),
         ('generator.sample', Generator.sample),

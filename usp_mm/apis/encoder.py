@@ -5,6 +5,7 @@ Shape legend: N images, L patch tokens, D width.
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,12 @@ from usp_mm.datasets.class_names import are_wordnet_ids, class_name
 from usp_mm.functional.masking import mask_from_noise
 from usp_mm.functional.patchify import unpatchify
 from usp_mm.models import USP, USPViT
+from usp_mm.models.attention_maps import QUERIES, attention_maps, block_number
 from usp_mm.models.random_keys import sample_keys
 from usp_mm.probing.features import block_tokens, check_layers
 
 from .hub import Pretrained
-from .images_in import Picture, batches, evaluation_crop, square_crop
+from .images_in import Picture, batches, cropped, evaluation_crop, square_crop
 
 _POOLS = ('cls', 'mean', None)
 
@@ -100,6 +102,36 @@ class Encoder(Pretrained):
             parts.append([_pooled(x, pool).float().cpu() for x in tokens])
         found = [torch.cat(one) for one in zip(*parts, strict=True)]
         return found if isinstance(layer, Sequence) else found[0]
+
+    @torch.no_grad()
+    def attention(self, images: Any, layer: int = -1, query: str = 'cls', batch_size: int = 32) -> np.ndarray:
+        """Compute where a block's attention heads look, as weights softmax(q·kᵀ / √d) over the patches.
+
+        Args:
+            images: Images, tensors or latents, see the class.
+            layer: Number of the block, 1 … depth, or counted from the end, -1 … -depth.
+            query: 'cls' for the attention that the class token pays to each patch (DINO, arXiv 2104.14294, Figure 1), or
+                'patches' for the attention that each patch receives from all patches, on average. A classifier that pools
+                patch tokens does not use its class token.
+            batch_size: Number of images that are encoded at a time.
+
+        Returns:
+            float32[N, heads, h, w] in [0, 1], over the model's grid of patches. A map's sum is one minus the attention that
+            goes to the class token.
+
+        Raises:
+            ValueError: A layer or query does not exist, or the images are of an unsupported kind.
+        """
+        if query not in QUERIES:
+            raise ValueError(f'query={query!r} must be one of {QUERIES}')
+        number = block_number(layer, self.network.num_layers)
+        maps = [attention_maps(self.network, latents, number, query) for latents in self._latents(images, batch_size)]
+        return torch.cat([one.cpu() for one in maps]).numpy()
+
+    def cropped(self, images: Picture | Sequence[Picture]) -> np.ndarray:
+        """Pictures after the resizing and cropping that the other methods apply: uint8[N, S, S, 3] with S = `img_size`, RGB."""
+        listed = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
+        return torch.stack([cropped(image, self._crop) for image in listed]).permute(0, 2, 3, 1).numpy()
 
     @torch.no_grad()
     def classify(self, images: Any, topk: int = 5, batch_size: int = 32) -> list[list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+from usp_mm.fileio.addresses import is_address
 from usp_mm.fileio.weights import FOLDER_CONFIG, FOLDER_WEIGHTS
 
 from .config_data import check_types, parse_config
@@ -33,3 +34,29 @@ def take_folder(args: Namespace, images: str | None = None) -> None:
     if images is not None and args.checkpoint is not None:
         setattr(args, images, [args.checkpoint, *getattr(args, images)])
     args.config, args.checkpoint = str(folder / FOLDER_CONFIG), str(folder / FOLDER_WEIGHTS)
+
+
+def take_model(args: Namespace, images: str) -> tuple[str | Path, str | None]:
+    """The source and the config for `usp_mm.from_pretrained` of a command's words CONFIG CHECKPOINT IMAGES… or MODEL IMAGES….
+
+    Args:
+        args: Arguments of a command; a word that was taken for the checkpoint goes back to the images.
+        images: Name of the positional arguments that follow.
+
+    Returns:
+        A model folder or a file of weights, which say themselves what they are, and None; or CHECKPOINT and CONFIG.
+
+    Raises:
+        ValueError: There is a config and no checkpoint.
+        FileNotFoundError: The checkpoint does not exist.
+    """
+    first = Path(args.config)
+    if first.is_dir() or (first.is_file() and first.suffix != '.py'):
+        if args.checkpoint is not None:
+            setattr(args, images, [args.checkpoint, *getattr(args, images)])
+        return first, None
+    if args.checkpoint is None:
+        raise ValueError(f"'{args.config}' is no model folder and no checkpoint: give one, or CONFIG and CHECKPOINT")
+    if not is_address(args.checkpoint) and not Path(args.checkpoint).is_file():
+        raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
+    return args.checkpoint, args.config

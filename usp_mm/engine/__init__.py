@@ -24,6 +24,7 @@ from .preemption import PreemptionHook
 from .resume import ResumeHook
 from .run_info import RunInfoHook
 from .runtime_info import DeferredRuntimeInfoHook, ReduceLossHook
+from .sight_hook import ShowHook
 from .tf32_hook import TF32Hook
 from .trackers import MLflowPictureVisBackend
 from .vae_record import VAERecordHook
@@ -52,6 +53,7 @@ __all__ = [
     'ResumeHook',
     'RunInfoHook',
     'SaveBestCheckHook',
+    'ShowHook',
     'StatelessSeedHook',
     'TF32Hook',
     'VAERecordHook',

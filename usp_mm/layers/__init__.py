@@ -1,5 +1,6 @@
 """The transformer block that every stage shares, and the generators' embedders, modulation and final layer."""
 
+from .attention_weights import attention_weights
 from .block import TransformerBlock
 from .embedders import LabelEmbedder, PatchEmbedder, TimestepEmbedder
 from .init import init_vit_weights
@@ -10,5 +11,5 @@ from .rope import RotaryPositions
 
 __all__ = [
     'BlockOptions', 'FinalLayer', 'LabelEmbedder', 'LayerNorm', 'ModulatedBlock', 'PatchEmbedder', 'RMSNorm',
-    'RotaryPositions', 'TimestepEmbedder', 'TransformerBlock', 'block_options', 'init_vit_weights',
+    'RotaryPositions', 'TimestepEmbedder', 'TransformerBlock', 'attention_weights', 'block_options', 'init_vit_weights',
 ]  # fmt: skip

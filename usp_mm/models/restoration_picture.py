@@ -67,7 +67,7 @@ def restoration_picture(
 
     codec = model.data_preprocessor.codec.to(latents.device)
     decoded = codec.decode(latents)
-    original = _original(samples, model.data_preprocessor, decoded)
+    original = original_images(samples, model.data_preprocessor, decoded)
     hidden = F.interpolate(mask, size=original.shape[-2:], mode='nearest')
     masked = (1 - hidden) * original + hidden * _HIDDEN
     columns = [original, masked, codec.decode(restored)]
@@ -76,7 +76,7 @@ def restoration_picture(
     return _tile(columns, model.data_preprocessor)
 
 
-def _original(samples: Sequence[dict], preprocessor: LatentDataPreprocessor, decoded: Tensor) -> Tensor:
+def original_images(samples: Sequence[dict], preprocessor: LatentDataPreprocessor, decoded: Tensor) -> Tensor:
     """The images as the VAE saw them, or the decoded latents where only latents are stored."""
     inputs = torch.stack([sample['inputs'] for sample in samples]).to(decoded.device)
     return preprocessor.normalize(inputs) if preprocessor.codec.kind_of(inputs) == 'image' else decoded

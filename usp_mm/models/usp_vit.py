@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from usp_mm.functional.masking import gather_tokens
 from usp_mm.functional.pos_embed import resize_pos_embed, sincos_table
-from usp_mm.layers import RotaryPositions, TransformerBlock, block_options, init_vit_weights
+from usp_mm.layers import RotaryPositions, TransformerBlock, attention_weights, block_options, init_vit_weights
 from usp_mm.registry import MODELS
 from usp_mm.renaming.arguments import older_settings
 from usp_mm.vaes import build_codec
@@ -143,6 +143,29 @@ class USPViT(BaseBackbone):
             if i in self.out_indices:
                 outs.append(self._format(self.norm(x) if i == self.num_layers - 1 else x, grid))
         return tuple(outs)
+
+    def attention_weights(self, x: Tensor, layer: int) -> tuple[Tensor, tuple[int, int]]:
+        """Attention weights of one block, see `usp_mm.layers.attention_weights`.
+
+        Args:
+            x: Input as of `forward`.
+            layer: Number of the block, 1 … depth.
+
+        Returns:
+            float32[N, heads, 1 + L, 1 + L], the class token first, and the patch tokens' rows and columns.
+
+        Raises:
+            ValueError: There is no such block.
+        """
+        if not 1 <= layer <= self.num_layers:
+            raise ValueError(f'layer {layer} is not there: the model has blocks 1 to {self.num_layers}')
+        x, grid = self._embed(x)
+        x = torch.cat([self._class_token(x.shape[0]), x], dim=1)
+        rope = None if self.rope is None else self.rope(grid)
+        for before in self.blocks[: layer - 1]:
+            x = before(x, rope)
+        block: Any = self.blocks[layer - 1]
+        return attention_weights(block.attn, block.norm1(x), rope), grid
 
     def to_latents(self, x: Tensor) -> Tensor:
         """Encode images [N, 3, H, W] to scaled latents [N, C, h, w] with the VAE; latents are returned unchanged."""

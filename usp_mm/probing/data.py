@@ -86,7 +86,15 @@ def is_cache(path: Path) -> bool:
     return (path / MANIFEST).is_file() or (path / PLAN).is_file()
 
 
-def open_data(cfg: Config, path: Path, *, training: bool, augment: bool | None = False, workers: int = 0) -> ProbeData:
+def open_data(
+    cfg: Config,
+    path: Path,
+    *,
+    training: bool,
+    augment: bool | None = False,
+    workers: int = 0,
+    labelled: bool = True,
+) -> ProbeData:
     """Open a split of data for the model of a config.
 
     If the config is of a probe on images, images pass its training pipeline with `augment`, and its validation pipeline
@@ -99,6 +107,7 @@ def open_data(cfg: Config, path: Path, *, training: bool, augment: bool | None =
         augment: Whether samples vary from epoch to epoch, by the cache's crops and flips or the config's pipeline. None
             augments if the config has such a pipeline.
         workers: Number of worker processes that load the data.
+        labelled: Whether data without classes are refused.
 
     Raises:
         FileNotFoundError: The folder does not exist or has no images.
@@ -122,7 +131,7 @@ def open_data(cfg: Config, path: Path, *, training: bool, augment: bool | None =
         ]
         settings = dict(type='ImageFolder', data_root=str(path), data_prefix='', pipeline=pipeline)
     data = ProbeData(path, cached, 0 if training else 1, augmented, DATASETS.build(settings), pipeline, workers)
-    if not data.classes:
+    if labelled and not data.classes:
         raise ValueError(f"'{path}' has no classes: a probe needs labelled data")
     return data
 

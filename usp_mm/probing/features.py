@@ -7,8 +7,7 @@ Shape legend: N samples, C×h×w latent, L tokens, D width.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from usp_mm.functional import random
 from usp_mm.functional.ddpm import diffuse
 from usp_mm.functional.flow import interpolate
 from usp_mm.models import DiT, USPViT
+from usp_mm.models.block_tokens import block_tokens
 from usp_mm.models.data_preprocessor import preprocessor_config
 from usp_mm.models.geometry import share_vae
 from usp_mm.models.objectives import DDPMObjective, FlowObjective, Objective
@@ -63,37 +63,31 @@ def block_features(
     """
     check_layers(layers, model.num_layers)
     check_pool(model, pool)
-    if isinstance(model, DiT):
-        if t is None:
-            raise ValueError(f'{type(model).__name__} needs a time t')
-        if not model.class_dropout:
-            raise ValueError('features need the "no class" label, but denoiser.class_dropout is 0')
-        t = torch.as_tensor(t, device=latents.device).expand(len(latents))
-        null = torch.full((len(latents),), model.null_label, device=latents.device)
-        _, hidden = model(latents, t, null, return_hidden=sorted(set(layers)))
-        return [hidden[k].float().mean(1) for k in layers]
-    if t is not None:
-        raise ValueError(f't={t}: an encoder has no time')
-    tokens = block_tokens(model, latents, layers)
-    return [(x[:, 0] if pool == 'cls' else x[:, 1:].mean(1)).float() for x in tokens]
+    if pool == 'cls' and isinstance(model, USPViT):
+        _check_no_time(t)
+        return [x[:, 0].float() for x in block_tokens(model, latents, layers)]
+    return [x.float().mean(1) for x in patch_tokens(model, latents, layers, t)]
 
 
-def block_tokens(model: USPViT, latents: Tensor, layers: Sequence[int]) -> list[Tensor]:
-    """An encoder's tokens after blocks, [N, 1 + L, D] each, the class token first; arguments as in `block_features`."""
-    with _raw_outputs(model, sorted(set(layers))):
-        hidden = dict(zip(sorted(set(layers)), model(latents), strict=True))
+@torch.no_grad()
+def patch_tokens(model: USPViT | DiT, latents: Tensor, layers: Sequence[int], t: float | Tensor | None = None) -> list[Tensor]:
+    """Patch tokens after blocks, [N, L, D] each, without the class token; arguments and errors as in `block_features`."""
+    if not isinstance(model, DiT):
+        _check_no_time(t)
+        return [x[:, 1:] for x in block_tokens(model, latents, layers)]
+    if t is None:
+        raise ValueError(f'{type(model).__name__} needs a time t')
+    if not model.class_dropout:
+        raise ValueError('features need the "no class" label, but denoiser.class_dropout is 0')
+    t = torch.as_tensor(t, device=latents.device).expand(len(latents))
+    null = torch.full((len(latents),), model.null_label, device=latents.device)
+    _, hidden = model(latents, t, null, return_hidden=sorted(set(layers)))
     return [hidden[k] for k in layers]
 
 
-@contextmanager
-def _raw_outputs(model: USPViT, layers: Sequence[int]) -> Iterator[None]:
-    """Make the encoder return all tokens after these blocks within the context."""
-    kept = model.out_type, model.out_indices
-    model.out_type, model.out_indices = 'raw', tuple(k - 1 for k in layers)
-    try:
-        yield
-    finally:
-        model.out_type, model.out_indices = kept
+def _check_no_time(t: float | Tensor | None) -> None:
+    if t is not None:
+        raise ValueError(f't={t}: an encoder has no time')
 
 
 def check_layers(layers: Sequence[int], depth: int) -> None:
@@ -203,14 +197,20 @@ class FrozenModel:
         if any('gt_label' not in sample for sample in data_samples):
             raise ValueError('a probe needs labelled data: use a folder of class folders, or a latent cache of one')
         labels = torch.cat([sample.gt_label for sample in data_samples]).to(latents.device)
-        t = self.t
-        if self.objective is not None:
-            assert t is not None
-            keys = sample_keys(data_samples, len(latents), latents.device, training=False)
-            epochs = 2 * keys.epoch + split
-            latents = noised(self.objective, latents, t, keys.sample, epochs, self.seed)
-            t = self.objective.network_times(t)
+        latents, t = self.at_time(latents, data_samples, split)
         return block_features(self.network, latents, layers, t, self.pool), labels
+
+    def at_time(self, latents: Tensor, data_samples: Sequence, split: int = 0) -> tuple[Tensor, Any]:
+        """Add the noise of time `t` to latents: the result, and the time as the network takes it.
+
+        An encoder gets its latents unchanged, and None. The noise depends on `seed`, `split` and each sample's number.
+        """
+        if self.objective is None:
+            return latents, None
+        assert self.t is not None
+        keys = sample_keys(data_samples, len(latents), latents.device, training=False)
+        noisy = noised(self.objective, latents, self.t, keys.sample, 2 * keys.epoch + split, self.seed)
+        return noisy, self.objective.network_times(self.t)
 
 
 def load_frozen(
