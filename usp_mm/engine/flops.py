@@ -32,7 +32,7 @@ def count_flops(model: nn.Module) -> dict[str, int]:
     denoiser of a generator. A frozen VAE is not counted; the encoder of a VAE that is trained with the classifier is.
 
     Returns:
-        'forward', and 'train' for forward and backward pass, without the optimizer and without what activation checkpointing
+        'forward', and 'train' for forward and backward pass (with the route of a generator that has one), without the optimizer and without what activation checkpointing
         computes twice. 'train' is less than three times 'forward' where a part is frozen.
 
     Raises:
@@ -51,6 +51,9 @@ def count_flops(model: nn.Module) -> dict[str, int]:
         trained = [tensor for tensor in tensors.values() if tensor.requires_grad]
         torch.autograd.grad(loss, trained, allow_unused=True)
         train = count()
+        if 'keep' in keywords:  # with a route, which only training has
+            functional_call(network, tensors, arguments)
+            forward = count() - train
     return dict(forward=forward // BATCH, train=train // BATCH)
 
 
@@ -137,7 +140,10 @@ def call_of(model: Any, batch: int = BATCH) -> tuple[nn.Module, tuple[Tensor, ..
     """
     indices = torch.zeros(batch, dtype=torch.int64, device='meta')
     if hasattr(model, 'denoiser'):
-        return model.denoiser, (_latents(model.denoiser, batch), indices, indices), {}
+        route = getattr(model.denoiser, 'route', None)
+        keep = None if route is None else route.draw(SampleKeys(indices, indices, seed=0))
+        keywords = {} if keep is None else dict(keep=keep)
+        return model.denoiser, (_latents(model.denoiser, batch), indices, indices), keywords
     if hasattr(model, 'decode_head'):
         return _Segmentation(model), (_latents(model.backbone, batch, model.data_preprocessor.size),), {}
     if not isinstance(model, USP | USPClassifier):
