@@ -18,7 +18,15 @@ NAME = re.compile(
 )
 #: What the other configs have, and a variant's name says it has otherwise.
 COMMON = dict(
-    scale=1.0, sampler=None, vae='sd-f8d4', gate_bias=0.0, keep_layers=None, load_norms=True, block='plain', repa=None, route=None
+    scale=1.0,
+    sampler=None,
+    vae='sd-f8d4',
+    gate_bias=0.0,
+    keep_layers=None,
+    load_norms=True,
+    block='plain',
+    repa=None,
+    route=None,
 )
 VARIANTS = {
     'cfg': dict(scale=1.5),

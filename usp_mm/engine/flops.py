@@ -32,8 +32,9 @@ def count_flops(model: nn.Module) -> dict[str, int]:
     denoiser of a generator. A frozen VAE is not counted; the encoder of a VAE that is trained with the classifier is.
 
     Returns:
-        'forward', and 'train' for forward and backward pass (with the route of a generator that has one), without the optimizer and without what activation checkpointing
-        computes twice. 'train' is less than three times 'forward' where a part is frozen.
+        'forward', and 'train' for forward and backward pass, without the optimizer and without what activation checkpointing
+        computes twice. 'train' is less than three times 'forward' where a part is frozen, and where a generator has a route,
+        which 'forward' leaves out.
 
     Raises:
         TypeError: The model is of another kind.

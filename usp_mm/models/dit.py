@@ -141,11 +141,12 @@ class DiT(BaseModule):
             keep: int64[N, K], for training with a `route`: positions of the K tokens of each sample that pass its blocks.
 
         Returns:
-            The prediction [N, out_channels, h, w]; with `return_hidden`, a tuple of it and {k: tokens [N, L, D]}; with `keep`, those
-            of a block k inside the route are only the kept ones, [N, K, D].
+            The prediction [N, out_channels, h, w]; with `return_hidden`, a tuple of it and {k: tokens [N, L, D]}, but inside
+            the route only the kept tokens, [N, K, D].
 
         Raises:
-            ValueError: The latents do not have the size of the position table, there is no block k, or `keep` is given without a route.
+            ValueError: The latents do not have the size of the position table, there is no block k, or there is no route for
+                `keep`.
         """
         self._check(x, return_hidden, keep)
         tokens = self.x_embedder(x) + self.pos_embed

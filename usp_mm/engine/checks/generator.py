@@ -67,8 +67,8 @@ def _tell_of_route(model: Any, runner: Runner) -> None:
     runner.logger.info(f'denoiser.route: in training, {route}; sampling and validation use all')
     if model.repa is not None and route.inside(model.repa.depth):
         runner.logger.info(
-            f'repa.depth={model.repa.depth} lies inside denoiser.route, from {route.start} to {route.end}: only the tokens that '
-            "are kept there are aligned, each with the teacher's of the same place"
+            f'repa.depth={model.repa.depth} lies inside denoiser.route, from {route.start} to {route.end}: only the '
+            "tokens that are kept there are aligned, each with the teacher's of the same place"
         )
 
 

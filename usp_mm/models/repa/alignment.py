@@ -97,7 +97,7 @@ class REPA(BaseModule):
         """
         if route is not None and route.inside(self.depth) and isinstance(self.projector, ConvProjector):
             raise ValueError(
-                f"repa.depth={self.depth} lies inside denoiser.route, from {route.start} to {route.end}, where tokens are "
+                f'repa.depth={self.depth} lies inside denoiser.route, from {route.start} to {route.end}, where tokens are '
                 f"missing that projector='conv' needs: set repa.depth to at most {route.start} or at least {route.end}, or "
                 "projector='mlp'"
             )
