@@ -6,6 +6,7 @@ the processor's, of all threads of the process, which another process on the sam
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,21 +28,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return dict(rows=rows, data=f'latents of noise, 4 x 32 x 32, batch {args.batch_size}, float32')
 
 
-def measure(arch: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of one size: plain, then routed with the ratios."""
-    from benchmark_models import flops_of
+def configs_of(arch: str) -> tuple[Any, Any]:
+    """The config without a route and the one with it, without VAE, average and pretrained weights."""
     from mmengine.config import Config
 
     import usp_mm  # noqa: F401
 
-    configs = []
-    for name in (NAME.replace('_tread', ''), NAME):
-        cfg = Config.fromfile(ROOT / name.format(arch))
+    plain, routed = (Config.fromfile(ROOT / name.format(arch)) for name in (NAME.replace('_tread', ''), NAME))
+    for cfg in (plain, routed):
         cfg.model.data_preprocessor.load_vae, cfg.model.ema, cfg.model.sample_model = False, None, 'model'
         cfg.model.denoiser.pop('init_cfg')
-        configs.append(cfg)
-    operations = [flops_of(cfg)['train'] for cfg in configs]
-    seconds = processor_seconds(configs, args)
+    return plain, routed
+
+
+def measure(arch: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of one size: plain, then routed with the ratios."""
+    from benchmark_models import flops_of
+
+    configs = configs_of(arch)
+    operations, seconds = [flops_of(cfg)['train'] for cfg in configs], processor_seconds(configs[1], args)
     return [
         {
             'step': f'SiT-{arch}/2, {what}',
@@ -54,16 +59,17 @@ def measure(arch: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def processor_seconds(configs: list[Any], args: argparse.Namespace) -> list[float]:
-    """Median time of a step of each config; all share one set of weights, whose route is switched."""
+def processor_seconds(cfg: Any, args: argparse.Namespace) -> list[float]:
+    """Median time of a step without the config's route and with it, of one model."""
     import torch
     from benchmark_models import build_model
 
     from usp_mm.models.sample_keys import SampleKeys
 
-    model = build_model(configs[1], 'cpu').train()
+    model = build_model(cfg, 'cpu').train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, foreach=True)
-    route, (x, label) = model.denoiser.route, (torch.randn(args.batch_size, 4, 32, 32), torch.arange(args.batch_size))
+    side = model.denoiser.geometry.latent_size
+    route, (x, label) = model.denoiser.route, (torch.randn(args.batch_size, 4, side, side), torch.arange(args.batch_size))
     assert route is not None
 
     def step(number: int) -> None:
@@ -77,7 +83,7 @@ def processor_seconds(configs: list[Any], args: argparse.Namespace) -> list[floa
     for number in range(args.steps + 1):
         for i, model.denoiser.route in enumerate((None, route)):
             times[i].append(_timed(lambda number=number: step(number)))
-    return [sorted(found[1:])[args.steps // 2] for found in times]
+    return [statistics.median(found[1:]) for found in times]
 
 
 def _timed(function: Callable[[], None]) -> float:

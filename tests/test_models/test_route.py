@@ -20,6 +20,7 @@ from torch._dynamo.utils import counters
 
 from usp_mm.analysis.complexity import _teacher, complexity
 from usp_mm.analysis.memory import kept_for_backward
+from usp_mm.apis.sources import _without_training
 from usp_mm.engine.checks.config import check_config
 from usp_mm.engine.checks.generator import _tell_of_route
 from usp_mm.engine.flops import count_flops
@@ -29,6 +30,7 @@ from usp_mm.functional.patchify import unpatchify
 from usp_mm.models import compiling
 from usp_mm.models.route import Route
 from usp_mm.models.sample_keys import sample_keys
+from usp_mm.sampling.plan import _settings
 
 kinds = pytest.mark.parametrize('kind', ['DiT', 'SiT'])
 blocks = pytest.mark.parametrize('block', ['plain', 'lightning'])
@@ -169,6 +171,13 @@ def test_sampling_evaluation_and_the_average_run_all_tokens(kind):
     routed.train().train_step(batch(), optim_wrapper)
     assert all(torch.equal(before[name], value) for name, value in routed.denoiser_ema.state_dict().items())
     assert not any(p.requires_grad or p.grad is not None for p in routed.denoiser_ema.parameters())
+
+
+def test_what_samples_know_of_their_denoiser_is_without_the_route():
+    denoiser = dict(type='SiT', arch='tiny', route=dict(ROUTE))
+    loaded = Config(dict(model=dict(denoiser=denoiser)))
+    assert _settings(loaded) == dict(type='SiT', arch='tiny')
+    assert _without_training(dict(denoiser=denoiser)) == dict(denoiser=dict(type='SiT', arch='tiny'))
 
 
 @kinds
