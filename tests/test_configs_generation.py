@@ -18,7 +18,15 @@ NAME = re.compile(
 )
 #: What the other configs have, and a variant's name says it has otherwise.
 COMMON = dict(
-    scale=1.0, sampler=None, vae='sd-f8d4', gate_bias=0.0, keep_layers=None, load_norms=True, block='plain', repa=None
+    scale=1.0,
+    sampler=None,
+    vae='sd-f8d4',
+    gate_bias=0.0,
+    keep_layers=None,
+    load_norms=True,
+    block='plain',
+    repa=None,
+    route=None,
 )
 VARIANTS = {
     'cfg': dict(scale=1.5),
@@ -32,6 +40,7 @@ VARIANTS = {
     'va-f16d32-lightning': dict(vae='va-f16d32', block='lightning'),
     'va-f16d32-lightning-cfg': dict(vae='va-f16d32', scale=10.0, block='lightning'),
     'lightning': dict(block='lightning'),
+    'tread': dict(route=dict(keep=0.5, start=2, end=-4)),
 }
 IMAGENET = [path for path in GENERATION if '_in1k' in path.stem]
 TABLE_3 = [path for path in IMAGENET if '8xb128-80k' in path.stem]
@@ -97,10 +106,13 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
         load_norms=init.get('load_norms', True),
         block=model.denoiser.get('block', 'plain'),
         repa=(repa.teacher.name, repa.depth, repa.get('weight', 0.5)) if repa else None,
+        route=model.denoiser.get('route'),
     )
     data = {'digits': dict(vae='tiny'), 'own': dict(vae='laptop'), 'in1k': {}}[name['data']]
     if name['data'] == 'digits' and repa:
         data['repa'] = ('usp-digits', 2, 0.5)
+    if name['data'] == 'digits' and name['variant'] == 'tread':
+        data['route'] = dict(keep=0.5, start=1, end=-1)
     recipe = dict(sampler='ODESampler') if lightning or path in TABLE_3 else {}
     assert found == {**COMMON, **VARIANTS.get(name['variant'], {}), **data, **recipe}
     assert name['variant'] is None or name['variant'] in VARIANTS

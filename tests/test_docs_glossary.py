@@ -16,6 +16,7 @@ CONFIGS = [
     for path in (
         'configs/usp/usp_vit-base_noise_64xb64-amp-coslr-800e_in1k.py',
         'configs/sit/sit-xl-p2_usp-pre_repa_8xb32-400k_in1k-256px.py',
+        'configs/sit/sit-xl-p2_usp-pre_tread_8xb32-400k_in1k-256px-latents.py',
         'configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py',
     )
 ]

@@ -29,7 +29,7 @@ def build(kind: str, seed: int = 0, **changes: Any) -> Any:
         )
     else:
         objective, sampler = GENERATORS[kind]
-        denoiser = dict(type=kind, arch=ARCH, img_size=64, num_classes=10, **changes.pop('denoiser', {}))
+        denoiser = dict(type=kind, **{'arch': ARCH, 'img_size': 64, 'num_classes': 10, **changes.pop('denoiser', {})})
         cfg = dict(type='LatentDiffusionGenerator', denoiser=denoiser, objective=objective, sampler=sampler)
     torch.manual_seed(seed)
     model = MODELS.build({**cfg, 'data_preprocessor': PREPROCESSOR, **changes})

@@ -36,6 +36,8 @@ def _shrink_model(world: SmallWorld, model: Config, preset: dict) -> None:
         denoiser.init_cfg.checkpoint = world.encoder(encoder, source)
         if 'keep_layers' in denoiser.init_cfg:
             denoiser.init_cfg.keep_layers = 1
+    if 'route' in denoiser:
+        denoiser.route.update(start=1, end=2)
     if 'repa' in model:
         _shrink_repa(world, model.repa, preset)
     model.sampler.num_steps = 2

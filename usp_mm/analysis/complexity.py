@@ -179,7 +179,8 @@ def _teacher(cfg: Config) -> dict[str, Any] | None:
     with torch.device('meta'):
         repa = REPA(denoiser.geometry, denoiser.embed_dims, denoiser.num_layers, **arguments)
         network, images = _teacher_network(repa.teacher, arguments.get('teacher'))
-        tokens = torch.empty(1, math.prod(repa.grid), denoiser.embed_dims)
+        routed = denoiser.route is not None and denoiser.route.inside(repa.depth)
+        tokens = torch.empty(1, denoiser.route.num_keep if routed else math.prod(repa.grid), denoiser.embed_dims)
     forward, online = (
         count_forward(network, images),
         not any(one.get('teacher') for one in dataset_configs(cfg.train_dataloader.dataset)),

@@ -39,7 +39,7 @@ SETS = {'ema': ('denoiser_ema.module.',), 'model': ('denoiser.',), 'both': ('den
 _VAE_KEYS = ('name', 'path', 'stats', 'dtype')
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
 #: Keys that only concern training or speed.
-_LEFT_OUT = ('init_cfg', 'repa', 'compile', 'compile_denoiser', 'cuda_graph')
+_LEFT_OUT = ('init_cfg', 'repa', 'route', 'compile', 'compile_denoiser', 'cuda_graph')
 
 
 @dataclass

@@ -33,7 +33,8 @@ def count_flops(model: nn.Module) -> dict[str, int]:
 
     Returns:
         'forward', and 'train' for forward and backward pass, without the optimizer and without what activation checkpointing
-        computes twice. 'train' is less than three times 'forward' where a part is frozen.
+        computes twice. 'train' is less than three times 'forward' where a part is frozen, and where a generator has a route,
+        which 'forward' leaves out.
 
     Raises:
         TypeError: The model is of another kind.
@@ -51,6 +52,9 @@ def count_flops(model: nn.Module) -> dict[str, int]:
         trained = [tensor for tensor in tensors.values() if tensor.requires_grad]
         torch.autograd.grad(loss, trained, allow_unused=True)
         train = count()
+        if 'keep' in keywords:  # with a route, which only training has
+            functional_call(network, tensors, arguments)
+            forward = count() - train
     return dict(forward=forward // BATCH, train=train // BATCH)
 
 
@@ -137,7 +141,10 @@ def call_of(model: Any, batch: int = BATCH) -> tuple[nn.Module, tuple[Tensor, ..
     """
     indices = torch.zeros(batch, dtype=torch.int64, device='meta')
     if hasattr(model, 'denoiser'):
-        return model.denoiser, (_latents(model.denoiser, batch), indices, indices), {}
+        route = getattr(model.denoiser, 'route', None)
+        keep = None if route is None else route.draw(SampleKeys(indices, indices, seed=0))
+        keywords = {} if keep is None else dict(keep=keep)
+        return model.denoiser, (_latents(model.denoiser, batch), indices, indices), keywords
     if hasattr(model, 'decode_head'):
         return _Segmentation(model), (_latents(model.backbone, batch, model.data_preprocessor.size),), {}
     if not isinstance(model, USP | USPClassifier):

@@ -35,3 +35,11 @@ def mask_from_noise(noise_NL: Tensor, mask_ratio: float) -> Mask:
 def gather_tokens(x_NLD: Tensor, ids_NK: Tensor) -> Tensor:
     """Pick tokens by position: [N, L, D], int64[N, K] -> [N, K, D]."""
     return x_NLD.gather(1, ids_NK.unsqueeze(-1).expand(-1, -1, x_NLD.shape[-1]))
+
+
+def scatter_tokens(x_NLD: Tensor, ids_NK: Tensor, y_NKD: Tensor) -> Tensor:
+    """Replace tokens by position, the inverse of `gather_tokens`: a copy of `x` [N, L, D] whose tokens `ids` are those of `y`.
+
+    All must have the same dtype, and the positions of a sample must differ from one another.
+    """
+    return x_NLD.scatter(1, ids_NK.unsqueeze(-1).expand(-1, -1, x_NLD.shape[-1]), y_NKD)

@@ -13,6 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from usp_mm.functional.masking import gather_tokens, scatter_tokens
 from usp_mm.functional.patchify import unpatchify
 from usp_mm.functional.pos_embed import sincos_table
 from usp_mm.layers import FinalLayer, ModulatedBlock, RotaryPositions, block_options, init_vit_weights
@@ -22,7 +23,9 @@ from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 
 from .geometry import latent_geometry, resolve_arch
+from .route import Route, fix_lengths
 
+_GIVEN: Any = None  # placeholder for arguments that the denoiser itself passes
 ACTIVATIONS = {'gelu': nn.GELU, 'gelu_tanh': partial(nn.GELU, approximate='tanh')}
 
 
@@ -47,9 +50,13 @@ class DiT(BaseModule):
         block: A preset of `usp_mm.presets.BLOCKS`, or a dict of options, see `usp_mm.layers.block_options`. It must be the
             same as in the encoder that the network starts from.
         with_cp: Whether the backward pass recomputes the blocks' activations instead of keeping them in memory.
+        route: Arguments of `Route` except those that describe the denoiser: dict(keep=0.5, start=2, end=-4). Training then lets
+            only some tokens pass some blocks (TREAD, arXiv 2501.04765). None lets all pass.
         init_cfg: MMEngine's `init_cfg`; dict(type='USPPretrained', checkpoint=…) starts from a pretrained encoder.
     """
 
+    #: Arguments that are dicts -> the callable whose signature their keys must fit.
+    ARGUMENTS_OF = {'route': partial(Route, _GIVEN, _GIVEN)}
     #: Whether `forward` accepts `rows`.
     shares_conditions = True
     #: Weight [depth·6·D, D] and bias of the modulation of all blocks, set only within `sampling_weights`.
@@ -69,6 +76,7 @@ class DiT(BaseModule):
         gate_bias: float = 0.0,
         block: str | dict = 'plain',
         with_cp: bool = False,
+        route: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -80,6 +88,8 @@ class DiT(BaseModule):
         self.num_classes, self.class_dropout, self.null_label = num_classes, class_dropout, num_classes
         self.learn_sigma, self.with_cp = learn_sigma, with_cp
         geometry, dims = self.geometry, self.embed_dims
+        tokens = geometry.grid[0] * geometry.grid[1]
+        self.route = None if route is None else Route(self.num_layers, tokens, **route)
 
         self.x_embedder = PatchEmbedder(geometry.channels, dims, geometry.patch_size)
         self.t_embedder = TimestepEmbedder(dims)
@@ -111,7 +121,13 @@ class DiT(BaseModule):
         super().init_weights()
 
     def forward(
-        self, x: Tensor, t: Tensor, y: Tensor, return_hidden: Sequence[int] | None = None, rows: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        return_hidden: Sequence[int] | None = None,
+        rows: Tensor | None = None,
+        keep: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, dict[int, Tensor]]:
         """Predict from noisy latents.
 
@@ -122,23 +138,34 @@ class DiT(BaseModule):
             return_hidden: Numbers k of blocks, 1 … depth; the tokens after block k are returned too.
             rows: int64[N], for sampling, where samples share conditions. Sample i has the time and label number `rows[i]` of
                 `t`, [K] or [1], and `y`, [K], and the modulation is computed only once for each of the K conditions.
+            keep: int64[N, K], for training with a `route`: positions of the K tokens of each sample that pass its blocks.
 
         Returns:
-            The prediction [N, out_channels, h, w]; with `return_hidden`, a tuple of it and {k: tokens [N, L, D]}.
+            The prediction [N, out_channels, h, w]; with `return_hidden`, a tuple of it and {k: tokens [N, L, D]}, but inside
+            the route only the kept tokens, [N, K, D].
 
         Raises:
-            ValueError: The latents do not have the size of the position table, or there is no block k.
+            ValueError: The latents do not have the size of the position table, there is no block k, or there is no route for
+                `keep`.
         """
-        self._check(x, return_hidden)
+        self._check(x, return_hidden, keep)
         tokens = self.x_embedder(x) + self.pos_embed
         c = self.t_embedder(t) + self.y_embedder(y)
-        rope = None if self.rope is None else self.rope()
+        rope = all_positions = None if self.rope is None else self.rope()
+        start, end = (None, None) if keep is None or self.route is None else (self.route.start, self.route.end)
         hidden: dict[int, Tensor] = {}
         *vectors, last = self._modulation(c, rows)
         recompute = self.with_cp and torch.is_grad_enabled()
         for k, block in enumerate(self.blocks, start=1):
+            if keep is not None and k - 1 == start:
+                whole, tokens = tokens, gather_tokens(tokens, keep)
+                rope = None if self.rope is None else self.rope(keep=keep)
+            if self.route is not None:
+                fix_lengths(self.blocks, tokens, rope)
             inputs = (tokens, c, rope, vectors[k - 1])
             tokens = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
+            if keep is not None and k == end:
+                tokens, rope = scatter_tokens(whole, keep, tokens), all_positions
             if return_hidden and k in return_hidden:
                 hidden[k] = tokens
         out = self._output(unpatchify(self.final_layer(tokens, c, last), self.geometry.patch_size, self.geometry.grid))
@@ -164,7 +191,9 @@ class DiT(BaseModule):
     def _output(self, out: Tensor) -> Tensor:
         return out
 
-    def _check(self, x: Tensor, return_hidden: Sequence[int] | None) -> None:
+    def _check(self, x: Tensor, return_hidden: Sequence[int] | None, keep: Tensor | None) -> None:
+        if keep is not None and self.route is None:
+            raise ValueError('`keep` chooses the tokens that pass a route, but the denoiser has none: set denoiser.route')
         expected = (self.geometry.channels, self.geometry.latent_size, self.geometry.latent_size)
         if tuple(x.shape[1:]) != expected:
             raise ValueError(

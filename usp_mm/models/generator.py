@@ -17,6 +17,7 @@ from usp_mm.datasets import random_labels
 from usp_mm.datasets.mmagic_samples import to_mmagic
 from usp_mm.functional import precision, random
 from usp_mm.functional.attention import fast_attention
+from usp_mm.functional.masking import gather_tokens
 from usp_mm.presets import lookup
 from usp_mm.registry import MODELS
 from usp_mm.renaming.arguments import recorded_weights, weights_name
@@ -118,7 +119,9 @@ class LatentDiffusionGenerator(BaseModel):
 
     def _build_repa(self, repa: dict) -> REPA:
         denoiser = self.denoiser
-        return REPA(denoiser.geometry, denoiser.embed_dims, denoiser.num_layers, **repa)
+        built = REPA(denoiser.geometry, denoiser.embed_dims, denoiser.num_layers, **repa)
+        built.check_route(getattr(denoiser, 'route', None))
+        return built
 
     def _check_parts(self) -> None:
         wanted, found = self.objective.out_channels(self.denoiser.geometry.channels), self.denoiser.out_channels
@@ -203,20 +206,26 @@ class LatentDiffusionGenerator(BaseModel):
         noise = keys.normal(tuple(inputs.shape[1:]), 'noise')
         dropped = keys.uniform(1, 'label_dropout')[:, 0] < self.denoiser.class_dropout
         label = labels.masked_fill(dropped, self.denoiser.null_label)
+        route = getattr(self.denoiser, 'route', None) if self.training else None
+        keep = None if route is None else route.draw(keys)
         if self.repa is None or targets is None:
-            parts = self.objective.losses(lambda x_t, t: self.denoiser(x_t, t, label).float(), inputs, t, noise)
+            routed = {} if keep is None else dict(keep=keep)
+            parts = self.objective.losses(lambda x_t, t: self.denoiser(x_t, t, label, **routed).float(), inputs, t, noise)
         else:
-            parts = self._aligned_losses(self.repa, inputs, t, label, noise, targets)
+            parts = self._aligned_losses(self.repa, inputs, t, label, noise, targets, keep)
         return {name: value.mean() for name, value in parts.items()}
 
     def _aligned_losses(
-        self, repa: REPA, x: Tensor, t: Tensor, label: Tensor, noise: Tensor, targets: Tensor
+        self, repa: REPA, x: Tensor, t: Tensor, label: Tensor, noise: Tensor, targets: Tensor, keep: Tensor | None = None
     ) -> dict[str, Tensor]:
         def denoise(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            out, hidden = self.denoiser(x_t, t, label, return_hidden=[repa.depth])
+            routed = {} if keep is None else dict(keep=keep)
+            out, hidden = self.denoiser(x_t, t, label, return_hidden=[repa.depth], **routed)
             return out.float(), hidden[repa.depth]
 
         parts, tokens = self.objective.losses_and_more(denoise, x, t, noise)
+        if keep is not None and self.denoiser.route.inside(repa.depth):  # other tokens are not there
+            targets = gather_tokens(targets, keep)
         alignment = repa(tokens, targets)
         return {**parts, 'loss': parts['loss'] + repa.weight * alignment, 'repa': alignment.detach()}
 

@@ -22,7 +22,7 @@ from .loaded import LoadedGenerator
 FORMAT_VERSION = 1
 _DIGITS = 16
 #: Settings of the denoiser that only its training reads.
-_TRAINING_ONLY = ('init_cfg', 'class_dropout', 'with_cp')
+_TRAINING_ONLY = ('init_cfg', 'class_dropout', 'with_cp', 'route')
 _LIBRARIES = ('usp-mm', 'torch', 'mmengine', 'diffusers')
 
 

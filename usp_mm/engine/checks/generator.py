@@ -34,6 +34,7 @@ class GeneratorCheckHook(Hook):
                 "model.ema is set, but nothing updates the average: add dict(type='GeneratorEMAHook') to the hooks"
             )
         _check_teacher(model, runner.train_loop.dataloader.dataset)
+        _tell_of_route(model, runner)
         if runner.val_loop is not None:
             self._check_loop(model, runner.val_loop)
             metrics = [metric for metric in metrics_of(runner.val_loop) if hasattr(metric, 'sample_model')]
@@ -58,6 +59,17 @@ class GeneratorCheckHook(Hook):
             )
         for name in sample_models:
             model.check_sample_model(recorded_weights(name))  # mmagic's own metrics say 'orig'
+
+
+def _tell_of_route(model: Any, runner: Runner) -> None:
+    if (route := getattr(model.denoiser, 'route', None)) is None:
+        return
+    runner.logger.info(f'denoiser.route: in training, {route}; sampling and validation use all')
+    if model.repa is not None and route.inside(model.repa.depth):
+        runner.logger.info(
+            f'repa.depth={model.repa.depth} lies inside denoiser.route, from {route.start} to {route.end}: only the '
+            "tokens that are kept there are aligned, each with the teacher's of the same place"
+        )
 
 
 def _check_classes(model: LatentDiffusionGenerator, where: str, found: int) -> None:

@@ -12,7 +12,8 @@ from usp_mm.layers import init_vit_weights
 from usp_mm.presets import lookup
 
 from ..geometry import LatentGeometry
-from .projectors import PROJECTORS, spatial_norm
+from ..route import Route
+from .projectors import PROJECTORS, ConvProjector, spatial_norm
 from .teacher import build_teacher
 
 RESIZES = ('bilinear', 'bicubic', 'area')
@@ -88,6 +89,19 @@ class REPA(BaseModule):
                 f"{ours}: set repa.teacher.size so that they agree, or repa.resize='bilinear'"
             )
 
+    def check_route(self, route: Route | None) -> None:
+        """Raise a ValueError if tokens are missing where the projector needs the whole grid.
+
+        Inside a route only its kept tokens are aligned, each with the teacher's token of the same place. That needs a projector
+        of single tokens.
+        """
+        if route is not None and route.inside(self.depth) and isinstance(self.projector, ConvProjector):
+            raise ValueError(
+                f'repa.depth={self.depth} lies inside denoiser.route, from {route.start} to {route.end}, where tokens are '
+                f"missing that projector='conv' needs: set repa.depth to at most {route.start} or at least {route.end}, or "
+                "projector='mlp'"
+            )
+
     def prepare(self, device: torch.device | str) -> None:
         """Load the teacher and run it on an empty image, so that problems show before training.
 
@@ -138,8 +152,8 @@ class REPA(BaseModule):
         """Alignment loss: the negative cosine similarity, averaged over tokens.
 
         Args:
-            hidden: The denoiser's tokens after block `depth`, [N, L, D].
-            targets: Tokens from `targets`, [N, L, E].
+            hidden: The denoiser's tokens after block `depth`, [N, L, D], or some of them.
+            targets: The same tokens from `targets`, [N, L, E].
 
         Returns:
             float32[N], in [-1, 1].
