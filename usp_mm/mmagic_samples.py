@@ -71,8 +71,8 @@ def latents_from_mmagic(data_samples: Sequence[dict[str, Any]]) -> tuple[list[in
     """
     if any('latent' not in sample for sample in data_samples):
         raise ValueError(
-            f"validation samples lack 'latent' (they have {sorted(data_samples[0])}): the denoising loss needs held-out latents, "
-            "such as val_dataloader.dataset=dict(type='LatentCacheDataset', data_root=…, flip=False)"
+            f"validation samples lack 'latent' (they have {sorted(data_samples[0])}): the denoising loss needs held-out "
+            "latents, such as val_dataloader.dataset=dict(type='LatentCacheDataset', data_root=…, flip=False)"
         )
     latents = torch.stack([sample['latent'] for sample in data_samples])
     labels = torch.cat([_label(sample['gt_label']) for sample in data_samples])

@@ -51,7 +51,7 @@ class DenoisingLoss(BaseMetric):
 
     Attributes:
         report: Report of the last evaluation, on the main process: denoising_loss, standard_error (over samples), times,
-            per_time, num_samples, seed, sample_model, objective, error (which part of the objective's losses this is) and
+            per_time, num_samples, seed, weights, objective, error (which part of the objective's losses this is) and
             left_out (the others).
 
     Raises:
@@ -114,9 +114,7 @@ class DenoisingLoss(BaseMetric):
             raise ValueError(f'num_samples={self.num_samples}, but the held-out data have {there}: ask for at most as many')
         self._expected = self.num_samples or there
 
-    def get_metric_sampler(
-        self, model: nn.Module, dataloader: DataLoader, metrics: Sequence[BaseMetric]
-    ) -> DataLoader:
+    def get_metric_sampler(self, model: nn.Module, dataloader: DataLoader, metrics: Sequence[BaseMetric]) -> DataLoader:
         """The batches of `dataloader`, or with `num_samples` those of the chosen samples."""
         if self.num_samples is None:
             return dataloader
@@ -180,7 +178,7 @@ class DenoisingLoss(BaseMetric):
             per_time=found['per_time'],
             num_samples=len(losses),
             seed=self.seed,
-            sample_model=self._model.check_sample_model(self.sample_model),
+            weights=self._model.check_sample_model(self.sample_model),
             objective=objective.describe(),
             error=objective.error,
             left_out=[*objective.left_out, *(['repa'] if self._model.repa is not None else [])],
@@ -200,5 +198,5 @@ def spread(num: int, there: int) -> list[int]:
 def summary(report: dict[str, Any]) -> str:
     """The report in one line."""
     curve = ', '.join(f't={time:g} {value:.4f}' for time, value in zip(report['times'], report['per_time'], strict=True))
-    weights, num = report['sample_model'], report['num_samples']
+    num, weights = report['num_samples'], report['weights']
     return f'denoising loss {report["denoising_loss"]:.6f} of {num} held-out samples ({weights} weights): {curve}'

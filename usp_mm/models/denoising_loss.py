@@ -101,8 +101,8 @@ def summarise_losses(losses: Tensor) -> dict[str, Any]:
     if len(broken):
         sample, time = broken[0].tolist()
         raise ValueError(
-            f'the denoising loss at time {time} of the grid is not finite, for sample {sample} of {len(losses)} among others: check '
-            'that the training did not diverge, and that the latents are finite'
+            f'the denoising loss at time {time} of the grid is not finite, for sample {sample} of {len(losses)} among others: '
+            'check that the training did not diverge, and that the latents are finite'
         )
     num, rows = len(losses), losses.double().tolist()
     per_time = [math.fsum(column) / num for column in zip(*rows, strict=True)]
