@@ -88,8 +88,8 @@ def test_the_tool_says_it(arms, tmp_path, tool_here):
     (found,) = (one for one in json.loads(numbers.read_text())['seed_speed_ups'] if one['label'] == 'fast')
     assert found['ratio'] == pytest.approx(12.8 ** (1 / 3)) and found['pairs'] == 'seed'
     low, high = found['interval']
-    said = f"fast reaches slow's last denoising_loss in at least 2.34 times fewer steps (90 % interval {low:.2f} to {high:.2f}, "
-    assert said + '3 pairs of runs by seed)' in printed
+    said = "fast reaches slow's last denoising_loss in at least 2.34 times fewer steps"
+    assert f'{said} (90 % interval {low:.2f} to {high:.2f}, 3 pairs of runs by seed)' in printed
     assert "slow does not reach fast's last denoising_loss in 3 of 3 runs" in printed
     assert 'denoising_loss, lower is better' in printed
     _, printed = tool_here(TOOL, f'slow={slow}', f'fast={fast.rpartition(",")[0]}', '--out', tmp_path / 'curves.png')

@@ -22,8 +22,8 @@ from usp_mm.outputs import check_file
 
 if TYPE_CHECKING:
     from usp_mm.analysis.convergence import Curve, SpeedUp
-    from usp_mm.analysis.seed_speed_up import SeedSpeedUp
     from usp_mm.analysis.run_log import RunLog
+    from usp_mm.analysis.seed_speed_up import SeedSpeedUp
 
 METRICS = ('ADM/FID', 'Feature/FD', 'denoising_loss')
 
