@@ -32,6 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--model', choices=['sit', 'dit'], default='sit')
     parser.add_argument('--seeds', type=int, default=3, help='2 or more (default: %(default)s)')
     parser.add_argument('--steps', type=int, default=1000)
+    parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--share', type=float, default=0.02, help='of the steps, between checkpoints (default: %(default)s)')
     parser.add_argument('--out', type=Path, help='folder of the runs (default: FOLDER/separation)')
     return parser.parse_args()
@@ -44,6 +45,7 @@ def train(args: argparse.Namespace, stages: Stages, seed: int, apart: int) -> li
         *vae_options(args.folder),
         *latent_options(args.folder, 'train'),
         f'randomness.seed={seed}',
+        f'train_dataloader.batch_size={args.batch_size}',
         f'train_cfg.max_iters={args.steps}',
         f'default_hooks.checkpoint.interval={apart}',
         f'default_hooks.visualization.interval={args.steps + 1}',
@@ -82,8 +84,9 @@ def main() -> None:
     stages = Stages(args.out or args.folder / 'separation')
     pairs = [train(args, stages, seed, apart) for seed in range(args.seeds)]
     earlier, last = ([loss_of(args, pair[i]) for pair in pairs] for i in (0, 1))
-    found = summary(earlier, last)
-    write_json(stages.work_dir / f'{args.model}.json', dict(steps=args.steps, apart=apart, earlier=earlier, last=last, **found))
+    settings = dict(steps=args.steps, batch_size=args.batch_size, apart=apart, earlier=earlier, last=last)
+    found = {**settings, **summary(earlier, last)}
+    write_json(stages.work_dir / f'{args.model}.json', found)
     for seed, values in enumerate(zip(earlier, last, strict=True)):
         print(f'seed {seed}: {values[0]:.6f} at {args.steps - apart:,}, {values[1]:.6f} at {args.steps:,} steps')
     print(
