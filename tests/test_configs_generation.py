@@ -41,6 +41,7 @@ VARIANTS = {
     'va-f16d32-lightning-cfg': dict(vae='va-f16d32', scale=10.0, block='lightning'),
     'lightning': dict(block='lightning'),
     'tread': dict(route=dict(keep=0.5, start=2, end=-4)),
+    'denoising-loss': {},
 }
 IMAGENET = [path for path in GENERATION if '_in1k' in path.stem]
 TABLE_3 = [path for path in IMAGENET if '8xb128-80k' in path.stem]
@@ -70,7 +71,7 @@ def test_the_name_tells_the_truth(path):
     assert model.objective.type == {'dit': 'DDPMObjective', 'sit': 'FlowObjective'}[name['model']]
     assert denoiser.img_size == int(name['px'] or 64)
     assert int(name['patch']) == denoiser.get('patch_size', VAES[model.data_preprocessor.vae.name]['patch_size'])
-    assert denoiser.num_classes == cfg.val_dataloader.dataset.num_classes == (10 if small else 1000)
+    assert denoiser.num_classes == cfg.test_dataloader.dataset.num_classes == (10 if small else 1000)
     dataset = cfg.train_dataloader.dataset
     assert dataset.type == ('LatentCacheDataset' if name['latents'] or small else 'ImageFolder')
     if dataset.type == 'ImageFolder':
@@ -163,8 +164,17 @@ def test_full_size_has_the_parameters_of_table_1(path):
 
 @leaves
 def test_testing_is_validation(path):
-    cfg, _ = load(path)
-    assert cfg.test_dataloader == cfg.val_dataloader and cfg.test_evaluator == cfg.val_evaluator
+    cfg, name = load(path)
+    if name['variant'] != 'denoising-loss':
+        assert cfg.test_dataloader == cfg.val_dataloader and cfg.test_evaluator == cfg.val_evaluator
+        return
+    plain = load_leaf(str(path).replace('_denoising-loss', ''))
+    for key in ('model', 'train_dataloader', 'optim_wrapper', 'test_dataloader', 'test_evaluator', 'default_hooks'):
+        assert cfg[key] == plain[key], key
+    dataset = cfg.val_dataloader.dataset
+    assert cfg.val_evaluator.metrics == dict(type='DenoisingLoss', num_times=20)
+    assert (dataset.type, dataset.flip) == ('LatentCacheDataset', False)
+    assert dataset.data_root == plain.train_dataloader.dataset.data_root.replace('train', 'val')
 
 
 @pytest.mark.parametrize('path', [path for path in GENERATION if path.stem.endswith('_digits') and 'pre' in path.stem], ids=str)
@@ -184,7 +194,8 @@ def test_trains_samples_scores_and_saves(path, small_world, tmp_path):
     assert train_quickly(cfg, tmp_path).iter == 1
     scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
     records = {key: value for line in scalars for key, value in json.loads(line).items()}
-    assert torch.isfinite(torch.tensor([records['loss'], records['Feature/FD']])).all()
+    score = 'denoising_loss' if 'denoising-loss' in path.stem else 'Feature/FD'
+    assert torch.isfinite(torch.tensor([records['loss'], records[score]])).all()
     assert len(list(tmp_path.glob('*/vis_data/vis_image/samples_1.png'))) == 1
     state = torch.load(tmp_path / 'iter_1.pth', map_location='cpu', weights_only=True)['state_dict']
     repa = {'repa'} if 'repa' in cfg.model else set()

@@ -72,5 +72,8 @@ def _shrink_data(world: SmallWorld, cfg: Config, preset: dict) -> None:
     metric['cache_dir'] = str(world.folder)
     for name in ('val', 'test'):
         cfg[f'{name}_dataloader'].update(batch_size=4)
+        if cfg[f'{name}_evaluator'].metrics.type == 'DenoisingLoss':
+            cfg[f'{name}_dataloader'].dataset.data_root = world.cache(preset['name'], IMG_SIZE, False, split='val')
+            continue
         cfg[f'{name}_dataloader'].dataset.update(num_samples=NUM_SAMPLES, num_classes=2)
         cfg[f'{name}_evaluator'].metrics = dict(metric)

@@ -103,20 +103,20 @@ class SmallWorld:
         folder = self.folder / 'teacher'
         return str(folder if folder.exists() else teacher_folder(folder))
 
-    def cache(self, vae: str, img_size: int, flip: bool = True, with_teacher: bool = False) -> str:
-        """A latent cache of the training images, with the tokens of `teacher()` if asked for."""
+    def cache(self, vae: str, img_size: int, flip: bool = True, with_teacher: bool = False, split: str = 'train') -> str:
+        """A latent cache of the training or validation images, with the tokens of `teacher()` if asked for."""
         from usp_mm.datasets.latent_cache.plan import CacheSpec
         from usp_mm.datasets.latent_cache.writer import write_cache
         from usp_mm.models.repa import build_teacher
         from usp_mm.vaes import build_codec
 
         preset = self.vae_of(vae)
-        out = self.folder / f'latents-{preset["name"]}-{img_size}-{flip}{"-teacher" * with_teacher}'
+        out = self.folder / f'latents-{split}-{preset["name"]}-{img_size}-{flip}{"-teacher" * with_teacher}'
         if not out.exists():
             codec = build_codec(preset)
             teacher = build_teacher(dict(name=MODEL, path=self.teacher()), img_size) if with_teacher else None
             spec = CacheSpec(img_size, flip=flip)
-            write_cache(str(self.images / 'train'), out, codec, spec, num_workers=0, teacher=teacher)
+            write_cache(str(self.images / split), out, codec, spec, num_workers=0, teacher=teacher)
         return str(out)
 
     def encoder(self, backbone: dict, vae: str) -> str:

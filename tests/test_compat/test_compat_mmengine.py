@@ -104,3 +104,22 @@ if __name__ == '__main__':
     (tmp_path / 'load.py').write_text(script)
     done = subprocess.run([sys.executable, tmp_path / 'load.py'], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, '[0, 1, 2, 3, 4, 5, 6, 7] 1\n'), done.stderr
+
+
+def test_a_loss_of_validation_is_logged_as_it_is():
+    """Training's losses are means over the window, as a custom setting of a validation's is."""
+    from mmengine.logging import MessageHub
+    from mmengine.runner import LogProcessor
+
+    hub = MessageHub.get_instance('latest_validation_loss')
+    for value in (1.0, 2.0, 6.0):
+        for name in ('train/loss', 'val/held_out_loss', 'val/chosen_loss', 'val/acc', 'val/time'):
+            hub.update_scalar(name, value)
+    processor, runner = LogProcessor(window_size=10, by_epoch=False), SimpleNamespace(message_hub=hub)
+    custom = [dict(data_src='chosen_loss', method_name='max')]
+    assert processor._collect_scalars([], runner, 'train') == dict(loss=3.0)
+    expected = dict(held_out_loss=6.0, chosen_loss=6.0, acc=6.0, time=3.0)
+    assert processor._collect_scalars(custom, runner, 'val') == expected
+    expected = {f'val/{name}': value for name, value in {**expected, 'chosen_loss': 1.0}.items()}
+    custom = [dict(data_src='chosen_loss', method_name='min')]
+    assert processor._collect_scalars(custom, runner, mode='val', reserve_prefix=True) == expected

@@ -22,7 +22,7 @@ from usp_mm.analysis.complexity import _teacher, complexity
 from usp_mm.analysis.memory import kept_for_backward
 from usp_mm.apis.sources import _without_training
 from usp_mm.engine.checks.config import check_config
-from usp_mm.engine.checks.generator import _tell_of_route
+from usp_mm.engine.checks.generator import _log_route
 from usp_mm.engine.flops import count_flops
 from usp_mm.functional import random
 from usp_mm.functional.masking import gather_tokens, scatter_tokens
@@ -287,11 +287,11 @@ def conv(depth):
 def test_the_log_names_blocks_and_tokens():
     lines = []
     runner = SimpleNamespace(logger=SimpleNamespace(info=lines.append))
-    _tell_of_route(aligned(None, 2), runner)
+    _log_route(aligned(None, 2), runner)
     assert lines == []
-    _tell_of_route(aligned(ROUTE, 1), runner)
+    _log_route(aligned(ROUTE, 1), runner)
     assert lines == ['denoiser.route: in training, blocks 2 to 3 see 8 of 16 tokens; sampling and validation use all']
-    _tell_of_route(aligned(ROUTE, 2), runner)
+    _log_route(aligned(ROUTE, 2), runner)
     assert lines[2].startswith('repa.depth=2 lies inside denoiser.route, from 1 to 3: only the tokens that are kept there are ')
 
 

@@ -20,7 +20,7 @@ from .run_log import RunLog
 
 #: Of the names of metrics, without the part before '/': whether lower is better.
 DIRECTIONS = {
-    **dict.fromkeys(('FID', 'sFID', 'FD', 'loss'), True),
+    **dict.fromkeys(('FID', 'sFID', 'FD', 'loss', 'denoising_loss'), True),
     **dict.fromkeys(('IS', 'precision', 'recall', 'density', 'coverage', 'vendi', 'top1', 'top5', 'mIoU'), False),
 }
 

@@ -4,6 +4,10 @@ python tools/plot_convergence.py work_dirs/sit-scratch work_dirs/sit-usp --label
 python tools/plot_convergence.py scratch=runs/s0,runs/s1,runs/s2 usp=runs/u0,runs/u1,runs/u2    # mean ± deviation over seeds
 
 Hours are those of training only, times the number of processes; validation and sampling are not in them.
+
+For each pair of arms a line says in how many times fewer steps one reaches the last value of the other: the geometric mean over
+the pairs of runs with the same seed, and Student's confidence interval of it over these pairs, computed from the logarithms of
+the ratios (see usp_mm/analysis/seed_speed_up.py). The table of best values is about the arms' mean curves.
 """
 
 import argparse
@@ -19,8 +23,9 @@ from usp_mm.runtime.console import table_console
 if TYPE_CHECKING:
     from usp_mm.analysis.convergence import Curve, SpeedUp
     from usp_mm.analysis.run_log import RunLog
+    from usp_mm.analysis.seed_speed_up import SeedSpeedUp
 
-METRICS = ('ADM/FID', 'Feature/FD')
+METRICS = ('ADM/FID', 'Feature/FD', 'denoising_loss')
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,6 +43,9 @@ def parse_args() -> argparse.Namespace:
         '--gpu-hours', action=argparse.BooleanOptionalAction, default=True, help='whether to draw the panel against hours'
     )
     parser.add_argument('--log', action='store_true', help='a logarithmic axis for the metric')
+    parser.add_argument(
+        '--confidence', type=float, default=0.95, metavar='P', help='of the interval over seeds (default: %(default)s)'
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write curves and speed-ups there too')
     return parser.parse_args()
 
@@ -122,6 +130,44 @@ def show(curves: 'list[Curve]', speed_ups: 'list[SpeedUp]', metric: str, lower: 
     console.print(table)
 
 
+def compare_seeds(arms: 'dict[str, list[RunLog]]', metric: str, lower: bool, confidence: float) -> 'list[SeedSpeedUp]':
+    """Compare each two arms seed by seed; a line says why two arms have no pairs of runs."""
+    from usp_mm.analysis.seed_speed_up import pair_runs, seed_speed_up
+
+    found = []
+    for arm in arms.items():
+        for other in arms.items():
+            if arm[0] == other[0]:
+                continue
+            try:
+                pair_runs(arm, other)
+            except ValueError as error:
+                if list(arms).index(arm[0]) < list(arms).index(other[0]):
+                    print(f'no comparison by seed: {error}')
+                continue
+            found.append(seed_speed_up(arm, other, metric, lower, confidence))
+    return found
+
+
+def sentence(found: 'SeedSpeedUp', metric: str) -> str:
+    """What a comparison by seed says."""
+    target = f"{found.other}'s last {metric}"
+    missed = sum(step is None for step in found.reached)
+    num = len(found.reached)
+    if found.ratio is None:
+        return f'{found.label} does not reach {target} in {missed} of {num} {_runs(num)}'
+    bound = 'at least ' if any(found.at_first) else ''
+    text = f'{found.label} reaches {target} in {bound}{found.ratio:.2f} times fewer steps'
+    if found.interval is None:
+        return f'{text} (1 run, so no interval)'
+    low, high = found.interval
+    return f'{text} ({100 * found.confidence:g} % interval {low:.2f} to {high:.2f}, {num} pairs of runs by {found.pairs})'
+
+
+def _runs(num: int) -> str:
+    return 'run' if num == 1 else 'runs'
+
+
 def measured(one: 'Curve', i: int) -> str:
     return f'{one.values[i]:.4g}' + (f' ± {one.deviation[i]:.2g}' if one.runs > 1 else '')
 
@@ -138,12 +184,17 @@ def main() -> None:
     lower = lower_is_better(metric) if args.lower is None else args.lower
     curves = [curve(label, arm, metric) for label, arm in arms.items()]
     speed_ups = [speed_up(one, other, lower) for one in curves for other in curves if one is not other]
+    by_seed = compare_seeds(arms, metric, lower, args.confidence)
     hours = 'GPU-hours' if all(run.info.get('device') == 'cuda' for run in runs) else 'process-hours'
     draw_convergence(curves, metric, args.out, hours if args.gpu_hours else None, args.log)
     show(curves, speed_ups, metric, lower, hours)
+    for found in by_seed:
+        print(sentence(found, metric))
     print(f'{args.out}: {metric}, {"lower" if lower else "higher"} is better')
     if args.json:
         arrays = [{key: getattr(v, 'tolist', lambda v=v: v)() for key, v in asdict(one).items()} for one in curves]
         ratios = [dict(asdict(one), ratio=one.ratio, hours_ratio=one.hours_ratio) for one in speed_ups]
+        seeds = [dict(asdict(one), ratios=one.ratios, ratio=one.ratio, interval=one.interval) for one in by_seed]
+        content = dict(metric=metric, lower_is_better=lower, hours=hours, curves=arrays, speed_ups=ratios, seed_speed_ups=seeds)
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.json, dict(metric=metric, lower_is_better=lower, hours=hours, curves=arrays, speed_ups=ratios))
+        write_json(args.json, content)

@@ -1,13 +1,18 @@
 """Score samples: FID, sFID, IS, precision and recall as ADM's evaluator does, or other features' distances.
+With --loss, the denoising loss of a generator on held-out data, which needs no samples.
 
 python tools/evaluate.py samples.npz --ref VIRTUAL_imagenet256_labeled.npz
 python tools/evaluate.py samples.npz --ref data/imagenet/train --img-size 256 --workers 8
 python tools/evaluate.py samples/ --ref data/digits/val --features pixel
 python tools/evaluate.py samples/ --ref data/digits/val --classifier CONFIG.py CHECKPOINT
 torchrun --nproc-per-node 8 tools/evaluate.py samples.npz --ref ...      # the same numbers, sooner
+python tools/evaluate.py CONFIG CHECKPOINT --loss --data data/imagenet_latents/val --num 5000 --json loss.json
 
 Samples and reference are an .npz with uint8 images [N, H, W, 3] as arr_0, or a folder of images; a reference may also hold
 ADM's statistics. How the samples were drawn is taken from `<samples>.json`, which tools/sample.py writes.
+
+The denoising loss is the error of the generator's prediction at fixed times and with fixed noise, for held-out samples with
+their own classes: see `usp_mm.models.denoising_loss`. It is the same for any number of processes and any batch size.
 """
 
 import argparse
@@ -21,14 +26,17 @@ from usp_mm.fileio.outputs import check_counts, check_file
 from usp_mm.renaming.arguments import add_older_option
 from usp_mm.runtime.console import table_console
 
+from .denoising_loss import add_loss_arguments, check_mode, show_loss
+
 if TYPE_CHECKING:
     from usp_mm.evaluation import ADMMetrics, FeatureMetrics
 
 
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('samples', help='.npz of tools/sample.py, or a folder of images')
-    parser.add_argument('--ref', required=True, help="ADM's reference .npz, an .npz of images, or a folder of images")
+    parser.add_argument('samples', help='.npz of tools/sample.py, or a folder of images; with --loss, a config or model folder')
+    parser.add_argument('checkpoint', nargs='?', help="with --loss: the config's checkpoint")
+    parser.add_argument('--ref', help="ADM's reference .npz, an .npz of images, or a folder of images")
     features = parser.add_mutually_exclusive_group()
     features.add_argument(
         '--features', default='adm', choices=['adm', 'pixel'], help="Inception's, or the pixels at 16x16 (default: %(default)s)"
@@ -38,7 +46,9 @@ def parse_args() -> argparse.Namespace:
     features.add_argument('--extractor', metavar='CONFIG.py', help="a config's `extractor`, built from the registry MODELS")
     parser.add_argument('--inception', metavar='FILE', help="torch-fidelity's weights (default: PyTorch's cache)")
     parser.add_argument('--classifier-size', type=int, metavar='PX', help="side to resize the classifier's input to")
-    parser.add_argument('--num', type=int, help='score the first NUM samples (default: all)')
+    parser.add_argument(
+        '--num', type=int, help='score the first NUM samples; with --loss, NUM spread over the data (default: all)'
+    )
     parser.add_argument(
         '--num-ref', type=int, default=10000, help='reference images for precision and recall (default: %(default)s)'
     )
@@ -57,7 +67,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=DECODERS, help='processes that decode folders (default: %(default)s)')
     parser.add_argument('--cache-dir', help="folder of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
-    return parser.parse_args()
+    add_loss_arguments(parser)
+    args = parser.parse_args()
+    check_mode(parser, args)
+    return args
 
 
 def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
@@ -113,7 +126,10 @@ def count_samples(args: argparse.Namespace, there: int) -> int:
 def main() -> None:
     args = parse_args()
     check_file(args.json, '--json', make_folder=False)
-    check_counts(args, 'batch_size', 'num_ref', 'img_size', 'classifier_size')
+    check_counts(args, 'batch_size', 'num_ref', 'img_size', 'classifier_size', 'times')
+    if args.loss:
+        show_loss(args)
+        return
     from mmengine.dist import get_world_size
     from mmengine.logging import MMLogger
     from tqdm import tqdm

@@ -14,6 +14,7 @@ from .mmengine import (
     epochs_without_batches,
     index_of_class_balanced,
     last_checkpoint_in_its_folder,
+    latest_validation_loss,
     loader_settings_without_effect,
     no_noise,
     signals_of_loader_processes,
@@ -47,5 +48,6 @@ def apply() -> None:
     configs_formatted_once()
     configs_by_name()
     last_checkpoint_in_its_folder()
+    latest_validation_loss()
     no_noise()
     signals_of_loader_processes()

@@ -1,6 +1,7 @@
 """Patches of MMEngine's checkpoints, loops, data sets and configs."""
 
 import functools
+import inspect
 import multiprocessing
 import os
 import signal
@@ -185,3 +186,29 @@ def _end_when_asked_by(process: int | None) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
         pass
     os._exit(0)
+
+
+def latest_validation_loss() -> None:
+    """Let MMEngine log the latest value of a metric of validation or test whose name contains 'loss' or 'grad_norm'.
+
+    Reason: for such names it logs the mean of the last ten validations (`LogProcessor.window_size`), which lags behind the
+    value that `save_best` compares.
+    Delete when: MMEngine's `LogProcessor` averages only what training logs.
+    """
+    wrapt.register_post_import_hook(_log_latest, 'mmengine.runner.log_processor')
+
+
+def _log_latest(module: ModuleType) -> None:
+    @wrapt.patch_function_wrapper(module, 'LogProcessor._collect_scalars')
+    def collect(wrapped: Callable[..., dict], instance: Any, args: tuple, kwargs: dict[str, Any]) -> dict:
+        tag = wrapped(*args, **kwargs)
+        given = inspect.signature(wrapped).bind(*args, **kwargs).arguments
+        custom_cfg, runner, mode = given['custom_cfg'], given['runner'], given['mode']
+        if mode == 'train':
+            return tag
+        chosen = {cfg.get('log_name', cfg['data_src']) for cfg in custom_cfg}
+        for key in tag:
+            name = key.removeprefix(f'{mode}/')
+            if name not in {*chosen, 'time', 'data_time'} and f'{mode}/{name}' in runner.message_hub.log_scalars:
+                tag[key] = runner.message_hub.log_scalars[f'{mode}/{name}'].current()
+        return tag

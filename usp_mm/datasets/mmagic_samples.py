@@ -1,4 +1,4 @@
-"""Convert generated images to and from the data samples that mmagic's loops, metrics and hooks take."""
+"""Convert generated images, and latents of real ones, to and from the data samples of mmagic's loops, metrics and hooks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,3 +38,46 @@ def from_mmagic(data_samples: Sequence[dict[str, Any]]) -> tuple[list[int], Tens
     if images.is_floating_point():
         images = images.round().clamp(0, 255).to(torch.uint8)
     return [int(sample['sample_idx']) for sample in data_samples], images
+
+
+def latents_to_mmagic(latents: Tensor, data_samples: Sequence) -> list:
+    """Turn latents float32[N, C, h, w] of real images into mmagic's data samples, with the fields of the given data samples.
+
+    Each sample has `latent` (float32[C, h, w]), `sample_idx` and `gt_label`.
+
+    Raises:
+        ValueError: A given data sample is missing, or has no `sample_idx` or no `gt_label`.
+    """
+    from mmagic.structures import DataSample
+
+    if len(data_samples) != len(latents):
+        raise ValueError(f'{len(latents)} latents come with {len(data_samples)} data samples: give one for each')
+    results = []
+    for latent, sample in zip(latents, data_samples, strict=True):
+        for name in ('sample_idx', 'gt_label'):
+            if name not in sample:
+                raise ValueError(f"a held-out latent has no '{name}': use labelled data, such as a cache of class folders")
+        result = DataSample(latent=latent, metainfo=dict(sample_idx=int(sample.sample_idx)))
+        result.set_gt_label(sample.gt_label)
+        results.append(result)
+    return results
+
+
+def latents_from_mmagic(data_samples: Sequence[dict[str, Any]]) -> tuple[list[int], Tensor, Tensor]:
+    """Return numbers, latents float32[N, C, h, w] and classes int64[N] of data samples, in the dict form of metrics.
+
+    Raises:
+        ValueError: A sample has no `latent`.
+    """
+    if any('latent' not in sample for sample in data_samples):
+        raise ValueError(
+            f"validation samples lack 'latent' (they have {sorted(data_samples[0])}): the denoising loss needs held-out "
+            "latents, such as val_dataloader.dataset=dict(type='LatentCacheDataset', data_root=…, flip=False)"
+        )
+    latents = torch.stack([sample['latent'] for sample in data_samples])
+    labels = torch.cat([_label(sample['gt_label']) for sample in data_samples])
+    return [int(sample['sample_idx']) for sample in data_samples], latents, labels
+
+
+def _label(label: Any) -> Tensor:
+    return (label['label'] if isinstance(label, dict) else label).reshape(1)

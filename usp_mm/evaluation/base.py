@@ -189,7 +189,7 @@ class GenerativeMetric(BaseMetric):
         self.report = build_report(metrics, num, sampling, self.reference, neighbours, self._identity)
         MMLogger.get_current_instance().info(summary(self.report))
         if self.out_dir is not None:
-            write_evaluation_report(self.report, self.out_dir, self.prefix, _iteration())
+            write_evaluation_report(self.report, self.out_dir, self.prefix, current_iteration())
         return metrics
 
     def _obtain_statistics(self) -> None:
@@ -219,7 +219,7 @@ class GenerativeMetric(BaseMetric):
         )
 
 
-def _iteration() -> int | None:
+def current_iteration() -> int | None:
     """Iteration of the training run that this evaluation belongs to; a metric can only get it from MMEngine's message hub."""
     step = MessageHub.get_current_instance().get_info('iter')
     return None if step is None else int(step)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from usp_mm.config.options import WEIGHTS
 from usp_mm.datasets import random_labels
-from usp_mm.datasets.mmagic_samples import to_mmagic
+from usp_mm.datasets.mmagic_samples import latents_to_mmagic, to_mmagic
 from usp_mm.functional import precision, random
 from usp_mm.functional.attention import fast_attention
 from usp_mm.functional.masking import gather_tokens
@@ -165,16 +165,17 @@ class LatentDiffusionGenerator(BaseModel):
 
         Args:
             inputs: For 'loss', scaled latents [N, C, h, w]. For 'predict', dict(index=int64[N], label=int64[N]) with optional
-                `seed` and `sample_model`, or mmagic's dict(num_batches=N) with optional `labels`. For 'tensor', noisy latents.
-            data_samples: Data samples with `gt_label`, for 'loss'.
+                `seed` and `sample_model`, or mmagic's dict(num_batches=N) with optional `labels`; or scaled latents, which are
+                returned as they are, for `DenoisingLoss`. For 'tensor', noisy latents.
+            data_samples: Data samples with `gt_label`, for 'loss' and for latents in 'predict', which need `sample_idx` too.
             kwargs: Further arguments of `loss`, or for 'tensor' of the network (`t` and `y`).
             mode: 'loss' returns a dict of losses; 'predict' a list of mmagic's DataSample, whose `fake_img` is float[3, H, W],
-                BGR in [0, 255]; 'tensor' what the network returns.
+                BGR in [0, 255], or `latent` float[C, h, w]; 'tensor' what the network returns.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples, **kwargs)
         if mode == 'predict':
-            return self.predict(inputs)
+            return self.predict(inputs, data_samples)
         if mode == 'tensor':
             return self.denoiser(inputs, **kwargs)
         raise ValueError(f"mode='{mode}' must be 'loss', 'predict' or 'tensor'")
@@ -229,8 +230,10 @@ class LatentDiffusionGenerator(BaseModel):
         alignment = repa(tokens, targets)
         return {**parts, 'loss': parts['loss'] + repa.weight * alignment, 'repa': alignment.detach()}
 
-    def predict(self, inputs: dict) -> list:
-        """Generate the requested samples and return them as mmagic's data samples."""
+    def predict(self, inputs: dict | Tensor, data_samples: Sequence | None = None) -> list:
+        """Generate the requested samples and return them as mmagic's data samples; latents are only converted to these."""
+        if isinstance(inputs, Tensor):
+            return latents_to_mmagic(inputs, data_samples or ())
         index, label, seed = self._request(inputs)
         images = self.sample(index, label, seed=seed, sample_model=recorded_weights(inputs.get('sample_model')))
         return to_mmagic(images, index, label)

@@ -1,12 +1,15 @@
 """Check a generator's settings before the first step, rather than hours into training."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
 from usp_mm.datasets import LatentCacheDataset, all_datasets
+from usp_mm.evaluation import DenoisingLoss
+from usp_mm.evaluation.denoising_loss import HELD_OUT
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.registry import HOOKS
 from usp_mm.renaming.arguments import recorded_weights
@@ -23,7 +26,7 @@ class GeneratorCheckHook(Hook):
         ValueError: The requests or pictures have more classes than the generator; nothing updates the averaged weights;
             validation or pictures need weights or a VAE that the model does not have; the weights, width or token grid of a
             teacher (REPA) do not fit, or its cached tokens are from another teacher; or nothing uses the tokens or images that
-            are stored beside the latents.
+            are stored beside the latents; or `DenoisingLoss` has no held-out data, or shares its data with another metric.
         FileNotFoundError: The teacher's weights do not exist.
     """
 
@@ -34,17 +37,21 @@ class GeneratorCheckHook(Hook):
                 "model.ema is set, but nothing updates the average: add dict(type='GeneratorEMAHook') to the hooks"
             )
         _check_teacher(model, runner.train_loop.dataloader.dataset)
-        _tell_of_route(model, runner)
+        _log_route(model, runner)
         if runner.val_loop is not None:
             self._check_loop(model, runner.val_loop)
-            metrics = [metric for metric in metrics_of(runner.val_loop) if hasattr(metric, 'sample_model')]
-            self._check_sampling(model, 'validation', [metric.sample_model for metric in metrics])
+            check_held_out(model, runner.val_loop, runner.train_loop.dataloader.dataset)
+            metrics = [metric for metric in metrics_of(runner.val_loop) if not isinstance(metric, DenoisingLoss)]
+            if metrics:
+                names = [metric.sample_model for metric in metrics if hasattr(metric, 'sample_model')]
+                self._check_sampling(model, 'validation', names)
         for kwargs in _pictures(runner):
             self._check_sampling(model, 'the visualization hook', [kwargs.get('sample_model')])
             _check_classes(model, 'the visualization hook', 1 + max(map(int, kwargs.get('labels') or [0])))
 
     def before_test(self, runner: Runner) -> None:
         self._check_loop(unwrapped(runner), runner.test_loop)
+        check_held_out(unwrapped(runner), runner.test_loop, None)
 
     def _check_loop(self, model: LatentDiffusionGenerator, loop: BaseLoop) -> None:
         for dataset in datasets_of(loop):
@@ -61,7 +68,7 @@ class GeneratorCheckHook(Hook):
             model.check_sample_model(recorded_weights(name))  # mmagic's own metrics say 'orig'
 
 
-def _tell_of_route(model: Any, runner: Runner) -> None:
+def _log_route(model: Any, runner: Runner) -> None:
     if (route := getattr(model.denoiser, 'route', None)) is None:
         return
     runner.logger.info(f'denoiser.route: in training, {route}; sampling and validation use all')
@@ -70,6 +77,39 @@ def _tell_of_route(model: Any, runner: Runner) -> None:
             f'repa.depth={model.repa.depth} lies inside denoiser.route, from {route.start} to {route.end}: only the '
             "tokens that are kept there are aligned, each with the teacher's of the same place"
         )
+
+
+def check_held_out(model: LatentDiffusionGenerator, loop: BaseLoop, training: Any) -> None:
+    """Check the data of each `DenoisingLoss` of a loop, of which `training`, a data set or None, must be no part.
+
+    Raises:
+        ValueError: The loop is not one of mmagic's; other metrics share the data; `DenoisingLoss.prepare` refuses the data; or
+            they are those of training.
+    """
+    if not any(isinstance(metric, DenoisingLoss) for metric in metrics_of(loop)):
+        return
+    if not hasattr(loop, 'evaluators'):
+        raise ValueError(f"DenoisingLoss does not work in {type(loop).__name__}: set val_cfg=dict(type='MultiValLoop')")
+    trained = {_place(part) for part in all_datasets(training)} - {None}
+    for evaluator, loader in zip(loop.evaluators, loop.dataloaders, strict=True):
+        metrics = evaluator.metrics or ()
+        losses = [metric for metric in metrics if isinstance(metric, DenoisingLoss)]
+        if losses and len(losses) < len(metrics):
+            other = next(type(metric).__name__ for metric in metrics if metric not in losses)
+            raise ValueError(
+                f'DenoisingLoss needs held-out data and {other} requests for samples, but they share a data loader: keep '
+                f'DenoisingLoss in val_evaluator and {other} in test_evaluator, for tools/test.py'
+            )
+        for metric in losses:
+            metric.prepare(model, loader)
+            if shared := trained.intersection(_place(part) for part in all_datasets(loader.dataset)):
+                raise ValueError(f"DenoisingLoss has the training data '{shared.pop()}': give {HELD_OUT}")
+
+
+def _place(dataset: Any) -> Path | None:
+    """Where a cache or a folder of images is; None if this is not known."""
+    place = getattr(dataset, 'folder', None) or getattr(dataset, 'img_prefix', None)
+    return Path(place).expanduser().resolve() if isinstance(place, str | Path) and str(place) else None
 
 
 def _check_classes(model: LatentDiffusionGenerator, where: str, found: int) -> None:

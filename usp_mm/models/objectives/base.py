@@ -28,6 +28,13 @@ class Objective(ABC):
 
     #: Whether times are integer steps (int64); otherwise they are float32.
     integer_times: bool
+    #: The part of `losses` that is the plain error of the prediction, without the terms that are added to it.
+    error: str
+
+    @property
+    @abstractmethod
+    def left_out(self) -> tuple[str, ...]:
+        """The other parts of the loss."""
 
     @abstractmethod
     def out_channels(self, channels: int) -> int:
@@ -36,6 +43,14 @@ class Objective(ABC):
     @abstractmethod
     def draw_times(self, u: Tensor) -> Tensor:
         """Uniform random numbers in [0, 1), [N] -> training times, [N]."""
+
+    @abstractmethod
+    def time_grid(self, num: int) -> Tensor:
+        """Midpoints of `num` equal parts of the training times, in this package's convention, [num], on the CPU.
+
+        Raises:
+            ValueError: There are not as many times.
+        """
 
     def network_times(self, t: Tensor | float) -> Any:
         """Convert times from this package's convention to the one that the network was trained with."""

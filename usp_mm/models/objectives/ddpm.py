@@ -27,6 +27,7 @@ class DDPMObjective(Objective):
     """
 
     integer_times = True
+    error = 'mse'
 
     def __init__(
         self, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, learn_sigma: bool = True
@@ -39,11 +40,20 @@ class DDPMObjective(Objective):
         self.alpha_bar = ddpm.linear_alpha_bar(num_steps, beta_start, beta_end)
         self._tables = {self.alpha_bar.device: (self.alpha_bar, ddpm.schedule(self.alpha_bar))}
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        return ('vb',) if self.learn_sigma else ()
+
     def out_channels(self, channels: int) -> int:
         return 2 * channels if self.learn_sigma else channels
 
     def draw_times(self, u: Tensor) -> Tensor:
         return (u.double() * self.num_steps).long()
+
+    def time_grid(self, num: int) -> Tensor:
+        if not 1 <= num <= self.num_steps:
+            raise ValueError(f'{num} times of {self.num_steps} steps: ask for 1 to {self.num_steps}')
+        return (2 * torch.arange(num) + 1) * self.num_steps // (2 * num)
 
     def split(self, out: Tensor) -> tuple[Tensor, Tensor | None]:
         """Split the network's output into predicted noise and, if learned, variance (else None), float32[N, C, h, w] each."""

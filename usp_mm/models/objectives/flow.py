@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from usp_mm.functional import flow
@@ -35,6 +36,7 @@ class FlowObjective(Objective):
     """
 
     integer_times = False
+    error = 'flow'
 
     def __init__(
         self,
@@ -65,6 +67,10 @@ class FlowObjective(Objective):
         self.logit_mean, self.logit_std, self.cosine_weight = logit_mean, logit_std, cosine_weight
         self.time_convention = time_convention
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        return ('cosine',) if self.cosine_weight else ()
+
     def out_channels(self, channels: int) -> int:
         return channels
 
@@ -73,6 +79,12 @@ class FlowObjective(Objective):
         if self.times == 'logit_normal':
             u = flow.logit_normal(u, self.logit_mean, self.logit_std)
         return first + (last - first) * u
+
+    def time_grid(self, num: int) -> Tensor:
+        if num < 1:
+            raise ValueError(f'{num} times: ask for at least 1')
+        first, last = flow.train_interval(self.path, self.prediction)
+        return (first + (last - first) * (2 * torch.arange(num, dtype=torch.float64) + 1) / (2 * num)).float()
 
     def network_times(self, t: Tensor | float) -> Any:
         return t if self.time_convention == 'data_at_1' else 1 - t
