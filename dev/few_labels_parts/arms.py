@@ -1,5 +1,6 @@
 """The data sets, the arms, and their pretraining: the first half of the protocol in docs/few-labels.md."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from usp_mm.datasets.demo_emoji import make_demo_emoji
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.writer import write_cache
 from usp_mm.engine.launch import build_runner, load_run_config
-from usp_mm.files import write_whole
+from usp_mm.files import write_json, write_whole
 from usp_mm.options import DemoData, LaptopVAETraining, TinyVAETraining
 from usp_mm.pipeline.stages import last_checkpoint
 from usp_mm.vaes import build_codec
@@ -86,8 +87,8 @@ class Inputs:
         seconds: CPU seconds of what was made now.
     """
 
-    def __init__(self, name: str, data: DataSet, folder: Path, small: bool = False) -> None:
-        self.name, self.data, self.folder, self.small = name, data, folder, small
+    def __init__(self, name: str, data: DataSet, folder: Path) -> None:
+        self.name, self.data, self.folder = name, data, folder
         self.seconds: dict[str, float] = {}
 
     @property
@@ -98,6 +99,14 @@ class Inputs:
     def path(self, pixels: bool, split: str) -> Path:
         """What an arm reads of a split."""
         return self.images / split if pixels else self.folder / 'latents' / split
+
+    def spent(self) -> dict[str, float]:
+        """CPU seconds of the VAE and the caches, of this call or of earlier ones."""
+        path = self.folder / 'seconds.json'
+        found: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        found |= {name: value for name, value in self.seconds.items() if name not in found}
+        write_json(path, found)
+        return found
 
     def make(self) -> None:
         """Draw the pictures, train the VAE and write the caches."""
@@ -138,10 +147,15 @@ def load(config: str, options: dict[str, Any], work_dir: Path) -> Config:
     return cfg
 
 
+def arm_folder(inputs: Inputs, arm: str, seed: int) -> Path:
+    """Where an arm of a seed is."""
+    return inputs.folder / f'{arm.replace(", ", "-").replace(" ", "-")}-seed{seed}'
+
+
 def pretrained(inputs: Inputs, arm: str, seed: int) -> tuple[Config, str, float]:
     """The pretraining config of an arm, its checkpoint, and the CPU seconds of its training, if it was trained now."""
     trains, pixels = ARMS[arm]
-    data, folder = inputs.data, inputs.folder / f'{arm.replace(", ", "-").replace(" ", "-")}-seed{seed}' / 'pretrain'
+    data, folder = inputs.data, arm_folder(inputs, arm, seed) / 'pretrain'
     options: dict[str, Any] = {'randomness.seed': seed, 'train_cfg.max_epochs': data.epochs}
     options |= {'param_scheduler.0.end': data.warmup, 'param_scheduler.1.begin': data.warmup}
     options |= {'default_hooks.checkpoint.interval': data.epochs, 'default_hooks.restoration.interval': 10 * data.epochs}
