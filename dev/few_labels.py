@@ -6,8 +6,8 @@ python dev/few_labels.py --small --work-dir work_dirs/try  # in a minute, to see
 
 The protocol stands in docs/few-labels.md and was fixed before the first run: digits and emoji; arms USP, pixel MAE, and random
 weights on latents and on pixels; seeds 0, 1, 2; 1, 2, 5, 10 and 50 labels a class; linear probe and k-NN on ten draws of labels
-for each seed, fine-tuning on one. Everything runs in this process, one run after another; set OMP_NUM_THREADS=1 for the CPU time
-of one thread. What an earlier call finished is kept: pictures, VAE, caches, pretrained encoders and scores.
+for each seed, fine-tuning on one. Everything runs in this process, one run after another; set OMP_NUM_THREADS=1 for the CPU
+time of one thread. What an earlier call finished is kept: pictures, VAE, caches, pretrained encoders and scores.
 
 Writes runs.csv (every run), summary.json (the same with CPU seconds and hardware), table.md and curves.png into the work
 folder.
