@@ -51,7 +51,7 @@ def test_the_name_tells_the_truth(path):
     assert cfg.model.backbone.img_size == size
     vae = re.search('kl-f16d16|va-f16d32', name)
     default = 'pixel' if 'mae' in name else 'laptop' if name.endswith('_own') else 'sd-f8d4'
-    vae = 'tiny' if 'digits' in name else vae[0] if vae else default
+    vae = 'tiny' if 'digits' in name and 'mae' not in name else vae[0] if vae else default
     assert cfg.model.data_preprocessor.vae.name == vae
     dataset = cfg.train_dataloader.dataset
     if 'latents' in name:

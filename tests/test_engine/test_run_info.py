@@ -29,7 +29,7 @@ SIT = 'configs/sit/sit-base-p2_8xb32-400k_in1k-256px-latents.py'
 KEYS = [
     'config', 'stage', 'model', 'network', 'world_size', 'device', 'device_name', 'batch_size', 'accumulative_counts',
     'parameters', 'flops_per_sample', 'train_flops_per_sample', 'online_encoding', 'torch', 'seed', 'start_iter', 'max_iters',
-    'iters_per_epoch', 'log_window',
+    'iters_per_epoch', 'log_window', 'labels_per_class', 'labels_seed',
 ]  # fmt: skip
 
 

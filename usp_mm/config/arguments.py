@@ -92,6 +92,9 @@ def add_probe_arguments(parser: ArgumentParser) -> None:
     )
     add_weights_argument(parser, 'weights of a DiT or SiT: averaged (default), or as trained, which the official probe uses')
     parser.add_argument('--seed', type=int, default=0, help='seed of all that is random, such as the noise of --t (default 0)')
+    parser.add_argument(
+        '--labels-per-class', type=int, metavar='N', help='train on N samples of each class, chosen by --seed (default: on all)'
+    )
     parser.add_argument('--workers', type=int, default=0, help='processes that load data (default 0: this one)')
     parser.add_argument('--device', help='default: the GPU, else the CPU')
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help='where to write (default: below work_dirs/CONFIG-NAME)')

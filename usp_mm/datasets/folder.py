@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from mmengine import fileio
 from mmpretrain.datasets import CustomDataset
 
@@ -10,6 +11,7 @@ from usp_mm.images import FolderListing, image_endings, list_images, log_scan, l
 from usp_mm.registry import DATASETS
 
 from .class_names import check_renaming
+from .label_subset import label_subset
 
 
 class FolderScan(NamedTuple):
@@ -101,6 +103,8 @@ class ImageFolder(CustomDataset):
         with_label: If True, sub-folders are classes, and images beside them are left out with a warning; if False, all images
             at any depth are taken, without classes; if None, sub-folders are classes, and images beside them are an error.
         extensions: File endings of images; by default all that Pillow reads.
+        labels_per_class: Keep only so many images of each class, see `label_subset`; None keeps all.
+        labels_seed: Seed of that choice.
         kwargs: Arguments of `CustomDataset`.
     """
 
@@ -111,9 +115,12 @@ class ImageFolder(CustomDataset):
         ann_file: str = '',
         with_label: bool | None = None,
         extensions: Sequence[str] | None = None,
+        labels_per_class: int | None = None,
+        labels_seed: int = 0,
         **kwargs: Any,
     ) -> None:
         self._layout_chosen = with_label is not None
+        self.labels_per_class, self.labels_seed = labels_per_class, labels_seed
         super().__init__(
             data_root=data_root,
             data_prefix=data_prefix,
@@ -122,6 +129,15 @@ class ImageFolder(CustomDataset):
             extensions=sorted(image_endings() if extensions is None else extensions),
             **kwargs,
         )
+
+    def filter_data(self) -> list[dict]:
+        data_list: list[dict] = super().filter_data()
+        if self.labels_per_class is None:
+            return data_list
+        labels = np.array([one.get('gt_label', 0) for one in data_list], dtype=np.int64)
+        classes = self.CLASSES if self.with_label else None
+        rows = label_subset(labels, self.labels_per_class, self.labels_seed, classes, f"'{self.img_prefix}'")
+        return [data_list[row] for row in rows]
 
     def _find_samples(self) -> list:
         scan = scan_image_folder(self.img_prefix, self.extensions, self.with_label if self._layout_chosen else None)

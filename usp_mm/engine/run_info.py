@@ -34,7 +34,8 @@ class RunInfoHook(Hook):
     a dict by name if several optimizers differ); parameters (trainable ones); flops_per_sample and train_flops_per_sample (see
     `count_flops`; null if they cannot be counted); online_encoding (whether each step runs the VAE's encoder, whose operations
     are not counted); torch, seed, start_iter, max_iters, iters_per_epoch (null in a loop over iterations), log_window (number
-    of iterations over which a logged time is averaged).
+    of iterations over which a logged time is averaged), labels_per_class and labels_seed (of training data with few labels;
+    null if every sample is used).
     """
 
     priority = 'LOW'  # after the checks that may refuse to train
@@ -72,6 +73,7 @@ def run_info(runner: Runner) -> dict[str, Any]:
         max_iters=runner.max_iters,
         iters_per_epoch=len(loader) if isinstance(loop, EpochBasedTrainLoop) else None,
         log_window=runner.log_processor.window_size,
+        **_few_labels(loader.dataset),
     )
 
 
@@ -101,6 +103,14 @@ def _flops(runner: Runner, model: nn.Module) -> dict[str, int] | None:
     except Exception as error:  # a failed count must not stop the training
         runner.logger.warning(f'floating-point operations are not counted: {type(error).__name__}: {error}')
         return None
+
+
+def _few_labels(dataset: Any) -> dict[str, int | None]:
+    """The first choice of a few labels among the data sets; None twice if there is none."""
+    for one in all_datasets(dataset):
+        if (number := getattr(one, 'labels_per_class', None)) is not None:
+            return dict(labels_per_class=number, labels_seed=one.labels_seed)
+    return dict(labels_per_class=None, labels_seed=None)
 
 
 def _encodes(model: nn.Module, dataset: Any) -> bool:

@@ -23,7 +23,7 @@ _ROUNDS = 10
 STREAMS = {name: i for i, name in enumerate((
     'mask', 'posterior', 'flip', 'crop', 'latent_noise', 'noise_level',
     'noise', 'timestep', 'label_dropout', 'start_noise', 'step_noise', 'label',
-    'image_noise', 'divergence', 'denoising_loss', 'route',
+    'image_noise', 'divergence', 'label_subset', 'denoising_loss', 'route',
 ))}
 # fmt: on
 

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from usp_mm.datasets import dataset_configs
 from usp_mm.fileio.addresses import local_file
 from usp_mm.fileio.atomic import sha256
 
@@ -44,8 +45,11 @@ def load_probe(
     if args.workers < 0:
         raise ValueError(f'--workers {args.workers} must be 0 or more')
     MMLogger.get_instance('probe')
+    _check_few_labels(cfg)
     folders = split_folders(args)
     train = open_data(cfg, folders[0], training=True, augment=augment, workers=args.workers)
+    if args.labels_per_class is not None:
+        train = train.with_labels(args.labels_per_class, args.seed)
     val = open_data(cfg, folders[1], training=False, workers=args.workers)
     hashes = {data.dataset.manifest['vae_weight_hash'] for data in (train, val) if data.cached}
     if len(hashes) > 1:
@@ -64,6 +68,15 @@ def load_probe(
     return model, train, val
 
 
+def _check_few_labels(cfg: Config) -> None:
+    """Refuse a number of labels in the config's data set, which the tools don't read."""
+    for dataset in dataset_configs((cfg.get('train_dataloader') or {}).get('dataset')):
+        if (number := dataset.get('labels_per_class')) is not None:
+            raise ValueError(
+                f'train_dataloader.dataset.labels_per_class={number} is for training: give --labels-per-class {number} here'
+            )
+
+
 def probe_facts(args: Namespace, model: FrozenModel, train: ProbeData, val: ProbeData) -> dict[str, Any]:
     """Facts about model and data for a report."""
     return dict(
@@ -79,6 +92,8 @@ def probe_facts(args: Namespace, model: FrozenModel, train: ProbeData, val: Prob
         train=str(train.path),
         val=str(val.path),
         num_train=len(train),
+        labels_per_class=train.labels_per_class,
+        labels_seed=train.labels_seed,
         num_val=len(val),
         num_classes=len(train.classes),
     )

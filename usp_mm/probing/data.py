@@ -5,7 +5,7 @@ Shape legend: N samples, D width.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from usp_mm.datasets import EpochIndex
 from usp_mm.datasets.class_names import check_classes
+from usp_mm.datasets.label_subset import label_subset
 from usp_mm.datasets.latent_cache import collate_latents
 from usp_mm.datasets.latent_cache.manifest import MANIFEST, PLAN
 from usp_mm.datasets.seeding import derive_seed
@@ -40,6 +41,10 @@ class ProbeData:
         dataset: ImageFolder or LatentCacheDataset.
         pipeline: The images' pipeline in the config.
         workers: Number of worker processes that load the data; 0 loads it in this process.
+        rows: Numbers in `dataset` of the samples that are used, in ascending order; None for all.
+        labels_per_class, labels_seed: How `rows` were chosen, see `with_labels`.
+
+    A sample keeps the noise and the augmentation of its number in `dataset`, whichever others are used.
     """
 
     path: Path
@@ -49,9 +54,21 @@ class ProbeData:
     dataset: Any
     pipeline: list[dict] | None = None
     workers: int = 0
+    rows: tuple[int, ...] | None = None
+    labels_per_class: int | None = None
+    labels_seed: int | None = None
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset) if self.rows is None else len(self.rows)
+
+    def with_labels(self, per_class: int, seed: int) -> 'ProbeData':
+        """The same data with `per_class` samples of each class, chosen by `label_subset`.
+
+        Raises:
+            ValueError: As in `label_subset`.
+        """
+        rows = label_subset(self.dataset.get_gt_labels(), per_class, seed, self.classes, f"'{self.path}'")
+        return replace(self, rows=tuple(rows.tolist()), labels_per_class=per_class, labels_seed=seed)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -60,19 +77,28 @@ class ProbeData:
 
     def loader(self, batches: Sequence[Sequence[int]]) -> DataLoader:
         """A loader of the samples with these indices, in these batches."""
+        if self.rows is not None:
+            batches = [[_renumbered(index, self.rows[index]) for index in batch] for batch in batches]
         collate = collate_latents if self.cached else default_collate
         return DataLoader(self.dataset, batch_sampler=batches, collate_fn=collate, num_workers=self.workers)  # type: ignore[arg-type]  # torch takes any sequences
 
     def fingerprint(self) -> str:
         """A digest that changes with the data: of a cache's manifest, or of the images' names, sizes and dates."""
+        chosen = '' if self.rows is None else f' samples {",".join(map(str, self.rows))}'
         if self.cached:
-            return sha256(self.path / MANIFEST)
-        digest = hashlib.sha256()
-        for i in range(len(self)):
+            manifest = sha256(self.path / MANIFEST)
+            return hashlib.sha256((manifest + chosen).encode()).hexdigest() if chosen else manifest
+        digest = hashlib.sha256(chosen.encode())
+        for i in range(len(self.dataset)):
             path = Path(self.dataset.get_data_info(i)['img_path'])
             found = path.stat()
             digest.update(f'{path.relative_to(self.path)}\0{found.st_size}\0{found.st_mtime_ns}\0'.encode())
         return digest.hexdigest()
+
+
+def _renumbered(index: int, row: int) -> int:
+    """The row in the whole data set, with the epoch and the seed of an `EpochIndex`."""
+    return EpochIndex(row, index.epoch, index.seed) if isinstance(index, EpochIndex) else row
 
 
 def is_cache(path: Path) -> bool:

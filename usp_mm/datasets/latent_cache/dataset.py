@@ -17,6 +17,7 @@ from usp_mm.registry import DATASETS
 
 from ..class_names import check_renaming
 from ..epoch_index import EpochIndex
+from ..label_subset import label_subset
 from .crops import CroppedImages
 from .labels import read_labels, read_sample_paths
 from .manifest import WRITE_COMMAND, read_manifest
@@ -51,6 +52,8 @@ class LatentCacheDataset(BaseDataset):
         metainfo: Overrides of the meta information, such as class names, one for each class in the order of the labels.
         verify: What is compared with its checksum now: 'full', all shards; 'fast', up to 1 GiB of them, drawn anew each time;
             'off'. See `verify_at_start`.
+        labels_per_class: Keep only so many samples of each class, see `label_subset`; None keeps all.
+        labels_seed: Seed of that choice.
 
     Raises:
         FileNotFoundError: No cache, or an incomplete one.
@@ -72,6 +75,8 @@ class LatentCacheDataset(BaseDataset):
         teacher: str | None = None,
         images: str | None = None,
         verify: str = 'fast',
+        labels_per_class: int | None = None,
+        labels_seed: int = 0,
     ) -> None:
         self.folder = Path(data_root).expanduser()
         self.manifest = read_manifest(self.folder)
@@ -91,6 +96,10 @@ class LatentCacheDataset(BaseDataset):
         self._labels = torch.from_numpy(read_labels(self.folder, self.manifest))
         self._rows = np.arange(self.manifest['num_samples'])  # what `get_subset_` narrows
         classes = self.manifest.get('classes')
+        self.labels_per_class, self.labels_seed = labels_per_class, labels_seed
+        if labels_per_class is not None:
+            where = f"latent cache '{self.folder}'"
+            self._rows = label_subset(self._labels.numpy(), labels_per_class, labels_seed, classes, where)
         if classes and metainfo and metainfo.get('classes'):
             check_renaming(classes, metainfo['classes'], f"latent cache '{self.folder}'")
         super().__init__(
