@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
     'threads', 'version', 'renamed', 'processor', 'locations', 'log_noise', 'batches', 'placeholders', 'moved', 'lazy',
-    'processes', 'heartbeat', 'presets', 'options', 'files', 'machine_errors', 'locks', 'checksums', 'npz_files', 'addresses',
-    'images', 'weight_files', 'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command',
+    'processes', 'heartbeat', 'absent_nodes', 'presets', 'options', 'files', 'machine_errors', 'locks', 'checksums', 'npz_files',
+    'addresses', 'images', 'weight_files', 'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command',
     'torchrun', 'functional', 'registry', 'compat', 'utils', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models',
     'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'app', 'pipeline', 'cli',
 ]  # fmt: skip
@@ -35,6 +35,7 @@ PURE = {
     'npz_files': (),
     'addresses': ('mmengine.logging',),
     'heartbeat': ('mmengine.logging',),
+    'absent_nodes': (),
     'weight_files': ('mmengine.logging',),
     'strict_loading': (),
     'config_files': (),
