@@ -9,10 +9,11 @@ ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
     'threads', 'version', 'renamed', 'processor', 'locations', 'log_noise', 'batches', 'placeholders', 'moved', 'lazy',
-    'processes', 'heartbeat', 'absent_nodes', 'presets', 'options', 'files', 'machine_errors', 'locks', 'checksums', 'npz_files',
-    'addresses', 'images', 'weight_files', 'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs', 'console', 'command',
-    'torchrun', 'functional', 'registry', 'compat', 'utils', 'mmagic_samples', 'vaes', 'layers', 'datasets', 'models',
-    'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling', 'probing', 'analysis', 'apis', 'app', 'pipeline', 'cli',
+    'processes', 'heartbeat', 'absent_nodes', 'presets', 'options', 'files', 'machine_errors', 'locks', 'checksums',
+    'npz_files', 'addresses', 'images', 'weight_files', 'strict_loading', 'config_files', 'cfg_values', 'arguments', 'outputs',
+    'console', 'command', 'torchrun', 'functional', 'registry', 'compat', 'utils', 'mmagic_samples', 'vaes', 'layers',
+    'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling', 'probing', 'analysis', 'apis',
+    'app', 'pipeline', 'cli',
 ]  # fmt: skip
 PURE = {
     'images': ('mmengine',),
