@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / 'tests'), str(ROOT / 'tests/test_datasets')]
 #: Different pictures of a cache; the others are further names of these.
 DISTINCT = 1000
 _PORT = 7959
@@ -22,6 +21,7 @@ def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]
     Returns:
         What the server uses after each `every` requests: 'iteration', 'memory' and 'cpu' as in `soak.Measures`, and so on.
     """
+    _find_test_helpers()
     import httpx
     from helpers.trained_files import picture, trained
 
@@ -47,6 +47,12 @@ def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]
         server.terminate()
         server.wait(30)
     return rows
+
+
+def _find_test_helpers() -> None:
+    for folder in (str(ROOT / 'tests'), str(ROOT / 'tests/test_datasets')):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
 
 
 def _restoring(client: Any, server: subprocess.Popen) -> int:
@@ -98,6 +104,7 @@ def cache(folder: Path, samples: int, workers: int = 4) -> dict[str, float]:
 
     The VAE takes averages, so that what is measured is the cache.
     """
+    _find_test_helpers()
     from fake_codec import fake_codec, image_folder
     from mmengine.dataset import default_collate
     from torch.utils.data import DataLoader
