@@ -1,10 +1,17 @@
 """Train for long at toy size, and look whether memory, open files, threads or the time of a step grow.
 
 python dev/soak.py FOLDER --json report.json: pretraining with checkpoints and pictures, then SiT with validation. Exit code 1
-if anything grows by more than its error.
+if anything that is judged grows by more than its error. A busier machine makes every step take more CPU time: what is judged is
+`steps`, the CPU time of a step in units of that of a fixed piece of work that is done beside it; `cpu` and `wall` are shown.
+Resident memory moves in steps, as malloc asks for more and keeps it: what is judged is what malloc has given out (`allocated`)
+and the number of Python's own blocks; `memory` is shown.
+
+python dev/soak.py FOLDER --stage app --iterations 1000       # requests to `usp app`, and what its process uses
+python dev/soak.py FOLDER --stage cache --iterations 300000   # samples of a latent cache: written, verified, read by 4 workers
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import math
@@ -20,10 +27,12 @@ import usp_mm  # noqa: F401  (before torch)
 # isort: split
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from scipy.stats import t as student
+from soak_serving import cache, serve
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {
@@ -33,14 +42,23 @@ STAGES = {
 #: What is measured, its unit, and its size in that unit.
 UNITS = {
     'memory': ('KiB', 1024),
+    'allocated': ('KiB', 1024),
+    'blocks': ('blocks', 1),
     'open_files': ('files', 1),
     'threads': ('threads', 1),
+    'steps': ('works', 1),
     'cpu': ('ms', 1e-3),
     'wall': ('ms', 1e-3),
 }
+#: Growth in 1,000 iterations that counts as none: less than an object of 33 bytes, and half a block, an iteration.
+FLOORS = {'allocated': 32, 'blocks': 500}
+#: What a growth of which is a fault.
+JUDGED = ('allocated', 'blocks', 'open_files', 'threads', 'steps')
 #: Share of a run, at its beginning, that is not looked at; blocks whose means are fitted; probability of a false alarm.
 WARM_UP, BLOCKS, ALARM = 0.25, 10, 0.005
-BATCH = 8
+#: Measurements of a run, about.
+ROWS = 200
+BATCH, HISTORY = 8, 500
 ARCH = dict(embed_dims=32, depth=2, num_heads=2, decoder_dims=16, decoder_depth=1, decoder_heads=2)
 
 
@@ -51,8 +69,9 @@ class Measures(Hook):
 
     def __init__(self, every: int, leak: int = 0, seconds: float = math.inf) -> None:
         self.every, self.leak, self.seconds = every, leak, seconds
-        self.rows: list[dict[str, float]] = []
         self._leaked: list[bytes] = []
+        self._table = np.zeros((3 * ROWS, 1 + len(UNITS)))  # now, so that noting allocates nothing
+        self._noted = 0
 
     def before_train(self, runner: Runner) -> None:
         self._begun = time.monotonic()
@@ -61,7 +80,8 @@ class Measures(Hook):
         self._start()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._leaked.append(os.urandom(self.leak))
+        if self.leak:
+            self._leaked.append(os.urandom(self.leak))
         if (runner.iter + 1) % self.every == 0:
             self._measure(runner.iter + 1)
         if time.monotonic() - self._begun > self.seconds:
@@ -70,21 +90,47 @@ class Measures(Hook):
     def _start(self) -> None:
         self._clocks = time.process_time(), time.perf_counter()
 
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """One row each `every` iterations: 'iteration', and the keys of `UNITS` in their smallest units."""
+        return [dict(zip(('iteration', *UNITS), row, strict=True)) for row in self._table[: self._noted].tolist()]
+
     def _measure(self, iteration: int) -> None:
         cpu, wall = time.process_time() - self._clocks[0], time.perf_counter() - self._clocks[1]
+        work = fixed_work()
         gc.collect()
         process = Path('/proc/self')
-        self.rows.append(
-            dict(
-                iteration=iteration,
-                memory=int((process / 'statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE'),
-                open_files=len(os.listdir(process / 'fd')),
-                threads=len(os.listdir(process / 'task')),
-                cpu=cpu / self.every,
-                wall=wall / self.every,
-            )
-        )
+        memory = int((process / 'statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+        files, threads = len(os.listdir(process / 'fd')), len(os.listdir(process / 'task'))
+        steps = cpu / self.every / work
+        memories = (memory, allocated(), sys.getallocatedblocks())
+        row = (iteration, *memories, files, threads, steps, cpu / self.every, wall / self.every)
+        self._table[self._noted] = row
+        self._noted += 1
         self._start()
+
+
+class _Mallinfo2(ctypes.Structure):
+    _names = ('arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks', 'fordblks', 'keepcost')
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _names)
+
+
+def allocated() -> int:
+    """Bytes that malloc has given out and not got back (glibc), which resident memory exceeds by what malloc keeps."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _Mallinfo2
+    info = mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
+def fixed_work() -> float:
+    """CPU seconds of a piece of work, in Python and in torch, that is the same at each call."""
+    begun = time.process_time()
+    x = torch.full((64, 64), 0.5)
+    for _ in range(100):
+        x = torch.layer_norm(x @ x, (64,))
+        sum(range(500))
+    return time.process_time() - begun
 
 
 def growth(rows: list[dict[str, float]], key: str) -> dict[str, Any]:
@@ -99,7 +145,9 @@ def growth(rows: list[dict[str, float]], key: str) -> dict[str, Any]:
     rest = y - y.mean() - slope * centred
     error = float(np.sqrt(rest @ rest / (len(x) - 2) / (centred @ centred)))
     limit = float(student.ppf(1 - ALARM, len(x) - 2)) * error
-    return dict(unit=unit, mean=float(y.mean()), slope=slope, error=error, flat=bool(slope <= limit + 1e-9))
+    return dict(
+        unit=unit, mean=float(y.mean()), slope=slope, error=error, flat=bool(slope <= max(limit, FLOORS.get(key, 0)) + 1e-9)
+    )
 
 
 def config(stage: str, folder: Path, iterations: int, events: int) -> Config:
@@ -111,6 +159,7 @@ def config(stage: str, folder: Path, iterations: int, events: int) -> Config:
             'model.data_preprocessor.vae_path': str(folder / 'vae'),
             'train_dataloader.dataset.data_root': str(folder / 'cache'),
             'train_dataloader.batch_size': BATCH,
+            'default_hooks.runtime_info.history': HISTORY,  # full within the warm-up
             'default_hooks.checkpoint': dict(interval=often, by_epoch=False, max_keep_ckpts=2),
         }
     )
@@ -139,7 +188,7 @@ def soak(
     """Train a stage in this process; returns 'iterations', 'seconds' and for each measure what `growth` returns."""
     cfg = config(stage, folder, iterations, events)
     cfg.work_dir, cfg.experiment_name = str(folder / stage), f'soak-{stage}-{leak}'
-    measures = Measures(max(iterations // 200, 1), leak, seconds)
+    measures = Measures(max(iterations // ROWS, 1), leak, seconds)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(measures)
     begun = time.monotonic()
@@ -149,16 +198,23 @@ def soak(
         runner.logger.info(f'{seconds:.0f} seconds are over')
     finally:
         gc.unfreeze()
-    found = {key: growth(measures.rows, key) for key in UNITS}
-    return dict(iterations=int(measures.rows[-1]['iteration']), seconds=time.monotonic() - begun, **found)
+    return summary(measures.rows, time.monotonic() - begun)
+
+
+def summary(rows: list[dict[str, float]], seconds: float | None = None) -> dict[str, Any]:
+    """'iterations', 'seconds', and what `growth` returns for each measure of the rows."""
+    found = {key: growth(rows, key) for key in UNITS if key in rows[0]}
+    if seconds is None:
+        seconds = sum(row['wall'] for row in rows) * (rows[1]['iteration'] - rows[0]['iteration'])
+    return dict(iterations=int(rows[-1]['iteration']), seconds=seconds, **found)
 
 
 def show(report: dict[str, dict[str, Any]]) -> None:
     for stage, found in report.items():
         print(f'{stage}: {found["iterations"]:,} iterations in {found["seconds"]:.0f} s; growth in 1,000 iterations')
-        for key, (unit, _) in UNITS.items():
-            one = found[key]
-            told = 'flat' if one['flat'] else 'GROWS'
+        for key in (key for key in UNITS if key in found):
+            one, unit = found[key], UNITS[key][0]
+            told = 'flat' if one['flat'] else 'GROWS' if key in JUDGED else 'grows'
             print(f'  {key:10} mean {one["mean"]:12.3f} {unit:8} slope {one["slope"]:+.4f} ± {one["error"]:.4f}  {told}')
 
 
@@ -168,7 +224,7 @@ def main() -> None:
     parser.add_argument('--iterations', type=int, default=20_000, help='of each stage')
     parser.add_argument('--seconds', type=float, default=math.inf, help='of each stage, at most')
     parser.add_argument('--leak', type=int, default=0, help='bytes to leak each iteration, to see that it is found')
-    parser.add_argument('--stage', choices=STAGES, help='one of them, in this process')
+    parser.add_argument('--stage', choices=[*STAGES, 'app', 'cache'], help='one of them, in this process')
     parser.add_argument('--json', type=Path, help='where to write the report')
     args = parser.parse_args()
     folder = args.folder.resolve()
@@ -176,7 +232,12 @@ def main() -> None:
         from preempt_demo import prepare
 
         prepare(folder)
-    if args.stage:
+    if args.stage == 'cache':
+        print({name: round(seconds, 1) for name, seconds in cache(folder, args.iterations).items()})
+        return
+    if args.stage == 'app':
+        report = {'app': summary(serve(folder, args.iterations))}
+    elif args.stage:
         report = {args.stage: soak(args.stage, folder, args.iterations, args.leak, args.seconds)}
     else:
         report = {}
@@ -190,7 +251,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))
     show(report)
-    if not all(found[key]['flat'] for found in report.values() for key in UNITS):
+    if not all(found[key]['flat'] for found in report.values() for key in JUDGED if key in found):
         raise SystemExit(1)
 
 

@@ -17,7 +17,17 @@ INSIDE = {
     'renaming': ['arguments', 'placeholders', 'modules', 'lazy'],
     'fileio': ['atomic', 'locks', 'outputs', 'npz', 'checksums', 'addresses', 'weights', 'strict_loading'],
     'config': ['options', 'values', 'data_loaders', 'lookup', 'arguments'],
-    'runtime': ['threads', 'processor', 'console', 'processes', 'heartbeat', 'machine_errors', 'command', 'torchrun'],
+    'runtime': [
+        'threads',
+        'processor',
+        'console',
+        'processes',
+        'heartbeat',
+        'absent_nodes',
+        'machine_errors',
+        'command',
+        'torchrun',
+    ],
 }
 #: Layers, or modules of them, that import none of OpenMMLab's packages except those named.
 PURE = {

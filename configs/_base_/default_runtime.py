@@ -21,6 +21,7 @@ default_hooks = dict(
     finite=dict(type='FiniteHook'),
     vae_record=dict(type='VAERecordHook'),
     save_best=dict(type='SaveBestCheckHook'),
+    late_validation=dict(type='LateValidationHook'),
     run_info=dict(type='RunInfoHook'),
     tf32=dict(type='TF32Hook'),
     preemption=dict(type='PreemptionHook'),

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from helpers.small_world import ROOT
 
-from usp_mm.app.server import PORTS, free_port, private_folder
+from usp_mm.app.server import PORTS, SESSIONS, free_port, private_folder
 
 SECRET = 'the secret'
 
@@ -166,3 +166,13 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tool_here, checkpoints, tmp_path, mon
     assert (code, answers) == (0, [200])
     assert f'http://127.0.0.1:{port}  (Ctrl-C ends it)' in told and told.endswith('ended\n')
     assert list(tmp_path.iterdir()) == [] and free_port('127.0.0.1', port) == port
+
+
+def test_the_state_of_old_visitors_is_dropped(demo, uploads, monkeypatch):
+    page, url = demo
+    states = page.state_holder
+    assert states.capacity == SESSIONS == 100
+    monkeypatch.setattr(states, 'capacity', 2)
+    for seed in range(4):
+        assert call(url, functions(page, 'restore')[0], 'pretraining.pth', upload(url, uploads['good.png']), 0.5, seed)[0]
+    assert len(states.session_data) == 2

@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
 
 from usp_mm.datasets import EpochIndex
+from usp_mm.engine import DeferredRuntimeInfoHook
 from usp_mm.engine.scalar_history import KEPT, ScalarHistory, keep
 from usp_mm.models import data_preprocessor, random_keys
 
@@ -165,3 +166,31 @@ def test_a_loss_of_one_process_is_told_once(monkeypatch):
         assert hub.get_scalar('train/loss').current() == value
     assert len(warnings) == 1 and 'it is of this process alone, not the mean of all' in warnings[0]
     assert hub.state_dict()['log_scalars']['train/loss'].data[0].tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ('history', 'processor', 'kept'),
+    [
+        (3, {}, 10),  # the log processor's own window is 10
+        (12, {}, 12),
+        (3, dict(window_size=4), 4),
+        (3, dict(custom_cfg=[dict(data_src='loss', log_name='mean_loss', method_name='mean', window_size=15)]), 15),
+        (3, dict(custom_cfg=[dict(data_src='loss', log_name='mean_loss', method_name='mean', window_size='global')]), 20),
+        (None, {}, 20),
+    ],
+)
+def test_a_history_keeps_what_the_log_reads(history, processor, kept, tmp_path):
+    hook = dict(type='DeferredRuntimeInfoHook', history=history)
+    settings = dict(log_processor=dict(by_epoch=False, **processor), default_hooks=dict(runtime_info=hook))
+    build_training('pretraining', tmp_path, iterations=20, interval=1, **settings).train()
+    hub = saved(tmp_path / 'iter_20.pth')['message_hub']['log_scalars']
+    names = ('train/loss', 'train/grad_norm', 'train/lr', 'train/time', 'train/data_time')
+    assert {name: len(hub[name].data[0]) for name in names} == dict.fromkeys(names, kept)
+    plain = dict(settings, default_hooks=dict(runtime_info=dict(type='RuntimeInfoHook')))
+    build_training('pretraining', tmp_path / 'plain', iterations=20, interval=1, **plain).train()
+    assert scalars(tmp_path) == scalars(tmp_path / 'plain')
+
+
+def test_a_history_of_nothing_is_refused():
+    with pytest.raises(ValueError, match='history=0: it must be at least 1, or None for all'):
+        DeferredRuntimeInfoHook(history=0)

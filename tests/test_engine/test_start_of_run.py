@@ -157,7 +157,7 @@ def test_a_used_folder_is_not_started_in_again(work_dir, monkeypatch):
 
 
 def test_overwriting_deletes_the_checkpoints_and_nothing_else(work_dir):
-    for name in ('best_score_epoch_12.pth', 'weights.pth', 'run_info.json'):
+    for name in ('best_score_epoch_12.pth', 'weights.pth', 'run_info.json', 'last_validation'):
         (work_dir / name).write_text('')
     lines = []
     delete_checkpoints(SimpleNamespace(work_dir=str(work_dir), logger=SimpleNamespace(warning=lines.append)))

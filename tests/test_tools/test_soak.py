@@ -46,6 +46,11 @@ def test_a_slope_with_its_error(soak):
     grows = soak.growth(rows([1024 * 10 * i + x for i, x in enumerate(noise)]), 'memory')
     assert not grows['flat'] and grows['slope'] == pytest.approx(1000, rel=0.05)  # KiB in 1,000 iterations
     assert soak.growth(rows([5] * 60), 'memory')['flat']
+    kept = [dict(iteration=10 * i, blocks=10 * i) for i in range(60)]  # one object an iteration
+    assert (
+        not soak.growth(kept, 'blocks')['flat']
+        and soak.growth([{**row, 'blocks': row['blocks'] / 3} for row in kept], 'blocks')['flat']
+    )
     assert soak.growth(rows([5 - i for i in range(60)]), 'memory')['flat']  # what shrinks is no leak
 
 
@@ -62,4 +67,30 @@ def test_sixty_iterations_and_a_leak(soak, stage, leak, tmp_path, demo_data, tin
     assert found['open_files']['flat'] and found['threads']['flat']
     assert sorted(path.name for path in (tmp_path / stage).glob('*.pth')) == ['iter_40.pth', 'iter_60.pth']
     if leak:
+        assert not found['allocated']['flat'] and found['allocated']['slope'] / 4096e3 == pytest.approx(1, abs=0.1)
         assert not found['memory']['flat'] and found['memory']['slope'] / 4096e3 == pytest.approx(1, abs=0.5)
+
+
+@pytest.mark.slow
+def test_a_small_cache_is_written_verified_and_read(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'dev'))
+    import soak_serving
+
+    monkeypatch.setattr(soak_serving, 'DISTINCT', 8)
+    assert soak_serving.cache(tmp_path, 20, workers=1).keys() == {'write', 'verify', 'first batch', 'read'}
+    assert len(list((tmp_path / 'many').rglob('*.png'))) == 20
+    sys.modules.pop('soak_serving', None)
+
+
+@pytest.mark.slow
+def test_twenty_requests_to_the_demo(tmp_path, tiny_vae_folder, monkeypatch):
+    pytest.importorskip('gradio')
+    monkeypatch.syspath_prepend(str(ROOT / 'dev'))
+    import soak_serving
+
+    (tmp_path / 'vae').symlink_to(tiny_vae_folder)
+    found = soak_serving.serve(tmp_path, 20, every=10)
+    assert [row['iteration'] for row in found] == [10, 20]
+    assert found[0].keys() == {'iteration', 'memory', 'open_files', 'threads', 'cpu', 'wall'}
+    assert (tmp_path / 'app.log').read_text().endswith('\nended\n')
+    sys.modules.pop('soak_serving', None)

@@ -19,6 +19,8 @@ from .pictures import MAX_FILE
 LOCALHOST = '127.0.0.1'
 #: Ports that are tried if none is asked for.
 PORTS = range(7860, 7960)
+#: Visitors whose state Gradio keeps, the latest ones; each costs tens of KiB, and Gradio would keep 10,000.
+SESSIONS = 100
 _WITHIN = "'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 #: The browser refuses to load anything from elsewhere, whatever a library's page asks for.
 POLICY = f"default-src {_WITHIN}; frame-ancestors 'self'; base-uri 'self'; form-action 'self'"
@@ -93,6 +95,7 @@ def launch_page(page: gr.Blocks, host: str, port: int) -> None:
     page.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
         allowed_paths=[], max_file_size=MAX_FILE, footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
-        pwa=False, mcp_server=False, theme=gr.themes.Soft(font=font, font_mono=['ui-monospace', 'monospace']), css=CSS,
+        state_session_capacity=SESSIONS, pwa=False, mcp_server=False, css=CSS,
+        theme=gr.themes.Soft(font=font, font_mono=['ui-monospace', 'monospace']),
         app_kwargs=dict(middleware=[Middleware(SafeHeaders)], docs_url=None, redoc_url=None, openapi_url=None),
     )  # fmt: skip

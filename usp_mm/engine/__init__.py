@@ -17,6 +17,7 @@ from .hooks import (
     StatelessSeedHook,
 )
 from .lars import MAELARS
+from .late_validation import LateValidationHook
 from .loops import PositionedIterTrainLoop
 from .optim_wrapper import AutocastOptimWrapper
 from .param_groups import MergeParamGroupsHook
@@ -43,6 +44,7 @@ __all__ = [
     'FiniteHook',
     'GeneratorCheckHook',
     'GeneratorEMAHook',
+    'LateValidationHook',
     'LatentCacheCheckHook',
     'MLflowPictureVisBackend',
     'MergeParamGroupsHook',

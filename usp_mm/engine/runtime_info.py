@@ -25,10 +25,23 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     With `ReduceLossHook`, the processes of a distributed run compute the means together where the numbers are read: at
     iterations that log or save, every 1000 iterations, before a validation and at the end of an epoch. Code that reads the
     message hub at other times gets the losses of its own process, and the log says so once.
+
+    Args:
+        history: How many of the latest values of each number the message hub and checkpoints keep; more where a window of the
+            run's `log_processor` is longer. MMEngine keeps a million, 16 bytes each; None does so here.
+
+    Raises:
+        ValueError: `history` is below 1.
     """
+
+    def __init__(self, history: int | None = 10_000) -> None:
+        if history is not None and history < 1:
+            raise ValueError(f'DeferredRuntimeInfoHook got history={history}: it must be at least 1, or None for all')
+        self._history = history
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        self._kept = None if self._history is None else _longest_window(runner, self._history)
         self._reduces = is_distributed() and any(isinstance(hook, ReduceLossHook) for hook in runner.hooks)
         self._loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self._savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
@@ -44,7 +57,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             keep(hub, f'train/{name}', value, own=self._reduces)
         for name in hub.log_scalars:
             if name.startswith('train/'):
-                defer(hub, name)  # rates and times: MMEngine's own history copies itself to add a number
+                defer(hub, name, self._kept)  # rates and times: MMEngine's own history copies itself to add a number
         if self._reduces and self._is_read(runner, batch_idx):
             reduce_histories(hub)
 
@@ -97,6 +110,17 @@ def saves_now(hook: Hook, savers: list[CheckpointHook], runner: Runner) -> bool:
     return any(
         hook.every_n_train_iters(runner, saver.interval, saver.save_begin) or (saver.save_last and last) for saver in savers
     )
+
+
+def _longest_window(runner: Runner, history: int) -> int | None:
+    """`history`, or the longest window of values that the log processor averages if that is longer; None if it takes all."""
+    processor = runner.log_processor
+    windows = [processor.window_size, *(custom.get('window_size') for custom in processor.custom_cfg)]
+    if 'global' in windows:
+        return None
+    if 'epoch' in windows:
+        windows.append(len(runner.train_dataloader))
+    return max(history, *(window for window in windows if isinstance(window, int)))
 
 
 def _clip(hub: MessageHub, name: str, parameters: Any, **kwargs: Any) -> None:

@@ -19,11 +19,13 @@ class ScalarHistory(HistoryBuffer):
 
     Attributes:
         own: Whether the tensors are values of this process only, until `reduce_histories` is called.
+        kept: How many of the latest numbers stay, fewer than `max_length` of MMEngine; None for as many.
     """
 
     def __init__(self, history: HistoryBuffer | None = None) -> None:
         self._pending: list[tuple[Any, int]] = []
         self.own, self._warned = False, False
+        self.kept: int | None = None
         super().__init__()
         if history is not None:
             self._logs, self._counts = history.data
@@ -87,7 +89,8 @@ class ScalarHistory(HistoryBuffer):
         first = len(self._logs) == 0
         self._logs = np.array(logs) if first else np.append(self._logs, logs)
         self._counts = np.array(counts) if first else np.append(self._counts, counts)
-        self._logs, self._counts = self._logs[-self.max_length :], self._counts[-self.max_length :]
+        kept = self.max_length if self.kept is None else min(self.kept, self.max_length)
+        self._logs, self._counts = self._logs[-kept:], self._counts[-kept:]
 
     def _warn(self) -> None:
         if not self._warned:
@@ -105,17 +108,19 @@ def keep(hub: MessageHub, name: str, value: Any, own: bool = False) -> None:
     if name not in hub.log_scalars:
         hub.update_scalar(name, 0.0)  # this also registers the name for resumed runs
         hub.log_scalars[name] = ScalarHistory()
-    defer(hub, name)
     history = hub.log_scalars[name]
+    if not isinstance(history, ScalarHistory):
+        history = hub.log_scalars[name] = ScalarHistory(history)
     history.own = own
     history.update(value)
 
 
-def defer(hub: MessageHub, name: str) -> None:
-    """Turn a history of a message hub into a `ScalarHistory`."""
+def defer(hub: MessageHub, name: str, kept: int | None = None) -> None:
+    """Turn a history of a message hub into a `ScalarHistory`, which keeps so many numbers."""
     history = hub.log_scalars[name]
     if not isinstance(history, ScalarHistory):
-        hub.log_scalars[name] = ScalarHistory(history)
+        history = hub.log_scalars[name] = ScalarHistory(history)
+    history.kept = kept
 
 
 def reduce_histories(hub: MessageHub) -> None:

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from usp_mm.fileio.atomic import remove_leftovers
 from usp_mm.fileio.locks import locked
 
+from .late_validation import VALIDATED
 from .latest_checkpoint import LAST, checkpoints_in, newest_checkpoint
 
 #: The file of a work folder that a training locks, and that says which one.
@@ -112,7 +113,8 @@ def delete_checkpoints(runner: Runner) -> None:
     found = [*_checkpoints(folder), *folder.glob('best_*.pth')]
     for path in found:
         path.unlink()
-    (folder / LAST).unlink(missing_ok=True)
+    for name in (LAST, VALIDATED):
+        (folder / name).unlink(missing_ok=True)
     if found:
         runner.logger.warning(f"--overwrite: deleted {len(found)} checkpoints of an earlier run from '{folder}'")
 

@@ -9,9 +9,11 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from usp_mm.runtime.absent_nodes import Nodes, nodes_of
 from usp_mm.runtime.processes import PARENT, PREEMPTED, SIGNALLED, Stopped, how_it_ended, read_reason
 
 if TYPE_CHECKING:
@@ -58,8 +60,15 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
 
     args = run.parse_args(arguments)
     _prepare(args)
+    nodes = nodes_of(args)
+    begun = time.monotonic()
     try:
-        run.run(args)
+        if nodes is None:
+            run.run(args)
+        else:
+            nodes.wait_for_first()
+            with nodes.telling():
+                run.run(args)
     except ChildFailedError as error:
         return _explain(error.failures)
     except SignalException as error:
@@ -67,7 +76,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
     except DistError as error:  # no ChildFailedError: of the launchers' own connection
         if os.environ.get('USP_TRACEBACK'):
             raise
-        return f'error: {_unconnected(args, error)}  (USP_TRACEBACK=1 shows where)', 1
+        return f'error: {_unconnected(args, error, nodes, time.monotonic() - begun)}  (USP_TRACEBACK=1 shows where)', 1
     return None, 0
 
 
@@ -90,7 +99,7 @@ def _prepare(args: 'Namespace') -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _unconnected(args: 'Namespace', error: Exception) -> str:
+def _unconnected(args: 'Namespace', error: Exception, nodes: Nodes | None, seconds: float) -> str:
     """Why the launchers of the nodes do not find each other, and what to do."""
     reason = str(error).splitlines()[0]
     address = args.rdzv_endpoint or f'{args.master_addr}:{args.master_port}'
@@ -99,6 +108,8 @@ def _unconnected(args: 'Namespace', error: Exception) -> str:
             f'port {address.rpartition(":")[2]} of this machine is taken: on one node leave PORT out to take a free one, on '
             'several set another PORT on each'
         )
+    if nodes is not None:
+        return nodes.absence(nodes.last_absent, seconds, reason.rstrip('.'))
     return (
         f'the launcher of node 0 at {address} cannot be reached ({reason}): start it too, and check MASTER_ADDR, PORT, NNODES '
         'and the network between the nodes'
