@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from usp_mm.engine.checks.config import merge_cfg_options
 from usp_mm.files import read_json
 from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
-from usp_mm.strict_loading import load_exactly
+from usp_mm.strict_loading import ITS_CONFIG, load_exactly
 from usp_mm.vaes.record import codec_of, compare_vae, record_in, vae_record
 from usp_mm.vaes.settings import fold_older_keys, vae_settings
 from usp_mm.weight_files import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, SAFE, read_checkpoint, read_trained, weights_in
 
 from .config_data import check_types, parse_config
+from .recorded import difference
 
 CONFIG, WEIGHTS, INFO, STATS = FOLDER_CONFIG, FOLDER_WEIGHTS, FOLDER_INFO, 'vae_stats.json'
 #: What of a repository is fetched: a model folder, or the transformer of a diffusers pipeline.
@@ -55,6 +57,8 @@ class Source:
         vae: Record of the VAE with which the model was trained.
         facts: Further content of `run_info.json`.
         chosen: Whether the weights are already the requested ones.
+        recorded: `model` of the config that the checkpoint holds, if another one was given.
+        fix: What to do about weights that do not fit the config.
     """
 
     cfg: dict[str, Any]
@@ -65,6 +69,8 @@ class Source:
     vae: Mapping[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     chosen: bool = False
+    recorded: dict[str, Any] | None = None
+    fix: str = ITS_CONFIG
 
 
 def read_model_folder(folder: Path, config: str | Path | Config | None = None) -> Source:
@@ -132,7 +138,11 @@ def read_file(path: Path, config: str | Path | Config | None, kind: str | None, 
     classes = (meta.get('dataset_meta') or {}).get('classes')
     facts = {key: meta[key] for key in ('epoch', 'iter', 'experiment_name') if isinstance(meta.get(key), int | str)}
     facts |= _run_facts(path)
-    return Source(cfg, dict(state), str(path), path, tuple(map(str, classes)) if classes else None, record_in(content), facts)
+    found = Source(cfg, dict(state), str(path), path, tuple(map(str, classes)) if classes else None, record_in(content), facts)
+    if config is not None and isinstance(meta.get('cfg'), str):
+        with suppress(ValueError):  # it holds code, which is why another one is given
+            found.recorded = _recorded_config(meta['cfg'], path).get('model')
+    return found
 
 
 def _recorded_config(text: str, where: str | Path) -> dict[str, Any]:
@@ -242,6 +252,9 @@ def prepare_source(
         merge_cfg_options(cfg, dict(cfg_options))
         source.cfg = {**scope, **cfg.to_dict()}
     model = source.cfg['model'] = _without_training(source.cfg['model'])
+    if source.recorded and (told := difference(_without_training(source.recorded), model)):
+        source.fix = f'it was trained with {told}: leave the config out, and the one that the checkpoint holds is taken'
+        MMLogger.get_current_instance().warning(f"the config applies, but '{source.where}': {source.fix}")
     check_types(model, source.where)
     source.weights = {name: x for name, x in source.weights.items() if not name.startswith('repa.')}
     if 'denoiser' in model:
@@ -330,7 +343,7 @@ def build(source: Source, allow_other_vae: bool) -> nn.Module:
     cfg = source.cfg['model']
     with explain_arguments(Config(dict(model=cfg))):
         model: nn.Module = MODELS.build(ConfigDict(cfg))
-    load_exactly(model, source.weights, source.where)
+    load_exactly(model, source.weights, source.where, fix=source.fix)
     codec = codec_of(model)
     if source.vae is None:
         source.vae = vae_record(codec)

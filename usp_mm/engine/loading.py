@@ -69,8 +69,14 @@ def load_trained(model: nn.Module, checkpoint: Checkpoint, cfg: Config, weights:
     Raises:
         ValueError: The checkpoint is of another model or VAE.
     """
-    load_exactly(model, checkpoint.weights if weights is None else weights, checkpoint.path)
+    load_exactly(model, checkpoint.weights if weights is None else weights, checkpoint.path, fix=_own_config(checkpoint.path))
     check_model_vae(checkpoint, codec_of(model), cfg)
+
+
+def _own_config(checkpoint: Path) -> str:
+    """Advice that names the config that the training wrote beside its checkpoints, with its --cfg-options, if it is there."""
+    configs = sorted(checkpoint.parent.glob('*.py'))
+    return f"{ITS_CONFIG}, '{configs[0]}'" if len(configs) == 1 else ITS_CONFIG
 
 
 def class_names(checkpoint: Checkpoint, cfg: Config) -> Sequence[str] | None:
