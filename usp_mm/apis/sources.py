@@ -40,6 +40,8 @@ SETS = {'ema': ('denoiser_ema.module.',), 'model': ('denoiser.',), 'both': ('den
 #: Keys of the argument `vae`.
 _VAE_KEYS = ('name', 'path', 'stats', 'dtype')
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
+#: The only model whose VAE is the first stage of its backbone.
+SEGMENTOR = 'USPSegmentor'
 #: Keys that only concern training or speed.
 _LEFT_OUT = ('init_cfg', 'repa', 'compile', 'compile_denoiser', 'cuda_graph')
 
@@ -295,16 +297,18 @@ def _select(source: Source, model: dict[str, Any], weights: str | None) -> None:
 
 def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> None:
     """Set the VAE and its path; see `usp_mm.from_pretrained`."""
-    preprocessor = model.setdefault('data_preprocessor', {})
-    for key in ('batch_augments', 'noise', 'load_vae'):
-        preprocessor.pop(key, None)
-    preprocessor['load_vae'] = load_vae
-    given = vae_given(vae)
-    settings = vae_settings(preprocessor.get('vae'))
+    part, given = vae_part(model), vae_given(vae)
+    settings = vae_settings(part.get('vae'))
+    if part is model.get('backbone'):
+        settings['load_weights'] = load_vae or bool(part.get('train_vae'))
+    else:
+        for key in ('batch_augments', 'noise'):
+            part.pop(key, None)
+        part['load_vae'] = load_vae
     if (name := given.get('name') or settings['name']) != settings['name']:
         settings.update(path=None, stats=None)
     settings |= given
-    preprocessor['vae'] = settings
+    part['vae'] = settings
     path, row = settings.get('path'), lookup(VAES, name, 'VAE')
     if path is None or not load_vae or '://' in str(path) or Path(path).exists():
         return
@@ -315,6 +319,13 @@ def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> Non
             f"'{where}' has its VAE at '{path}', which is not here: '{row['source']}' is taken; vae=… gives another"
         )
         settings['path'] = None
+
+
+def vae_part(model: dict[str, Any]) -> dict[str, Any]:
+    """The part of a model's config whose `vae` it is: a segmentor's backbone, otherwise the data preprocessor."""
+    part: dict[str, Any]
+    part = model['backbone'] if model['type'] == SEGMENTOR else model.setdefault('data_preprocessor', {})
+    return part
 
 
 def vae_given(vae: Any) -> dict[str, Any]:

@@ -57,7 +57,13 @@ def load_config(
     return cfg
 
 
-def load_trained(model: nn.Module, checkpoint: Checkpoint, cfg: Config, weights: Mapping[str, Tensor] | None = None) -> None:
+def load_trained(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    cfg: Config,
+    weights: Mapping[str, Tensor] | None = None,
+    fix: str | None = None,
+) -> None:
     """Load a checkpoint's weights into a model with `load_exactly`, and compare the VAE with the checkpoint's.
 
     Args:
@@ -65,11 +71,13 @@ def load_trained(model: nn.Module, checkpoint: Checkpoint, cfg: Config, weights:
         checkpoint: Checkpoint that has been read.
         cfg: Config of the model.
         weights: Weights of the checkpoint to load, under the model's names; all of them if None.
+        fix: Advice in the error for weights that do not fit; None names the config in the checkpoint's folder.
 
     Raises:
         ValueError: The checkpoint is of another model or VAE.
     """
-    load_exactly(model, checkpoint.weights if weights is None else weights, checkpoint.path, fix=_own_config(checkpoint.path))
+    weights = checkpoint.weights if weights is None else weights
+    load_exactly(model, weights, checkpoint.path, fix=fix or _own_config(checkpoint.path))
     check_model_vae(checkpoint, codec_of(model), cfg)
 
 
