@@ -33,7 +33,9 @@ def parse_args() -> argparse.Namespace:
     features.add_argument(
         '--features', default='adm', choices=['adm', 'pixel'], help="Inception's, or the pixels at 16x16 (default: %(default)s)"
     )
-    features.add_argument('--classifier', nargs=2, metavar=('CONFIG', 'CKPT'), help='features of a classifier of mmpretrain')
+    features.add_argument(
+        '--classifier', nargs='+', metavar=('CONFIG', 'CKPT'), help='features of a classifier of mmpretrain; or its model folder'
+    )
     features.add_argument('--timm', nargs=2, metavar=('MODEL', 'CKPT'), help='features of a model of timm')
     features.add_argument('--extractor', metavar='CONFIG.py', help="a config's `extractor`, built from the registry MODELS")
     parser.add_argument('--inception', metavar='FILE', help="torch-fidelity's weights (default: PyTorch's cache)")
@@ -57,7 +59,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=DECODERS, help='processes that decode folders (default: %(default)s)')
     parser.add_argument('--cache-dir', help="folder of reference statistics (default: $USP_CACHE, else '~/.cache/usp_mm')")
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.classifier and len(args.classifier) > 2:
+        parser.error(f'--classifier: give CONFIG CKPT, or a model folder, got {len(args.classifier)} words')
+    return args
 
 
 def build_metric(args: argparse.Namespace) -> 'ADMMetrics | FeatureMetrics':
@@ -85,9 +90,12 @@ def feature_batch_size(args: argparse.Namespace) -> int:
 
 def chosen_extractor(args: argparse.Namespace) -> dict | None:
     """Config of the selected feature extractor; None for ADM's."""
+    from usp_mm.apis.folder_files import take_folder
+
     if args.classifier:
-        config, checkpoint = args.classifier
-        return dict(type='ClassifierFeatures', config=config, checkpoint=checkpoint, img_size=args.classifier_size)
+        found = argparse.Namespace(config=args.classifier[0], checkpoint=(args.classifier[1:] or [None])[0])
+        take_folder(found)
+        return dict(type='ClassifierFeatures', config=found.config, checkpoint=found.checkpoint, img_size=args.classifier_size)
     if args.timm:
         model, checkpoint = args.timm
         return dict(type='TimmFeatures', model=model, checkpoint=checkpoint)
@@ -110,8 +118,21 @@ def count_samples(args: argparse.Namespace, there: int) -> int:
     return there if args.num is None else args.num
 
 
+def check_samples(samples: str) -> None:
+    """Raise a ValueError for a model, which has to draw its samples first."""
+    from usp_mm.weight_files import FOLDER_WEIGHTS
+
+    path = Path(samples)
+    if path.suffix in ('.pth', '.safetensors', '.py') or (path / FOLDER_WEIGHTS).is_file():
+        raise ValueError(
+            f"'{samples}' is a model, and samples are scored: draw them with `usp sample {samples} … --out samples.npz`; a "
+            f'classifier or segmentor is evaluated by `usp test {samples}`'
+        )
+
+
 def main() -> None:
     args = parse_args()
+    check_samples(args.samples)
     check_file(args.json, '--json', make_folder=False)
     check_counts(args, 'batch_size', 'num_ref', 'img_size', 'classifier_size')
     from mmengine.dist import get_world_size
