@@ -6,7 +6,7 @@ from .base import LatentCodec
 from .build import codec_spec
 from .kl import KLAutoencoder, KLStructure
 from .laptop import make_laptop_vae
-from .sd import DeterministicCodec, DiffusersCodec
+from .sd import DeterministicCodec, DiffusersCodec, TinyCodec
 from .tiny import make_tiny_vae
 
 _F16 = (128, 128, 256, 256, 512)
@@ -37,6 +37,10 @@ def blank_codec(name: str) -> LatentCodec | None:
             return DiffusersCodec(make_tiny_vae(), name=name, **shape)
         if name == 'laptop':
             return DeterministicCodec(make_laptop_vae(), name=name, **shape)
+        if name == 'taesd':
+            from diffusers import AutoencoderTiny
+
+            return TinyCodec(AutoencoderTiny(), name=name, **shape)
         if name not in STRUCTURES:
             raise ValueError(f"the shape of VAE '{name}' is not noted: add it to STRUCTURES in usp_mm/vaes/blank.py")
         return LatentCodec(KLAutoencoder(STRUCTURES[name]), name=name, **shape)
