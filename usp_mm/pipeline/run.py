@@ -148,7 +148,7 @@ def _check_installed(parts: Sequence[str]) -> None:
     """
     if 'generate' in parts and find_spec('mmagic') is None:
         raise ImportError(
-            "the generator needs mmagic: pip install 'usp-mm[gen]' (in a checkout '.[gen]'), or leave it out with "
+            "the generator needs mmagic: pip install '.[gen]' in the checkout of usp_mm, or leave it out with "
             '--only vae,cache,pretrain,probe'
         )
 
