@@ -124,13 +124,16 @@ def test_the_folder_of_a_segmentor_is_taken_by_the_tool_and_the_web_demo(folder,
 
 def test_nothing_in_the_folder_of_a_segmentor_is_imported_for_its_sake(folder, tmp_path):
     """Types of other libraries, in the model and in the pipeline, are named and not built."""
-    for old, new in (("'type': 'Feature2Pyramid'", "'type': 'os.system'"), ("'type': 'PackSegInputs'", "'type': 'code.interact'")):
+    for old, new in (
+        ("'type': 'Feature2Pyramid'", "'type': 'os.system'"),
+        ("'type': 'PackSegInputs'", "'type': 'code.interact'"),
+    ):
         text = (folder / 'config.py').read_text()
         assert old in text
         other = tmp_path / new.strip("'").rpartition('.')[2]
         shutil.copytree(folder, other)
         (other / 'config.py').write_text(text.replace(old, new))
-        with pytest.raises(ValueError, match=f"names the type {new[8:]}, which no model of this package is made of"):
+        with pytest.raises(ValueError, match=f'names the type {new[8:]}, which no model of this package is made of'):
             usp_mm.from_pretrained(other, device='cpu')
 
 

@@ -162,7 +162,7 @@ def test_a_third_call_does_nothing_and_other_settings_are_refused(finished, shel
 
 @pytest.mark.slow
 def test_more_steps_go_on_from_the_finished_generator(finished, shell, world):
-    """The earlier parts are not run again; the checkpoint, the samples and the model folder are those of the longer training."""
+    """Earlier parts are not run again; checkpoint, samples and model folder are those of the longer training."""
     out, shell.commands = world / 'work_dirs' / 'photos', {}
     before = (out / 'pretrain' / 'last_checkpoint').stat().st_mtime_ns
     longer = [*SHORT, '--steps', '5']

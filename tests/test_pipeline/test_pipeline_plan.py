@@ -100,7 +100,8 @@ def test_a_generator_that_could_not_be_trained_is_refused_before_the_plan(monkey
 
     monkeypatch.setattr(run, 'find_spec', lambda name: None)
     with pytest.raises(
-        ImportError, match=r"the generator needs mmagic: pip install '\.\[gen\]' in the checkout of usp_mm, .*--only vae,cache,pretrain,probe"
+        ImportError,
+        match=r"needs mmagic: pip install '\.\[gen\]' in the checkout of usp_mm, .*--only vae,cache,pretrain,probe",
     ):
         run._check_installed(['vae', 'generate'])
     run._check_installed(['vae', 'cache', 'pretrain', 'probe'])

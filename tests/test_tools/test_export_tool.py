@@ -103,7 +103,9 @@ def test_a_config_without_the_options_of_the_training_is_named(export, tmp_path,
     cfg.dump(tmp_path / 'other.py')
     code, printed = export(tmp_path / 'other.py', checkpoint, tmp_path / 'a')
     size = small_config('diffusion', tiny_vae_folder).model.denoiser.img_size
-    told = f'it was trained with model.denoiser.img_size={size} (here 32): leave the config out, and the one that the checkpoint'
+    told = (
+        f'it was trained with model.denoiser.img_size={size} (here 32): leave the config out, and the one that the checkpoint'
+    )
     assert code == 1 and told in printed and 'does not fit' in printed
     cfg.model.denoiser.update(img_size=size)
     cfg.model.sampler.num_steps = 7

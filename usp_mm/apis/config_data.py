@@ -140,10 +140,11 @@ def _of_mmseg() -> Any:
     """The registries of mmseg, with its and this package's segmentors in them."""
     if find_spec('mmseg') is None:
         raise ImportError("a segmentor needs mmsegmentation: pip install '.[seg]' in the checkout of usp_mm")
-    import usp_mm.segmentation  # noqa: F401
-    import mmseg.datasets  # noqa: F401
-    import mmseg.models  # noqa: F401
+    import mmseg.datasets
+    import mmseg.models
     import mmseg.registry
+
+    import usp_mm.segmentation  # noqa: F401
 
     return mmseg.registry
 

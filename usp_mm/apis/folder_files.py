@@ -12,8 +12,8 @@ def take_folder(args: Namespace, images: str | None = None) -> None:
     """Replace a model folder in `args.config` by the folder's config and weights.
 
     Args:
-        args: Arguments of a command, whose option `checkpoint` may be missing (None). Changed in place. A `launcher` says that the
-            command has a work folder: it is then named after the model folder.
+        args: Arguments of a command, whose option `checkpoint` may be missing (None). Changed in place. A command
+            with a `launcher` has a work folder, which is then named after the model folder.
         images: Name of positional arguments that follow; the word after a folder is the first of them.
 
     Raises:

@@ -59,7 +59,10 @@ def model_card(
     parts = [f'---\n{data.to_yaml()}\n---', f'# {name.split("/")[-1]}', f'{description}: {_network_text(cfg["model"])}.']
     if picture:
         parts.append(f'![{kind}]({picture})')
-    parts += ['## Use', f'It needs usp_mm: `pip install .` in its checkout.\n\n```python\nimport usp_mm\n\n{use.format(name=name)}\n```']
+    parts += [
+        '## Use',
+        f'It needs usp_mm: `pip install .` in its checkout.\n\n```python\nimport usp_mm\n\n{use.format(name=name)}\n```',
+    ]
     parts += ['## VAE', _vae_text(cfg['model'], info)]
     if numbers:
         rows = '\n'.join(f'| {what} | {value} |' for what, value in numbers.items())

@@ -14,7 +14,18 @@ from usp_mm.checkpoints.model_config import Given
 
 from .encoder import Encoder
 from .generator import Generator
-from .sources import CONFIG, PATTERNS, SEGMENTOR, WEIGHTS, build, prepare_source, read_file, read_foreign, read_model_folder, vae_given
+from .sources import (
+    CONFIG,
+    PATTERNS,
+    SEGMENTOR,
+    WEIGHTS,
+    build,
+    prepare_source,
+    read_file,
+    read_foreign,
+    read_model_folder,
+    vae_given,
+)
 
 if TYPE_CHECKING:
     from .segmentor import Segmentor

@@ -44,7 +44,9 @@ class Segmentor(Pretrained):
         cfg = Config(dict(model=source.cfg['model'], test_dataloader=dict(dataset=dataset), visualizer=_VISUALIZER))
         cfg.default_scope, cfg.allow_other_vae = 'mmseg', allow_other_vae
         meta = dict(dataset_meta=dict(classes=source.classes), vae=source.vae)
-        inferencer = FileSegmentor(cfg, Checkpoint(source.file or Path(source.where), source.weights, meta), device, fix=source.fix)
+        inferencer = FileSegmentor(
+            cfg, Checkpoint(source.file or Path(source.where), source.weights, meta), device, fix=source.fix
+        )
         source.vae = source.vae or vae_record(codec_of(inferencer.model))
         source.classes = tuple(map(str, inferencer.model.dataset_meta['classes']))
         found = cls(inferencer.model.eval(), source)

@@ -34,7 +34,10 @@ def parse_args() -> argparse.Namespace:
         '--features', default='adm', choices=['adm', 'pixel'], help="Inception's, or the pixels at 16x16 (default: %(default)s)"
     )
     features.add_argument(
-        '--classifier', nargs='+', metavar=('CONFIG', 'CKPT'), help='features of a classifier of mmpretrain; or its model folder'
+        '--classifier',
+        nargs='+',
+        metavar=('CONFIG', 'CKPT'),
+        help='features of a classifier of mmpretrain; or its model folder',
     )
     features.add_argument('--timm', nargs=2, metavar=('MODEL', 'CKPT'), help='features of a model of timm')
     features.add_argument('--extractor', metavar='CONFIG.py', help="a config's `extractor`, built from the registry MODELS")

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .plan import Plan, probe_epochs
 from .record import Record
@@ -56,7 +57,9 @@ def lengthen(plan: Plan, sizes: Mapping[str, int | None], num: int, folder: Path
     Raises:
         ValueError: A number is smaller than the plan's, or a part that a larger one concerns is not asked for.
     """
-    more = {name: value for name in LENGTHS if (value := sizes.get(name)) is not None and value != getattr(plan, name)}
+    more: dict[str, Any] = {
+        name: value for name in LENGTHS if (value := sizes.get(name)) is not None and value != getattr(plan, name)
+    }
     for name, value in more.items():
         if value < getattr(plan, name):
             raise ValueError(

@@ -1,5 +1,7 @@
 """The presets' VAEs on the meta device, without weights, for estimates of their cost."""
 
+from typing import Any
+
 import torch
 
 from .base import LatentCodec
@@ -20,6 +22,12 @@ STRUCTURES = {
 }
 
 
+def _taesd() -> Any:
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderTiny()
+
+
 def blank_codec(name: str) -> LatentCodec | None:
     """Build a codec of a preset whose network has shapes but no data; None for 'pixel', which has no network.
 
@@ -38,9 +46,7 @@ def blank_codec(name: str) -> LatentCodec | None:
         if name == 'laptop':
             return DeterministicCodec(make_laptop_vae(), name=name, **shape)
         if name == 'taesd':
-            from diffusers import AutoencoderTiny
-
-            return TinyCodec(AutoencoderTiny(), name=name, **shape)
+            return TinyCodec(_taesd(), name=name, **shape)
         if name not in STRUCTURES:
             raise ValueError(f"the shape of VAE '{name}' is not noted: add it to STRUCTURES in usp_mm/vaes/blank.py")
         return LatentCodec(KLAutoencoder(STRUCTURES[name]), name=name, **shape)
