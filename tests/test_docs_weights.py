@@ -74,4 +74,4 @@ def test_every_converted_file_is_used_and_every_used_one_converted():
         command.split()[2] for command in WEIGHTS if 'evaluate.py work_dirs' in command
     }
     rows = [line for line in PAGE.splitlines() if line.startswith('| ')]
-    assert {len(line.split(' | ')) for line in rows} == {4} and len(rows) == 18
+    assert {len(line.split(' | ')) for line in rows} == {4} and len(rows) == 19

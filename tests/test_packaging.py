@@ -251,3 +251,21 @@ def test_paths_that_a_page_names_are_there(page):
     words = re.findall(r'(?<![\w/.])(?:usp_mm|tests|tools|dev|docs|configs)/[\w/.-]*\w', (ROOT / page).read_text())
     assert [word for word in words if not (ROOT / word).exists()] == []
     assert words or page == 'tests/README.md'
+
+
+def test_installing_is_told_for_a_checkout_as_long_as_the_package_is_not_published():
+    """On every page and in every message: `pip install usp-mm` would take whatever another one publishes under that name."""
+    texts = [
+        ROOT / 'README.md',
+        *(ROOT / 'docs').rglob('*.md'),
+        *(ROOT / 'usp_mm').rglob('*.py'),
+        *(ROOT / 'notebooks').glob('*'),
+    ]
+    told = {path: text for path in texts if (text := path.read_text()) and path.name != 'changelog.md'}
+    assert len(told) > 200
+    assert not [
+        str(path) for path, text in told.items() if re.search(r"pip\s+install\s+(-U |--upgrade )?['\"]?usp[-_]mm", text)
+    ]
+    extras = {name.stem for name in (ROOT / 'requirements').glob('*.txt')} | {'all'}
+    named = {extra for text in told.values() for extra in re.findall(r"pip install '\.\[(\w+)\]'", text)}
+    assert {'all', 'app', 'gen', 'seg'} <= named <= extras

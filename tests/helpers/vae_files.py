@@ -1,6 +1,7 @@
 """Small weight files of the KL family, and one that must not be read."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -35,6 +36,21 @@ def save(content: object, path: Path) -> Path:
     else:
         torch.save(content, path)
     return path
+
+
+def small_taesd() -> Any:
+    """A diffusers `AutoencoderTiny` with the strides and latents of `madebyollin/taesd`, 8 channels wide."""
+    from diffusers import AutoencoderTiny
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        widths, blocks = (8, 8, 8, 8), (1, 1, 1, 1)
+        vae = AutoencoderTiny(
+            encoder_block_out_channels=widths, decoder_block_out_channels=widths, num_encoder_blocks=blocks,
+            num_decoder_blocks=blocks,
+        )  # fmt: skip
+        vae.encoder.layers[-1].weight.data *= 50  # latents of the size that trained ones have, about 1
+        return vae
 
 
 class Bomb:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from helpers.small_segmentation import shrink_segmentation
 from helpers.small_world import ROOT
 from mmengine.config import Config
@@ -29,7 +30,7 @@ def parameters(network):
     return sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize('name', ['sd-f8d4', 'kl-f16d16', 'tiny', 'laptop'])
+@pytest.mark.parametrize('name', ['sd-f8d4', 'kl-f16d16', 'tiny', 'laptop', 'taesd'])
 def test_blank_autoencoders_are_the_real_ones(name, small_world, tiny_vae_folder):
     blank = blank_codec(name)
     if name == 'sd-f8d4':  # Stable Diffusion's, as diffusers builds it
@@ -44,8 +45,8 @@ def test_blank_autoencoders_are_the_real_ones(name, small_world, tiny_vae_folder
         real = build_codec(name, path=tiny_vae_folder).network
         assert {k: v.shape for k, v in blank.network.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
         return
-    if name == 'laptop':
-        real = make_laptop_vae()
+    if name in ('laptop', 'taesd'):
+        real = make_laptop_vae() if name == 'laptop' else AutoencoderTiny()
         assert {k: v.shape for k, v in blank.network.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
         return
     golden = build_codec(name, path=small_world.kl16_file).network  # of another width, with the same layers

@@ -6,7 +6,7 @@ from helpers.run_logs import INFO, training, validation, write_curve, write_log
 from matplotlib.figure import Figure
 from PIL import Image
 
-from usp_mm.analysis.convergence import Curve, curve, draw_convergence, lower_is_better, reach, speed_up
+from usp_mm.analysis.convergence import Curve, curve, draw_convergence, lower_is_better, reach, readable_ticks, speed_up
 from usp_mm.analysis.cost import run_cost, total_cost
 from usp_mm.analysis.run_log import read_run
 
@@ -191,3 +191,22 @@ def test_ticks_are_plain_numbers_in_a_narrow_and_in_a_wide_range(tmp_path, monke
         shown = [float(tick.get_text()) for tick in panel.get_yticklabels() if low <= tick.get_position()[1] <= high]
         assert len(shown) >= 3 and '400k' in [tick.get_text() for tick in panel.get_xticklabels()]
         assert (panel.get_xlabel(), panel.get_ylabel()) == ('training iterations', 'FID')
+
+
+@pytest.mark.parametrize(
+    ('values', 'metric', 'ticks'),
+    [
+        ([100, 100, 100], 'accuracy/top1', ['95', '96', '97', '98', '99', '100']),
+        ([40, 90, 100], 'mIoU', ['40', '50', '60', '70', '80', '90', '100']),
+        ([0, 0, 0], 'accuracy/top1', ['0.00', '0.01', '0.02', '0.03', '0.04', '0.05']),
+        ([99.99991, 99.99992, 99.99993], 'Feature/FD', [f'{99.99991 + i * 2.5e-6:.7f}' for i in range(9)]),
+    ],
+)
+def test_ticks_are_plain_and_a_percentage_ends_at_100(values, metric, ticks):
+    figure = Figure()
+    panel = figure.add_subplot()
+    panel.plot([1, 2, 3], values)
+    readable_ticks(panel, metric)
+    low, high = panel.get_ylim()
+    places = [place for place in panel.yaxis.get_majorticklocs() if low <= place <= high]
+    assert panel.yaxis.get_major_formatter().format_ticks(places) == ticks

@@ -1,17 +1,20 @@
 """Commands that take a model folder in place of CONFIG CHECKPOINT."""
 
 import inspect
+import json
 import shutil
 from argparse import Namespace
 
 import numpy as np
 import pytest
-from helpers.trained_files import load
+import torch
+from helpers.trained_files import DIGITS, load, picture, small_config
 from PIL import Image
 
 from usp_mm.apis import Encoder, Generator
 from usp_mm.apis.folder_files import take_folder
-from usp_mm.cli import likelihood, reconstruct, sample
+from usp_mm.cli import evaluate, likelihood, reconstruct, sample
+from usp_mm.evaluation.extractors import ClassifierFeatures
 from usp_mm.fileio.weights import read_trained
 
 
@@ -37,6 +40,49 @@ def test_restoring_and_classifying_from_a_folder(folders, files, tool_here, tmp_
         'tools/infer.py', 'classify', folders['classifier'], files['picture'], files['other'], '--out', tmp_path
     )
     assert code == 0 and '2 images' in printed
+
+
+def test_evaluating_a_folder_gives_the_metrics_of_its_config_and_checkpoint(
+    folders, files, tiny_vae_folder, tool_here, tmp_path
+):
+    config = tmp_path / 'config.py'
+    small_config('classifier', tiny_vae_folder).dump(config)
+    for i in range(10):
+        (tmp_path / 'digits' / str(i)).mkdir(parents=True)
+        picture(tmp_path / 'digits' / str(i) / 'one.png', i)
+    words = ['--vae', 'tiny', '--vae-path', tiny_vae_folder, '--img-size', 64, '--no-flip', '--workers', 0]
+    assert tool_here('tools/cache_latents.py', 'write', tmp_path / 'digits', tmp_path / 'latents', *words)[0] == 0
+    options = [f'test_dataloader.dataset.data_root={tmp_path / "latents"}', 'test_evaluator.topk=(1,3)']
+    options += [f'test_dataloader.dataset.metainfo.classes=[{",".join(DIGITS)}]']
+    metrics = {}
+    for name, words in dict(folder=[folders['classifier']], files=[config, files['classifier']]).items():
+        out, work = tmp_path / f'{name}.json', tmp_path / name
+        code, printed = tool_here('tools/test.py', *words, '--out', out, '--work-dir', work, '--cfg-options', *options)
+        assert code == 0, printed
+        metrics[name] = json.loads(out.read_text())
+    assert metrics['folder'] == metrics['files'] and 0 < metrics['folder']['accuracy/top3'] <= 100
+    args = Namespace(config=str(folders['classifier']), checkpoint=None, launcher='none', work_dir=None)
+    take_folder(args)
+    assert args.work_dir == 'work_dirs/classifier'
+
+
+def test_samples_are_scored_and_a_model_is_told_what_does_it(folders, files, tool_here, tmp_path):
+    for model in (folders['generator'], files['classifier']):
+        code, printed = tool_here('tools/evaluate.py', model, '--ref', tmp_path)
+        assert code != 0 and f"'{model}' is a model, and samples are scored: draw them with `usp sample {model}" in str(printed)
+
+
+def test_a_folders_classifier_gives_the_features_of_its_config_and_checkpoint(folders, files, tiny_vae_folder, tmp_path):
+    config = tmp_path / 'config.py'
+    small_config('classifier', tiny_vae_folder).dump(config)
+    found = [
+        evaluate.chosen_extractor(Namespace(classifier=words, classifier_size=64))
+        for words in ([str(folders['classifier'])], [str(config), str(files['classifier'])])
+    ]
+    assert found[0]['checkpoint'] == str(folders['classifier'] / 'model.safetensors')
+    images = torch.from_numpy(np.asarray(Image.open(files['picture']))).permute(2, 0, 1)[None]
+    features = [ClassifierFeatures(**{key: one[key] for key in one if key != 'type'})(images) for one in found]
+    assert features[0].shape == (1, 32) and torch.equal(*features)
 
 
 def test_a_folder_passes_on_class_names_and_vae(folders, files):

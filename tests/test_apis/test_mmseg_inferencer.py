@@ -4,6 +4,7 @@ test_inference.py has mmpretrain's inferencers.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmseg.visualization import SegLocalVisualizer
 from PIL import Image
 from safetensors.torch import save_file
 
+import usp_mm
 from usp_mm.apis.segmentation import _palette, segment_images, segmentor
 
 UPERNET = 'configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py'
@@ -82,6 +84,65 @@ def test_a_turned_picture_is_labelled_upright(trained, tmp_path):
     assert expected.shape == (128, 64) and np.array_equal(found, expected)
 
 
+@pytest.fixture(scope='module')
+def folder(trained, tmp_path_factory):
+    """The segmentor's model folder."""
+    out = tmp_path_factory.mktemp('model') / 'my-segmentor'
+    usp_mm.from_pretrained(trained[1], device='cpu', load_vae=False).save_pretrained(out, license='mit')
+    return out
+
+
+def test_a_segmentor_has_a_model_folder_with_the_same_labels(trained, folder):
+    config, checkpoint, scenes = trained
+    expected = np.asarray(segmentor(config, checkpoint, 'cpu')(str(scenes[0]), return_vis=False)['predictions'])
+    assert {path.name for path in folder.iterdir()} == {
+        'config.py', 'model.safetensors', 'run_info.json', 'README.md', 'vae'
+    }  # fmt: skip
+    found = usp_mm.from_pretrained(folder, device='cpu')
+    pixels = np.asarray(Image.open(scenes[0]).convert('RGB'))
+    for picture in (scenes[0], str(scenes[0]), Image.open(scenes[0]), pixels):
+        labels = found.segment(picture)
+        assert labels.dtype == np.uint8 and np.array_equal(labels, expected)
+    assert len(found.classes) == 11 == len(found.palette) and found.source.facts['iter'] == 1
+    overlay = found.overlay(pixels, labels)
+    assert overlay.size == (128, 128) and not np.array_equal(np.asarray(overlay), pixels)
+    card = (folder / 'README.md').read_text()
+    assert "segmentor.segment('cat.jpg')" in card and '11 classes' in card and 'pipeline_tag: image-segmentation' in card
+    text = (folder / 'config.py').read_text()
+    assert 'load_weights' not in text and "'vae': {'name': 'tiny', 'path': '{{ fileDirname }}/vae'}" in text
+
+
+def test_the_folder_of_a_segmentor_is_taken_by_the_tool_and_the_web_demo(folder, trained, tool_here, tmp_path):
+    from usp_mm.app.models import load_models
+
+    code, told = tool_here('tools/infer.py', 'segment', folder, trained[2][0], '--out', tmp_path, '--device', 'cpu')
+    assert code == 0, told
+    labels = np.asarray(Image.open(json.loads((tmp_path / 'segments.json').read_text())['segments'][0]['labels']))
+    (found,) = load_models([str(folder)], 'cpu').segmentors.values()
+    assert np.array_equal(found.segment(trained[2][0]), labels)
+
+
+def test_nothing_in_the_folder_of_a_segmentor_is_imported_for_its_sake(folder, tmp_path):
+    """Types of other libraries, in the model and in the pipeline, are named and not built."""
+    for old, new in (
+        ("'type': 'Feature2Pyramid'", "'type': 'os.system'"),
+        ("'type': 'PackSegInputs'", "'type': 'code.interact'"),
+    ):
+        text = (folder / 'config.py').read_text()
+        assert old in text
+        other = tmp_path / new.strip("'").rpartition('.')[2]
+        shutil.copytree(folder, other)
+        (other / 'config.py').write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match=f'names the type {new[8:]}, which no model of this package is made of'):
+            usp_mm.from_pretrained(other, device='cpu')
+
+
+def test_without_mmseg_a_segmentor_is_refused_with_what_to_install(folder, monkeypatch):
+    monkeypatch.setattr('usp_mm.apis.config_data.find_spec', lambda name: None)
+    with pytest.raises(ImportError, match=r"a segmentor needs mmsegmentation: pip install '\.\[seg\]' in the checkout"):
+        usp_mm.from_pretrained(folder)
+
+
 def test_colours_of_other_classes():
     """A config that overrides the data set's classes; mmseg's visualizer refuses a palette of another length."""
     known = dict(classes=('a', 'b'), palette=[[1, 2, 3], [4, 5, 6]])
@@ -127,7 +188,7 @@ def test_the_web_demo_takes_the_work_folder_of_a_segmentor(trained, tmp_path):
     models = load_models([str(run)], 'cpu')
     assert [list(group) for group in models] == [[], [], [], [], ['run']]
     picture, shares = segment_picture(models.segmentors['run'], str(scenes[0]))
-    (expected,) = segment_images(models.segmentors['run'], scenes[:1], tmp_path / 'out')
+    (expected,) = segment_images(models.segmentors['run'].inferencer, scenes[:1], tmp_path / 'out')
     assert shares == {one['class']: one['share'] for one in expected['classes']}
     with Image.open(expected['overlays']) as overlay:
         assert np.array_equal(picture, overlay.convert('RGB').resize((256, 256), Image.Resampling.BICUBIC))

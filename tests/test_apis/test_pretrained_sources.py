@@ -207,6 +207,6 @@ except ImportError as error:
     assert found.returncode == 0, found.stderr[-2000:]
     lines = [line for line in found.stdout.splitlines() if 'mmengine - INFO' not in line]
     assert lines == [
-        "ODESampler needs torchdiffeq: install it with `pip install 'usp-mm[gen]'`",
-        "default_scope='mmagic' of the config needs mmagic: pip install 'usp-mm[gen]'",
+        "ODESampler needs torchdiffeq: `pip install '.[gen]'` in the checkout of usp_mm",
+        "default_scope='mmagic' of the config needs mmagic: pip install '.[gen]' in the checkout of usp_mm",
     ]

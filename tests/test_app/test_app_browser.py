@@ -1,9 +1,14 @@
 """The demo in Chromium, as a person uses it."""
 
 import shutil
+from io import BytesIO
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
+
+from usp_mm.app.pictures import enlarged
 
 pytestmark = pytest.mark.browser
 LAPTOP, PHONE = dict(width=1280, height=800), dict(width=390, height=844)
@@ -69,3 +74,37 @@ def test_a_bad_upload_shows_the_message(page, uploads):
     toast.wait_for()
     assert "'text.png' is not an image, whatever its name says" in toast.inner_text()
     assert 'Traceback' not in page.content()
+
+
+def test_pictures_are_generated_and_another_seed_gives_others(page, models):
+    """Every generator shows the pictures that `Generator.sample` draws with the settings of the page."""
+    page.get_by_role('tab', name='Generate').click()
+    seed = page.locator('label:visible', has_text='seed').get_by_role('spinbutton')
+    before, found = [], []
+    for number in (0, 3):
+        seed.fill(str(number))
+        seed.press('Tab')
+        page.get_by_role('button', name='Generate', exact=True).click()
+        found.append(galleries(page, len(models.generators), before))
+        before = [address for row in found[-1] for address in row]
+    first = next(iter(models.generators.values())).model  # the sliders begin with its settings
+    settings = dict(guidance=first.guidance.scale, steps=first.sampler.describe()['num_steps'])
+    for number, rows in zip((0, 3), found, strict=True):
+        for generator, row in zip(models.generators.values(), rows, strict=True):
+            wanted = generator.sample([0], 4, seed=number, **settings)
+            for address, picture in zip(row, wanted, strict=True):
+                shown = Image.open(BytesIO(httpx.get(address).raise_for_status().content)).convert('RGB')
+                assert np.array_equal(shown, enlarged(picture))
+
+
+def galleries(page, num, but):
+    """Addresses of the pictures of each gallery, once every one of `num` shows four that were not there before."""
+    found = page.wait_for_function(
+        """([num, but]) => {
+            const shown = [...document.querySelectorAll('.grid-container')].filter(one => one.offsetParent)
+                .map(one => [...one.querySelectorAll('img')].map(one => one.src));
+            return shown.length === num && shown.every(row => row.length === 4 && !row.some(one => but.includes(one))) && shown;
+        }""",
+        arg=[num, but],
+    )
+    return found.json_value()

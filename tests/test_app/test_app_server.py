@@ -129,7 +129,7 @@ def test_the_folder_is_private_and_gone_afterwards(monkeypatch):
 def test_without_gradio_one_line_names_the_extra(tool_here, monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     code, told = tool_here('tools/app.py', 'nowhere')
-    assert code == 1 and told.startswith("error: usp app needs Gradio: pip install 'usp-mm[app]'")
+    assert code == 1 and told.startswith("error: usp app needs Gradio: pip install '.[app]' in the checkout of usp_mm")
 
 
 def test_mistakes_are_told_before_a_model_is_loaded(tool_here, tmp_path):

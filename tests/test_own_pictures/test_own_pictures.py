@@ -12,8 +12,12 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 import usp_mm
+from usp_mm.analysis.run_log import read_run
 from usp_mm.cli import main as usp
+from usp_mm.own_pictures.plan import Machine, choose_plan
 from usp_mm.own_pictures.record import Record
+from usp_mm.own_pictures.run import _pictures
+from usp_mm.own_pictures.scan import scan_pictures
 from usp_mm.own_pictures.stages import Stages
 from usp_mm.own_pictures.vae_choice import find_vae
 
@@ -156,6 +160,45 @@ def test_a_third_call_does_nothing_and_other_settings_are_refused(finished, shel
     assert not shell.commands and done.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
+def test_more_steps_go_on_from_the_finished_generator(finished, shell, world):
+    """Earlier parts are not run again; checkpoint, samples and model folder are those of the longer training."""
+    out, shell.commands = world / 'work_dirs' / 'photos', {}
+    before = (out / 'pretrain' / 'last_checkpoint').stat().st_mtime_ns
+    longer = [*SHORT, '--steps', '5']
+    code, text = shell.run('train', 'photos', *longer)
+    assert code == 0 and 'steps 2 → 5: generate goes on from its last checkpoint\n' in text, text
+    assert list(shell.commands) == ['generator', 'samples', 'generator folder'] and '--resume' in shell.commands['generator']
+    assert (out / 'generate' / 'last_checkpoint').read_text().endswith('iter_5.pth')
+    assert read_run(out / 'generate').metric('loss')[0][-1] == 5
+    assert json.loads((out / 'generator' / 'run_info.json').read_text())['iter'] == 5
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['plan']['steps'] == 5 and summary['generate']['checkpoint'].endswith('iter_5.pth')
+    assert (out / 'pretrain' / 'last_checkpoint').stat().st_mtime_ns == before
+    assert 'is finished, there is nothing to do' in shell.run('train', 'photos', *longer)[1]
+    code, text = shell.run('train', 'photos', *SHORT)
+    assert code == 1 and 'was begun with steps=5, now steps=2: a training goes on with more, not with fewer' in text
+
+
+@pytest.mark.slow
+def test_more_epochs_go_on_and_what_starts_from_the_encoder_begins_anew(finished, shell, world):
+    out, shell.commands = world / 'work_dirs' / 'photos', {}
+    longer = [*SHORT, '--steps', '5', '--epochs', '3']
+    code, text = shell.run('train', 'photos', *longer, '--only', 'pretrain')
+    assert code == 1 and '--epochs 3 runs generate again: leave --only out, or add it' in text
+    code, text = shell.run('train', 'photos', *longer)
+    assert code == 0 and 'epochs 2 → 3: pretrain goes on from its last checkpoint, at the learning rate that the' in text, text
+    assert 'probe and generate begin anew from its encoder' in text
+    assert list(shell.commands) == [
+        'pretraining', 'restoration', 'encoder folder', 'linear probe', 'nearest neighbours', 'generator', 'samples',
+        'generator folder',
+    ]  # fmt: skip
+    resumed = [name for name, words in shell.commands.items() if '--resume' in words]
+    assert resumed == ['pretraining'] and len(list((out / 'generate').glob('*/vis_data'))) == 1
+    assert (out / 'pretrain' / 'last_checkpoint').read_text().endswith('epoch_3.pth')
+    assert json.loads((out / 'encoder' / 'run_info.json').read_text())['epoch'] == 3
+
+
 def test_what_cannot_be_meant_is_refused_before_any_work(world, shell, tmp_path):
     for words, code, told in (
         (['photos', '--out', 'photos/run'], 1, "--out 'photos/run' lies in the folder of pictures"),
@@ -183,6 +226,21 @@ def test_overwrite_deletes_its_own_files_alone(world, shell):
     assert (out / 'latents').exists()  # the refusal came first
     Record(out).clear()
     assert [path.name for path in out.iterdir()] == ['mine.txt']
+
+
+def test_a_file_whose_damage_shows_when_it_is_decoded_is_named_in_each_call(world, tmp_path, capsys):
+    photos = tmp_path / 'some'
+    photos.mkdir()
+    for i, path in enumerate(sorted((world / 'photos').rglob('*.png'))[:6]):
+        Image.open(path).save(photos / f'{i}.jpg')
+    (photos / '3.jpg').write_bytes((photos / '3.jpg').read_bytes()[:-400])
+    scan, record = scan_pictures(photos), Record(tmp_path / 'out')
+    plan = choose_plan(6, 32, Machine(1, gpu=False))
+    record.begin({}, plan)
+    for _ in range(2):
+        data = _pictures(scan, plan, record)
+        told = capsys.readouterr().out
+        assert '  left out, 3.jpg: ' in told and 'truncated' in told and list(data['broken']) == ['3.jpg']
 
 
 def test_a_vae_by_its_folder(tiny_vae_folder, tmp_path):

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from usp_mm.own_pictures.plan import Machine, choose_plan, estimate, override
+from usp_mm.own_pictures.longer import lengthen
+from usp_mm.own_pictures.plan import SECONDS, Machine, choose_plan, estimate, override
 from usp_mm.presets import VAES
 
 LAPTOP, GPU = Machine(cores=2, gpu=False), Machine(cores=16, gpu=True)
@@ -36,15 +37,46 @@ def test_small_pictures_are_not_enlarged(side, img_size):
     assert plan.img_size == img_size and all(img_size % (VAES[vae]['stride'] * 2) == 0 for vae in ('laptop', 'sd-f8d4'))
 
 
+def total(plan, num, classes=8, **machine):
+    return sum(sum(part.values()) for part in estimate(plan, num, classes, num * 2.0, LAPTOP, **machine).values())
+
+
 def test_200_photos_take_minutes_and_imagenet_hours_on_a_laptop():
-    seconds = {num: sum(estimate(choose_plan(num, 1000, LAPTOP), num, num * 2.0, LAPTOP).values()) for num in (180, 1_170_000)}
+    seconds = {num: total(choose_plan(num, 1000, LAPTOP), num) for num in (180, 1_170_000)}
     assert 60 < seconds[180] < 900 and seconds[1_170_000] > 3 * 3600
     plan = choose_plan(180, 1000, LAPTOP)
-    parts = estimate(plan, 180, 360.0, LAPTOP)
-    slow = estimate(plan, 180, 360.0, LAPTOP, speed=0.5)
-    assert list(parts) == ['pictures', 'vae', 'cache', 'pretrain', 'probe', 'generate']
-    assert all(math.isclose(slow[name], 2 * parts[name]) for name in parts)
-    assert estimate(choose_plan(180, 1000, LAPTOP, 'sd-f8d4'), 180, 360.0, LAPTOP)['vae'] == 0
+    assert math.isclose(total(plan, 180, speed=0.5), 2 * seconds[180])
+    assert estimate(choose_plan(180, 1000, LAPTOP, 'sd-f8d4'), 180, 8, 360.0, LAPTOP)['vae'] == {}
+
+
+def test_the_estimate_has_a_line_for_each_command_that_runs():
+    plan = choose_plan(180, 1000, LAPTOP)
+    parts = estimate(plan, 180, 8, 360.0, LAPTOP)
+    assert {part: list(commands) for part, commands in parts.items()} == {
+        'pictures': ['pictures'],
+        'vae': ['VAE'],
+        'cache': ['cache train', 'cache val'],
+        'pretrain': ['pretraining', 'restoration', 'encoder folder'],
+        'probe': ['linear probe', 'nearest neighbours'],
+        'generate': ['generator', 'samples', 'generator folder'],
+    }
+    flat = estimate(plan, 180, 1, 360.0, LAPTOP)
+    assert flat['probe'] == {} and {**flat, 'probe': parts['probe']}.keys() == parts.keys()
+    samples = [found['generate']['samples'] - SECONDS['command'] for found in (parts, flat)]
+    assert math.isclose(samples[0], 16 * samples[1])  # eight rows in place of one, and guidance
+    assert flat['generate']['generator'] == parts['generate']['generator']
+
+
+def test_fewer_steps_than_a_training_was_begun_with_are_refused(tmp_path):
+    plan = override(choose_plan(180, 1000, LAPTOP), 180, dict(epochs=20, steps=100))
+    everything = ('vae', 'cache', 'pretrain', 'probe', 'generate')
+    with pytest.raises(ValueError, match='was begun with epochs=20, now epochs=19: a training goes on with more'):
+        lengthen(plan, dict(epochs=19, steps=None), 180, tmp_path, everything)
+    same = lengthen(plan, dict(epochs=20, steps=None), 180, tmp_path, everything)
+    assert (same.plan, same.parts, same.lines) == (plan, set(), ())
+    (tmp_path / 'pretrain').mkdir()
+    more = lengthen(plan, dict(epochs=400, steps=101), 180, tmp_path, ('pretrain',))  # no generator was begun
+    assert (more.goes_on, more.anew, more.plan.probe_epochs, more.plan.steps) == (('pretrain',), (), 55, 101)
 
 
 def test_a_users_numbers_take_precedence_or_are_refused():
@@ -68,7 +100,8 @@ def test_a_generator_that_could_not_be_trained_is_refused_before_the_plan(monkey
 
     monkeypatch.setattr(run, 'find_spec', lambda name: None)
     with pytest.raises(
-        ImportError, match=r"the generator needs mmagic: pip install 'usp-mm\[gen\]' .*--only vae,cache,pretrain,probe"
+        ImportError,
+        match=r"needs mmagic: pip install '\.\[gen\]' in the checkout of usp_mm, .*--only vae,cache,pretrain,probe",
     ):
         run._check_installed(['vae', 'generate'])
     run._check_installed(['vae', 'cache', 'pretrain', 'probe'])

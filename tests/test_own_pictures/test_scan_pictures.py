@@ -57,6 +57,23 @@ def test_found_used_and_left_out(photos):
     assert '  left out, broken file: 2 (cat/nothing.png, empty/lost.png)' in lines and lines[-1] == '  2 classes: cat 3, dog 4'
 
 
+def test_the_numbers_of_files_are_right_and_one_is_singular(tmp_path):
+    for i in range(5):
+        picture(40).save(tmp_path / f'{i}.png')
+    assert next(scan_pictures(tmp_path).lines()) == f"'{tmp_path}': 5 files found, 5 pictures used, 0 files left out"
+    (tmp_path / 'notes.txt').touch()
+    assert next(scan_pictures(tmp_path).lines()) == f"'{tmp_path}': 6 files found, 5 pictures used, 1 file left out"
+    for i in range(29):
+        (tmp_path / f'{i}.txt').touch()
+    first, second, *_ = scan_pictures(tmp_path).lines()
+    assert first == f"'{tmp_path}': 35 files found, 5 pictures used, 30 files left out"
+    assert second == '  left out, not a picture: 30 (30 × .txt)'
+    for i in range(1, 5):
+        (tmp_path / f'{i}.png').unlink()
+    with pytest.raises(ValueError, match='has 1 picture that can be used'):
+        scan_pictures(tmp_path)
+
+
 def test_copies_are_upright_rgb_and_whole(photos, tmp_path):
     out = tmp_path / 'copies'
     data = copy_pictures(scan_pictures(photos), out, side=48)
@@ -99,5 +116,5 @@ def test_the_digest_changes_with_a_file(photos):
 def test_too_few_pictures_are_refused_with_the_reasons(tmp_path):
     for i in range(3):
         picture(8 if i else 40).save(tmp_path / f'{i}.png')
-    with pytest.raises(ValueError, match=r'has 1 pictures that can be used, .* smaller than 16 pixels: 1\.png, 2\.png'):
+    with pytest.raises(ValueError, match=r'has 1 picture that can be used, .* smaller than 16 pixels: 1\.png, 2\.png'):
         scan_pictures(tmp_path)

@@ -96,3 +96,13 @@ def test_mistakes_without_names():
         parsed(['cat'], 3)
     with pytest.raises(ValueError, match='no classes'):
         parsed([], 3)
+
+
+def test_an_unknown_name_is_told_with_those_that_are_like_it_or_the_first():
+    names = ['digit 1', 'digit 7', 'Digit 17', 'letter a', 'letter b']
+    with pytest.raises(ValueError, match=r"number below 5 or a name; did you mean 'digit 7', 'digit 17', 'digit 1'\?$"):
+        parse_classes(['digitt 7'], 5, names, 1)
+    with pytest.raises(ValueError, match=r"unknown class 'zebra': .* or a name \('digit 1', 'digit 7', 'digit 17', …\)$"):
+        parse_classes(['zebra'], 5, names, 1)
+    with pytest.raises(ValueError, match=r" or a name \('cat', 'dog'\)$"):
+        parse_classes(['zebra'], 2, ['cat', 'dog'], 1)

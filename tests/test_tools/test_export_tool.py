@@ -93,3 +93,27 @@ def test_a_pipeline_of_diffusers(export, tmp_path, tiny_vae_folder):
     assert code == 1 and 'is no DiT or SiT' in told and not (tmp_path / 'other').exists()
     code, told = export(*words, '--license', 'mit')
     assert code == 2 and '--license is of a model card' in told
+
+
+def test_a_config_without_the_options_of_the_training_is_named(export, tmp_path, tiny_vae_folder, logged_lines):
+    """What does not fit is refused, what loads is told; the same --cfg-options, or no config at all, leave nothing to tell."""
+    checkpoint = trained('diffusion', tiny_vae_folder, tmp_path / 'iter_9.pth')
+    cfg = small_config('diffusion', tiny_vae_folder)
+    cfg.model.denoiser.update(img_size=32)
+    cfg.dump(tmp_path / 'other.py')
+    code, printed = export(tmp_path / 'other.py', checkpoint, tmp_path / 'a')
+    size = small_config('diffusion', tiny_vae_folder).model.denoiser.img_size
+    told = (
+        f'it was trained with model.denoiser.img_size={size} (here 32): leave the config out, and the one that the checkpoint'
+    )
+    assert code == 1 and told in printed and 'does not fit' in printed
+    cfg.model.denoiser.update(img_size=size)
+    cfg.model.sampler.num_steps = 7
+    cfg.dump(tmp_path / 'other.py')
+    code, _ = export(tmp_path / 'other.py', checkpoint, tmp_path / 'b')
+    assert code == 0 and 'model.sampler.num_steps=3 (here 7)' in logged_lines[-1][1]
+    logged_lines.clear()
+    code, _ = export(tmp_path / 'other.py', checkpoint, tmp_path / 'c', '--cfg-options', 'model.sampler.num_steps=3')
+    assert code == 0 and not [line for _, line in logged_lines if 'the config applies' in line]
+    code, _ = export(checkpoint, tmp_path / 'd')
+    assert code == 0 and 'num_steps=3' in (tmp_path / 'd' / 'config.py').read_text().replace("'num_steps': ", 'num_steps=')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.vae_files import GOLDEN_KL16, SMALL_VAVAE, kl_weights, save
+from helpers.vae_files import GOLDEN_KL16, SMALL_VAVAE, kl_weights, save, small_taesd
 from torch import Tensor, nn
 
 from usp_mm.presets import VAES
@@ -15,7 +15,7 @@ from usp_mm.vaes.base import _memory_format
 from usp_mm.vaes.laptop import make_laptop_vae
 from usp_mm.vaes.tiny import make_tiny_vae, save_vae
 
-PRESETS = ['tiny', 'laptop', 'sd-f8d4', 'kl-f16d16', 'va-f16d32', 'pixel']
+PRESETS = ['tiny', 'laptop', 'sd-f8d4', 'taesd', 'kl-f16d16', 'va-f16d32', 'pixel']
 Build = Callable[..., LatentCodec]
 
 
@@ -24,10 +24,12 @@ def paths(tmp_path_factory: pytest.TempPathFactory, tiny_vae_folder: Path) -> di
     root = tmp_path_factory.mktemp('codecs')
     save_vae(make_tiny_vae(scaling_factor=0.18215), root / 'sd')
     save_vae(make_laptop_vae(), root / 'laptop')
+    save_vae(small_taesd(), root / 'taesd')
     return {
         'tiny': tiny_vae_folder,
         'laptop': root / 'laptop',
         'sd-f8d4': root / 'sd',
+        'taesd': root / 'taesd',
         'kl-f16d16': save(kl_weights(GOLDEN_KL16), root / 'kl16.ckpt'),
         'va-f16d32': save(kl_weights(SMALL_VAVAE), root / 'vavae.pt'),
         'pixel': None,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import AutoLocator, EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import AutoLocator, EngFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 from mmengine.logging import MMLogger
 
 from usp_mm.fileio.atomic import write_whole
@@ -23,6 +23,8 @@ DIRECTIONS = {
     **dict.fromkeys(('FID', 'sFID', 'FD', 'loss', 'denoising_loss'), True),
     **dict.fromkeys(('IS', 'precision', 'recall', 'density', 'coverage', 'vendi', 'top1', 'top5', 'mIoU'), False),
 }
+#: Metrics from 0 to 100.
+PERCENTAGES = ('top1', 'top5', 'mIoU', 'aAcc', 'mAcc')
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,8 @@ def draw_convergence(
             panel.xaxis.set_major_formatter(EngFormatter(sep=''))  # 400k
         if log:
             _draw_logarithmic(panel)
+        else:
+            readable_ticks(panel, metric)
         panel.grid(alpha=0.3, which='both')
         panel.legend()
     suffix = out.suffix.lstrip('.').lower()
@@ -178,6 +182,17 @@ def draw_convergence(
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         figure.savefig(file, format=suffix, dpi=150)
+
+
+def readable_ticks(panel: Any, metric: str) -> None:
+    """Give the y-axis plain numbers (not 1e-5 + 99.99), and end that of a percentage at 0 and 100, which no value exceeds."""
+    panel.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    if metric.rsplit('/', 1)[-1] not in PERCENTAGES:
+        return
+    low, high = panel.get_ylim()
+    room = 0.02 * (high - low)  # so that a line at the end is seen whole
+    panel.set_ylim(max(low, -room), min(high, 100 + room))
+    panel.yaxis.set_major_locator(MaxNLocator('auto', steps=[1, 2, 5, 10]))
 
 
 def _draw_logarithmic(panel: Any) -> None:

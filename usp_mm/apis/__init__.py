@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from .inference import image_config, inferencer
     from .pretrained import from_pretrained
     from .restoration import load_algorithm, restore_images
+    from .segmentor import Segmentor
 
 __all__ = [
     'Encoder',
     'Generator',
     'LoadedGenerator',
+    'Segmentor',
     'from_pretrained',
     'image_config',
     'inferencer',
@@ -39,6 +41,7 @@ __getattr__ = imported_on_use(
         'inference': ['image_config', 'inferencer'],
         '.sampling.loaded': ['LoadedGenerator'],
         'restoration': ['load_algorithm', 'restore_images'],
+        'segmentor': ['Segmentor'],
         '.sampling.file': ['write_samples'],
         '.sampling.draw': ['load_generator', 'sample_classes', 'sample_trajectory'],
     },

@@ -6,16 +6,18 @@ MMEngine's `Config.fromfile` executes a config, and its registries import the mo
 import ast
 import pprint
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 #: Models that a folder may hold.
-MODEL_TYPES = ('USP', 'USPClassifier', 'LatentDiffusionGenerator')
+MODEL_TYPES = ('USP', 'USPClassifier', 'LatentDiffusionGenerator', 'USPSegmentor')
 #: Where a model's parts, and the steps of a pipeline, may come from.
 _MODELS_OF = (
     'usp_mm.', 'mmpretrain.models.heads.', 'mmpretrain.models.necks.', 'mmpretrain.models.losses.',
     'mmpretrain.models.utils.batch_augments',
 )  # fmt: skip
+_SEGMENTORS_OF = (*_MODELS_OF, 'mmseg.models.', 'torch.nn.modules.')
 _STEPS_OF = ('usp_mm.', 'mmcv.transforms.', 'mmpretrain.datasets.transforms.')
 
 
@@ -90,6 +92,7 @@ def check_types(model: Mapping[str, Any], where: str | Path) -> None:
 
     Raises:
         ValueError: The model is of another kind, or a part of it belongs to another library.
+        ImportError: It is a segmentor, and mmsegmentation is not installed.
     """
     from mmengine.registry import MODELS as ROOT
     from mmpretrain.registry import MODELS
@@ -98,6 +101,9 @@ def check_types(model: Mapping[str, Any], where: str | Path) -> None:
 
     if model.get('type') not in MODEL_TYPES:
         raise ValueError(f"'{where}' is of model.type '{model.get('type')}': expected one of {', '.join(MODEL_TYPES)}")
+    if model['type'] == 'USPSegmentor':
+        _check({**ROOT.module_dict, **_of_mmseg().MODELS.module_dict, **MODELS.module_dict}, model, _SEGMENTORS_OF, where)
+        return
     MODELS.import_from_location()
     _check({**ROOT.module_dict, **MODELS.module_dict}, model, _MODELS_OF, where)
 
@@ -112,6 +118,35 @@ def check_steps(pipeline: list, where: str | Path) -> None:
 
     TRANSFORMS.import_from_location()
     _check({**ROOT.module_dict, **OF_MMCV.module_dict, **TRANSFORMS.module_dict}, pipeline, _STEPS_OF, where)
+
+
+def check_segmentation_data(dataset: Mapping[str, Any], where: str | Path) -> None:
+    """Refuse a data set of which a part is neither this package's nor mmseg's; its pipeline is a segmentor's."""
+    from mmcv.transforms import TRANSFORMS as OF_MMCV
+
+    mmseg = _of_mmseg()
+    known = {**OF_MMCV.module_dict, **mmseg.TRANSFORMS.module_dict, **mmseg.DATASETS.module_dict, **_ours()}
+    _check(known, dataset, ('usp_mm.', 'mmcv.transforms.', 'mmseg.datasets.'), where)
+
+
+def _ours() -> dict[str, Any]:
+    import usp_mm.datasets  # noqa: F401
+    from usp_mm.registry import DATASETS, TRANSFORMS
+
+    return {**TRANSFORMS.module_dict, **DATASETS.module_dict}
+
+
+def _of_mmseg() -> Any:
+    """The registries of mmseg, with its and this package's segmentors in them."""
+    if find_spec('mmseg') is None:
+        raise ImportError("a segmentor needs mmsegmentation: pip install '.[seg]' in the checkout of usp_mm")
+    import mmseg.datasets
+    import mmseg.models
+    import mmseg.registry
+
+    import usp_mm.segmentation  # noqa: F401
+
+    return mmseg.registry
 
 
 def _check(known: Mapping[str, Any], node: Any, allowed: tuple[str, ...], where: str | Path) -> None:

@@ -1,5 +1,6 @@
 """Write a model folder: config, weights, known facts and a model card. The folder is written completely or not at all."""
 
+import copy
 import platform
 import shutil
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from usp_mm.version import __version__
 
 from .config_data import dump_config
 from .model_card import model_card
-from .sources import CONFIG, HERE, INFO, STATS, WEIGHTS, Source
+from .sources import CONFIG, HERE, INFO, STATS, WEIGHTS, Source, vae_part
 
 _LIBRARIES = ('torch', 'mmengine', 'mmpretrain', 'diffusers')
 #: Of a run, and of this machine.
@@ -63,10 +64,11 @@ def write_model_folder(
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     check_free_space(out, sum(value.nbytes for value in weights.values()))
     cfg = {key: value for key, value in source.cfg.items() if key not in _OF_A_RUN}
-    preprocessor = dict(cfg['model']['data_preprocessor'])
-    preprocessor.pop('load_vae', None)
-    cfg['model'] = {**cfg['model'], 'data_preprocessor': preprocessor}
-    vae = preprocessor['vae'] = vae_settings(preprocessor.get('vae'))
+    cfg['model'] = copy.deepcopy(cfg['model'])
+    part = vae_part(cfg['model'])
+    part.pop('load_vae', None)
+    vae = part['vae'] = vae_settings(part.get('vae'))
+    vae.pop('load_weights', None)
     with write_folder(out) as folder:
         if include_vae or (include_vae is None and vae['name'] == 'tiny'):
             vae['path'] = f'{HERE}/{_copy_vae(vae.get("path"), vae["name"], folder)}'

@@ -13,7 +13,8 @@ def take_folder(args: Namespace, images: str | None = None) -> None:
     """Replace a model folder in `args.config` by the folder's config and weights.
 
     Args:
-        args: Arguments of a command, whose option `checkpoint` may be missing (None). Changed in place.
+        args: Arguments of a command, whose option `checkpoint` may be missing (None). Changed in place. A command
+            with a `launcher` has a work folder, which is then named after the model folder.
         images: Name of positional arguments that follow; the word after a folder is the first of them.
 
     Raises:
@@ -33,6 +34,8 @@ def take_folder(args: Namespace, images: str | None = None) -> None:
     check_types(parse_config((folder / FOLDER_CONFIG).read_text(), folder / FOLDER_CONFIG).get('model', {}), folder)
     if images is not None and args.checkpoint is not None:
         setattr(args, images, [args.checkpoint, *getattr(args, images)])
+    if hasattr(args, 'launcher') and args.work_dir is None:
+        args.work_dir = str(Path('work_dirs', folder.resolve().name))
     args.config, args.checkpoint = str(folder / FOLDER_CONFIG), str(folder / FOLDER_WEIGHTS)
 
 

@@ -9,9 +9,12 @@ from usp_mm.presets import VAES
 from usp_mm.vaes.record import describe_record
 from usp_mm.vaes.settings import vae_settings
 
+from .sources import vae_part
+
 _TASKS = {
     'USP': ('image-feature-extraction', 'An encoder and its decoder, pretrained by masked latent modelling (USP)'),
     'USPClassifier': ('image-classification', 'A ViT on latents of a frozen VAE'),
+    'USPSegmentor': ('image-segmentation', "mmseg's UPerNet on an encoder of latents of a frozen VAE"),
     'LatentDiffusionGenerator': ('unconditional-image-generation', 'A class-conditional latent generator'),
 }
 _USES = {
@@ -23,6 +26,9 @@ features = encoder.encode(['cat.jpg', 'dog.jpg'], pool='mean')""",
     'USPClassifier': """classifier = usp_mm.from_pretrained('{name}')
 best = classifier.classify(['cat.jpg', 'dog.jpg'], topk=5)
 features = classifier.encode(['cat.jpg', 'dog.jpg'], pool='mean')""",
+    'USPSegmentor': """segmentor = usp_mm.from_pretrained('{name}')
+labels = segmentor.segment('cat.jpg')  # uint8[H, W]; segmentor.classes has the names
+segmentor.overlay('cat.jpg', labels).save('classes.png')""",
     'LatentDiffusionGenerator': """generator = usp_mm.from_pretrained('{name}')
 pictures = generator.sample([0, 1], guidance=4, steps=50, seed=0)""",
 }
@@ -53,7 +59,10 @@ def model_card(
     parts = [f'---\n{data.to_yaml()}\n---', f'# {name.split("/")[-1]}', f'{description}: {_network_text(cfg["model"])}.']
     if picture:
         parts.append(f'![{kind}]({picture})')
-    parts += ['## Use', f'```bash\npip install usp-mm\n```\n\n```python\nimport usp_mm\n\n{use.format(name=name)}\n```']
+    parts += [
+        '## Use',
+        f'It needs usp_mm: `pip install .` in its checkout.\n\n```python\nimport usp_mm\n\n{use.format(name=name)}\n```',
+    ]
     parts += ['## VAE', _vae_text(cfg['model'], info)]
     if numbers:
         rows = '\n'.join(f'| {what} | {value} |' for what, value in numbers.items())
@@ -66,13 +75,17 @@ def _network_text(model: Mapping[str, Any]) -> str:
     part = model.get('denoiser') or model['backbone']
     size = part.get('arch', 'base')
     size = size if isinstance(size, str) else ', '.join(f'{key} {value}' for key, value in size.items())
-    classes = part.get('num_classes', 1000) if 'denoiser' in model else (model.get('head') or {}).get('num_classes')
+    classes = part.get('num_classes', 1000) if 'denoiser' in model else _head(model).get('num_classes')
     text = f'`{part["type"]}`, {size}, images of {part.get("img_size", 256 if "denoiser" in model else 224)} pixels'
     return text + (f', {classes} classes' if classes else '')
 
 
+def _head(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    return model.get('decode_head') or model.get('head') or {}
+
+
 def _vae_text(model: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    vae = vae_settings(model['data_preprocessor'].get('vae'))
+    vae = vae_settings(vae_part(dict(model)).get('vae'))
     name = vae['name']
     row = VAES[name]
     if row['codec'] == 'pixel':

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.config import Config
@@ -14,7 +14,21 @@ from usp_mm.fileio.addresses import hub_address, hub_file, hub_folder, hub_listi
 
 from .encoder import Encoder
 from .generator import Generator
-from .sources import CONFIG, PATTERNS, WEIGHTS, build, prepare_source, read_file, read_foreign, read_model_folder, vae_given
+from .sources import (
+    CONFIG,
+    PATTERNS,
+    SEGMENTOR,
+    WEIGHTS,
+    build,
+    prepare_source,
+    read_file,
+    read_foreign,
+    read_model_folder,
+    vae_given,
+)
+
+if TYPE_CHECKING:
+    from .segmentor import Segmentor
 
 _ON_THE_HUB = re.compile(r'[\w.-]+/[\w.-]+(@[^/]+)?(/.+)?')
 
@@ -33,8 +47,10 @@ def from_pretrained(
     num_classes: int | None = None,
     cfg_options: Mapping[str, Any] | None = None,
     allow_other_vae: bool = False,
-) -> Encoder | Generator:
-    """Load a trained model for inference: an `Encoder` for pretraining and classifiers, a `Generator` for DiT and SiT.
+) -> 'Encoder | Generator | Segmentor':
+    """Load a trained model for inference.
+
+    Pretraining models and classifiers are an `Encoder`, DiT and SiT a `Generator`, and segmentors a `Segmentor`.
 
     Nothing that is downloaded is executed: weights are read as data, and so is the config beside or inside them.
 
@@ -59,6 +75,7 @@ def from_pretrained(
         FileNotFoundError: The source does not exist.
         ConnectionError: A URL cannot be reached and there is no local copy.
         ValueError: The source is not a model or is of another kind, or the message names an argument that is needed.
+        ImportError: A segmentor needs mmsegmentation, which is not installed.
     """
     where = _fetched(source, revision)
     given = Given(arch, vae_given(vae).get('name'), num_classes)
@@ -72,6 +89,12 @@ def from_pretrained(
         raise FileNotFoundError(_contents_error(source, where))
     found.where = str(source)
     prepare_source(found, weights, vae, load_vae, cfg_options)
+    if found.cfg['model']['type'] == SEGMENTOR:
+        from .segmentor import Segmentor
+
+        segmentor = Segmentor.of(found, None if device is None else str(device), allow_other_vae)
+        found.weights = {}
+        return segmentor
     model = build(found, allow_other_vae).to(device or get_device())
     found.weights = {}  # the model has its own copy
     if 'denoiser' not in found.cfg['model']:

@@ -29,13 +29,14 @@ class FileSegmentor(MMSegInferencer):
         cfg: Config of a segmentor, whose test pipeline decodes the images.
         checkpoint: Checkpoint, loaded strictly. The classes stored in it name the labels, or else the test data set's.
         device: Device of the model; by default the GPU if there is one, else the CPU.
+        fix: Advice in the error for a checkpoint that does not fit.
 
     Raises:
         ValueError: The checkpoint is of another model or VAE.
     """
 
-    def __init__(self, cfg: Config, checkpoint: Checkpoint, device: str | None = None) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, cfg: Config, checkpoint: Checkpoint, device: str | None = None, fix: str | None = None) -> None:
+        self.checkpoint, self.fix = checkpoint, fix
         super().__init__(cfg, device=device)
         self.show_progress = False  # of a single image
 
@@ -47,7 +48,7 @@ class FileSegmentor(MMSegInferencer):
         return pipeline
 
     def _load_weights_to_model(self, model: Any, checkpoint: dict | None, cfg: Config) -> None:
-        load_trained(model, self.checkpoint, cfg)
+        load_trained(model, self.checkpoint, cfg, fix=self.fix)
         *_, dataset = dataset_configs(cfg.test_dataloader.dataset)
         known = DATASETS.get(dataset.type).METAINFO
         classes = self.checkpoint.classes or (dataset.get('metainfo') or {}).get('classes') or known['classes']
@@ -72,7 +73,7 @@ def segmentor(
 
 
 #: Of the colours over an image.
-_OPACITY = 0.6
+OPACITY = 0.6
 
 
 def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path) -> list[dict]:
@@ -97,7 +98,7 @@ def segment_images(infer: FileSegmentor, paths: Sequence[Path], out: Path) -> li
         found = np.asarray(infer(str(path), return_vis=False)['predictions'])
         files = {kind: out / kind / f'{path.stem}.png' for kind in ('labels', 'overlays')}
         labels = found.astype(np.uint8 if len(classes) <= 256 else np.uint16)
-        overlay = draw_segments(np.asarray(load_image(path)), labels, classes, infer.model.dataset_meta['palette'], _OPACITY)
+        overlay = draw_segments(np.asarray(load_image(path)), labels, classes, infer.model.dataset_meta['palette'], OPACITY)
         for kind, pixels in (('labels', labels), ('overlays', overlay)):
             with write_whole(files[kind]) as file:
                 Image.fromarray(pixels).save(file, format='PNG')

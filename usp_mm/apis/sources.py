@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.checks.config import merge_cfg_options
 from usp_mm.fileio.atomic import read_json
 from usp_mm.fileio.checksums import check_sha256
-from usp_mm.fileio.strict_loading import load_exactly
+from usp_mm.fileio.strict_loading import ITS_CONFIG, load_exactly
 from usp_mm.fileio.weights import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, SAFE, read_checkpoint, read_trained, weights_in
 from usp_mm.presets import VAES, lookup
 from usp_mm.registry import MODELS
@@ -27,6 +28,7 @@ from usp_mm.vaes.record import codec_of, compare_vae, record_in, vae_record
 from usp_mm.vaes.settings import fold_older_keys, vae_settings
 
 from .config_data import check_types, parse_config
+from .recorded import difference
 
 CONFIG, WEIGHTS, INFO, STATS = FOLDER_CONFIG, FOLDER_WEIGHTS, FOLDER_INFO, 'vae_stats.json'
 #: What of a repository is fetched: a model folder, or the transformer of a diffusers pipeline.
@@ -38,6 +40,8 @@ SETS = {'ema': ('denoiser_ema.module.',), 'model': ('denoiser.',), 'both': ('den
 #: Keys of the argument `vae`.
 _VAE_KEYS = ('name', 'path', 'stats', 'dtype')
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
+#: The only model whose VAE is the first stage of its backbone.
+SEGMENTOR = 'USPSegmentor'
 #: Keys that only concern training or speed.
 _LEFT_OUT = ('init_cfg', 'repa', 'route', 'compile', 'compile_denoiser', 'cuda_graph')
 
@@ -55,6 +59,8 @@ class Source:
         vae: Record of the VAE with which the model was trained.
         facts: Further content of `run_info.json`.
         chosen: Whether the weights are already the requested ones.
+        recorded: `model` of the config that the checkpoint holds, if another one was given.
+        fix: What to do about weights that do not fit the config.
     """
 
     cfg: dict[str, Any]
@@ -65,6 +71,8 @@ class Source:
     vae: Mapping[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     chosen: bool = False
+    recorded: dict[str, Any] | None = None
+    fix: str = ITS_CONFIG
 
 
 def read_model_folder(folder: Path, config: str | Path | Config | None = None) -> Source:
@@ -132,7 +140,11 @@ def read_file(path: Path, config: str | Path | Config | None, kind: str | None, 
     classes = (meta.get('dataset_meta') or {}).get('classes')
     facts = {key: meta[key] for key in ('epoch', 'iter', 'experiment_name') if isinstance(meta.get(key), int | str)}
     facts |= _run_facts(path)
-    return Source(cfg, dict(state), str(path), path, tuple(map(str, classes)) if classes else None, record_in(content), facts)
+    found = Source(cfg, dict(state), str(path), path, tuple(map(str, classes)) if classes else None, record_in(content), facts)
+    if config is not None and isinstance(meta.get('cfg'), str):
+        with suppress(ValueError):  # it holds code, which is why another one is given
+            found.recorded = _recorded_config(meta['cfg'], path).get('model')
+    return found
 
 
 def _recorded_config(text: str, where: str | Path) -> dict[str, Any]:
@@ -242,6 +254,9 @@ def prepare_source(
         merge_cfg_options(cfg, dict(cfg_options))
         source.cfg = {**scope, **cfg.to_dict()}
     model = source.cfg['model'] = _without_training(source.cfg['model'])
+    if source.recorded and (told := difference(_without_training(source.recorded), model)):
+        source.fix = f'it was trained with {told}: leave the config out, and the one that the checkpoint holds is taken'
+        MMLogger.get_current_instance().warning(f"the config applies, but '{source.where}': {source.fix}")
     check_types(model, source.where)
     source.weights = {name: x for name, x in source.weights.items() if not name.startswith('repa.')}
     if 'denoiser' in model:
@@ -282,16 +297,18 @@ def _select(source: Source, model: dict[str, Any], weights: str | None) -> None:
 
 def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> None:
     """Set the VAE and its path; see `usp_mm.from_pretrained`."""
-    preprocessor = model.setdefault('data_preprocessor', {})
-    for key in ('batch_augments', 'noise', 'load_vae'):
-        preprocessor.pop(key, None)
-    preprocessor['load_vae'] = load_vae
-    given = vae_given(vae)
-    settings = vae_settings(preprocessor.get('vae'))
+    part, given = vae_part(model), vae_given(vae)
+    settings = vae_settings(part.get('vae'))
+    if part is model.get('backbone'):
+        settings['load_weights'] = load_vae or bool(part.get('train_vae'))
+    else:
+        for key in ('batch_augments', 'noise'):
+            part.pop(key, None)
+        part['load_vae'] = load_vae
     if (name := given.get('name') or settings['name']) != settings['name']:
         settings.update(path=None, stats=None)
     settings |= given
-    preprocessor['vae'] = settings
+    part['vae'] = settings
     path, row = settings.get('path'), lookup(VAES, name, 'VAE')
     if path is None or not load_vae or '://' in str(path) or Path(path).exists():
         return
@@ -302,6 +319,13 @@ def _set_vae(model: dict[str, Any], vae: Any, load_vae: bool, where: str) -> Non
             f"'{where}' has its VAE at '{path}', which is not here: '{row['source']}' is taken; vae=… gives another"
         )
         settings['path'] = None
+
+
+def vae_part(model: dict[str, Any]) -> dict[str, Any]:
+    """The part of a model's config whose `vae` it is: a segmentor's backbone, otherwise the data preprocessor."""
+    part: dict[str, Any]
+    part = model['backbone'] if model['type'] == SEGMENTOR else model.setdefault('data_preprocessor', {})
+    return part
 
 
 def vae_given(vae: Any) -> dict[str, Any]:
@@ -330,7 +354,7 @@ def build(source: Source, allow_other_vae: bool) -> nn.Module:
     cfg = source.cfg['model']
     with explain_arguments(Config(dict(model=cfg))):
         model: nn.Module = MODELS.build(ConfigDict(cfg))
-    load_exactly(model, source.weights, source.where)
+    load_exactly(model, source.weights, source.where, fix=source.fix)
     codec = codec_of(model)
     if source.vae is None:
         source.vae = vae_record(codec)

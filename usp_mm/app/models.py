@@ -4,17 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from mmengine.config import Config
-
-from usp_mm.apis import Encoder, Generator, from_pretrained
-from usp_mm.apis.config_data import parse_config
-from usp_mm.apis.segmentation import FileSegmentor, segmentor
+from usp_mm.apis import Encoder, Generator, Segmentor, from_pretrained
 from usp_mm.engine.latest_checkpoint import named_checkpoint
 from usp_mm.models import USP
 
-Model = Encoder | Generator | FileSegmentor
-_Kind = TypeVar('_Kind', Encoder, Generator, FileSegmentor)
-_SEGMENTOR = 'USPSegmentor'
+Model = Encoder | Generator | Segmentor
+_Kind = TypeVar('_Kind', Encoder, Generator, Segmentor)
 
 
 class AppModels(NamedTuple):
@@ -32,7 +27,7 @@ class AppModels(NamedTuple):
     classifiers: dict[str, Encoder]
     encoders: dict[str, Encoder]
     generators: dict[str, Generator]
-    segmentors: dict[str, FileSegmentor]
+    segmentors: dict[str, Segmentor]
 
 
 def load_models(sources: Sequence[str], device: str | None = None) -> AppModels:
@@ -47,7 +42,7 @@ def load_models(sources: Sequence[str], device: str | None = None) -> AppModels:
     return AppModels(
         {name: one for name, one in encoders.items() if isinstance(one.model, USP)},
         {name: one for name, one in encoders.items() if one.classifier is not None},
-        encoders, _of_kind(found, Generator), _of_kind(found, FileSegmentor),
+        encoders, _of_kind(found, Generator), _of_kind(found, Segmentor),
     )  # fmt: skip
 
 
@@ -56,30 +51,15 @@ def load_model(source: str, device: str | None = None) -> Model:
 
     Args:
         source: What `usp_mm.from_pretrained` takes, or the work folder of a training: the folder with `last_checkpoint` and one
-            config. A segmentor comes in such a folder, or in one with `config.py` and `model.safetensors`.
+            config.
         device: Device of the model; by default the GPU if there is one, else the CPU.
 
     Raises:
         FileNotFoundError: The source does not exist.
         ValueError: The source is no model.
     """
-    config, checkpoint = _files(Path(source))
-    if config is None or checkpoint is None:
-        return from_pretrained(source, device=device)
-    values = parse_config(config.read_text(), config)
-    if values.get('model', {}).get('type') == _SEGMENTOR:
-        return segmentor(Config(values), checkpoint, device)
-    return from_pretrained(checkpoint if (checkpoint.parent / 'last_checkpoint').exists() else source, device=device)
-
-
-def _files(folder: Path) -> tuple[Path | None, Path | None]:
-    """Config and checkpoint in a model folder or work folder; None if there is none."""
-    if (folder / 'config.py').is_file() and (folder / 'model.safetensors').is_file():
-        return folder / 'config.py', folder / 'model.safetensors'
-    configs = list(folder.glob('*.py')) if (folder / 'last_checkpoint').is_file() else []
-    if len(configs) != 1:
-        return None, None
-    return configs[0], named_checkpoint(folder)
+    checkpoint = named_checkpoint(Path(source)) if len(list(Path(source).glob('*.py'))) == 1 else None
+    return from_pretrained(checkpoint or source, device=device)
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 import gradio as gr
 from PIL import Image
 
-from usp_mm.apis import Encoder
-from usp_mm.apis.segmentation import FileSegmentor, segment_images
+from usp_mm.apis import Encoder, Segmentor
+from usp_mm.apis.segmentation import segment_images
 
 from .choice import choose_model
 from .pictures import enlarged, read_upload, result_box, upload_box
@@ -27,12 +27,12 @@ def classify_picture(encoder: Encoder, path: str | None) -> dict[str, float]:
     }
 
 
-def segment_picture(segmentor: FileSegmentor, path: str | None) -> tuple[Image.Image, dict[str, float]]:
+def segment_picture(segmentor: Segmentor, path: str | None) -> tuple[Image.Image, dict[str, float]]:
     """Colours of the classes over an uploaded picture, and the share of pixels of each class."""
     with TemporaryDirectory() as folder:
         file = Path(folder, 'picture.png')
         read_upload(path).save(file)
-        (found,) = segment_images(segmentor, [file], Path(folder, 'out'))
+        (found,) = segment_images(segmentor.inferencer, [file], Path(folder, 'out'))
         with Image.open(found['overlays']) as overlay:
             return enlarged(overlay.convert('RGB')), {one['class']: one['share'] for one in found['classes']}
 
@@ -52,7 +52,7 @@ def classify_tab(encoders: Mapping[str, Encoder]) -> None:
     gr.on([upload.change, model.input], classify, [model, upload], result, trigger_mode='always_last', **ONE_AT_A_TIME)
 
 
-def segment_tab(segmentors: Mapping[str, FileSegmentor]) -> None:
+def segment_tab(segmentors: Mapping[str, Segmentor]) -> None:
     """Lay out the tab inside the current `gr.Blocks`."""
 
     @in_turn

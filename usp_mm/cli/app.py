@@ -40,7 +40,7 @@ def main() -> None:
     args = parse_args()
     check_counts(args, 'limit')
     if importlib.util.find_spec('gradio') is None:
-        raise ImportError("usp app needs Gradio: pip install 'usp-mm[app]'")
+        raise ImportError("usp app needs Gradio: pip install '.[app]' in the checkout of usp_mm")
     if args.pictures is not None and not args.pictures.is_dir():
         raise FileNotFoundError(f"--pictures '{args.pictures}' is no folder: give one with pictures")
     stop_on(signal.SIGTERM, signal.SIGHUP)

@@ -41,7 +41,12 @@ def parse_args() -> argparse.Namespace:
     features.add_argument(
         '--features', default='adm', choices=['adm', 'pixel'], help="Inception's, or the pixels at 16x16 (default: %(default)s)"
     )
-    features.add_argument('--classifier', nargs=2, metavar=('CONFIG', 'CKPT'), help='features of a classifier of mmpretrain')
+    features.add_argument(
+        '--classifier',
+        nargs='+',
+        metavar=('CONFIG', 'CKPT'),
+        help='features of a classifier of mmpretrain; or its model folder',
+    )
     features.add_argument('--timm', nargs=2, metavar=('MODEL', 'CKPT'), help='features of a model of timm')
     features.add_argument('--extractor', metavar='CONFIG.py', help="a config's `extractor`, built from the registry MODELS")
     parser.add_argument('--inception', metavar='FILE', help="torch-fidelity's weights (default: PyTorch's cache)")
@@ -69,7 +74,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the report to this file')
     add_loss_arguments(parser)
     args = parser.parse_args()
+    if not args.loss:
+        check_samples(args.samples)
     check_mode(parser, args)
+    if args.classifier and len(args.classifier) > 2:
+        parser.error(f'--classifier: give CONFIG CKPT, or a model folder, got {len(args.classifier)} words')
     return args
 
 
@@ -98,9 +107,12 @@ def feature_batch_size(args: argparse.Namespace) -> int:
 
 def chosen_extractor(args: argparse.Namespace) -> dict | None:
     """Config of the selected feature extractor; None for ADM's."""
+    from usp_mm.apis.folder_files import take_folder
+
     if args.classifier:
-        config, checkpoint = args.classifier
-        return dict(type='ClassifierFeatures', config=config, checkpoint=checkpoint, img_size=args.classifier_size)
+        found = argparse.Namespace(config=args.classifier[0], checkpoint=(args.classifier[1:] or [None])[0])
+        take_folder(found)
+        return dict(type='ClassifierFeatures', config=found.config, checkpoint=found.checkpoint, img_size=args.classifier_size)
     if args.timm:
         model, checkpoint = args.timm
         return dict(type='TimmFeatures', model=model, checkpoint=checkpoint)
@@ -121,6 +133,18 @@ def count_samples(args: argparse.Namespace, there: int) -> int:
     if args.num is not None and not 0 < args.num <= there:
         raise ValueError(f"--num {args.num}: '{args.samples}' holds {there} samples")
     return there if args.num is None else args.num
+
+
+def check_samples(samples: str) -> None:
+    """Raise a ValueError for a model, which has to draw its samples first."""
+    from usp_mm.fileio.weights import FOLDER_WEIGHTS
+
+    path = Path(samples)
+    if path.suffix in ('.pth', '.safetensors', '.py') or (path / FOLDER_WEIGHTS).is_file():
+        raise ValueError(
+            f"'{samples}' is a model, and samples are scored: draw them with `usp sample {samples} … --out samples.npz`; a "
+            f'classifier or segmentor is evaluated by `usp test {samples}`, the denoising loss of a generator by --loss'
+        )
 
 
 def main() -> None:

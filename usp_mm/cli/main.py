@@ -51,11 +51,9 @@ def main() -> None:
     """
     words = sys.argv[1:]
     if not words or words[0] in ('-h', '--help'):
-        print(USAGE)
-        sys.exit(0 if words else 2)
+        run_command(lambda: print(USAGE) or (0 if words else 2))
     if words[0] == '--version':
-        print(__version__)
-        sys.exit(0)
+        run_command(lambda: print(__version__))
     if words[0] not in COMMANDS:
         sys.stderr.write(f"usp: unknown command '{words[0]}'{nearest(words[0], COMMANDS)}; usp --help lists them\n")
         sys.exit(2)

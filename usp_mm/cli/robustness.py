@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.config.arguments import ToolParser, add_run_arguments, run_arguments
+from usp_mm.config.arguments import ToolParser, add_model_arguments, add_run_arguments, run_arguments
 from usp_mm.fileio.addresses import local_file
 from usp_mm.fileio.atomic import write_json
 from usp_mm.fileio.outputs import check_folder
@@ -23,8 +23,7 @@ TIMESTEPS = (50, 100, 200, 300, 400, 500)
 
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('config', help="a classifier's config")
-    parser.add_argument('checkpoint', help='its checkpoint')
+    add_model_arguments(parser, "a classifier's config", 'its checkpoint')
     parser.add_argument('--noise', choices=['image', 'latent', 'both'], default='both')
     parser.add_argument(
         '--severities', type=int, nargs='*', default=[1, 2, 3, 4, 5], help='severities of image noise (default: all five)'
@@ -69,6 +68,9 @@ def show(results: dict) -> None:
 def main() -> None:
     args = parse_args()
     check_folder(args.out, '--out')
+    from usp_mm.apis.folder_files import take_folder
+
+    take_folder(args)
     if not local_file(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
     from usp_mm.analysis.noise_levels import draw_noise_levels, measure

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: `python tools/test.py CONFIG CHECKPOINT`.
+"""Evaluate a checkpoint: `usp test CONFIG CHECKPOINT`, or `usp test FOLDER` for a model folder.
 
 A classifier under noise, one level (tools/robustness.py runs them all): `--image-noise 3`, `--latent-noise 400`.
 """
@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usp_mm.config.arguments import ToolParser, add_run_arguments, run_arguments
+from usp_mm.config.arguments import ToolParser, add_model_arguments, add_run_arguments, run_arguments
 from usp_mm.fileio.addresses import local_file
 from usp_mm.fileio.outputs import check_file
 
@@ -20,8 +20,7 @@ METRIC_FILES = ('.json', '.yaml', '.yml', '.pkl')
 
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    add_model_arguments(parser, 'config', 'its checkpoint')
     parser.add_argument('--amp', action='store_true', help='autocast during the test')
     parser.add_argument('--fast', action='store_true', help='autocast and compiled blocks: other bits, same results')
     parser.add_argument('--tta', action='store_true', help='several scales and mirrored, as `tta_pipeline` of the config says')
@@ -47,6 +46,9 @@ def augment(cfg: 'Config') -> None:
 def main() -> None:
     args = parse_args()
     check_file(args.out, '--out', METRIC_FILES)
+    from usp_mm.apis.folder_files import take_folder
+
+    take_folder(args)
     if not local_file(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
     import mmengine

@@ -57,7 +57,13 @@ def load_config(
     return cfg
 
 
-def load_trained(model: nn.Module, checkpoint: Checkpoint, cfg: Config, weights: Mapping[str, Tensor] | None = None) -> None:
+def load_trained(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    cfg: Config,
+    weights: Mapping[str, Tensor] | None = None,
+    fix: str | None = None,
+) -> None:
     """Load a checkpoint's weights into a model with `load_exactly`, and compare the VAE with the checkpoint's.
 
     Args:
@@ -65,12 +71,20 @@ def load_trained(model: nn.Module, checkpoint: Checkpoint, cfg: Config, weights:
         checkpoint: Checkpoint that has been read.
         cfg: Config of the model.
         weights: Weights of the checkpoint to load, under the model's names; all of them if None.
+        fix: Advice in the error for weights that do not fit; None names the config in the checkpoint's folder.
 
     Raises:
         ValueError: The checkpoint is of another model or VAE.
     """
-    load_exactly(model, checkpoint.weights if weights is None else weights, checkpoint.path)
+    weights = checkpoint.weights if weights is None else weights
+    load_exactly(model, weights, checkpoint.path, fix=fix or _own_config(checkpoint.path))
     check_model_vae(checkpoint, codec_of(model), cfg)
+
+
+def _own_config(checkpoint: Path) -> str:
+    """Advice that names the config that the training wrote beside its checkpoints, with its --cfg-options, if it is there."""
+    configs = sorted(checkpoint.parent.glob('*.py'))
+    return f"{ITS_CONFIG}, '{configs[0]}'" if len(configs) == 1 else ITS_CONFIG
 
 
 def class_names(checkpoint: Checkpoint, cfg: Config) -> Sequence[str] | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from usp_mm.analysis.convergence import readable_ticks
 from usp_mm.analysis.run_log import read_run
 from usp_mm.fileio.atomic import write_whole
 
@@ -27,6 +28,7 @@ def draw_curves(folder: Path, out: Path) -> bool:
         panel: Any = figure.add_subplot(1, len(found), i)
         panel.plot(steps, values, marker='.' if len(steps) < 30 else None)
         panel.set(title=_PANELS[name][1], xlabel='training steps', ylabel=_PANELS[name][2], xlim=(0, None))
+        readable_ticks(panel, _PANELS[name][0])
         panel.grid(alpha=0.3)
     with write_whole(out) as file:
         figure.savefig(file, format='png', dpi=120)

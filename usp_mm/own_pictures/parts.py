@@ -10,7 +10,7 @@ from usp_mm.analysis.run_log import read_run
 from usp_mm.config.options import LaptopVAETraining
 from usp_mm.presets import ARCHS
 
-from .plan import Plan
+from .plan import PICTURES, ROWS, Plan
 from .stages import Stages, last_checkpoint, latent_options, option
 
 PRETRAIN = 'usp_vit-tiny_1xb32-coslr-200e_own'
@@ -18,8 +18,6 @@ PROBE = 'vit-tiny_usp-pre_1xb32-linear-coslr-60e_own'
 GENERATE = 'sit-tiny-p2_usp-pre_1xb32-2k_own'
 #: Of the samples, in a training with several classes.
 GUIDANCE = 2.0
-#: Rows of samples, one a class, and pictures of each.
-ROWS, PICTURES = 8, 8
 #: A cached crop shows at least this share of its picture.
 _CROP_SCALE = (0.6, 1.0)
 
@@ -192,6 +190,13 @@ def _train(run: Run, name: str, config: str, folder: Path, final: str, options: 
         run.stages.run(
             name, 'usp', 'train', config, '--work-dir', folder, *begun, *flags, '--cfg-options', *options, 'model_folder=False'
         )
+
+
+def reached(folder: Path) -> int:
+    """Epochs or iterations of the newest checkpoint of a training; 0 if there is none."""
+    if not (folder / 'last_checkpoint').exists():
+        return 0
+    return int(Path(last_checkpoint(folder)).stem.rpartition('_')[2])
 
 
 def _last(folder: Path, metric: str) -> float:

@@ -147,36 +147,69 @@ SECONDS = dict(
     probe=0.002,
     generate=0.0066,
 )
+#: VAE -> time of a view at 64 pixels, as a multiple of the laptop VAE's; any other takes what sd-f8d4 does.
+ENCODERS = {'laptop': 1, 'tiny': 1, 'taesd': 9, 'sd-f8d4': 54}
+#: Of the time of a training step, the share of its forward pass.
+FORWARD = 1 / 3
+#: Rows of samples, one a class, and pictures of each.
+ROWS, PICTURES = 8, 8
+#: `model.sampler.num_steps` of the generator's config.
+SAMPLER_STEPS = 50
 #: A GPU's advantage over one core that the estimate assumes; not measured.
 GPU_SPEED = 50.0
 
 
-def estimate(plan: Plan, num: int, megapixels: float, machine: Machine, speed: float = 1.0) -> dict[str, float]:
-    """Estimate the seconds of each part, by `SECONDS`.
+def estimate(
+    plan: Plan, num: int, num_classes: int, megapixels: float, machine: Machine, speed: float = 1.0
+) -> dict[str, dict[str, float]]:
+    """Estimate the seconds of each part's commands, by `SECONDS`.
 
     Args:
         plan: The sizes.
         num: Number of training pictures.
+        num_classes: Number of classes; with one class there is no probe.
         megapixels: Of all pictures.
         machine: What trains.
         speed: Of a core of this machine, as a multiple of the one that was measured.
+
+    Returns:
+        Part -> command, as it is printed when it runs -> seconds.
     """
     core = SECONDS['command'] / speed
     # Small batches keep two cores busy only half of the time: 1.5 times as fast as one.
     cores = 1 + 0.5 * (min(machine.cores, 8) - 1)
     rate = speed * (GPU_SPEED if machine.gpu else cores)
     area, size = (plan.img_size / 64) ** 2, plan.tokens / 64 * _size(plan.arch)
-    trained = plan.iterations(num) * plan.batch_size
     views = num * (2 * max(1, plan.crops) + 0.1)
-    laptop = plan.vae == 'laptop' and plan.vae_path is None
-    return {
-        'pictures': megapixels * SECONDS['megapixel'] / speed / machine.cores,
-        'vae': core + plan.vae_steps * SECONDS['vae_step'] / speed / cores if laptop else 0.0,
-        'cache': 2 * core + views * area * SECONDS['view'] * (1 if plan.vae == 'laptop' else 20) / rate,
-        'pretrain': 3 * core + trained * size * SECONDS['pretrain'] / rate,
-        'probe': 2 * core + plan.probe_epochs * num * size * SECONDS['probe'] / rate,
-        'generate': 3 * core + plan.steps * plan.batch_size * size * SECONDS['generate'] / rate,
+    encode = area * SECONDS['view'] * ENCODERS.get(plan.vae, ENCODERS['sd-f8d4'])
+    step = plan.batch_size * size / rate
+    seconds: dict[str, dict[str, float]] = {
+        'pictures': {'pictures': megapixels * SECONDS['megapixel'] / speed / machine.cores},
+        'vae': {},
+        'cache': {'cache train': core + views * encode / rate, 'cache val': core + num * 0.1 * encode / rate},
+        'pretrain': {
+            'pretraining': core + plan.iterations(num) * step * SECONDS['pretrain'],
+            'restoration': core,
+            'encoder folder': core,
+        },
+        'probe': {},
+        'generate': {
+            'generator': core + plan.steps * step * SECONDS['generate'],
+            'samples': core + _evaluations(num_classes) * size * SECONDS['generate'] * FORWARD / rate,
+            'generator folder': core,
+        },
     }
+    if plan.vae == 'laptop' and plan.vae_path is None:
+        seconds['vae']['VAE'] = core + plan.vae_steps * SECONDS['vae_step'] / speed / cores
+    if num_classes > 1:
+        probed = plan.probe_epochs * num * size * SECONDS['probe'] / rate
+        seconds['probe'] = {'linear probe': core + probed, 'nearest neighbours': core}
+    return seconds
+
+
+def _evaluations(num_classes: int) -> int:
+    """How often the network runs on a picture when the samples are drawn: twice a step with guidance."""
+    return min(num_classes, ROWS) * PICTURES * SAMPLER_STEPS * (2 if num_classes > 1 else 1)
 
 
 def _size(arch: str) -> float:

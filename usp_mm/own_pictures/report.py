@@ -15,7 +15,7 @@ from .stages import console
 
 
 def show_plan(plan: Plan, seconds: dict[str, float], minutes: float) -> None:
-    """Print the plan and the estimated time.
+    """Print the plan and the estimated time of each command.
 
     Raises:
         ValueError: The estimate is above `minutes`.

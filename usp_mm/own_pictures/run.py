@@ -6,14 +6,15 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from usp_mm.config.options import LAYOUTS
 
-from .parts import NEEDS, PARTS, Run
+from .longer import LENGTHS, lengthen
+from .parts import NEEDS, PARTS, Run, reached
 from .pictures import copy_pictures
 from .plan import Machine, Plan, choose_plan, core_speed, estimate, override
 from .record import Record
@@ -69,11 +70,15 @@ def train_folder(request: Request) -> None:
     num = len(scan.pictures) - max(1, len(scan.pictures) // 10)
     plan = override(choose_plan(num, scan.shorter_side, machine, preset, path), num, request.sizes)
     record, asked = Record(request.out), _asked(request, scan)
+    longer = None
     if request.overwrite:
         record.check_own()
-    else:
-        plan = record.begun(asked) or plan
+    elif (begun := record.begun(asked)) is not None:
+        longer = lengthen(begun, request.sizes, num, request.out, request.only)
+        plan = longer.plan
     finished = set() if request.overwrite else {name for name in PARTS if record.result(name) is not None}
+    if longer:
+        finished -= longer.parts
     missing = [name for name in request.only if name not in finished]
     if not missing and not is_reported(request.out):  # the last call ended between the last part and the summary
         finish_report(request.out, plan, scan)
@@ -83,10 +88,16 @@ def train_folder(request: Request) -> None:
         return
     _check_needs(request.only, finished)
     _check_installed(missing)
-    seconds = estimate(plan, num, scan.megapixels, machine, core_speed())
-    show_plan(plan, {name: seconds[name] for name in ('pictures', *missing)}, request.minutes)
+    for line in longer.lines if longer else ():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    left = plan if request.overwrite else _left(plan, request.out, () if longer is None else longer.anew)
+    seconds = estimate(left, num, len(scan.classes), scan.megapixels, machine, core_speed())
+    parts = [name for name in ('pictures', *missing) if name != 'pictures' or request.overwrite or not record.result(name)]
+    show_plan(plan, {command: value for name in parts for command, value in seconds[name].items()}, request.minutes)
     if request.overwrite:
         record.clear()
+    elif longer:
+        longer.reopen(record)
     record.begin(asked, plan)
     stages = Stages(request.out, f'the same command goes on where it stopped: {shlex.join(["usp", "train", *sys.argv[1:]])}')
     with stages.going_on():
@@ -100,6 +111,12 @@ def train_folder(request: Request) -> None:
                 name, {**found, 'seconds': round(time.monotonic() - start), 'cpu_seconds': round(_cpu_seconds() - cpu)}
             )
     finish_report(request.out, plan, scan)
+
+
+def _left(plan: Plan, out: Path, anew: Sequence[str]) -> Plan:
+    """The plan with the epochs and steps that are left to train."""
+    done = {name: 0 if name in anew else reached(out / name) for name in ('pretrain', 'generate')}
+    return replace(plan, epochs=max(0, plan.epochs - done['pretrain']), steps=max(0, plan.steps - done['generate']))
 
 
 def _cpu_seconds() -> float:
@@ -117,10 +134,10 @@ def _check_places(request: Request) -> None:
 
 
 def _asked(request: Request, scan: Scan) -> dict[str, Any]:
-    """What a second call has to ask for again."""
-    sizes = {name: value for name, value in request.sizes.items() if value is not None}
+    """What a second call has to ask for again; of epochs and steps it may ask for more."""
+    sizes = {name: value for name, value in request.sizes.items() if name not in LENGTHS}
     asked = dict(folder=str(request.folder.resolve()), digest=scan.digest, vae=find_vae(request.vae), seed=request.seed)
-    return json.loads(json.dumps(dict(asked, layout=request.layout, **{name: sizes.get(name) for name in request.sizes})))
+    return json.loads(json.dumps(dict(asked, layout=request.layout, **sizes)))
 
 
 def _check_installed(parts: Sequence[str]) -> None:
@@ -131,7 +148,7 @@ def _check_installed(parts: Sequence[str]) -> None:
     """
     if 'generate' in parts and find_spec('mmagic') is None:
         raise ImportError(
-            "the generator needs mmagic: pip install 'usp-mm[gen]' (in a checkout '.[gen]'), or leave it out with "
+            "the generator needs mmagic: pip install '.[gen]' in the checkout of usp_mm, or leave it out with "
             '--only vae,cache,pretrain,probe'
         )
 
@@ -151,8 +168,8 @@ def _pictures(scan: Scan, plan: Plan, record: Record) -> dict[str, Any]:
         out = record.folder / 'pictures'
         console.print(f'\n[bold]pictures[/]  upright RGB copies in {out}/train and {out}/val', highlight=False, soft_wrap=True)
         data = copy_pictures(scan, out, plan.img_size * 3 // 2)
-        for path, error in data['broken'].items():
-            console.print(f'  left out, {path}: {error}', markup=False, highlight=False, soft_wrap=True)
         record.finish('pictures', data)
+    for path, error in data['broken'].items():
+        console.print(f'  left out, {path}: {error}', markup=False, highlight=False, soft_wrap=True)
     console.print(f'  {data["train"]:,} pictures to train on, {data["val"]:,} held out', highlight=False)
     return data

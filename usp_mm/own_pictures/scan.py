@@ -16,7 +16,7 @@ from usp_mm.images import list_images, looked_for, shown
 #: A picture whose shorter side has fewer pixels than this would have to be enlarged more than twofold to 32 pixels.
 SMALLEST = 16
 #: Reasons for which a picture is left out.
-BROKEN, SMALL, BESIDE = 'broken file', f'smaller than {SMALLEST} pixels', 'beside the class folders'
+OTHER, BROKEN, SMALL, BESIDE = 'not a picture', 'broken file', f'smaller than {SMALLEST} pixels', 'beside the class folders'
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,23 @@ class Scan:
     def lines(self) -> Iterator[str]:
         """Describe in lines what was found."""
         per_class = Counter(picture.label for picture in self.pictures)
-        left = sum(map(len, self.left_out.values()))
-        yield f"'{self.root}': {self.found:,} files found, {len(self.pictures):,} pictures used, {left:,} files left out"
+        left = self.found - len(self.pictures)
+        numbers = {reason: len(files) for reason, files in self.left_out.items() if reason != OTHER}
+        numbers[OTHER] = left - sum(numbers.values())  # whose names are not noted one by one
+        found, used = counted(self.found, 'file'), counted(len(self.pictures), 'picture')
+        yield f"'{self.root}': {found} found, {used} used, {counted(left, 'file')} left out"
         for reason, files in self.left_out.items():
-            yield f'  left out, {reason}: {len(files):,} ({some(files)})'
+            yield f'  left out, {reason}: {numbers[reason]:,} ({some(files)})'
         if len(self.classes) > 1:
             counts = ', '.join(f'{name} {per_class[label]:,}' for label, name in list(enumerate(self.classes))[:12])
             yield f'  {len(self.classes):,} classes: {counts}{", …" * (len(self.classes) > 12)}'
         else:
             yield f"  one class, '{self.classes[0]}': no linear probe, and samples without guidance"
+
+
+def counted(number: int, what: str) -> str:
+    """'1 file', '1,234 files'."""
+    return f'{number:,} {what}' + 's' * (number != 1)
 
 
 def some(files: Sequence[str]) -> str:
@@ -101,7 +109,7 @@ def scan_pictures(root: Path, with_label: bool | None = None) -> Scan:
     listing = list_images(root)
     files, has_classes = _classes_of(root, with_label)
     left_out = {
-        'not a picture': [] if not listing.others else [f'{n} × {end or "no ending"}' for end, n in listing.others.items()],
+        OTHER: [] if not listing.others else [f'{n} × {end or "no ending"}' for end, n in listing.others.items()],
         'hidden': listing.hidden, 'linked to nothing': listing.dangling, 'no regular file': listing.special,
         BESIDE: sorted(set(listing.images) - set(files)), BROKEN: [], SMALL: [],
     }  # fmt: skip
@@ -114,7 +122,7 @@ def scan_pictures(root: Path, with_label: bool | None = None) -> Scan:
     classes = tuple(sorted({files[path] for path in usable}))
     if len(usable) < 4:
         raise ValueError(
-            f"'{root}' has {len(usable)} pictures that can be used, and at least 4 are needed: {looked_for()}; "
+            f"'{root}' has {counted(len(usable), 'picture')} that can be used, and at least 4 are needed: {looked_for()}; "
             + '; '.join(f'{reason}: {some(names)}' for reason, names in left_out.items() if names)
         )
     pictures = [Picture(path, classes.index(files[path]), size) for path, size in usable.items()]

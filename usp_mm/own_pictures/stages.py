@@ -110,6 +110,7 @@ class Stages:
         return process, log
 
     def _check(self, name: str, process: subprocess.Popen, log: Path) -> None:
+        _drop_bars(log)
         if process.returncode:
             console.print(_tail(log, 20), markup=False, highlight=False)
             sys.exit(f"stage '{name}' failed (exit code {process.returncode}); its log: {log}")
@@ -127,6 +128,12 @@ def _end(processes: Sequence[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _drop_bars(log: Path) -> None:
+    """Rewrite a log without what its program wrote over on a terminal: of a progress bar the last state stays."""
+    lines = log.read_bytes().split(b'\n')
+    log.write_bytes(b'\n'.join(line.rstrip(b'\r').rpartition(b'\r')[2] for line in lines))
 
 
 def _tail(log: Path, num: int) -> str:

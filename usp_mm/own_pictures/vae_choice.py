@@ -20,7 +20,7 @@ def find_vae(vae: str) -> tuple[str, str | None]:
     """
     if vae in VAES:
         if VAES[vae]['codec'] == 'kl' or vae == 'tiny':
-            raise ValueError(f"--vae {vae} needs weights: give the path of a folder, or one of 'laptop', 'sd-f8d4'")
+            raise ValueError(f"--vae {vae} needs weights: give the path of a folder, or one of 'laptop', 'taesd', 'sd-f8d4'")
         return vae, None
     if not Path(vae).exists():
         raise FileNotFoundError(
@@ -35,5 +35,5 @@ def find_vae(vae: str) -> tuple[str, str | None]:
     if preset == 'sd-f8d4' and scale not in (None, _SD_SCALE):
         preset = 'tiny'
     if preset not in VAES:
-        raise ValueError(f"--vae '{vae}' is a {kind}: expected one of AutoencoderKL and AutoencoderDC")
+        raise ValueError(f"--vae '{vae}' is a {kind}: expected one of AutoencoderKL, AutoencoderTiny and AutoencoderDC")
     return preset, str(folder.resolve())

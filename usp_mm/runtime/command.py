@@ -3,6 +3,7 @@
 import atexit
 import io
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from usp_mm.runtime.processes import end_with_parent, how_it_ended, report_to_la
 #: Errors of users; ImportError is an optional package that is not installed.
 _FORESEEN = (ValueError, OSError, ImportError)
 
+#: Exit code of a program whose output is no longer read, as the shell shows it for SIGPIPE.
+_BROKEN_PIPE = 141
+
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a tool's `main()` and exit with what it returns.
@@ -21,8 +25,9 @@ def run_command(main: Callable[[], int | None]) -> None:
     A user's mistake (ValueError, OSError, ImportError, SystemExit with a text) ends in one line and exit code 1, not in a
     traceback, unless USP_TRACEBACK is set, and so does what the machine lacks (`usp_mm.runtime.machine_errors`). Ctrl-C ends in
     'interrupted' and exit code 130. Under `usp_mm.runtime.torchrun` the launcher shows the line once for all processes, and
-    under torchrun the line is part of its report. Tools import slow modules inside `main()`, after parsing their arguments, so
-    that errors and Ctrl-C during these imports are handled too.
+    under torchrun the line is part of its report. If the reader of the output has ended (`usp … | head`), the tool ends without
+    a line. Tools import slow modules inside `main()`, after parsing their arguments, so that errors and Ctrl-C during these
+    imports are handled too.
     """
     end_with_parent()
     _print_any_name()
@@ -36,6 +41,8 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt as error:
         line, code = how_it_ended(error)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_cut_off():
+            sys.exit(_BROKEN_PIPE)
         closed = explain_closed(error)
         message = closed or explain_machine(error) or (_one_line(error) if isinstance(error, _FORESEEN) else None)
         if message is None or os.environ.get('USP_TRACEBACK'):
@@ -45,6 +52,8 @@ def run_command(main: Callable[[], int | None]) -> None:
         code, line, consequence = 1, f'error: {message}  (USP_TRACEBACK=1 shows where)', error if closed else None
     if isinstance(code, str):
         line, code = code, 1
+    if not _print_rest():
+        code = code or _BROKEN_PIPE
     if line and not report_to_launcher(line, consequence):
         sys.stderr.write(f'{line}\n')
     if line:
@@ -55,6 +64,25 @@ def run_command(main: Callable[[], int | None]) -> None:
             distributed.destroy_process_group()
         _leave(code or 0)
     sys.exit(code)
+
+
+def _is_cut_off() -> bool:
+    """Whether what reads this program's output has ended, as `head` does. What is still to be printed is then dropped."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
+def _print_rest() -> bool:
+    """Print what is buffered; return whether it could be printed."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return not _is_cut_off()
+    return True
 
 
 def _print_any_name() -> None:

@@ -4,12 +4,12 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from operator import index
 
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
 from usp_mm.datasets.class_names import are_wordnet_ids, class_name
-from usp_mm.presets import nearest
 
 #: How a class is asked for that a word alone does not express.
 _BY_LABEL, _BY_NAME = 'label=', 'name='
@@ -146,10 +146,21 @@ class _Names:
         if not self.lower:
             reason = f'neither config nor checkpoint names the classes, give a number below {self.num_classes}'
             raise ValueError(f"class '{word}': {reason}")
-        close = nearest(word.lower(), self.lower)
-        raise ValueError(f"unknown class '{word}': expected a number below {self.num_classes} or a name{close}")
+        raise ValueError(f"unknown class '{word}': expected a number below {self.num_classes} or a name{self._alike(word)}")
+
+    def _alike(self, word: str) -> str:
+        """'; did you mean …?' with up to three names that are like `word`; else the first names in brackets."""
+        close = get_close_matches(word.lower(), self.lower, n=3, cutoff=0.6)
+        if close:
+            return f'; did you mean {_quoted(close)}?'
+        first = list(self.first_names.values())
+        return f' ({_quoted(first[:3])}{", …" * (len(first) > 3)})'
 
     def _only(self, word: str, found: list[int]) -> int:
         if len(found) > 1:
             raise ValueError(f"class '{word}' is the name of several, {' and '.join(map(str, found))}: give the number")
         return found[0]
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ', '.join(f"'{name}'" for name in names)

@@ -21,7 +21,11 @@ DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch
 #: Prefixes of weights in VA-VAE's training checkpoint that are not the VAE's: its losses and the vision model it is aligned to.
 TRAINING_ONLY = ('loss.', 'foundation_model.', 'linear_proj.')
 #: `codec` of a preset -> the codec's class and the diffusers class of its network.
-_ARCHITECTURES = {'diffusers': (sd.DiffusersCodec, 'AutoencoderKL'), 'dc': (sd.DeterministicCodec, 'AutoencoderDC')}
+_ARCHITECTURES: dict[str, tuple[type[sd.DiffusersCodec], str]] = {
+    'diffusers': (sd.DiffusersCodec, 'AutoencoderKL'),
+    'dc': (sd.DeterministicCodec, 'AutoencoderDC'),
+    'taesd': (sd.TinyCodec, 'AutoencoderTiny'),
+}
 #: Presets whose scale is read from the config.json in their folder.
 OWN_SCALE = ('tiny', 'laptop')
 
@@ -153,7 +157,7 @@ def _pixel(name: str, row: dict[str, Any], path: str | None, load_weights: bool,
     return PixelCodec(**common)
 
 
-_LOADERS = {'diffusers': _diffusers, 'dc': _diffusers, 'kl': _kl, 'pixel': _pixel}
+_LOADERS = {'diffusers': _diffusers, 'dc': _diffusers, 'taesd': _diffusers, 'kl': _kl, 'pixel': _pixel}
 
 
 def read_stats(stats: str | Path | Mapping[str, Any]) -> tuple[list[float], list[float]]:

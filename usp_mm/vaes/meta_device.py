@@ -1,12 +1,14 @@
 """The presets' VAEs on the meta device, without weights, for estimates of their cost."""
 
+from typing import Any
+
 import torch
 
 from .base import LatentCodec
 from .build import codec_spec
 from .kl import KLAutoencoder, KLStructure
 from .laptop import make_laptop_vae
-from .sd import DeterministicCodec, DiffusersCodec
+from .sd import DeterministicCodec, DiffusersCodec, TinyCodec
 from .tiny import make_tiny_vae
 
 _F16 = (128, 128, 256, 256, 512)
@@ -18,6 +20,12 @@ STRUCTURES = {
     'kl-f16d16': KLStructure(128, _F16, 2, 16, 16, _LAST),  # the decoder has none
     'va-f16d32': KLStructure(128, _F16, 2, 32, 32, _LAST, _LAST),
 }
+
+
+def _taesd() -> Any:
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderTiny()
 
 
 def blank_codec(name: str) -> LatentCodec | None:
@@ -37,6 +45,8 @@ def blank_codec(name: str) -> LatentCodec | None:
             return DiffusersCodec(make_tiny_vae(), name=name, **shape)
         if name == 'laptop':
             return DeterministicCodec(make_laptop_vae(), name=name, **shape)
+        if name == 'taesd':
+            return TinyCodec(_taesd(), name=name, **shape)
         if name not in STRUCTURES:
             raise ValueError(f"the shape of VAE '{name}' is not noted: add it to STRUCTURES in usp_mm/vaes/meta_device.py")
         return LatentCodec(KLAutoencoder(STRUCTURES[name]), name=name, **shape)

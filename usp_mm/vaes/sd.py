@@ -1,4 +1,4 @@
-"""VAEs in diffusers' format: `AutoencoderKL` (Stable Diffusion) and `AutoencoderDC`; see tools/train_tiny_vae.py."""
+"""VAEs in diffusers' format: `AutoencoderKL` (Stable Diffusion), `AutoencoderTiny` (TAESD) and `AutoencoderDC`."""
 
 import json
 import math
@@ -36,6 +36,14 @@ class DeterministicCodec(DiffusersCodec):
 
     def network_encode(self, images: Tensor) -> Tensor:
         latents: Tensor = self._loaded().encode(images).latent
+        return torch.cat([latents, torch.full_like(latents, LOGVAR_MIN)], dim=1)
+
+
+class TinyCodec(DiffusersCodec):
+    """A codec whose network is a diffusers `AutoencoderTiny` (TAESD, github.com/madebyollin/taesd), without a variance, too."""
+
+    def network_encode(self, images: Tensor) -> Tensor:
+        latents: Tensor = self._loaded().encode(images).latents
         return torch.cat([latents, torch.full_like(latents, LOGVAR_MIN)], dim=1)
 
 

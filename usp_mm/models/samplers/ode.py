@@ -197,5 +197,5 @@ def odeint() -> Callable[..., Any]:
         with torch.device('cpu'):  # torchdiffeq makes tensors on import, perhaps while a model is built on meta
             from torchdiffeq import odeint as solve
     except ImportError as error:
-        raise ImportError("ODESampler needs torchdiffeq: install it with `pip install 'usp-mm[gen]'`") from error
+        raise ImportError("ODESampler needs torchdiffeq: `pip install '.[gen]'` in the checkout of usp_mm") from error
     return solve

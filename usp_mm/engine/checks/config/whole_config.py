@@ -70,7 +70,9 @@ def check_installed(scope: str | None) -> None:
     except ImportError:
         found = False
     if not found:
-        raise ImportError(f"default_scope='{scope}' of the config needs {scope}: pip install 'usp-mm[{EXTRAS[scope]}]'")
+        raise ImportError(
+            f"default_scope='{scope}' of the config needs {scope}: pip install '.[{EXTRAS[scope]}]' in the checkout of usp_mm"
+        )
 
 
 def find_runner(cfg: Config) -> type[Runner] | type[FlexibleRunner]:
