@@ -68,8 +68,8 @@ def make_model(cfg: Any, device: str) -> Any:
 
 
 def flops_of(cfg: Any) -> dict[str, int]:
-    """Operations of a sample, 'forward' and 'train', see `usp_mm.engine.flops.count_flops`; takes no memory."""
-    from usp_mm.engine.flops import count_flops
+    """Operations of a sample, 'forward' and 'train', see `usp_mm.engine.records.flops.count_flops`; takes no memory."""
+    from usp_mm.engine.records.flops import count_flops
 
     return count_flops(make_model(cfg, 'meta'))
 

@@ -68,7 +68,7 @@ def report(stages: Stages, results: dict[str, dict], seeds: int) -> None:
     import torch
     from rich.table import Table
 
-    from usp_mm.engine.run_info import device_name
+    from usp_mm.engine.records.run_info import device_name
 
     table = Table(title=f'USP on handwritten digits ({seeds} seed{"s" * (seeds > 1)})', show_header=False)
     table.add_column()

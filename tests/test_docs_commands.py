@@ -25,7 +25,7 @@ RUN = {
     'CONTRIBUTING.md': 'tests/test_docs_run.py::test_the_docstring_in_contributing',
     'docs/ecosystem.md': 'tests/test_docs_ecosystem.py::test_the_python_blocks_run_in_order',
     'docs/what-it-sees.md': 'tests/test_apis/test_encoder_attention.py::test_the_python_of_the_page',
-    'docs/processes.md': 'tests/test_engine/test_sharding.py::test_losses_and_files_are_those_without_sharing',
+    'docs/processes.md': 'tests/test_engine/test_optim/test_sharding.py::test_losses_and_files_are_those_without_sharing',
 }
 
 #: Folders of pictures, where a config could stand.

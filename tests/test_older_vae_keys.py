@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 
 import usp_mm.models  # noqa: F401
 from usp_mm.engine.checks.config import merge_cfg_options
-from usp_mm.engine.loading import load_config
+from usp_mm.engine.starting.loading import load_config
 from usp_mm.models.data_preprocessor import LatentDataPreprocessor
 from usp_mm.models.usp_vit import USPViT
 

@@ -12,12 +12,12 @@ from mmengine.config import Config
 from usp_mm.evaluation import adm_metrics
 from usp_mm.functional.metrics import inception_score, precision_recall
 from usp_mm.layers.probe_head import ProbeHead
+from usp_mm.models.ema import WeightAverage
 from usp_mm.models.generator import EMA
 from usp_mm.models.guidance import Guidance
 from usp_mm.models.repa.alignment import REPA
 from usp_mm.models.samplers import SDESampler
 from usp_mm.models.usp import USP
-from usp_mm.models.weight_average import WeightAverage
 
 TABLES = yaml.load((ROOT / 'docs/paper_tables.yml').read_text(), yaml.BaseLoader)['Tables']
 SETTINGS = {

@@ -21,7 +21,7 @@ ARCHS: dict[str, dict[str, int]] = {
 }
 
 #                latent = channels × H/stride × W/stride; scale multiplies it; patch is the PatchConv's kernel on it.
-#                A preset of another structure also needs its shapes in vaes/meta_device.py; one of another class, vaes/build.py.
+#                A preset of another structure also needs its shapes in vaes/shapes.py; one of another class, vaes/build.py.
 #                scale=None: per-channel statistics from a latent cache's manifest. source: hub id or file to download.
 VAES: dict[str, dict[str, Any]] = {
     'sd-f8d4':     dict(codec='diffusers', channels=4,  stride=8,  scale=0.18215, patch_size=2,  source='stabilityai/sd-vae-ft-ema', licence='MIT'),  # default everywhere

@@ -72,7 +72,7 @@ def official_network(scale: Scale, device: str | None = None) -> OfficialDiT:
 
 def official_flops(scale: Scale) -> int:
     """Operations of an image's forward pass."""
-    from usp_mm.engine.flops import count_forward
+    from usp_mm.engine.records.flops import count_forward
 
     inputs = (torch.empty(1, 4, scale.latent_size, scale.latent_size), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
     return count_forward(official_network(scale, 'meta'), *(x.to('meta') for x in inputs))

@@ -12,9 +12,9 @@ import torch
 from benchmark_data import write_photos, write_random_vae
 from benchmark_lib import gpu_tf32, peak_memory
 
-from usp_mm.engine.flops import count_codec
+from usp_mm.engine.records.flops import count_codec
 from usp_mm.vaes import build_codec
-from usp_mm.vaes.meta_device import blank_codec
+from usp_mm.vaes.shapes import blank_codec
 
 from .report import Report
 from .scale import Scale

@@ -17,7 +17,7 @@ from usp_mm.datasets.demo import make_demo_data
 from usp_mm.datasets.demo_emoji import make_demo_emoji
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.writer import write_cache
-from usp_mm.engine.launch import build_runner, load_run_config
+from usp_mm.engine.starting.build_runner import build_runner, load_run_config
 from usp_mm.fileio.atomic import write_json, write_whole
 from usp_mm.own_pictures.stages import last_checkpoint
 from usp_mm.vaes import build_codec

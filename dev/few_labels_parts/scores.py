@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from usp_mm.datasets.label_subset import label_subset
-from usp_mm.engine.launch import build_runner
+from usp_mm.engine.starting.build_runner import build_runner
 from usp_mm.own_pictures.stages import scalars
 from usp_mm.probing.data import extract, open_data, shuffled
 from usp_mm.probing.features import load_frozen

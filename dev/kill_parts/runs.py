@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _MODULES = """usp_mm matplotlib.figure matplotlib.backends.backend_agg mmengine.runner mmpretrain.models mmpretrain.datasets
 mmpretrain.visualization mmagic.models mmagic.datasets mmagic.evaluation mmagic.engine mmagic.visualization
 diffusers.models.autoencoders.autoencoder_kl torch.utils.tensorboard torchvision usp_mm.apis
-usp_mm.apis.final_folder usp_mm.checkpoints usp_mm.models usp_mm.evaluation usp_mm.engine.launch
+usp_mm.apis.end_of_training usp_mm.checkpoints usp_mm.models usp_mm.evaluation usp_mm.engine.starting.build_runner
 usp_mm.vaes.tiny usp_mm.datasets.latent_cache.writer"""
 
 

@@ -178,9 +178,9 @@ def npz(folder: Path) -> Target:
 
     def parse(content: bytes) -> None:
         from usp_mm.datasets.latent_cache.importer import read_moments
+        from usp_mm.evaluation.computed_statistics import _read
         from usp_mm.evaluation.images import NpzImages, read_headers
         from usp_mm.evaluation.reference_data import Reference
-        from usp_mm.evaluation.reference_statistics import _read
 
         path = folder / 'x.npz'
         path.write_bytes(content)

@@ -8,8 +8,8 @@ from mmengine.dist import get_rank
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 from usp_mm.cli.train import parse_args
 from usp_mm.config.arguments import run_arguments
-from usp_mm.engine.hooks import unwrapped
-from usp_mm.engine.launch import build_runner, load_run_config
+from usp_mm.engine.runner_parts import unwrapped
+from usp_mm.engine.starting.build_runner import build_runner, load_run_config
 from usp_mm.runtime.command import run_command
 
 

@@ -11,7 +11,7 @@ from usp_mm.runtime.command import run_command
 def main() -> None:
     from mmengine.dist import barrier
 
-    from usp_mm.datasets.rank0 import meet_processes
+    from usp_mm.datasets.main_process import meet_processes
 
     rank, kind = meet_processes(), sys.argv[1]
     barrier()

@@ -14,10 +14,10 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from usp_mm.analysis.complexity import IMAGENET, _sample, build_meta, complexity, gpu_hours
-from usp_mm.engine.flops import count_codec, count_flops
+from usp_mm.engine.records.flops import count_codec, count_flops
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.laptop import make_laptop_vae
-from usp_mm.vaes.meta_device import blank_codec
+from usp_mm.vaes.shapes import blank_codec
 
 TOOL = ROOT / 'tools' / 'analysis' / 'get_flops.py'
 SIT = ROOT / 'configs' / 'sit'

@@ -112,7 +112,7 @@ def test_a_folder_is_whole_or_absent(files, tmp_path, monkeypatch):
     (tmp_path / 'full' / 'a').touch()
     with pytest.raises(FileExistsError, match="full' exists and is not an empty folder: choose another name"):
         enc.save_pretrained(tmp_path / 'full')
-    monkeypatch.setattr('usp_mm.apis.folder.model_card', lambda *_: 1 / 0)
+    monkeypatch.setattr('usp_mm.apis.model_folder.model_card', lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         enc.save_pretrained(tmp_path / 'new')
     assert [path.name for path in tmp_path.iterdir()] == ['full']

@@ -11,13 +11,13 @@ from helpers.trained_files import DIGITS, pixels
 from PIL import Image
 
 from usp_mm.app.build import build_app
+from usp_mm.app.event_handlers import in_turn, in_use, seed_number
 from usp_mm.app.generate import Request, by_classes, class_choices, generate_pictures
 from usp_mm.app.models import AppModels, load_models
 from usp_mm.app.neighbours import PictureFolder, find_neighbours
 from usp_mm.app.pictures import enlarged, read_upload
 from usp_mm.app.recognise import classify_picture
 from usp_mm.app.restore import restore_picture
-from usp_mm.app.turns import in_turn, in_use, seed_number
 
 
 def only(models):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from usp_mm.checkpoints import convert
-from usp_mm.checkpoints.fold import fold_norms
+from usp_mm.checkpoints.norm_folding import fold_norms
 
 GENERATORS = ['usp-dit', 'dit', 'usp-sit', 'sit', 'repa', 'lightningdit']
 ENCODERS = ['usp-pretrain', 'mae', 'timm']

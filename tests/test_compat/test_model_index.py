@@ -13,7 +13,7 @@ from mmengine.hub import get_config, get_model
 
 from usp_mm.compat.model_index import MIM
 from usp_mm.config.lookup import find_config
-from usp_mm.engine.loading import load_config
+from usp_mm.engine.starting.loading import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LATENTS = 'usp/usp_vit-base_64xb64-amp-coslr-800e_in1k-latents.py'

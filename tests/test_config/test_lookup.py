@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from usp_mm.config.lookup import configs_folder, find_config
-from usp_mm.engine.loading import load_config
+from usp_mm.engine.starting.loading import load_config
 
 ROOT = Path(__file__).parents[2]
 NAME = 'sit-xl-p2_usp-pre_8xb32-400k_in1k-256px'

@@ -122,7 +122,7 @@ def test_too_few_samples_are_refused_by_both(images: Path, cache: Path) -> None:
 
 
 def test_run_info_finds_the_choice_below_wrappers(cache: Path) -> None:
-    from usp_mm.engine.run_info import _few_labels
+    from usp_mm.engine.records.run_info import _few_labels
 
     whole = LatentCacheDataset(str(cache), flip=False)
     few = LatentCacheDataset(str(cache), flip=False, labels_per_class=3, labels_seed=4)

@@ -9,9 +9,9 @@ from PIL import Image
 
 from usp_mm.cli import evaluate
 from usp_mm.evaluation import FeatureMetrics, PixelFeatures
+from usp_mm.evaluation.computed_statistics import cache_folder, reference_statistics, usable_cache_folder
 from usp_mm.evaluation.images import FolderImages
 from usp_mm.evaluation.reference_data import Reference, warn_of_other_classes
-from usp_mm.evaluation.reference_statistics import cache_folder, reference_statistics, usable_cache_folder
 from usp_mm.functional.metrics import mean_covariance
 from usp_mm.images import DECODING
 

@@ -9,7 +9,7 @@ from helpers.compiled_models import GENERATORS, batch, build, gradients, step
 from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 
-from usp_mm.engine.flops import count_flops
+from usp_mm.engine.records.flops import count_flops
 from usp_mm.layers import ModulatedBlock, TransformerBlock, block_options
 from usp_mm.layers.drop_path import DropPath
 from usp_mm.models import compiling

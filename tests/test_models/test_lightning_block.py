@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
-from usp_mm.engine.flops import count_flops
+from usp_mm.engine.records.flops import count_flops
 from usp_mm.layers import BlockOptions, ModulatedBlock, RMSNorm, RotaryPositions, TransformerBlock, block_options
 from usp_mm.layers.swiglu import SwiGLU
 

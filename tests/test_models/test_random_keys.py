@@ -11,7 +11,7 @@ from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 
 from usp_mm.datasets import EpochIndex
-from usp_mm.engine.flops import count_flops
+from usp_mm.engine.records.flops import count_flops
 from usp_mm.functional import random
 from usp_mm.models.data_preprocessor import LatentDataPreprocessor
 from usp_mm.models.random_keys import labels_of, sample_keys

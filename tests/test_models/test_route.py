@@ -23,7 +23,7 @@ from usp_mm.analysis.memory import kept_for_backward
 from usp_mm.apis.sources import _without_training
 from usp_mm.engine.checks.config import check_config
 from usp_mm.engine.checks.generator import _log_route
-from usp_mm.engine.flops import count_flops
+from usp_mm.engine.records.flops import count_flops
 from usp_mm.functional import random
 from usp_mm.functional.masking import gather_tokens, scatter_tokens
 from usp_mm.functional.patchify import unpatchify

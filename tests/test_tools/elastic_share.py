@@ -16,9 +16,9 @@ from helpers.forked_world import forked_world
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from usp_mm.engine.latest_checkpoint import newest_checkpoint
-from usp_mm.engine.launch import build_runner
-from usp_mm.engine.preemption import noting_signals
+from usp_mm.engine.checkpointing.latest_checkpoint import newest_checkpoint
+from usp_mm.engine.checkpointing.preemption import noting_signals
+from usp_mm.engine.starting.build_runner import build_runner
 
 CONFIG, FOLDER, STAGES = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 

@@ -102,7 +102,7 @@ except SystemExit as end:
     assert not end.code, end.code
 print('after pretraining', [name for name in ('mmpretrain', 'mmagic', 'mmseg') if name in sys.modules])
 
-from usp_mm.engine.loading import load_config
+from usp_mm.engine.starting.loading import load_config
 from mmengine.registry import MODELS, DefaultScope
 cfg = load_config('configs/sit/sit-tiny-p2_1xb64-2k_digits.py', initialises=False, evaluates=False)
 with DefaultScope.overwrite_default_scope(cfg.default_scope):

@@ -59,7 +59,7 @@ def test_statistics_from_a_manifest(tmp_path: Path) -> None:
 
 def test_a_preset_without_a_noted_shape_is_named(monkeypatch):
     from usp_mm import presets
-    from usp_mm.vaes.meta_device import blank_codec
+    from usp_mm.vaes.shapes import blank_codec
 
     monkeypatch.setitem(presets.VAES, 'new', presets.VAES['sd-f8d4'])
     with pytest.raises(ValueError, match="the shape of VAE 'new' is not noted: add it to STRUCTURES"):

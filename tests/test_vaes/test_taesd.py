@@ -13,7 +13,7 @@ from usp_mm.own_pictures.vae_choice import find_vae
 from usp_mm.presets import VAES
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.base import LOGVAR_MIN
-from usp_mm.vaes.meta_device import blank_codec
+from usp_mm.vaes.shapes import blank_codec
 from usp_mm.vaes.tiny import save_vae
 
 

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from usp_mm.config.options import H100_BF16, UTILISATION
 from usp_mm.datasets import dataset_configs
-from usp_mm.engine.flops import count_codec, count_flops, count_forward
+from usp_mm.engine.records.flops import count_codec, count_flops, count_forward
 from usp_mm.models.guidance import Guidance
 from usp_mm.models.repa import REPA, Teacher
 from usp_mm.models.repa.networks import timm_shape
 from usp_mm.presets import TEACHERS
 from usp_mm.vaes.build import OWN_SCALE
-from usp_mm.vaes.meta_device import blank_codec
 from usp_mm.vaes.settings import vae_name
+from usp_mm.vaes.shapes import blank_codec
 
 #: Images of ImageNet-1k's training split.
 IMAGENET = 1_281_167

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from usp_mm.engine.flops import call_of
-from usp_mm.engine.sharding import NAME
+from usp_mm.engine.optim.sharding import NAME
+from usp_mm.engine.records.flops import call_of
 
 from .complexity import build_meta
 

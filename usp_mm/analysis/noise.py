@@ -5,7 +5,7 @@ from mmengine.runner import Runner
 
 from usp_mm.config.data_loaders import without_workers
 from usp_mm.datasets import NOISE_SEVERITIES
-from usp_mm.engine.hooks import unwrapped
+from usp_mm.engine.runner_parts import unwrapped
 
 NUM_TIMESTEPS = 1000
 

@@ -16,7 +16,7 @@ from usp_mm.models.objectives import DDPMObjective, FlowObjective
 from usp_mm.models.samplers import ODESampler
 from usp_mm.vaes.sd import DiffusersCodec
 
-from .folder import check_absent
+from .model_folder import check_absent
 
 #: Method and points of the time grid for a config whose sampler is not one of the pipeline's.
 DEFAULT_METHOD, DEFAULT_POINTS = 'heun2', 50

@@ -23,8 +23,8 @@ from usp_mm.models.attention_maps import QUERIES, attention_maps, block_number
 from usp_mm.models.random_keys import sample_keys
 from usp_mm.probing.features import block_tokens, check_layers
 
-from .hub import Pretrained
 from .images_in import Picture, batches, cropped, evaluation_crop, square_crop
+from .pretrained_base import Pretrained
 
 _POOLS = ('cls', 'mean', None)
 

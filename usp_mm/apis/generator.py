@@ -15,7 +15,7 @@ from usp_mm.sampling.draw import sample_classes, sample_trajectory
 from usp_mm.sampling.loaded import LoadedGenerator
 
 from .diffusers_export import write_pipeline
-from .hub import Pretrained
+from .pretrained_base import Pretrained
 
 
 class Generator(Pretrained):

@@ -13,7 +13,7 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import UnidentifiedImageError
 
 from usp_mm.datasets import dataset_configs
-from usp_mm.engine.loading import class_names, load_config, load_trained
+from usp_mm.engine.starting.loading import class_names, load_config, load_trained
 from usp_mm.fileio.weights import read_trained
 from usp_mm.images import check_header
 
@@ -61,7 +61,7 @@ def inferencer(
     """Build mmpretrain's inferencer for a classifier's config and a checkpoint, loaded strictly.
 
     Args:
-        config: Config, as `usp_mm.engine.loading.load_config` takes it; its test data may be a latent cache.
+        config: Config, as `usp_mm.engine.starting.loading.load_config` takes it; its test data may be a latent cache.
         checkpoint: Checkpoint of `tools/train.py`, a file or a URL.
         kind: 'classify' or 'embed'.
         device: Device of the model; by default the GPU if there is one, else the CPU.

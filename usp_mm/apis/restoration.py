@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 
 from usp_mm.checkpoints import from_official
 from usp_mm.datasets import EpochIndex
-from usp_mm.engine.loading import load_config, load_trained
+from usp_mm.engine.starting.loading import load_config, load_trained
 from usp_mm.fileio.weights import read_trained
 from usp_mm.models import USP
 from usp_mm.models.restoration_picture import restoration_picture
@@ -27,7 +27,7 @@ def load_algorithm(
     """Build the pretraining algorithm of a config and load a checkpoint's weights strictly.
 
     Args:
-        config: Config, as `usp_mm.engine.loading.load_config` takes it.
+        config: Config, as `usp_mm.engine.starting.loading.load_config` takes it.
         checkpoint: Checkpoint of `tools/train.py`, or official weights.
         device: Device of the model; by default the GPU if there is one, else the CPU.
         cfg_options: Settings to override.

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from usp_mm.datasets import LoadImage, dataset_configs
 from usp_mm.datasets.class_names import class_name
-from usp_mm.engine.loading import load_config, load_trained
+from usp_mm.engine.starting.loading import load_config, load_trained
 from usp_mm.fileio.atomic import write_whole
 from usp_mm.fileio.weights import Checkpoint, read_trained
 from usp_mm.images import load_image

@@ -12,8 +12,8 @@ from usp_mm.segmentation.picture import draw_segments
 from usp_mm.vaes.record import codec_of, vae_record
 
 from .config_data import check_segmentation_data
-from .hub import Pretrained
 from .images_in import Picture, rgb
+from .pretrained_base import Pretrained
 from .segmentation import OPACITY, FileSegmentor
 from .sources import Source
 

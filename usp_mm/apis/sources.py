@@ -16,8 +16,8 @@ from usp_mm.checkpoints.model_config import Given, model_config
 from usp_mm.checkpoints.official_names import from_official
 from usp_mm.checkpoints.sources import family_of, read
 from usp_mm.config.lookup import find_config
-from usp_mm.engine.build_errors import explain_arguments
 from usp_mm.engine.checks.config import merge_cfg_options
+from usp_mm.engine.starting.build_errors import explain_arguments
 from usp_mm.fileio.atomic import read_json
 from usp_mm.fileio.checksums import check_sha256
 from usp_mm.fileio.strict_loading import ITS_CONFIG, load_exactly

@@ -14,8 +14,8 @@ from usp_mm.apis import Generator
 from usp_mm.datasets.class_names import are_wordnet_ids, class_name
 from usp_mm.sampling.pictures import draw_grid, write_animation
 
+from .event_handlers import ONE_AT_A_TIME, in_turn, seed_number, whole_number
 from .pictures import enlarged, result_box
-from .turns import ONE_AT_A_TIME, in_turn, seed_number, whole_number
 
 #: Limits of one request.
 MAX_CLASSES, MAX_PER_CLASS, MAX_STEPS = 8, 8, 250

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from usp_mm.apis import Encoder, Generator, Segmentor, from_pretrained
-from usp_mm.engine.latest_checkpoint import named_checkpoint
+from usp_mm.engine.checkpointing.latest_checkpoint import named_checkpoint
 from usp_mm.models import USP
 
 Model = Encoder | Generator | Segmentor

@@ -12,9 +12,9 @@ from usp_mm.apis import Encoder
 from usp_mm.functional.knn import nearest
 from usp_mm.images import find_images, load_image
 
-from .choice import choose_model
+from .event_handlers import ONE_AT_A_TIME, in_turn, whole_number
+from .model_choice import choose_model
 from .pictures import read_upload, upload_box
-from .turns import ONE_AT_A_TIME, in_turn, whole_number
 
 MAX_NEIGHBOURS = 24
 _BATCH, _THUMBNAIL = 16, 256

@@ -10,9 +10,9 @@ from PIL import Image
 from usp_mm.apis import Encoder, Segmentor
 from usp_mm.apis.segmentation import segment_images
 
-from .choice import choose_model
+from .event_handlers import ONE_AT_A_TIME, in_turn
+from .model_choice import choose_model
 from .pictures import enlarged, read_upload, result_box, upload_box
-from .turns import ONE_AT_A_TIME, in_turn
 
 TOPK = 5
 

@@ -9,9 +9,9 @@ from PIL import Image
 from usp_mm.apis import Encoder
 from usp_mm.apis.images_in import cropped, square_crop
 
-from .choice import choose_model
+from .event_handlers import ONE_AT_A_TIME, in_turn, seed_number
+from .model_choice import choose_model
 from .pictures import enlarged, read_upload, result_box, upload_box
-from .turns import ONE_AT_A_TIME, in_turn, seed_number
 
 LABELS = ('Picture', 'Masked', 'Restored', 'VAE alone')
 _GREY = 128

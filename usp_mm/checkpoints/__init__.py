@@ -8,12 +8,12 @@ from .kinds import KINDS, TARGETS
 
 if TYPE_CHECKING:
     from .conversion import convert
-    from .entries import ConversionReport
+    from .conversion_data import ConversionReport
     from .official_names import from_official, to_official
 
 __all__ = ['KINDS', 'TARGETS', 'ConversionReport', 'convert', 'from_official', 'to_official']
 
 __getattr__ = imported_on_use(
     __name__,
-    {'conversion': ['convert'], 'entries': ['ConversionReport'], 'official_names': ['from_official', 'to_official']},
+    {'conversion': ['convert'], 'conversion_data': ['ConversionReport'], 'official_names': ['from_official', 'to_official']},
 )

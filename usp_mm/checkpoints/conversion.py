@@ -11,7 +11,7 @@ from usp_mm.fileio.weights import SAFE
 from usp_mm.presets import lookup
 from usp_mm.vaes.record import describe_record
 
-from .entries import Checkpoint, ConversionReport
+from .conversion_data import Checkpoint, ConversionReport
 from .kinds import TARGETS
 from .sources import family_of, read
 from .targets import Output, translate

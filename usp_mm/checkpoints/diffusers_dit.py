@@ -13,7 +13,7 @@ from usp_mm.functional.pos_embed import sincos_table
 from usp_mm.models.weight_transfer.encoder import square_side
 from usp_mm.presets import ARCHS
 
-from .entries import Entries, Entry, shapes_of
+from .conversion_data import Entries, Entry, shapes_of
 
 WEIGHTS = 'diffusion_pytorch_model'
 #: Official name of a layer -> diffusers' name, outside and inside of blocks. diffusers has separate layers for q, k and v.

@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 
 from usp_mm.presets import ARCHS, VAES
 
-from .entries import Checkpoint, shapes_of
+from .conversion_data import Checkpoint, shapes_of
 from .kinds import Shapes
 from .sources import family_of
 

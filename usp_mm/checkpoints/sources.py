@@ -15,8 +15,8 @@ from usp_mm.vaes.kl import load_autoencoder
 from usp_mm.vaes.record import record_in
 
 from .check import check_network, describe
+from .conversion_data import Checkpoint, Entries, Entry, shapes_of
 from .diffusers_dit import from_diffusers, read_diffusers_folder
-from .entries import Checkpoint, Entries, Entry, shapes_of
 from .kinds import KINDS, LIGHTNING, detect
 from .official_names import to_official, without_official_name
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from .check import check_network
+from .conversion_data import Checkpoint, Entries, Entry, renamed, shapes_of
 from .diffusers_dit import to_diffusers
-from .entries import Checkpoint, Entries, Entry, renamed, shapes_of
-from .fold import fold_norms, has_norms
 from .kinds import LIGHTNING, TARGETS
+from .norm_folding import fold_norms, has_norms
 from .official_names import from_official
 from .sources import PREFIXES, PROJECTOR, STEPS, family_of
 

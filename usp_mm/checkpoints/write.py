@@ -13,8 +13,8 @@ from usp_mm.fileio.atomic import check_free_space, restore_folder, write_folder,
 from usp_mm.fileio.checksums import save_safetensors
 from usp_mm.fileio.weights import PICKLES, SAFE
 
+from .conversion_data import Entries
 from .diffusers_dit import WEIGHTS, transformer_config
-from .entries import Entries
 
 
 def check_out(out: Path, source: Path, target: str, force: bool) -> None:

@@ -52,9 +52,9 @@ def serve(args: argparse.Namespace) -> None:
 
     port = free_port(args.host, args.port)
     from usp_mm.app.build import build_app
+    from usp_mm.app.event_handlers import in_use
     from usp_mm.app.models import load_models
     from usp_mm.app.neighbours import PictureFolder
-    from usp_mm.app.turns import in_use
 
     pictures = PictureFolder(args.pictures, args.limit) if args.pictures else None
     models = load_models(args.folders, args.device)

@@ -115,7 +115,7 @@ def import_(args: argparse.Namespace) -> int:
     if args.check < 1:
         raise ValueError(f'--check {args.check} must be 1 or more; without --images nothing is encoded')
     from usp_mm.datasets.latent_cache.importer import import_cache
-    from usp_mm.datasets.rank0 import meet_processes
+    from usp_mm.datasets.main_process import meet_processes
     from usp_mm.vaes import build_codec
 
     meet_processes()
@@ -134,7 +134,7 @@ def write(args: argparse.Namespace) -> int:
 
     from usp_mm.datasets.latent_cache.plan import CacheSpec, images_a_call
     from usp_mm.datasets.latent_cache.writer import write_cache
-    from usp_mm.datasets.rank0 import meet_processes
+    from usp_mm.datasets.main_process import meet_processes
     from usp_mm.vaes import build_codec
 
     if args.fast:
@@ -172,7 +172,7 @@ def encode_fast(args: argparse.Namespace) -> None:
     """
     from mmengine.logging import MMLogger
 
-    from usp_mm.engine.amp import slow_bfloat16
+    from usp_mm.engine.optim.amp import slow_bfloat16
 
     if args.encode_dtype not in ('float32', 'bfloat16'):
         raise ValueError(f'--fast encodes in bfloat16, --encode-dtype says {args.encode_dtype}: leave one of them out')

@@ -56,9 +56,9 @@ def show_loss(args: argparse.Namespace) -> None:
     """Measure the loss, print it as a table and write the report."""
     from mmengine.logging import MMLogger
 
-    from usp_mm.apis.folder_files import take_folder
-    from usp_mm.datasets.rank0 import meet_processes
-    from usp_mm.engine.loading import load_config
+    from usp_mm.apis.folder_argument import take_folder
+    from usp_mm.datasets.main_process import meet_processes
+    from usp_mm.engine.starting.loading import load_config
     from usp_mm.evaluation import DenoisingLoss
     from usp_mm.evaluation.denoising_loss import NUM_TIMES
     from usp_mm.probing.data import is_cache, open_data

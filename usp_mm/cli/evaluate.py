@@ -107,7 +107,7 @@ def feature_batch_size(args: argparse.Namespace) -> int:
 
 def chosen_extractor(args: argparse.Namespace) -> dict | None:
     """Config of the selected feature extractor; None for ADM's."""
-    from usp_mm.apis.folder_files import take_folder
+    from usp_mm.apis.folder_argument import take_folder
 
     if args.classifier:
         found = argparse.Namespace(config=args.classifier[0], checkpoint=(args.classifier[1:] or [None])[0])
@@ -158,7 +158,7 @@ def main() -> None:
     from mmengine.logging import MMLogger
     from tqdm import tqdm
 
-    from usp_mm.datasets.rank0 import meet_processes
+    from usp_mm.datasets.main_process import meet_processes
     from usp_mm.evaluation.images import open_images
 
     logger = MMLogger.get_instance('evaluate')

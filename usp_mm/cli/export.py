@@ -55,8 +55,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from usp_mm.apis.folder import check_absent
     from usp_mm.apis.generator import Generator
+    from usp_mm.apis.model_folder import check_absent
     from usp_mm.apis.pretrained import from_pretrained
 
     check_absent(args.out)

@@ -76,7 +76,7 @@ def main() -> None:
     from rich.table import Table
 
     from usp_mm.analysis.complexity import complexity, gpu_hours
-    from usp_mm.engine.loading import load_config
+    from usp_mm.engine.starting.loading import load_config
 
     cost = complexity(load_config(args.config, args.cfg_options, initialises=False, evaluates=False))
     hours = None if cost['total'] is None else gpu_hours(cost['total'], args.peak * 1e12, args.utilisation)

@@ -105,7 +105,7 @@ def main() -> None:
     args = parse_args()
     check_counts(args, 'batch_size', 'top', 'draw')
     check_folder(args.out, '--out')
-    from usp_mm.apis.folder_files import take_folder
+    from usp_mm.apis.folder_argument import take_folder
     from usp_mm.apis.inference import check_images
     from usp_mm.images import find_images
 

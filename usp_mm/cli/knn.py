@@ -36,8 +36,8 @@ def main() -> None:
     check_counts(args, 'batch_size')
     folder = args.work_dir or Path('work_dirs') / Path(args.config).stem / 'knn'
     check_folder(folder, '--work-dir')
-    from usp_mm.apis.folder_files import take_folder
-    from usp_mm.engine.loading import load_config
+    from usp_mm.apis.folder_argument import take_folder
+    from usp_mm.engine.starting.loading import load_config
     from usp_mm.probing.arguments import load_probe, probe_facts
     from usp_mm.probing.knn_probe import check_knn, feature_key, kept_features, knn_probe
 

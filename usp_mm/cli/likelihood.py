@@ -40,8 +40,8 @@ def main() -> None:
     from mmengine.logging import MMLogger
 
     from usp_mm.analysis.likelihood import LikelihoodSettings, check_flow, measure_likelihood
-    from usp_mm.apis.folder_files import take_folder
-    from usp_mm.engine.loading import load_config
+    from usp_mm.apis.folder_argument import take_folder
+    from usp_mm.engine.starting.loading import load_config
     from usp_mm.models import ODESampler
     from usp_mm.probing.data import open_data
     from usp_mm.sampling.draw import build_generator

@@ -67,8 +67,8 @@ def main() -> None:
     args = parse_args()
     folder = args.work_dir or Path('work_dirs') / Path(args.config).stem / 'probe_layers'
     check_folder(folder, '--work-dir')
-    from usp_mm.apis.folder_files import take_folder
-    from usp_mm.engine.loading import load_config
+    from usp_mm.apis.folder_argument import take_folder
+    from usp_mm.engine.starting.loading import load_config
     from usp_mm.probing.arguments import load_probe, probe_facts
     from usp_mm.probing.layer_probe import ProbeSettings, check_probe, probe_layers
     from usp_mm.probing.report import write_probe_report

@@ -49,7 +49,7 @@ def main() -> None:
     check_file(args.out, '--out', sorted(suffix for suffix, name in Image.registered_extensions().items() if name in PICTURES))
     check_folder(args.tensorboard, '--tensorboard')
     from usp_mm.apis import load_algorithm, restore_images
-    from usp_mm.apis.folder_files import take_folder
+    from usp_mm.apis.folder_argument import take_folder
     from usp_mm.fileio.atomic import write_whole
     from usp_mm.images import find_images, titled
     from usp_mm.models.restoration_picture import column_titles

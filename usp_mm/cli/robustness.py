@@ -68,13 +68,13 @@ def show(results: dict) -> None:
 def main() -> None:
     args = parse_args()
     check_folder(args.out, '--out')
-    from usp_mm.apis.folder_files import take_folder
+    from usp_mm.apis.folder_argument import take_folder
 
     take_folder(args)
     if not local_file(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
     from usp_mm.analysis.noise_levels import draw_noise_levels, measure
-    from usp_mm.engine.launch import build_runner, load_run_config
+    from usp_mm.engine.starting.build_runner import build_runner, load_run_config
 
     cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args), initialises=False)
     severities = args.severities if args.noise in ('image', 'both') else []

@@ -114,11 +114,11 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
         return []  # build_generator raises the error
     lines = []
     if args.fast:
-        from usp_mm.engine.fast import make_fast
+        from usp_mm.engine.starting.fast import make_fast
 
         lines = make_fast(cfg, 'sample')
     if args.amp:
-        from usp_mm.engine.amp import slow_bfloat16
+        from usp_mm.engine.optim.amp import slow_bfloat16
 
         cfg.model.sample_dtype = 'bfloat16'
         lines += [line for line in [slow_bfloat16()] if line]
@@ -139,9 +139,9 @@ def main() -> None:
     from mmengine.logging import MMLogger
 
     from usp_mm.apis import write_samples
-    from usp_mm.apis.folder_files import take_folder
-    from usp_mm.datasets.rank0 import meet_processes
-    from usp_mm.engine.loading import load_config
+    from usp_mm.apis.folder_argument import take_folder
+    from usp_mm.datasets.main_process import meet_processes
+    from usp_mm.engine.starting.loading import load_config
     from usp_mm.sampling.draw import build_generator, requested_classes
 
     take_folder(args)

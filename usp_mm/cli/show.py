@@ -45,7 +45,7 @@ def main() -> None:
     from PIL import Image
 
     from usp_mm.analysis.sight import look
-    from usp_mm.apis.folder_files import take_model
+    from usp_mm.apis.folder_argument import take_model
     from usp_mm.apis.inference import check_images
     from usp_mm.apis.pretrained import from_pretrained
     from usp_mm.images import find_images

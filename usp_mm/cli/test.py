@@ -46,7 +46,7 @@ def augment(cfg: 'Config') -> None:
 def main() -> None:
     args = parse_args()
     check_file(args.out, '--out', METRIC_FILES)
-    from usp_mm.apis.folder_files import take_folder
+    from usp_mm.apis.folder_argument import take_folder
 
     take_folder(args)
     if not local_file(args.checkpoint).is_file():
@@ -54,10 +54,10 @@ def main() -> None:
     import mmengine
 
     from usp_mm.analysis.noise import add_image_noise, add_latent_noise
-    from usp_mm.engine.amp import slow_bfloat16
-    from usp_mm.engine.build_errors import explain_arguments
-    from usp_mm.engine.fast import make_fast
-    from usp_mm.engine.launch import KeepMetrics, build_runner, load_run_config
+    from usp_mm.engine.optim.amp import slow_bfloat16
+    from usp_mm.engine.starting.build_errors import explain_arguments
+    from usp_mm.engine.starting.build_runner import KeepMetrics, build_runner, load_run_config
+    from usp_mm.engine.starting.fast import make_fast
 
     cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args), initialises=False)
     if cfg.get('test_cfg') is None or not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):

@@ -117,16 +117,16 @@ def train_pictures(args: argparse.Namespace) -> None:
 
 def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
     """Write flags into the config, and return lines for the run's log."""
-    from usp_mm.engine.amp import train_in_bfloat16
-    from usp_mm.engine.launch import missing_checks
-    from usp_mm.engine.lr_scaling import scale_learning_rates
-    from usp_mm.engine.start import start_of_run
+    from usp_mm.engine.optim.amp import train_in_bfloat16
+    from usp_mm.engine.optim.lr_scaling import scale_learning_rates
+    from usp_mm.engine.starting.build_runner import missing_checks
+    from usp_mm.engine.starting.start_point import start_of_run
 
     lines: list[str | None] = [*start_of_run(cfg, args.resume, args.overwrite)]
     if args.amp:
         train_in_bfloat16(cfg)
     if args.fast:
-        from usp_mm.engine.fast import make_fast
+        from usp_mm.engine.starting.fast import make_fast
 
         lines += make_fast(cfg)
     if args.auto_scale_lr:
@@ -135,7 +135,7 @@ def apply_flags(cfg: 'Config', args: argparse.Namespace) -> list[str]:
         cfg.auto_scale_lr.enable = True
     lines += [scale_learning_rates(cfg), missing_checks(cfg)]
     if args.tracker:
-        from usp_mm.engine.trackers import use_trackers
+        from usp_mm.engine.records.trackers import use_trackers
 
         use_trackers(cfg, args.tracker)
     if args.no_validate:
@@ -149,11 +149,11 @@ def main() -> None:
         train_pictures(args)
         return
     _check_config(args.config)
-    from usp_mm.engine.amp import slow_bfloat16
-    from usp_mm.engine.build_errors import explain_arguments
-    from usp_mm.engine.launch import build_runner, load_run_config
-    from usp_mm.engine.preemption import noting_signals
-    from usp_mm.engine.start import check_same_start, delete_checkpoints, own_folder
+    from usp_mm.engine.checkpointing.preemption import noting_signals
+    from usp_mm.engine.optim.amp import slow_bfloat16
+    from usp_mm.engine.starting.build_errors import explain_arguments
+    from usp_mm.engine.starting.build_runner import build_runner, load_run_config
+    from usp_mm.engine.starting.start_point import check_same_start, delete_checkpoints, own_folder
 
     cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args))
     with own_folder(cfg):
@@ -169,6 +169,6 @@ def main() -> None:
         with explain_arguments(cfg), noting_signals(runner.hooks):
             runner.train()
         if cfg.get('model_folder', True):
-            from usp_mm.apis.final_folder import write_final_folder
+            from usp_mm.apis.end_of_training import write_final_folder
 
             write_final_folder(runner)

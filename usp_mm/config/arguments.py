@@ -55,7 +55,7 @@ def add_config_arguments(parser: ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: ArgumentParser, config: str, checkpoint: str = 'its checkpoint') -> None:
-    """Add the positional arguments CONFIG and CHECKPOINT, or a model folder for both; see `usp_mm.apis.folder_files`."""
+    """Add the positional arguments CONFIG and CHECKPOINT, or a model folder for both; see `usp_mm.apis.folder_argument`."""
     parser.add_argument('config', help=f'{config}; or a model folder (of `usp export`), without a checkpoint')
     parser.add_argument('checkpoint', nargs='?', help=checkpoint)
 

@@ -1,13 +1,13 @@
 """Data sets, samplers and transforms: importing this module registers them."""
 
 from .augmentations import PixelRandomErasing
+from .dataset_wrappers import all_datasets, dataset_configs
 from .epoch_index import EpochIndex
 from .folder import ImageFolder
 from .latent_cache import LatentCacheDataset
-from .requests import SampleRequests, random_labels
+from .sample_requests import SampleRequests, random_labels
 from .samplers import EpochInfiniteSampler, EpochSampler
 from .transforms import NOISE_SEVERITIES, ADMCenterCrop, GaussianNoise, LoadImage, SeedBySample
-from .wrappers import all_datasets, dataset_configs
 
 __all__ = [
     'NOISE_SEVERITIES',

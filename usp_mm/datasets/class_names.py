@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
-from .wrappers import all_datasets
+from .dataset_wrappers import all_datasets
 
 _WORDNET_ID = re.compile(r'n\d{8}')
 _SHOWN = 3

@@ -9,9 +9,9 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 
 from usp_mm.registry import DATA_SAMPLERS
 
+from .dataset_wrappers import check_wrappers
 from .epoch_index import EpochIndex
 from .seeding import derive_seed
-from .wrappers import check_wrappers
 
 
 class _StartsAnywhere:

@@ -1,34 +1,32 @@
 """Optimizers, hooks and file backends that MMEngine and mmpretrain lack: importing this module registers them."""
 
-from .accumulation import AccumulationHook
-from .checkpoint_data import CheckpointDataHook
-from .checkpoint_hook import AtomicCheckpointHook
+from .checkpointing.atomic_backend import AtomicLocalBackend
+from .checkpointing.checkpoint_data import CheckpointDataHook
+from .checkpointing.checkpoint_hook import AtomicCheckpointHook
+from .checkpointing.preemption import PreemptionHook
 from .checks.cache import LatentCacheCheckHook
 from .checks.checkpoint import CheckpointMatchHook
 from .checks.classes import ClassCheckHook
 from .checks.generator import GeneratorCheckHook
 from .checks.save_best import SaveBestCheckHook
-from .ema_hook import GeneratorEMAHook
-from .file_backend import AtomicLocalBackend
-from .finite import FiniteHook
-from .hooks import (
-    BatchNormMeanHook,
-    RestorationHook,
-    StatelessSeedHook,
-)
-from .lars import MAELARS
-from .late_validation import LateValidationHook
+from .hooks.batch_norm_mean_hook import BatchNormMeanHook
+from .hooks.ema_hook import GeneratorEMAHook
+from .hooks.finite_hook import FiniteHook
+from .hooks.restoration_hook import RestorationHook
+from .hooks.seed_hook import StatelessSeedHook
+from .hooks.show_hook import ShowHook
+from .hooks.tf32_hook import TF32Hook
 from .loops import PositionedIterTrainLoop
-from .optim_wrapper import AutocastOptimWrapper
-from .param_groups import MergeParamGroupsHook
-from .preemption import PreemptionHook
-from .resume import ResumeHook
-from .run_info import RunInfoHook
-from .runtime_info import DeferredRuntimeInfoHook, ReduceLossHook
-from .sight_hook import ShowHook
-from .tf32_hook import TF32Hook
-from .trackers import MLflowPictureVisBackend
-from .vae_record import VAERecordHook
+from .optim.accumulation import AccumulationHook
+from .optim.lars import MAELARS
+from .optim.optim_wrapper import AutocastOptimWrapper
+from .optim.param_groups import MergeParamGroupsHook
+from .records.run_info import RunInfoHook
+from .records.runtime_info import DeferredRuntimeInfoHook, ReduceLossHook
+from .records.trackers import MLflowPictureVisBackend
+from .records.vae_record import VAERecordHook
+from .resuming.late_validation import LateValidationHook
+from .resuming.resume_hook import ResumeHook
 
 __all__ = [
     'MAELARS',

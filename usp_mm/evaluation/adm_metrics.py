@@ -7,9 +7,9 @@ from usp_mm.registry import METRICS
 from usp_mm.renaming.arguments import older_arguments
 
 from .base import GenerativeMetric
+from .computed_statistics import ReferenceStatistics
 from .inception import InceptionFeatures
 from .reference_data import Reference
-from .reference_statistics import ReferenceStatistics
 
 #: Precision and recall: the ball around a feature reaches to its K-th nearest neighbour.
 K = 3

@@ -10,14 +10,14 @@ from mmengine.logging import MessageHub, MMLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from usp_mm.datasets.main_process import decide_on_rank0
 from usp_mm.datasets.mmagic_samples import from_mmagic
-from usp_mm.datasets.rank0 import decide_on_rank0
 from usp_mm.renaming.arguments import weights_name
 
 from .collect import NumberedFeatures
+from .computed_statistics import ReferenceStatistics, reference_statistics, usable_cache_folder
 from .extractors import extract_batch
 from .reference_data import Reference, warn_of_other_classes
-from .reference_statistics import ReferenceStatistics, reference_statistics, usable_cache_folder
 from .report import build_report, sampling_facts, summary, write_evaluation_report
 
 

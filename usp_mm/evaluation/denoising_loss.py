@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from usp_mm.datasets import LatentCacheDataset, SampleRequests, all_datasets
+from usp_mm.datasets.main_process import decide_on_rank0
 from usp_mm.datasets.mmagic_samples import latents_from_mmagic
-from usp_mm.datasets.rank0 import decide_on_rank0
 from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.models.denoising_loss import denoising_losses, summarise_losses
 from usp_mm.registry import METRICS

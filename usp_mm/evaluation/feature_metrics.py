@@ -7,8 +7,8 @@ from usp_mm.registry import METRICS, MODELS
 from usp_mm.renaming.arguments import older_arguments
 
 from .base import GenerativeMetric
+from .computed_statistics import ReferenceStatistics
 from .reference_data import Reference
-from .reference_statistics import ReferenceStatistics
 
 #: The ball around a feature reaches to its K-th nearest neighbour: K of ADM, and K of the paper on density and coverage.
 K_PRECISION, K_DENSITY = 3, 5

@@ -25,12 +25,12 @@ from usp_mm.renaming.arguments import recorded_weights, weights_name
 from .compiling import Compiling, compile_arguments, compile_denoiser_as
 from .data_preprocessor import preprocessor_config
 from .dit import DiT
+from .ema import WeightAverage
 from .geometry import share_vae
 from .guidance import Guidance
 from .random_keys import SampleKeys, labels_of, sample_keys, to_device
 from .repa import REPA
 from .sampling_weights import bfloat16_weights
-from .weight_average import WeightAverage
 
 SAMPLE_DTYPES = ('float32', 'bfloat16')
 STEPS_AT_ONCE = 8  # number of steps whose noise is drawn together

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
 from usp_mm.datasets.seeding import derive_seed
-from usp_mm.engine.lars import MAELARS
+from usp_mm.engine.optim.lars import MAELARS
 from usp_mm.layers.probe_head import ProbeHead
 from usp_mm.presets import lookup
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from usp_mm.datasets.latent_cache.shard_filling import OnHost
-from usp_mm.engine.loading import class_names, load_config, load_trained
+from usp_mm.engine.starting.loading import class_names, load_config, load_trained
 from usp_mm.fileio.strict_loading import ITS_CONFIG
 from usp_mm.fileio.weights import read_trained
 from usp_mm.models import LatentDiffusionGenerator
@@ -45,7 +45,7 @@ def load_generator(
     validation data set (None if neither has them).
 
     Args:
-        config: Config, as `usp_mm.engine.loading.load_config` takes it.
+        config: Config, as `usp_mm.engine.starting.loading.load_config` takes it.
         checkpoint: Checkpoint of `tools/train.py`, a file or a URL.
         device: Device of the model; by default the GPU if there is one, else the CPU.
         cfg_options: Settings to override, such as {'model.sampler.num_steps': 50}.

@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 from tqdm import tqdm
 
 from usp_mm.datasets import SampleRequests
-from usp_mm.datasets.rank0 import decide_on_rank0, run_on_rank0
+from usp_mm.datasets.main_process import decide_on_rank0, run_on_rank0
 from usp_mm.fileio.atomic import check_free_space, explain_full_disk, read_json, remove_leftovers, write_json
 from usp_mm.fileio.locks import locked
 from usp_mm.models import LatentDiffusionGenerator

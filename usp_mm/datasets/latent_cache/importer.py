@@ -22,7 +22,7 @@ from usp_mm.fileio.locks import locked
 from usp_mm.vaes import LatentCodec
 
 from ..folder import FolderScan, scan_image_folder
-from ..rank0 import decide_on_rank0, run_on_rank0
+from ..main_process import decide_on_rank0, run_on_rank0
 from .crops import AS_STORED, CroppedImages, stack_or_error
 from .labels import read_sample_paths
 from .manifest import LOCK

@@ -16,7 +16,7 @@ from usp_mm.fileio.locks import locked
 from usp_mm.functional.precision import tf32
 from usp_mm.vaes import LatentCodec
 
-from ..rank0 import decide_on_rank0, run_on_rank0
+from ..main_process import decide_on_rank0, run_on_rank0
 from .manifest import LOCK
 from .plan import CacheSpec, TokenEncoder, finish, prepare
 from .shard_filling import Job, StageTimes, fill_shards

@@ -6,7 +6,7 @@ from mmengine.runner import BaseLoop, Runner
 from usp_mm.datasets import LatentCacheDataset
 from usp_mm.registry import HOOKS
 
-from ..hooks import datasets_of, unwrapped
+from ..runner_parts import datasets_of, unwrapped
 
 
 @HOOKS.register_module()

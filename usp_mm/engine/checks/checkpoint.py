@@ -6,7 +6,7 @@ from mmengine.runner import BaseLoop, Runner
 from usp_mm.fileio.strict_loading import ITS_CONFIG, find_misfit, misfit_error
 from usp_mm.registry import HOOKS
 
-from ..hooks import resuming, unwrapped
+from ..runner_parts import resuming, unwrapped
 
 
 @HOOKS.register_module()

@@ -13,7 +13,7 @@ from usp_mm.datasets import LatentCacheDataset, SampleRequests, all_datasets
 from usp_mm.datasets.class_names import check_classes, class_names
 from usp_mm.registry import HOOKS
 
-from ..hooks import built_loops, loaders_of, metrics_of, resuming, unwrapped
+from ..runner_parts import built_loops, loaders_of, metrics_of, resuming, unwrapped
 
 #: Part of a model that knows its number of classes -> where its weights for each class begin.
 _HEADS = {'denoiser': 'denoiser.y_embedder.', 'head': 'head.', 'decode_head': 'decode_head.conv_seg.'}

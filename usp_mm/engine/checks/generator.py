@@ -14,8 +14,8 @@ from usp_mm.models import LatentDiffusionGenerator
 from usp_mm.registry import HOOKS
 from usp_mm.renaming.arguments import recorded_weights
 
-from ..ema_hook import GeneratorEMAHook
-from ..hooks import datasets_of, metrics_of, unwrapped
+from ..hooks.ema_hook import GeneratorEMAHook
+from ..runner_parts import datasets_of, metrics_of, unwrapped
 
 
 @HOOKS.register_module()

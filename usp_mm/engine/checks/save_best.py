@@ -6,7 +6,7 @@ from mmengine.runner import BaseLoop, Runner
 from usp_mm.presets import nearest
 from usp_mm.registry import HOOKS
 
-from ..hooks import metrics_of
+from ..runner_parts import metrics_of
 
 
 @HOOKS.register_module()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from usp_mm.fileio.strict_loading import load_exactly
 from usp_mm.fileio.weights import read_weights
 
-from .denoiser import transfer_encoder
 from .encoder import check_blocks, encoder_weights, split_checkpoint
+from .to_generator import transfer_encoder
 
 #: The final norms depend on `out_type`: `fc_norm` may be new, and both may be left over. A VAE loads its own weights.
 _VAE, _MAY_BE_NEW, _MAY_BE_LEFT = 'vae_encoder.', ('fc_norm.',), ('norm.', 'fc_norm.')

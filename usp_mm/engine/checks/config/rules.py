@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader
 
 from usp_mm.vaes.record import ALLOW
 
-from ...sharding import NAME, sharded_class
-from .signatures import keys_read
+from ...optim.sharding import NAME, sharded_class
+from .accepted_keys import keys_read
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from mmengine.runner import FlexibleRunner, Runner
 from usp_mm.fileio.addresses import local_file
 from usp_mm.presets import nearest
 
-from .config_parts import check_part, check_value, find_type, nearest_type
 from .rules import PROJECTS, TOP, project_of, runner_keys
 from .schedule import check_schedule
+from .unknown_keys import check_part, check_value, find_type, nearest_type
 
 #: Those of MMEngine's that keep whole checkpoints.
 STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy')

@@ -1,0 +1,1 @@
+"""Continue a run from a checkpoint as if it had never stopped, under the settings of its own config."""

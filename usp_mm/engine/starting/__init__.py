@@ -1,0 +1,1 @@
+"""From a config to a Runner that is ready: loading, building, `--fast`, and where the training starts."""
