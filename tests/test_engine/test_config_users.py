@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS, LOOPS, MODELS, RUNNERS, STRATEGIES
 from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
 
-from usp_mm.engine.checks.config import check_config, merge_cfg_options, signatures
+from usp_mm.engine.checks.config import accepted_keys, check_config, merge_cfg_options
 from usp_mm.engine.checks.config.whole_config import misspelt_variables
 from usp_mm.models import USPViT
 
@@ -256,10 +256,10 @@ def frozen(monkeypatch):
         raise OSError('could not get source code')
 
     monkeypatch.setattr(inspect, 'getsource', nothing)
-    for cached in (signatures.arguments, signatures.keys_read):
+    for cached in (accepted_keys.arguments, accepted_keys.keys_read):
         cached.cache_clear()
     yield
-    for cached in (signatures.arguments, signatures.keys_read):
+    for cached in (accepted_keys.arguments, accepted_keys.keys_read):
         cached.cache_clear()
 
 
@@ -282,5 +282,5 @@ def test_without_source_what_it_would_tell_is_not_judged(frozen):
 
 
 def test_the_runners_read_what_they_read():
-    keys = {kind: signatures.keys_read(kind, 'cfg') for kind in (Runner, FlexibleRunner)}
+    keys = {kind: accepted_keys.keys_read(kind, 'cfg') for kind in (Runner, FlexibleRunner)}
     assert 'compile' in keys[Runner] and 'strategy' in keys[FlexibleRunner] - keys[Runner]

@@ -42,6 +42,21 @@ def test_a_module_inside_a_package_that_moved_may_have_another_name(monkeypatch)
     assert (parts.__name__, plan.__name__) == ('usp_mm.own_pictures.parts', 'usp_mm.own_pictures.plan')
 
 
+def test_names_of_a_module_that_was_split_are_found_where_they_were(monkeypatch):
+    from usp_mm import engine
+    from usp_mm.engine import hooks, runner_parts
+
+    assert hooks.StatelessSeedHook is engine.StatelessSeedHook and hooks.BatchNormMeanHook is engine.BatchNormMeanHook
+    assert hooks.RestorationHook is engine.RestorationHook
+    for name in ('unwrapped', 'resuming', 'built_loops', 'loaders_of', 'datasets_of', 'metrics_of'):
+        assert getattr(hooks, name) is getattr(runner_parts, name)
+    monkeypatch.delitem(sys.modules, 'usp_mm.engine.settings', raising=False)
+    with pytest.warns(FutureWarning, match='^usp_mm.engine.settings is now usp_mm.engine.resuming.run_settings: '):
+        settings = importlib.import_module('usp_mm.engine.settings')
+    for name in ('by_epoch', 'batch_size', 'wrappers', 'accumulative_counts', 'of_optimizer', 'schedulers_of'):
+        assert getattr(settings, name) is getattr(runner_parts, name)
+
+
 def test_an_older_name_runs_as_a_program():
     done = subprocess.run([sys.executable, '-m', 'usp_mm.torchrun', '--help'], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and '--nproc-per-node' in done.stdout

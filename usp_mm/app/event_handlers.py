@@ -1,4 +1,4 @@
-"""Call the functions behind the buttons one after the other, and show their errors as messages."""
+"""Event handlers of the demo: functions behind the buttons, called one at a time, with errors shown as messages."""
 
 import functools
 import html

@@ -1,4 +1,4 @@
-"""Folding of USP's affine norms into adaLN (USP, arXiv 2503.06132, section 2.3; DiT, arXiv 2212.09748, section 3.2).
+"""Fold USP's affine norms into adaLN (USP, arXiv 2503.06132, section 2.3; DiT, arXiv 2212.09748, section 3.2).
 
 With n the normalised token, w and b the norm's weight and bias, and (shift, scale) linear in SiLU(c):
 (w·n + b)(1 + scale) + shift = n·w(1 + scale) + (b(1 + scale) + shift), a norm without w and b under

@@ -1,4 +1,4 @@
-"""Run a function on one of several processes for all of them; if it fails, the others end instead of waiting."""
+"""Run a function on the main process (rank 0) for all of them; if it fails, the others end instead of waiting."""
 
 import os
 from collections.abc import Callable

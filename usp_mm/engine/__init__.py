@@ -1,4 +1,8 @@
-"""Optimizers, hooks and file backends that MMEngine and mmpretrain lack: importing this module registers them."""
+"""Optimizers, hooks and file backends that MMEngine and mmpretrain lack: importing this module registers them.
+
+`checkpointing` writes and finds checkpoints, `resuming` goes on from one, `optim` has optimizers and what surrounds them,
+`hooks` the other hooks, `records` what a run writes down, `starting` turns configs into Runners, `checks` refuses early.
+"""
 
 from .checkpointing.atomic_backend import AtomicLocalBackend
 from .checkpointing.checkpoint_data import CheckpointDataHook

@@ -1,4 +1,4 @@
-"""A loop over iterations that resumes at the next sample."""
+"""PositionedIterTrainLoop: a loop over iterations that resumes at the next sample."""
 
 import logging
 from collections.abc import Sequence

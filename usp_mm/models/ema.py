@@ -1,4 +1,4 @@
-"""The averaged copy of a generator's weights."""
+"""The exponential moving average (EMA) of a generator's weights."""
 
 from mmengine.model import ExponentialMovingAverage
 from torch import nn

@@ -1,4 +1,4 @@
-"""Code that `tools/probe_layers.py` and `tools/knn.py` share."""
+"""Turn the arguments that `usp probe-layers` and `usp knn` share into data folders, a frozen model and recorded facts."""
 
 from argparse import Namespace
 from pathlib import Path

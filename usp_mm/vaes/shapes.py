@@ -1,4 +1,4 @@
-"""The presets' VAEs on the meta device, without weights, for estimates of their cost."""
+"""Shapes of the presets' VAEs: networks on the meta device, without weights, for estimates of their cost."""
 
 from typing import Any
 

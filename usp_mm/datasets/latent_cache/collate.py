@@ -1,4 +1,4 @@
-"""From the samples of a cache to a batch."""
+"""Collate the samples of a latent cache into a batch."""
 
 from collections.abc import Sequence
 from typing import Any

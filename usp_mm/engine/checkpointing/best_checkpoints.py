@@ -1,4 +1,4 @@
-"""The best checkpoints of a run that was killed while it saved one."""
+"""Find best checkpoints that a resumed run does not know of, since a kill came between saving and noting them."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checkpoints that hold data alone, so that the reader of `usp_mm.fileio.weights` takes each of them."""
+"""CheckpointDataHook: checkpoints that hold data alone, so that the reader of `usp_mm.fileio.weights` takes each of them."""
 
 from collections import Counter, OrderedDict, deque
 from datetime import date, time

@@ -1,4 +1,4 @@
-"""Update a generator's averaged weights after optimizer steps."""
+"""GeneratorEMAHook: update a generator's averaged weights (EMA) after optimizer steps."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""End a training whose numbers are NaN or infinite, before it overwrites an earlier checkpoint."""
+"""FiniteHook: end a training whose numbers are NaN or infinite, before it overwrites an earlier checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

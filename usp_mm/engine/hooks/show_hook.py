@@ -1,4 +1,4 @@
-"""Pictures, during training, of what an encoder sees."""
+"""ShowHook: pictures, during training, of what an encoder sees."""
 
 from collections.abc import Sequence
 from typing import Any

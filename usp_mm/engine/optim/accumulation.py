@@ -1,4 +1,4 @@
-"""Keep checkpoints at optimizer steps when gradients accumulate over several iterations."""
+"""AccumulationHook: keep checkpoints at optimizer steps when gradients accumulate over several iterations."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Mixed precision without loss scaling, on any device."""
+"""AutocastOptimWrapper: mixed precision without loss scaling, on any device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Record the facts needed to interpret the logged times and metrics of a run."""
+"""RunInfoHook: record the facts needed to interpret the logged times and metrics of a run."""
 
 import platform
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Make up for a validation that a kill cut off."""
+"""LateValidationHook: on resume, run the validation that a kill cut off."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Make a resumed run follow its own config."""
+"""ResumeHook: make a resumed run follow its own config."""
 
 from functools import partial
 from typing import Any, NamedTuple

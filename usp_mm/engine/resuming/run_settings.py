@@ -1,4 +1,4 @@
-"""The settings of a run that may change when it is resumed."""
+"""The settings of a run that may change when it is resumed, and the lines that say which did."""
 
 from typing import Any
 

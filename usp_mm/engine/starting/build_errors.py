@@ -1,4 +1,4 @@
-"""Arguments that a class refuses only when it is called."""
+"""Explain errors of building: say where in the config the class stands whose arguments Python refuses."""
 
 import re
 from collections.abc import Iterator

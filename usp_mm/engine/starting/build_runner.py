@@ -1,4 +1,4 @@
-"""Code that `tools/train.py` and `tools/test.py` share."""
+"""Load the config of a run and build its Runner, for training and tests: `load_run_config`, `build_runner`."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""Where a training starts, and whose work folder it is."""
+"""Where a training starts: anew, from a checkpoint or from weights; and whose work folder it is."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Find the keys of a config's dict that a class or function takes."""
+"""List the keys of a config's dict that a class or function accepts, from its signature and its code."""
 
 import ast
 import functools

@@ -1,4 +1,4 @@
-"""Compare the parts of a config with the classes and functions that take them."""
+"""Refuse unknown keys and wrong values of a config: compare each part with the class or function that takes it."""
 
 import functools
 import inspect

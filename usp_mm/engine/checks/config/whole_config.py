@@ -1,4 +1,4 @@
-"""Check every key of a config."""
+"""Check every key of a config: `check_config`."""
 
 import importlib.util
 import logging
