@@ -12,7 +12,8 @@ from torch.utils.data import ConcatDataset as TorchConcatDataset
 from torch.utils.data import Subset
 
 from usp_mm.datasets import LatentCacheDataset
-from usp_mm.engine import CheckpointMatchHook, LatentCacheCheckHook, RestorationHook, hooks
+from usp_mm.engine import CheckpointMatchHook, LatentCacheCheckHook, RestorationHook
+from usp_mm.engine.hooks import restoration_hook
 
 
 class Loop(BaseLoop):
@@ -108,7 +109,7 @@ def test_a_generators_checkpoint_of_another_size():
 
 def test_pictures_are_of_evenly_spaced_images(monkeypatch):
     drawn = []
-    monkeypatch.setattr(hooks, 'titled_restoration', lambda model, samples, composite: (samples, composite))
+    monkeypatch.setattr(restoration_hook, 'titled_restoration', lambda model, samples, composite: (samples, composite))
     visualizer = SimpleNamespace(add_image=lambda name, picture, step: drawn.append((name, picture, step)))
     runner = runner_of(torch.nn.Identity(), epoch=4, seed=5, visualizer=visualizer)
     runner.train_dataloader = SimpleNamespace(dataset=list('abcdefghij'))
