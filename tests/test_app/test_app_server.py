@@ -172,6 +172,7 @@ def test_the_state_of_old_visitors_is_dropped(demo, uploads, monkeypatch):
     page, url = demo
     states = page.state_holder
     assert states.capacity == SESSIONS == 100
+    states.session_data.clear()  # of other tests
     monkeypatch.setattr(states, 'capacity', 2)
     for seed in range(4):
         assert call(url, functions(page, 'restore')[0], 'pretraining.pth', upload(url, uploads['good.png']), 0.5, seed)[0]
