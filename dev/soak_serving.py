@@ -9,6 +9,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from soak_memory import ask
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Different pictures of a cache; the others are further names of these.
 DISTINCT = 1000
@@ -28,7 +30,9 @@ def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]
     model = trained('pretraining', folder / 'vae', folder / 'pretraining.pth')
     picture(folder / 'good.png')
     url = f'http://127.0.0.1:{_PORT}'
-    command = [sys.executable, str(ROOT / 'tools/app.py'), str(model), '--port', str(_PORT), '--device', 'cpu']
+    asked = folder / 'app.socket'
+    command = [sys.executable, str(ROOT / 'dev/soak_memory.py'), str(asked), str(ROOT / 'tools/app.py')]
+    command += [str(model), '--port', str(_PORT), '--device', 'cpu']
     with (folder / 'app.log').open('w') as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     rows = []
@@ -39,10 +43,14 @@ def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]
             for request in range(1, requests + 1):
                 _restore(client, number, model.name, folder / 'good.png', seed=request)
                 if request % every == 0:
-                    found = _usage(server.pid)
-                    cpu, wall = found.pop('cpu'), time.perf_counter()
-                    rows.append({'iteration': request, **found, 'cpu': (cpu - before) / every, 'wall': (wall - began) / every})
-                    before, began = cpu, wall
+                    found, wall = _usage(server.pid), time.perf_counter()
+                    cpu = found.pop('cpu')
+                    used = {'cpu': (cpu - before) / every, 'wall': (wall - began) / every}
+                    rows.append({'iteration': request, **found, **ask(asked), **used})
+                    before, began = _usage(server.pid)['cpu'], time.perf_counter()
+                if request in (requests // 4, requests):
+                    grown = ask(asked, 'growth')
+            (folder / 'app-growth.json').write_text(json.dumps(grown, indent=1))
     finally:
         server.terminate()
         server.wait(30)
