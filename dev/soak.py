@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument('--leak', type=int, default=0, help='bytes to leak each iteration, to see that it is found')
     parser.add_argument('--history', type=int, default=HISTORY, help='values of each logged number that are kept (%(default)s)')
     parser.add_argument('--warm-up', type=float, default=WARM_UP, help='share of the run that is left out (%(default)s)')
+    parser.add_argument('--trace', action='store_true', help='say what the app keeps of its latter half of requests')
     parser.add_argument('--stage', choices=[*STAGES, 'app', 'cache'], help='one of them, in this process')
     parser.add_argument('--json', type=Path, help='where to write the report')
     args = parser.parse_args()
@@ -232,7 +233,7 @@ def main() -> None:
         print({name: round(seconds, 1) for name, seconds in cache(folder, args.iterations).items()})
         return
     if args.stage == 'app':
-        report = {'app': summary(serve(folder, args.iterations), warm_up=args.warm_up)}
+        report = {'app': summary(serve(folder, args.iterations, trace=args.trace, seconds=args.seconds), warm_up=args.warm_up)}
     elif args.stage:
         limits = dict(leak=args.leak, seconds=args.seconds, history=args.history, warm_up=args.warm_up)
         report = {args.stage: soak(args.stage, folder, args.iterations, **limits)}

@@ -1,7 +1,6 @@
 """What a process's memory holds, for dev/soak.py: of this process, or of a tool that is asked over a socket.
 
-python dev/soak_memory.py SOCKET TOOL [ARGUMENT …] runs a tool of this repository and answers at a Unix socket. With
-PYTHONTRACEMALLOC=1 the answers also tell which files' allocations grew since the first one.
+python dev/soak_memory.py SOCKET TOOL [ARGUMENT …] runs a tool of this repository and answers at a Unix socket.
 """
 
 import ctypes
@@ -36,8 +35,8 @@ def ask(path: Path, what: str = 'usage') -> dict:
     """Ask a tool that `main` runs, after a full garbage collection in it.
 
     Returns:
-        'allocated' and 'blocks' as in `soak.Measures`; with `what='growth'` the bytes by which each line of code's living
-        allocations grew since the first answer of this kind, if tracemalloc runs there.
+        'allocated' and 'blocks' as in `soak.Measures`; with `what='growth'` the lines of code whose living allocations grew
+        most since this was first asked, each with the bytes and the number. From then on tracemalloc slows the tool down.
     """
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(300)
@@ -47,20 +46,21 @@ def ask(path: Path, what: str = 'usage') -> dict:
 
 
 def _answer(server: socket.socket) -> None:
-    first = None
     while True:
         connection, _ = server.accept()
         with connection, connection.makefile('r') as lines:
             what = lines.readline().strip()
             gc.collect()
-            if what == 'growth':
-                snapshot = tracemalloc.take_snapshot() if tracemalloc.is_tracing() else None
-                grown = snapshot.compare_to(first, 'lineno')[:_TOLD] if first and snapshot else []
-                first = first or snapshot
-                found = {str(one.traceback): [one.size_diff, one.count_diff] for one in grown}
-            else:
-                found = dict(allocated=allocated(), blocks=sys.getallocatedblocks())
+            found = _growth() if what == 'growth' else dict(allocated=allocated(), blocks=sys.getallocatedblocks())
             connection.sendall(json.dumps(found).encode())
+
+
+def _growth() -> dict[str, list[int]]:
+    if not tracemalloc.is_tracing():
+        tracemalloc.start()
+        return {}
+    found = tracemalloc.take_snapshot().statistics('lineno')[:_TOLD]
+    return {str(one.traceback): [one.size, one.count] for one in found}
 
 
 def main() -> None:

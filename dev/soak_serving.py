@@ -1,6 +1,7 @@
 """The parts of dev/soak.py without a training: many requests to `usp app`, and a latent cache of many samples."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,8 +18,12 @@ DISTINCT = 1000
 _PORT = 7959
 
 
-def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]]:
+def serve(
+    folder: Path, requests: int, every: int = 10, trace: bool = False, seconds: float = math.inf
+) -> list[dict[str, float]]:
     """Send pictures to the demo of a toy encoder, in a session of its own each, and fetch the restored ones.
+
+    With `trace`, `app-growth.json` tells which lines of code have allocated what is kept of the latter half of the requests.
 
     Returns:
         What the server uses after each `every` requests: 'iteration', 'memory' and 'cpu' as in `soak.Measures`, and so on.
@@ -40,6 +45,7 @@ def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]
         with httpx.Client(base_url=url, timeout=120) as client:
             number = _restoring(client, server)
             before, began = _usage(server.pid)['cpu'], time.perf_counter()
+            end = began + seconds
             for request in range(1, requests + 1):
                 _restore(client, number, model.name, folder / 'good.png', seed=request)
                 if request % every == 0:
@@ -48,9 +54,10 @@ def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]
                     used = {'cpu': (cpu - before) / every, 'wall': (wall - began) / every}
                     rows.append({'iteration': request, **found, **ask(asked), **used})
                     before, began = _usage(server.pid)['cpu'], time.perf_counter()
-                if request in (requests // 4, requests):
-                    grown = ask(asked, 'growth')
-            (folder / 'app-growth.json').write_text(json.dumps(grown, indent=1))
+                if time.perf_counter() > end:
+                    break
+                if trace and request in (requests // 2, requests):
+                    (folder / 'app-growth.json').write_text(json.dumps(ask(asked, 'growth'), indent=1))
     finally:
         server.terminate()
         server.wait(30)
