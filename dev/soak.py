@@ -4,7 +4,8 @@ python dev/soak.py FOLDER --json report.json: pretraining with checkpoints and p
 if anything that is judged grows by more than its error. A busier machine makes every step take more CPU time: what is judged is
 `steps`, the CPU time of a step in units of that of a fixed piece of work that is done beside it; `cpu` and `wall` are shown.
 Resident memory moves in steps, as malloc asks for more and keeps it: what is judged is what malloc has given out (`allocated`)
-and the number of Python's own blocks; `memory` is shown.
+and the number of Python's own blocks; `memory` is shown. By default the message hub keeps 500 values of each number; to see
+the package's own default become full and then stay so: --history 10000 --warm-up 0.55.
 
 python dev/soak.py FOLDER --stage app --iterations 1000       # requests to `usp app`, and what its process uses
 python dev/soak.py FOLDER --stage cache --iterations 300000   # samples of a latent cache: written, verified, read by 4 workers

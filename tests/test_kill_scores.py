@@ -33,7 +33,7 @@ def test_scores_of_a_killed_run(compare, tmp_path):
     assert whole == {'scores at 1': '{"score": 0.5}', 'scores at 2': '{"score": 0.75}'}
 
     log(tmp_path / 'good', '20260101_000000', validation(1, 0.5))
-    log(tmp_path / 'good', '20260101_000007', validation(1, 0.5, time=9.0), validation(2, 0.75))  # made up for, not logged whole
+    log(tmp_path / 'good', '20260101_000007', validation(1, 0.5, time=9.0), validation(2, 0.75))  # cut off
     assert compare.differences(whole, compare.scores(tmp_path / 'good')) == []
 
     log(tmp_path / 'bad', '20260101_000000', validation(1, 0.5))

@@ -56,9 +56,7 @@ def private_folder() -> Iterator[Path]:
         try:
             for name in before:
                 del os.environ[name]
-            os.environ.update(
-                GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED='False', GRADIO_ANALYTICS_MAX_EVENTS=str(TIMED)
-            )
+            os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED='False', GRADIO_ANALYTICS_MAX_EVENTS=str(TIMED))
             tempfile.tempdir = folder
             yield Path(folder)
         finally:
