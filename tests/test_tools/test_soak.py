@@ -55,7 +55,9 @@ def test_a_slope_with_its_error(soak):
     )
     assert soak.growth(rows([5 - i for i in range(60)]), 'memory')['flat']  # what shrinks is no leak
     filled = rows([1024 * min(i, 50) for i in range(100)])  # grows until it is full
-    assert not soak.growth(filled, 'memory')['flat'] and soak.growth(filled, 'memory', warm_up=0.5)['slope'] == 0
+    assert not soak.growth(filled, 'memory')['flat'] and soak.growth(filled, 'memory', warm_up=0.5)['slope'] == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 @pytest.mark.slow
