@@ -4,14 +4,14 @@ python dev/soak.py FOLDER --json report.json: pretraining with checkpoints and p
 if anything that is judged grows by more than its error. A busier machine makes every step take more CPU time: what is judged is
 `steps`, the CPU time of a step in units of that of a fixed piece of work that is done beside it; `cpu` and `wall` are shown.
 Resident memory moves in steps, as malloc asks for more and keeps it: what is judged is what malloc has given out (`allocated`)
-and the number of Python's own blocks; `memory` is shown.
+and the number of Python's own blocks; `memory` is shown. By default the message hub keeps 500 values of each number; to see
+the package's own default become full and then stay so: --history 10000 --warm-up 0.55.
 
 python dev/soak.py FOLDER --stage app --iterations 1000       # requests to `usp app`, and what its process uses
 python dev/soak.py FOLDER --stage cache --iterations 300000   # samples of a latent cache: written, verified, read by 4 workers
 """
 
 import argparse
-import ctypes
 import gc
 import json
 import math
@@ -32,6 +32,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from scipy.stats import t as student
+from soak_memory import allocated
 from soak_serving import cache, serve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,19 +111,6 @@ class Measures(Hook):
         self._start()
 
 
-class _Mallinfo2(ctypes.Structure):
-    _names = ('arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks', 'fordblks', 'keepcost')
-    _fields_ = tuple((name, ctypes.c_size_t) for name in _names)
-
-
-def allocated() -> int:
-    """Bytes that malloc has given out and not got back (glibc), which resident memory exceeds by what malloc keeps."""
-    mallinfo2 = ctypes.CDLL(None).mallinfo2
-    mallinfo2.restype = _Mallinfo2
-    info = mallinfo2()
-    return int(info.uordblks + info.hblkhd)
-
-
 def fixed_work() -> float:
     """CPU seconds of a piece of work, in Python and in torch, that is the same at each call."""
     begun = time.process_time()
@@ -133,9 +121,9 @@ def fixed_work() -> float:
     return time.process_time() - begun
 
 
-def growth(rows: list[dict[str, float]], key: str) -> dict[str, Any]:
+def growth(rows: list[dict[str, float]], key: str, warm_up: float = WARM_UP) -> dict[str, Any]:
     """Slope of a measure over 1,000 iterations, and its standard error, from the means of blocks after the warm-up."""
-    kept = rows[int(len(rows) * WARM_UP) :]
+    kept = rows[int(len(rows) * warm_up) :]
     blocks = [block for block in np.array_split(np.arange(len(kept)), BLOCKS) if len(block)]
     x = np.array([np.mean([kept[i]['iteration'] for i in block]) for block in blocks]) / 1000
     unit, size = UNITS[key]
@@ -150,7 +138,7 @@ def growth(rows: list[dict[str, float]], key: str) -> dict[str, Any]:
     )
 
 
-def config(stage: str, folder: Path, iterations: int, events: int) -> Config:
+def config(stage: str, folder: Path, iterations: int, events: int, history: int = HISTORY) -> Config:
     """The demo's config of a stage at toy size, with so many validations or pictures, and checkpoints."""
     cfg = Config.fromfile(ROOT / STAGES[stage])
     often = max(iterations // events, 1)
@@ -159,7 +147,7 @@ def config(stage: str, folder: Path, iterations: int, events: int) -> Config:
             'model.data_preprocessor.vae_path': str(folder / 'vae'),
             'train_dataloader.dataset.data_root': str(folder / 'cache'),
             'train_dataloader.batch_size': BATCH,
-            'default_hooks.runtime_info.history': HISTORY,  # full within the warm-up
+            'default_hooks.runtime_info.history': history,  # to be full within the warm-up
             'default_hooks.checkpoint': dict(interval=often, by_epoch=False, max_keep_ckpts=2),
         }
     )
@@ -183,10 +171,17 @@ def config(stage: str, folder: Path, iterations: int, events: int) -> Config:
 
 
 def soak(
-    stage: str, folder: Path, iterations: int, leak: int = 0, seconds: float = math.inf, events: int = 20
+    stage: str,
+    folder: Path,
+    iterations: int,
+    leak: int = 0,
+    seconds: float = math.inf,
+    events: int = 20,
+    history: int = HISTORY,
+    warm_up: float = WARM_UP,
 ) -> dict[str, Any]:
     """Train a stage in this process; returns 'iterations', 'seconds' and for each measure what `growth` returns."""
-    cfg = config(stage, folder, iterations, events)
+    cfg = config(stage, folder, iterations, events, history)
     cfg.work_dir, cfg.experiment_name = str(folder / stage), f'soak-{stage}-{leak}'
     measures = Measures(max(iterations // ROWS, 1), leak, seconds)
     runner = Runner.from_cfg(cfg)
@@ -198,15 +193,15 @@ def soak(
         runner.logger.info(f'{seconds:.0f} seconds are over')
     finally:
         gc.unfreeze()
-    return summary(measures.rows, time.monotonic() - begun)
+    return summary(measures.rows, time.monotonic() - begun, warm_up)
 
 
-def summary(rows: list[dict[str, float]], seconds: float | None = None) -> dict[str, Any]:
-    """'iterations', 'seconds', and what `growth` returns for each measure of the rows."""
-    found = {key: growth(rows, key) for key in UNITS if key in rows[0]}
+def summary(rows: list[dict[str, float]], seconds: float | None = None, warm_up: float = WARM_UP) -> dict[str, Any]:
+    """'iterations', 'seconds', 'rows', and what `growth` returns for each measure of the rows."""
+    found = {key: growth(rows, key, warm_up) for key in UNITS if key in rows[0]}
     if seconds is None:
         seconds = sum(row['wall'] for row in rows) * (rows[1]['iteration'] - rows[0]['iteration'])
-    return dict(iterations=int(rows[-1]['iteration']), seconds=seconds, **found)
+    return dict(iterations=int(rows[-1]['iteration']), seconds=seconds, rows=rows, **found)
 
 
 def show(report: dict[str, dict[str, Any]]) -> None:
@@ -224,6 +219,9 @@ def main() -> None:
     parser.add_argument('--iterations', type=int, default=20_000, help='of each stage')
     parser.add_argument('--seconds', type=float, default=math.inf, help='of each stage, at most')
     parser.add_argument('--leak', type=int, default=0, help='bytes to leak each iteration, to see that it is found')
+    parser.add_argument('--history', type=int, default=HISTORY, help='values of each logged number that are kept (%(default)s)')
+    parser.add_argument('--warm-up', type=float, default=WARM_UP, help='share of the run that is left out (%(default)s)')
+    parser.add_argument('--trace', action='store_true', help='say what the app keeps of its latter half of requests')
     parser.add_argument('--stage', choices=[*STAGES, 'app', 'cache'], help='one of them, in this process')
     parser.add_argument('--json', type=Path, help='where to write the report')
     args = parser.parse_args()
@@ -236,14 +234,16 @@ def main() -> None:
         print({name: round(seconds, 1) for name, seconds in cache(folder, args.iterations).items()})
         return
     if args.stage == 'app':
-        report = {'app': summary(serve(folder, args.iterations))}
+        report = {'app': summary(serve(folder, args.iterations, trace=args.trace, seconds=args.seconds), warm_up=args.warm_up)}
     elif args.stage:
-        report = {args.stage: soak(args.stage, folder, args.iterations, args.leak, args.seconds)}
+        limits = dict(leak=args.leak, seconds=args.seconds, history=args.history, warm_up=args.warm_up)
+        report = {args.stage: soak(args.stage, folder, args.iterations, **limits)}
     else:
         report = {}
         for stage in STAGES:
             part = folder / f'{stage}.json'
             options = ['--iterations', args.iterations, '--seconds', args.seconds, '--leak', args.leak, '--json', part]
+            options += ['--history', args.history, '--warm-up', args.warm_up]
             command = [sys.executable, __file__, folder, '--stage', stage, *options]
             with (folder / f'{stage}.log').open('w') as log:
                 subprocess.run([*map(str, command)], stdout=log, stderr=log, check=False)

@@ -1,6 +1,7 @@
 """The parts of dev/soak.py without a training: many requests to `usp app`, and a latent cache of many samples."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,14 +10,20 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from soak_memory import ask
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Different pictures of a cache; the others are further names of these.
 DISTINCT = 1000
 _PORT = 7959
 
 
-def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]]:
+def serve(
+    folder: Path, requests: int, every: int = 10, trace: bool = False, seconds: float = math.inf
+) -> list[dict[str, float]]:
     """Send pictures to the demo of a toy encoder, in a session of its own each, and fetch the restored ones.
+
+    With `trace`, `app-growth.json` tells which lines of code have allocated what is kept of the latter half of the requests.
 
     Returns:
         What the server uses after each `every` requests: 'iteration', 'memory' and 'cpu' as in `soak.Measures`, and so on.
@@ -28,7 +35,9 @@ def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]
     model = trained('pretraining', folder / 'vae', folder / 'pretraining.pth')
     picture(folder / 'good.png')
     url = f'http://127.0.0.1:{_PORT}'
-    command = [sys.executable, str(ROOT / 'tools/app.py'), str(model), '--port', str(_PORT), '--device', 'cpu']
+    asked = folder / 'app.socket'
+    command = [sys.executable, str(ROOT / 'dev/soak_memory.py'), str(asked), str(ROOT / 'tools/app.py')]
+    command += [str(model), '--port', str(_PORT), '--device', 'cpu']
     with (folder / 'app.log').open('w') as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     rows = []
@@ -36,13 +45,19 @@ def serve(folder: Path, requests: int, every: int = 10) -> list[dict[str, float]
         with httpx.Client(base_url=url, timeout=120) as client:
             number = _restoring(client, server)
             before, began = _usage(server.pid)['cpu'], time.perf_counter()
+            end = began + seconds
             for request in range(1, requests + 1):
                 _restore(client, number, model.name, folder / 'good.png', seed=request)
                 if request % every == 0:
-                    found = _usage(server.pid)
-                    cpu, wall = found.pop('cpu'), time.perf_counter()
-                    rows.append({'iteration': request, **found, 'cpu': (cpu - before) / every, 'wall': (wall - began) / every})
-                    before, began = cpu, wall
+                    found, wall = _usage(server.pid), time.perf_counter()
+                    cpu = found.pop('cpu')
+                    used = {'cpu': (cpu - before) / every, 'wall': (wall - began) / every}
+                    rows.append({'iteration': request, **found, **ask(asked), **used})
+                    before, began = _usage(server.pid)['cpu'], time.perf_counter()
+                if time.perf_counter() > end:
+                    break
+                if trace and request in (requests // 2, requests):
+                    (folder / 'app-growth.json').write_text(json.dumps(ask(asked, 'growth'), indent=1))
     finally:
         server.terminate()
         server.wait(30)

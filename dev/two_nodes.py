@@ -34,8 +34,8 @@ train_cfg = dict(max_iters={iters}, val_interval=1000)
 val_cfg = val_dataloader = val_evaluator = None
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval={iters}, save_best=None))
 """
-#: Of the heartbeat in runs that are disturbed, seconds.
-LIMITS = dict(USP_MISSING_TOLD='10', USP_MISSING_LIMIT='60')
+#: Of the heartbeat in runs that are disturbed, and of waiting for a node that never starts, seconds, unless set outside.
+LIMITS = {name: os.environ.get(name, value) for name, value in (('USP_MISSING_TOLD', '10'), ('USP_MISSING_LIMIT', '60'))}
 #: A slow cable: 50 ms late, or 4 Mbit/s where the kernel has no netem.
 SLOW = (('netem', 'delay', '50ms'), ('tbf', 'rate', '4mbit', 'burst', '16kb', 'latency', '400ms'))
 
@@ -242,10 +242,10 @@ def absent(nodes: Nodes) -> str:
     told = []
     for node in (1, 0):
         began = time.time()
-        code = nodes.start(node, 'absent', cfg, '--work-dir', nodes.folder / 'absent').wait()
-        told.append(
-            f'  node {node} alone: exit code {code} after {time.time() - began:.0f} s, {nodes.last_line("absent", node)}'
-        )
+        code = nodes.start(node, 'absent', cfg, '--work-dir', nodes.folder / 'absent', **LIMITS).wait()
+        log = (nodes.folder / f'absent-node{node}.log').read_text(errors='replace')
+        told.append(f'  node {node} alone: exit code {code} after {time.time() - began:.0f} s, all that it said:')
+        told += [f'    {line}' for line in log.splitlines() if line.strip()]
     return '\n'.join(['', *told])
 
 

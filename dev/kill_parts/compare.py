@@ -1,7 +1,9 @@
 """What a run leaves, in a form that can be compared."""
 
 import hashlib
+import json
 import re
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,13 +27,31 @@ KINDS = ('not resumable', 'differing', 'stray')
 
 
 def content(scenario: Scenario, folder: Path) -> dict[str, str]:
-    """Each file and folder of a run -> what has to be equal: a digest and the mode."""
-    found = {}
+    """Each file, folder and logged validation of a run -> what has to be equal: a digest and the mode, or the scores."""
+    found = scores(folder) if scenario.logs else {}
     for path in sorted(folder.rglob('*')):
         name = str(path.relative_to(folder))
         if not (scenario.logs and re.match(scenario.logs, name)) or path.suffix == '.tmp':
             found[name] = f'{_digest(scenario, path)} {path.stat().st_mode & 0o777:o}'
     return found
+
+
+def scores(folder: Path) -> dict[str, str]:
+    """Each validation in the logs of a run's starts -> its scores, all of them where two starts logged different ones.
+
+    One that a single start logged twice is named too.
+    """
+    told: dict[int, set[str]] = {}
+    found = {}
+    for log in sorted(folder.glob('*/vis_data/scalars.json')):
+        records = [record for line in log.read_text().splitlines() if 'lr' not in (record := json.loads(line))]
+        for step, times in Counter(record['step'] for record in records).items():
+            if times > 1:
+                found[f'scores at {step}, {times} times in one log'] = ''
+        for record in records:
+            values = {key: value for key, value in record.items() if key not in ('step', 'time', 'data_time')}
+            told.setdefault(record['step'], set()).add(json.dumps(values, sort_keys=True))
+    return found | {f'scores at {step}': ' or '.join(sorted(texts)) for step, texts in told.items()}
 
 
 def differences(expected: dict[str, str], found: dict[str, str]) -> list[Deviation]:

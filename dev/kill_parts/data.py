@@ -76,7 +76,9 @@ val_dataloader = dict(dataset={_LATENTS})
 test_dataloader = val_dataloader
 param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=4)
-default_hooks = dict(logger=dict(interval=2), checkpoint=dict(interval=1, max_keep_ckpts=2))
+default_hooks = dict(
+    logger=dict(interval=2), checkpoint=dict(interval=1, max_keep_ckpts=2, save_best='accuracy/top1', rule='greater')
+)
 """,
     'sit': f"""
 _base_ = ['{{root}}/configs/sit/sit-tiny-p2_1xb64-2k_digits.py']
@@ -86,7 +88,7 @@ train_cfg = dict(max_iters=12, val_interval=4)
 {_VALIDATION}
 default_hooks = dict(
     logger=dict(interval=2),
-    checkpoint=dict(interval=3, max_keep_ckpts=2),
+    checkpoint=dict(interval=3, max_keep_ckpts=2, save_best='Feature/FD', rule='less'),
     visualization=dict(interval=5, n_row=2, vis_kwargs_list=dict(forward_kwargs=dict(labels=[0, 1, 2, 3]))),
 )
 """,

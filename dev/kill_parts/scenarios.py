@@ -21,7 +21,7 @@ class Scenario:
         watched: Glob patterns of files whose appearance is aimed at.
         weights: Glob patterns of files that are compared tensor by tensor, without logs and times.
         volatile: Glob patterns of files that tell times or processes; they have to exist.
-        logs: Regular expression of files that are not compared, temporary ones aside; empty for none.
+        logs: Regular expression of files that are not compared, temporary ones and validation scores aside; empty for none.
         done: Part of the error that says the result was complete already; empty for none.
         needs: Checkpoints of `make_data` that it reads.
     """
@@ -54,7 +54,7 @@ def training(data: Path, name: str, config: str, processes: int = 1) -> Scenario
         (f'{data}/{config}.py', '--work-dir', HERE, *launcher),
         ('--resume',),
         processes,
-        watched=('*.pth', '.*.tmp', 'last_checkpoint', 'model'),
+        watched=('*.pth', '.*.tmp', 'last_checkpoint', 'last_validation', 'model'),
         weights=('*.pth', '*.safetensors'),
         volatile=('run_info.json', 'README.md', '*.py', '.training.lock'),
         logs=_LOGS,
@@ -64,7 +64,8 @@ def training(data: Path, name: str, config: str, processes: int = 1) -> Scenario
 
 def _trainings(data: Path) -> list[Scenario]:
     names = ('pretrain', 'pretrain-keep1', 'pretrain-images', 'probe', 'sit')
-    return [*(training(data, name, name) for name in names), training(data, 'pretrain-2', 'pretrain', processes=2)]
+    two = (training(data, f'{name}-2', name, processes=2) for name in ('pretrain', 'probe', 'sit'))
+    return [*(training(data, name, name) for name in names), *two]
 
 
 def cache(data: Path, name: str, workers: int = 0, processes: int = 1) -> Scenario:

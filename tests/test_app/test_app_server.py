@@ -14,7 +14,7 @@ import httpx
 import pytest
 from helpers.small_world import ROOT
 
-from usp_mm.app.server import PORTS, SESSIONS, free_port, private_folder
+from usp_mm.app.server import PORTS, SESSIONS, TIMED, free_port, private_folder
 
 SECRET = 'the secret'
 
@@ -177,3 +177,13 @@ def test_the_state_of_old_visitors_is_dropped(demo, uploads, monkeypatch):
     for seed in range(4):
         assert call(url, functions(page, 'restore')[0], 'pretraining.pth', upload(url, uploads['good.png']), 0.5, seed)[0]
     assert len(states.session_data) == 2
+
+
+def test_the_durations_of_old_requests_are_dropped(demo, uploads, monkeypatch):
+    page, url = demo
+    queue = page._queue
+    assert queue.ANALYTICS_MAX_EVENTS == TIMED == 100
+    monkeypatch.setattr(queue, 'ANALYTICS_MAX_EVENTS', 2)
+    for seed in range(4):
+        assert call(url, functions(page, 'restore')[0], 'pretraining.pth', upload(url, uploads['good.png']), 0.5, seed)[0]
+    assert len(queue.event_analytics) == 2

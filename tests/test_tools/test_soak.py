@@ -1,9 +1,11 @@
 """dev/soak.py finds what grows, and only that."""
 
 import math
+import subprocess
 import sys
 
 import pytest
+from helpers.python_scripts import run_script
 from helpers.small_world import ROOT
 
 from usp_mm.datasets.latent_cache.plan import CacheSpec
@@ -52,6 +54,10 @@ def test_a_slope_with_its_error(soak):
         and soak.growth([{**row, 'blocks': row['blocks'] / 3} for row in kept], 'blocks')['flat']
     )
     assert soak.growth(rows([5 - i for i in range(60)]), 'memory')['flat']  # what shrinks is no leak
+    filled = rows([1024 * min(i, 50) for i in range(100)])  # grows until it is full
+    assert not soak.growth(filled, 'memory')['flat'] and soak.growth(filled, 'memory', warm_up=0.5)['slope'] == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 @pytest.mark.slow
@@ -62,7 +68,7 @@ def test_sixty_iterations_and_a_leak(soak, stage, leak, tmp_path, demo_data, tin
     (tmp_path / 'data').symlink_to(demo_data)
     (tmp_path / 'cache').symlink_to(digits_cache)
     found = soak.soak(stage, tmp_path, 60, leak=leak, events=3)
-    assert found.keys() == {'iterations', 'seconds', *soak.UNITS} and found['iterations'] == 60
+    assert found.keys() == {'iterations', 'seconds', 'rows', *soak.UNITS} and found['iterations'] == 60
     assert all(found[key].keys() == {'unit', 'mean', 'slope', 'error', 'flat'} for key in soak.UNITS)
     assert found['open_files']['flat'] and found['threads']['flat']
     assert sorted(path.name for path in (tmp_path / stage).glob('*.pth')) == ['iter_40.pth', 'iter_60.pth']
@@ -94,3 +100,26 @@ def test_twenty_requests_to_the_demo(tmp_path, tiny_vae_folder, monkeypatch):
     assert found[0].keys() == {'iteration', 'memory', 'open_files', 'threads', 'cpu', 'wall'}
     assert (tmp_path / 'app.log').read_text().endswith('\nended\n')
     sys.modules.pop('soak_serving', None)
+
+
+def test_what_a_served_process_has_allocated(tmp_path):
+    """A tool that keeps 100 KB and gets its own arguments; tracing begins empty."""
+    tool = tmp_path / 'tool.py'
+    tool.write_text('import sys, time\nkept = bytearray(100_000)\nprint(sys.argv[1:], flush=True)\ntime.sleep(60)\n')
+    command = [sys.executable, ROOT / 'dev/soak_memory.py', tmp_path / 'socket', tool, 'a', 'b']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "['a', 'b']\n"
+            found = run_script(ASK.format(socket=str(tmp_path / 'socket')), ROOT / 'dev')
+        finally:
+            process.kill()
+    assert found == 'True True {}\n'
+
+
+ASK = """
+from pathlib import Path
+from soak_memory import ask
+
+found = ask(Path({socket!r}))
+print(found['allocated'] > 100_000, found['blocks'] > 1000, ask(Path({socket!r}), 'growth'))
+"""

@@ -21,6 +21,8 @@ LOCALHOST = '127.0.0.1'
 PORTS = range(7860, 7960)
 #: Visitors whose state Gradio keeps, the latest ones; each costs tens of KiB, and Gradio would keep 10,000.
 SESSIONS = 100
+#: Requests of which Gradio keeps the duration, and makes a table after each; it would keep 10,000.
+TIMED = 100
 _WITHIN = "'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 #: The browser refuses to load anything from elsewhere, whatever a library's page asks for.
 POLICY = f"default-src {_WITHIN}; frame-ancestors 'self'; base-uri 'self'; form-action 'self'"
@@ -54,7 +56,7 @@ def private_folder() -> Iterator[Path]:
         try:
             for name in before:
                 del os.environ[name]
-            os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED='False')
+            os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED='False', GRADIO_ANALYTICS_MAX_EVENTS=str(TIMED))
             tempfile.tempdir = folder
             yield Path(folder)
         finally:

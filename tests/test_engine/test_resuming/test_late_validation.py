@@ -53,6 +53,12 @@ def train(folder, train_cfg, kill=0, hooks=VALIDATING, **kwargs):
     return score.scores
 
 
+def logged(folder):
+    """Steps and scores of the validations in the logs of all starts of a run."""
+    records = [json.loads(line) for path in sorted(folder.glob('*/vis_data/scalars.json')) for line in path.open()]
+    return [(record['step'], record['score']) for record in records if 'score' in record]
+
+
 @pytest.mark.parametrize(
     ('train_cfg', 'last', 'marker'), [(EPOCHS, 'epoch_4.pth', '4 epochs\n'), (ITERS, 'iter_8.pth', '32 samples\n')]
 )
@@ -68,6 +74,8 @@ def test_a_validation_that_was_cut_off_comes_first(train_cfg, last, marker, kill
         tmp_path / 'killed'
     )
     assert (tmp_path / 'killed' / 'last_validation').read_text() == marker
+    assert train(tmp_path / 'killed', train_cfg, checkpoint=save_best, resume=True) == []  # made up for once
+    assert logged(tmp_path / 'killed') == logged(tmp_path / 'whole') and len(logged(tmp_path / 'whole')) == 2
     best, other = ([path.name for path in (tmp_path / name).glob('best_*')] for name in ('whole', 'killed'))
     assert best == other and len(best) == 1
     for name in (last, *best):
@@ -111,5 +119,4 @@ def test_with_half_the_batch_it_is_known_what_was_finished(tmp_path):
     (tmp_path / 'last_checkpoint').write_text('iter_4.pth')
     scores = train(tmp_path, dict(max_iters=16, val_interval=8), resume=True, batch=2)
     assert len(scores) == 1  # at iteration 16; that of 8 was made as iteration 4
-    records = [json.loads(line) for path in sorted(tmp_path.glob('*/vis_data/scalars.json')) for line in path.open()]
-    assert sum('score' in record for record in records) == 3
+    assert len(logged(tmp_path)) == 3
