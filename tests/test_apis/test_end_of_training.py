@@ -71,5 +71,7 @@ def test_a_training_ends_with_its_folder_unless_the_config_says_no(small_world, 
     for asked in (False, True):
         words = ['--work-dir', tmp_path, '--overwrite', '--cfg-options', *options, f'model_folder={asked}']
         assert tool_here('tools/train.py', config, *words)[0] == 0
+        log = max(tmp_path.glob('*/*.log')).read_text()
+        assert log.count(' - WARNING - optim_wrapper.optimizer.lr=0.001 is for a batch of 64 ') == 1
         assert (tmp_path / 'model' / 'model.safetensors').is_file() == asked
     assert load(tmp_path / 'model').source.cfg['model']['type'] == 'USP'
