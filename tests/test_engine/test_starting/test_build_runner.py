@@ -100,6 +100,10 @@ def test_norms_that_join_processes_do_so_on_gpus_alone(changes, place, monkeypat
     told = f"{place}.type='SyncBN' joins processes on GPUs alone, and none is visible: set {place}.type=BN"
     with pytest.raises(ValueError, match=f'^{told}$'):
         build_runner(cfg)
+    cfg = load_leaf(CONFIG)
+    cfg.update(launcher='pytorch', sync_bn='torch')
+    with pytest.raises(ValueError, match=r"^sync_bn='torch' joins processes on GPUs alone, .*: leave it out$"):
+        build_runner(cfg)
 
 
 @pytest.mark.parametrize(

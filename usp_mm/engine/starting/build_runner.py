@@ -86,6 +86,8 @@ def prepare_cpu(cfg: Config) -> None:
         )
     if place := next(places_of(cfg.model, 'SyncBN', 'model'), None):
         raise ValueError(f"{place}.type='SyncBN' joins processes on GPUs alone, and none is visible: set {place}.type=BN")
+    if cfg.get('sync_bn'):
+        raise ValueError(f"sync_bn='{cfg.sync_bn}' joins processes on GPUs alone, and none is visible: leave it out")
     start_heartbeat()
     torch.distributed.init_process_group('gloo', timeout=PATIENCE)
 
