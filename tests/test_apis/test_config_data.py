@@ -1,12 +1,13 @@
 """Configs that come with weights: values are read, code is not."""
 
 import pytest
-from helpers.small_world import ROOT, load_leaf
+from helpers.small_world import ROOT, load_leaf, run_tool
 from mmengine.config import Config
 
-from usp_mm.apis.config_data import check_steps, check_types, dump_config, parse_config
+from usp_mm.apis.config_data import MODEL_TYPES, check_steps, check_types, dump_config, parse_config
 
-CONFIGS = sorted((ROOT / 'configs').glob('[!_]*/*_digits.py'))
+LEAVES = sorted((ROOT / 'configs').glob('[!_]*/*.py'))
+CONFIGS = [path for path in LEAVES if path.stem.endswith('_digits')]
 
 
 @pytest.mark.parametrize(
@@ -47,11 +48,19 @@ def test_what_is_no_value_is_not_dumped():
         dump_config(dict(lr=1, model=dict(type=object)))
 
 
-@pytest.mark.parametrize('path', CONFIGS[::3], ids=lambda path: path.stem)
-def test_models_of_this_package_pass(path):
+@pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
+def test_the_model_of_every_config_passes(path):
     model = load_leaf(path).model
-    if model.type in ('USP', 'USPClassifier', 'LatentDiffusionGenerator'):
+    assert model.type in MODEL_TYPES or path.parent.name == 'features'
+    if model.type in MODEL_TYPES:
         check_types(model, path)
+
+
+@pytest.mark.slow
+def test_a_segmentor_is_known_before_anything_else_imports_it():
+    model = dict(type='USPSegmentor', norm_cfg=dict(type='SyncBN'))
+    done = run_tool('-c', f"from usp_mm.apis.config_data import check_types; check_types({model}, 'folder')")
+    assert (done.returncode, done.stderr) == (0, '')
 
 
 @pytest.mark.parametrize(
@@ -63,6 +72,10 @@ def test_models_of_this_package_pass(path):
         (dict(type='USP', backbone=dict(type='USPViT'), head=dict(type='HuggingFaceClassifier')), "'HuggingFaceClassifier'"),
         (dict(type='USP', backbone=dict(type=['x'])), r"names the type \['x'\]"),
         (dict(type='USP', backbone=dict(type='mmseg.ResNet')), "names the type 'mmseg.ResNet'"),
+        (
+            dict(type='USPClassifier', data_preprocessor=dict(batch_augments=dict(augments=dict(type='os.remove')))),
+            "'os.remove'",
+        ),
     ],
 )
 def test_types_from_elsewhere_are_refused(model, told):

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.small_training import MIX
 from helpers.small_world import ROOT
-from helpers.trained_files import load
+from helpers.trained_files import load, small_config
 
 from usp_mm.apis.end_of_training import write_final_folder
 
@@ -36,6 +37,17 @@ def test_a_generators_folder_has_the_averaged_weights_and_replaces_an_earlier_on
     assert sorted(path.name for path in tmp_path.iterdir()) == ['last_checkpoint', 'model']
 
 
+def test_a_fine_tuning_with_mixup_ends_with_a_folder_without_it(end, files, tmp_path, tiny_vae_folder, monkeypatch):
+    cfg, content = small_config('classifier', tiny_vae_folder), torch.load(files['classifier'], weights_only=True)
+    cfg.model.data_preprocessor.update(num_classes=10, batch_augments=MIX)
+    content['meta']['cfg'] = cfg.pretty_text
+    torch.save(content, tmp_path / 'mixed.pth')
+    monkeypatch.setitem(files, 'mixed', tmp_path / 'mixed.pth')
+    ((level, _),) = end('mixed')
+    found = load(tmp_path / 'model').source.cfg['model']
+    assert (level, found['type'], found['data_preprocessor'].get('batch_augments')) == ('INFO', 'USPClassifier', None)
+
+
 def test_why_there_is_no_folder_is_a_line_in_the_log(end, tmp_path, monkeypatch):
     assert end('pretraining', iteration=12)[0][1].endswith('is of iteration 9, the training ended at 12')
     monkeypatch.setattr(
@@ -59,5 +71,7 @@ def test_a_training_ends_with_its_folder_unless_the_config_says_no(small_world, 
     for asked in (False, True):
         words = ['--work-dir', tmp_path, '--overwrite', '--cfg-options', *options, f'model_folder={asked}']
         assert tool_here('tools/train.py', config, *words)[0] == 0
+        log = max(tmp_path.glob('*/*.log')).read_text()
+        assert log.count(' - WARNING - optim_wrapper.optimizer.lr=0.001 is for a batch of 64 ') == 1
         assert (tmp_path / 'model' / 'model.safetensors').is_file() == asked
     assert load(tmp_path / 'model').source.cfg['model']['type'] == 'USP'

@@ -92,7 +92,8 @@ def test_position_table_is_resized_on_load_and_on_larger_input(latents):
         (dict(img_size=100), 'img_size=100 does not suit.*multiple of 16, such as 96'),
         (dict(out_type='cls'), "out_type='cls' must be one of"),
         (dict(out_indices=12), '12 is not a block of a 12-block encoder'),
-        (dict(frozen_stages=13), 'frozen_stages=13'),
+        (dict(frozen_stages=13), 'frozen_stages=13 .* set model.backbone.frozen_stages=12, all blocks'),
+        (dict(arch='tiny', frozen_stages=12), 'must lie in -1 … 4, the depth: set model.backbone.frozen_stages=4, all blocks'),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):

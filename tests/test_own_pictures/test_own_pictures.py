@@ -206,6 +206,7 @@ def test_what_cannot_be_meant_is_refused_before_any_work(world, shell, tmp_path)
         (['photos', '--only', 'probe', '--out', 'new'], 1, '--only probe needs vae, cache, pretrain first'),
         (['photos', '--vae', 'nowhere', '--out', 'new'], 1, "--vae 'nowhere' is neither a preset"),
         (['photos', '--amp'], 2, "--amp is for a config, and 'photos' is a folder of pictures"),
+        (['photos', '--work-dir', 'x'], 2, "--work-dir is for a config, and 'photos' is a folder of pictures: give --out"),
         (['photos', '--minutes', '0.01', '--out', 'brief'], 1, 'more than --minutes 0.01: give --minutes'),
         (['usp_vit-tiny_1xb64-coslr-120e_digits', '--steps', '3'], 2, '--steps is for a folder of pictures, and no folder'),
         (['photos', '--out', str(tmp_path.parent)], 1, 'holds something else than a training'),

@@ -17,7 +17,8 @@ _MODELS_OF = (
     'usp_mm.', 'mmpretrain.models.heads.', 'mmpretrain.models.necks.', 'mmpretrain.models.losses.',
     'mmpretrain.models.utils.batch_augments',
 )  # fmt: skip
-_SEGMENTORS_OF = (*_MODELS_OF, 'mmseg.models.', 'torch.nn.modules.')
+#: The last has MMEngine's SyncBatchNorm.
+_SEGMENTORS_OF = (*_MODELS_OF, 'mmseg.models.', 'torch.nn.modules.', 'mmengine.utils.dl_utils.parrots_wrapper')
 _STEPS_OF = ('usp_mm.', 'mmcv.transforms.', 'mmpretrain.datasets.transforms.')
 
 
@@ -95,17 +96,18 @@ def check_types(model: Mapping[str, Any], where: str | Path) -> None:
         ImportError: It is a segmentor, and mmsegmentation is not installed.
     """
     from mmengine.registry import MODELS as ROOT
-    from mmpretrain.registry import MODELS
+    from mmpretrain.registry import BATCH_AUGMENTS, MODELS
 
     import usp_mm.models  # noqa: F401  (registers what is looked up)
 
     if model.get('type') not in MODEL_TYPES:
         raise ValueError(f"'{where}' is of model.type '{model.get('type')}': expected one of {', '.join(MODEL_TYPES)}")
     if model['type'] == 'USPSegmentor':
-        _check({**ROOT.module_dict, **_of_mmseg().MODELS.module_dict, **MODELS.module_dict}, model, _SEGMENTORS_OF, where)
+        of_mmseg = _of_mmseg().MODELS  # registers segmentors in ROOT too, and so comes first
+        _check({**ROOT.module_dict, **of_mmseg.module_dict, **MODELS.module_dict}, model, _SEGMENTORS_OF, where)
         return
     MODELS.import_from_location()
-    _check({**ROOT.module_dict, **MODELS.module_dict}, model, _MODELS_OF, where)
+    _check({**ROOT.module_dict, **BATCH_AUGMENTS.module_dict, **MODELS.module_dict}, model, _MODELS_OF, where)
 
 
 def check_steps(pipeline: list, where: str | Path) -> None:

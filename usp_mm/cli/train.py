@@ -48,6 +48,7 @@ def parse_args() -> argparse.Namespace:
         if getattr(args, name) != parser.get_default(name) and (name != 'resume' or args.resume != 'auto'):
             kind = 'a config, and' if args.is_folder else 'a folder of pictures, and no folder is at'
             is_one = 'is a folder of pictures' if args.is_folder else ''
+            is_one += ': give --out' if name == 'work_dir' else ''
             parser.error(f"--{name.replace('_', '-')} is for {kind} '{args.config}' {is_one}".rstrip())
     return args
 
@@ -151,6 +152,7 @@ def main() -> None:
     _check_config(args.config)
     from usp_mm.engine.checkpointing.preemption import noting_signals
     from usp_mm.engine.optim.amp import slow_bfloat16
+    from usp_mm.engine.optim.lr_scaling import other_batch
     from usp_mm.engine.starting.build_errors import explain_arguments
     from usp_mm.engine.starting.build_runner import build_runner, load_run_config
     from usp_mm.engine.starting.start_point import check_same_start, delete_checkpoints, own_folder
@@ -162,7 +164,8 @@ def main() -> None:
         check_same_start(cfg)
         for line in lines:
             runner.logger.info(line)
-        if args.amp and (warning := slow_bfloat16()):
+        warnings = [other_batch(cfg, runner.world_size, args.cfg_options), slow_bfloat16() if args.amp else None]
+        for warning in filter(None, warnings):
             runner.logger.warning(warning)
         if args.overwrite:
             delete_checkpoints(runner)

@@ -88,7 +88,10 @@ class USPViT(BaseBackbone):
         self.out_type, self.interpolate_mode = out_type, interpolate_mode
         self.out_indices = self._layer_indices(out_indices)
         if not -1 <= frozen_stages <= self.num_layers:
-            raise ValueError(f'frozen_stages={frozen_stages} must lie in -1 … {self.num_layers}, the depth')
+            raise ValueError(
+                f'frozen_stages={frozen_stages} must lie in -1 … {self.num_layers}, the depth: set '
+                f'model.backbone.frozen_stages={self.num_layers}, all blocks'
+            )
         self.frozen_stages = frozen_stages
         self.codec = build_codec(vae) if encode_images else None
         if train_vae and (not encode_images or frozen_stages >= 0):

@@ -137,6 +137,7 @@ def probe(run: Run) -> dict[str, Any]:
     encoder = last_checkpoint(run.folder / 'pretrain')
     options = [*run.model_options('backbone'), *latent_options(run.folder, 'train', 'val')]
     options += [f'train_dataloader.batch_size={plan.batch_size}', f'randomness.seed={run.seed}']
+    options += [f'auto_scale_lr.base_batch_size={plan.batch_size}']  # AdamW keeps one rate for every batch of a plan
     options += run.schedule_options(plan.probe_epochs, max(1, plan.probe_epochs // 10))
     options += [
         f'train_cfg.val_interval={max(1, plan.probe_epochs // 20)}',

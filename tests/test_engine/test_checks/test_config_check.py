@@ -64,6 +64,31 @@ def test_arguments_that_a_class_does_not_take(key, message):
         check_config(cfg)
 
 
+def test_every_fault_is_a_line_of_one_error():
+    words = [
+        'model.mask_ration=1', 'model.backbone.drop_path=1', 'model.backbone.img_sise=2', 'model.backbone.patch_size=a',
+        'optim_wrapper.optimizer.lrr=1', 'param_scheduler.0.ned=1', 'param_scheduler.1.type=CosineAnnealingLRR',
+        'train_cfg.max_epoch=3', 'default_hooks.logger.intervall=1', 'env_cfg.cudnn=1',
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match='unknown') as refused:
+        checked(CONFIG, ' '.join(words))
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 9
+    for place, *told in (
+        ('model:', "unknown key 'mask_ration'", "did you mean 'mask_ratio'?"),
+        ('model.backbone:', "unknown keys 'drop_path', 'img_sise'", "did you mean 'drop_path_rate'?; did you mean 'img_size'?"),
+        ('model.backbone.patch_size=', "'a'"),
+        ('optim_wrapper.optimizer:', "unknown key 'lrr'"),
+        ('param_scheduler.0:', "unknown key 'ned'", "did you mean 'end'?"),
+        ('param_scheduler.1;', "unknown type 'CosineAnnealingLRR'"),
+        ('train_cfg:', "unknown key 'max_epoch'", "did you mean 'max_epochs'?"),
+        ('default_hooks.logger:', "unknown key 'intervall'"),
+        ('env_cfg:', "unknown key 'cudnn'"),
+    ):
+        (line,) = [line for line in lines if place in line]
+        assert all(words in line for words in told), line
+
+
 @pytest.mark.parametrize(
     ('key', 'value', 'message'),
     [

@@ -5,7 +5,7 @@ from helpers.small_world import ROOT, load_leaf
 from mmengine.config import Config
 from mmengine.optim import OneCycleLR
 
-from usp_mm.engine.optim.lr_scaling import number_of_processes, scale_learning_rates
+from usp_mm.engine.optim.lr_scaling import number_of_processes, other_batch, scale_learning_rates
 
 PRETRAIN = 'configs/usp/usp_vit-base_64xb64-amp-coslr-800e_in1k.py'
 
@@ -91,6 +91,61 @@ def test_what_cannot_be_scaled(options, message, monkeypatch):
         node[last] = value
     with pytest.raises(ValueError, match=message):
         scale_learning_rates(cfg)
+
+
+def unscaled(processes, given=(), **options):
+    return other_batch(config(**{'auto_scale_lr.enable': False, **options}), processes, given)
+
+
+@pytest.mark.parametrize(
+    ('processes', 'batch', 'accumulated', 'numbers', 'fix'),
+    [
+        (8, 8, 1, '64 (8 x 1 accumulated x 8 processes)', 'optim_wrapper.accumulative_counts=64 for that batch, --auto-scale'),
+        (1, 64, 1, '64 (64 x 1 accumulated x 1 process)', 'optim_wrapper.accumulative_counts=64 for that batch, --auto-scale'),
+        (8, 64, 4, '2048 (64 x 4 accumulated x 8 processes)', 'optim_wrapper.accumulative_counts=8 for that batch, --auto'),
+        (8, 48, 1, '384 (48 x 1 accumulated x 8 processes)', '--auto-scale-lr for the rate of this one'),
+        (64, 128, 1, '8192 (128 x 1 accumulated x 64 processes)', '--auto-scale-lr for the rate of this one'),
+    ],
+)  # fmt: skip
+def test_a_batch_that_the_rate_is_not_for_is_told(processes, batch, accumulated, numbers, fix):
+    told = unscaled(processes, **{'train_dataloader.batch_size': batch, 'optim_wrapper.accumulative_counts': accumulated})
+    expected = (
+        f'optim_wrapper.optimizer.lr=0.0024 is for a batch of 4096 (auto_scale_lr.base_batch_size), and this run has {numbers}'
+    )
+    assert told.startswith(f'{expected}: set {fix}')
+    assert told.endswith(f'or auto_scale_lr.base_batch_size={numbers.split()[0]} if 0.0024 is meant')
+
+
+@pytest.mark.parametrize(
+    ('processes', 'given', 'options'),
+    [
+        (64, (), {}),
+        (8, (), {'optim_wrapper.accumulative_counts': 8}),
+        (1, ('optim_wrapper.optimizer.lr',), {}),  # of --cfg-options: meant for this run
+        (1, (), {'auto_scale_lr.base_batch_size': 64}),
+        (1, (), {'auto_scale_lr.base_batch_size': None}),
+        (1, (), {'train_dataloader.batch_size': None}),
+    ],
+)
+def test_a_batch_that_fits_or_is_meant_is_not_told(processes, given, options):
+    assert unscaled(processes, given, **options) is None
+
+
+def test_a_scaled_rate_or_a_config_without_a_batch_is_not_told():
+    cfg = config()
+    scale_learning_rates(cfg)
+    assert other_batch(cfg, 1) is None
+    assert other_batch(cfg, 2).startswith('optim_wrapper.optimizer.lr=3.75e-05 is for a batch of 64 ')
+    cfg.auto_scale_lr = None
+    assert other_batch(cfg, 2) is None
+
+
+def test_of_several_optimizers_the_one_is_named_whose_batch_differs():
+    one, other = dict(optimizer=dict(lr=0.1)), dict(optimizer=dict(lr=0.4), accumulative_counts=64)
+    cfg = config(**{'auto_scale_lr.enable': False})
+    cfg.optim_wrapper = dict(constructor='GAN', generator=other, critic=one)
+    assert other_batch(cfg, 1).startswith('optim_wrapper.critic.optimizer.lr=0.1 is for a batch of 4096')
+    assert other_batch(cfg, 1, ['optim_wrapper.critic.optimizer.lr']) is None
 
 
 def test_each_launcher_tells_its_processes(monkeypatch):

@@ -86,6 +86,27 @@ def test_another_runner_joins_processes_on_gpus_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ('changes', 'place'),
+    [
+        ({}, 'model.norm_cfg'),
+        ({'norm_cfg': dict(type='BN'), 'decode_head.norm_cfg': dict(type='SyncBN')}, 'model.decode_head.norm_cfg'),
+        ({'norm_cfg': None, 'auxiliary_head.norm_cfg': dict(type='mmseg.SyncBN')}, 'model.auxiliary_head.norm_cfg'),
+    ],
+)
+def test_norms_that_join_processes_do_so_on_gpus_alone(changes, place, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    cfg = load_leaf('configs/upernet/upernet_vit-base_usp-pre_8xb2-amp-160k_ade20k-512x512.py')
+    cfg.merge_from_dict({'launcher': 'pytorch', **{f'model.{key}': value for key, value in changes.items()}})
+    told = f"{place}.type='SyncBN' joins processes on GPUs alone, and none is visible: set {place}.type=BN"
+    with pytest.raises(ValueError, match=f'^{told}$'):
+        build_runner(cfg)
+    cfg = load_leaf(CONFIG)
+    cfg.update(launcher='pytorch', sync_bn='torch')
+    with pytest.raises(ValueError, match=r"^sync_bn='torch' joins processes on GPUs alone, .*: leave it out$"):
+        build_runner(cfg)
+
+
+@pytest.mark.parametrize(
     ('on_gpu', 'given', 'expected'),
     [
         (False, None, dict(device_ids=None)),

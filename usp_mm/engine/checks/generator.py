@@ -116,7 +116,9 @@ def _check_classes(model: LatentDiffusionGenerator, where: str, found: int) -> N
     if found > model.denoiser.num_classes:
         raise ValueError(
             f'{where} has {found} classes, the generator {model.denoiser.num_classes}: '
-            'make model.denoiser.num_classes, the requests for samples and the pictures agree'
+            'make model.denoiser.num_classes, the requests for samples (val_dataloader.dataset.num_classes, '
+            'test_dataloader.dataset.num_classes) and the pictures '
+            '(default_hooks.visualization.vis_kwargs_list.forward_kwargs.labels) agree'
         )
 
 

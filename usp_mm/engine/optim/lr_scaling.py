@@ -1,6 +1,7 @@
-"""The learning rate for the batch that a run really has (`--auto-scale-lr`)."""
+"""The learning rate for the batch that a run really has (`--auto-scale-lr`), or a line that says it is for another batch."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.config import Config
@@ -9,6 +10,8 @@ from ..checks.config.schedule import schedulers_in
 
 #: Environment variables in which each launcher passes the number of processes.
 _PROCESSES = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
+#: Where a config says the batch that its rate is for, and that of a process.
+_BATCHES = (('auto_scale_lr', 'base_batch_size'), ('train_dataloader', 'batch_size'))
 
 
 def scale_learning_rates(cfg: Config) -> str | None:
@@ -51,6 +54,36 @@ def scale_learning_rates(cfg: Config) -> str | None:
         raise ValueError('auto_scale_lr needs the same accumulative_counts for all optimizers: scale their rates by hand')
     scale.enable, scale.base_batch_size = False, wholes.pop()
     return f'auto_scale_lr: {"; ".join(changes)}'
+
+
+def other_batch(cfg: Config, processes: int, given: Iterable[str] = ()) -> str | None:
+    """A line that warns if the batch of a run is not the one that its learning rate is for, and nothing scales the rate.
+
+    Args:
+        cfg: Config of the run, after `scale_learning_rates`.
+        processes: Number of processes of the run.
+        given: Keys that the user set; a rate among them is meant for this batch.
+
+    Returns:
+        None if the batch is `auto_scale_lr.base_batch_size`, or this, the batch or the rate is unset or was given.
+    """
+    base, batch = ((cfg.get(part) or {}).get(key) for part, key in _BATCHES)
+    if not base or not batch or not isinstance(cfg.get('optim_wrapper'), dict):
+        return None
+    given = set(given)
+    for name, wrapper in _wrappers(cfg).items():
+        rate, accumulated = f'{name}.optimizer.lr', wrapper.get('accumulative_counts', 1)
+        whole, lr = batch * accumulated * processes, wrapper.optimizer.get('lr')
+        if whole == base or lr is None or given & {rate, f'{name}.optimizer', name}:
+            continue
+        counts, rest = divmod(base, batch * processes)
+        reached = f'{name}.accumulative_counts={counts} for that batch, ' if counts and not rest else ''
+        return (
+            f'{rate}={lr:g} is for a batch of {base:g} (auto_scale_lr.base_batch_size), and this run has '
+            f'{whole} ({batch} x {accumulated} accumulated x {processes} process{"es" * (processes > 1)}): set {reached}'
+            f'--auto-scale-lr for the rate of this one, or auto_scale_lr.base_batch_size={whole} if {lr:g} is meant'
+        )
+    return None
 
 
 def number_of_processes(launcher: str) -> int:

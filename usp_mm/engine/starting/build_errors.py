@@ -18,16 +18,16 @@ def explain_arguments(cfg: Config) -> Iterator[None]:
         yield
     except TypeError as error:
         found = _REFUSED.match(str(error))
-        places = list(_places(cfg._cfg_dict, found[1], '')) if found else []
+        places = list(places_of(cfg._cfg_dict, found[1], '')) if found else []
         if not places:
             raise
         raise ValueError(f'{" or ".join(places)}: {error}') from error
 
 
-def _places(node: Any, name: str, path: str) -> Iterator[str]:
+def places_of(node: Any, name: str, path: str) -> Iterator[str]:
     """Yield every place in a config where the type `name` is used."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
     if isinstance(node, dict) and str(node.get('type')).split('.')[-1] == name:
         yield path
     for key, value in items:
-        yield from _places(value, name, f'{path}.{key}' if path else str(key))
+        yield from places_of(value, name, f'{path}.{key}' if path else str(key))

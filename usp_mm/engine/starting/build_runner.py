@@ -26,7 +26,7 @@ from ..checkpointing.checkpoint_hook import AtomicCheckpointHook
 from ..checks.config.whole_config import find_runner
 from ..optim.amp import optimizer_wrappers
 from ..optim.sharding import NAME
-from .build_errors import explain_arguments
+from .build_errors import explain_arguments, places_of
 from .loading import load_config
 
 #: Hooks without which a run goes on where this package would refuse it.
@@ -73,7 +73,8 @@ def prepare_cpu(cfg: Config) -> None:
     MMEngine's own launchers call `torch.cuda.set_device`.
 
     Raises:
-        ValueError: There is no GPU, and the launcher is not 'pytorch' or the runner is not MMEngine's Runner.
+        ValueError: There is no GPU, and the launcher is not 'pytorch', the runner is not MMEngine's Runner, or the model has
+            layers that need GPUs.
     """
     if torch.cuda.is_available() or cfg.launcher == 'none':
         return
@@ -83,6 +84,10 @@ def prepare_cpu(cfg: Config) -> None:
         raise ValueError(
             f"runner_type '{cfg.runner_type}' joins several processes on GPUs alone, and none is visible: leave runner_type out"
         )
+    if place := next(places_of(cfg.model, 'SyncBN', 'model'), None):
+        raise ValueError(f"{place}.type='SyncBN' joins processes on GPUs alone, and none is visible: set {place}.type=BN")
+    if cfg.get('sync_bn'):
+        raise ValueError(f"sync_bn='{cfg.sync_bn}' joins processes on GPUs alone, and none is visible: leave it out")
     start_heartbeat()
     torch.distributed.init_process_group('gloo', timeout=PATIENCE)
 

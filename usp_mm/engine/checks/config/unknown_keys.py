@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope, Registry
 from usp_mm.presets import nearest
 
 from .accepted_keys import Arguments, arguments, keys_read
+from .faults import Faults
 from .kinds import misfit
 from .rules import (
     ALBUMENTATIONS,
@@ -38,11 +39,11 @@ def check_part(path: str, value: Any, rule: Any) -> None:
     """Compare the value at `path` with its rule.
 
     Raises:
-        ValueError: A type, key or kind of value is not accepted; the message gives its place, its value and the nearest name.
+        ValueError: Types, keys or kinds of values are not accepted; the message has a line for each, with its place, its value
+            and the nearest name.
     """
     if isinstance(value, list | tuple):
-        for i, one in enumerate(value):
-            check_part(f'{path}.{i}', one, rule)
+        _check_parts([(f'{path}.{i}', one, rule) for i, one in enumerate(value)])
         return
     if isinstance(rule, Choice) and isinstance(value, Mapping):
         rule = rule.choose(value)
@@ -53,19 +54,25 @@ def check_part(path: str, value: Any, rule: Any) -> None:
     if not isinstance(value, Mapping) or isinstance(rule, Free):
         return
     if isinstance(rule, Named):
-        for name, one in value.items():
-            check_part(f'{path}.{name}', one, rule.also.get(name, rule.rule))
+        _check_parts([(f'{path}.{name}', one, rule.also.get(name, rule.rule)) for name, one in value.items()])
     elif isinstance(rule, Reads):
         if (keys := keys_read(rule.code, rule.name)) is not None:
             _check_keys(path, value, keys, rule.code.__qualname__)
-        for key, one in value.items():
-            check_part(f'{path}.{key}', one, rule.parts.get(key, FREE))
+        _check_parts([(f'{path}.{key}', one, rule.parts.get(key, FREE)) for key, one in value.items()])
     elif isinstance(rule, Called):
         _judge_call(path, value, rule.target, rule.also, None, rule.open)
     elif isinstance(rule, Built):
         _judge_built(path, value, rule)
     elif isinstance(rule, Guessed):
         _judge_guessed(path, value, rule)
+
+
+def _check_parts(parts: list[tuple[str, Any, Any]]) -> None:
+    faults = Faults()
+    for part in parts:
+        with faults.of_a_part():
+            check_part(*part)
+    faults.tell()
 
 
 def _judge_built(path: str, node: Mapping[str, Any], rule: Built) -> None:
@@ -92,8 +99,7 @@ def _judge_guessed(path: str, node: Mapping[str, Any], rule: Guessed) -> None:
         if callable(target):
             _judge_call(path, node, target, rule.also, rule.registry)
             return
-    for key, one in node.items():
-        check_part(f'{path}.{key}', one, ARGUMENTS.get(key, rule) if rule.strict else rule)
+    _check_parts([(f'{path}.{key}', one, ARGUMENTS.get(key, rule) if rule.strict else rule) for key, one in node.items()])
 
 
 def _judge_call(
@@ -105,17 +111,21 @@ def _judge_call(
     is_open: bool = False,
 ) -> None:
     taken, name = arguments(target), getattr(target, '__name__', None) or getattr(target, 'func', target).__name__
-    if not (taken.open or is_open):
-        _check_keys(path, node, {*taken.kinds, *also}, name)
+    is_open, known, faults = taken.open or is_open, {*taken.kinds, *also}, Faults()
+    if not is_open:
+        with faults.of_a_part():
+            _check_keys(path, node, known, name)
     for key, value in node.items():
-        if key in _ALWAYS:
+        if key in _ALWAYS or not (is_open or key in known):
             continue
         place = f'{path}.{key}'
-        _check_value(place, key, value, taken, name, exact=project_of(target) in ('usp_mm', 'torch'))
-        owner = taken.owners.get(key, target)
-        if project_of(owner) in PROJECTS:
-            _check_count(place, key, value, target)
-        check_part(place, value, also.get(key) or _rule(key, value, target, owner, registry or _registry.MODELS))
+        with faults.of_a_part():
+            _check_value(place, key, value, taken, name, exact=project_of(target) in ('usp_mm', 'torch'))
+            owner = taken.owners.get(key, target)
+            if project_of(owner) in PROJECTS:
+                _check_count(place, key, value, target)
+            check_part(place, value, also.get(key) or _rule(key, value, target, owner, registry or _registry.MODELS))
+    faults.tell()
 
 
 def _rule(key: str, value: Any, target: Callable[..., Any], owner: Callable[..., Any], registry: Registry) -> Any:
@@ -136,9 +146,10 @@ def _rule(key: str, value: Any, target: Callable[..., Any], owner: Callable[...,
 
 
 def _check_keys(path: str, node: Mapping[str, Any], valid: Any, who: str) -> None:
-    for key in node:
-        if key not in valid and key not in _ALWAYS:
-            raise ValueError(f"unknown key '{key}' in {path}: {who} takes {sorted(valid)}{nearest(key, valid)}")
+    if unknown := [key for key in node if key not in valid and key not in _ALWAYS]:
+        names = ', '.join(f"'{key}'" for key in unknown)
+        close = ''.join(dict.fromkeys(nearest(key, valid) for key in unknown))
+        raise ValueError(f'unknown key{"s" * (len(unknown) > 1)} {names} in {path}: {who} takes {sorted(valid)}{close}')
 
 
 def check_value(place: str, key: str, value: Any, target: Callable[..., Any]) -> None:

@@ -13,6 +13,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from usp_mm.fileio.addresses import local_file
 from usp_mm.presets import nearest
 
+from .faults import Faults
 from .rules import PROJECTS, TOP, project_of, runner_keys
 from .schedule import check_schedule
 from .unknown_keys import check_part, check_value, find_type, nearest_type
@@ -35,8 +36,9 @@ def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) 
             mmagic's takes seconds.
 
     Raises:
-        ValueError: A type, key or kind of value is not accepted (the message gives its place and the nearest valid name), this
-            kind of runner would ignore a setting, a checkpoint is not set, or training ends before a scheduler begins.
+        ValueError: A type, key or kind of value is not accepted (the message has a line for each, with its place and the
+            nearest valid name), this kind of runner would ignore a setting, a checkpoint is not set, or training ends before
+            a scheduler begins.
         FileNotFoundError: A checkpoint does not exist.
         ImportError: The project that the config's scope names is not installed.
     """
@@ -45,11 +47,14 @@ def check_config(cfg: Config, initialises: bool = True, evaluates: bool = True) 
         runner = find_runner(cfg)
         _check_needed(cfg)
         _check_ignored(cfg, runner)
+        faults = Faults()
         for key, value in cfg.items():
-            if isinstance(value, str | int | float):
-                check_value(key, key, value, Runner.build_logger if key == 'log_level' else runner)
-            if key in TOP and (evaluates or key not in EVALUATORS):
-                check_part(key, value, TOP[key])
+            with faults.of_a_part():
+                if isinstance(value, str | int | float):
+                    check_value(key, key, value, Runner.build_logger if key == 'log_level' else runner)
+                if key in TOP and (evaluates or key not in EVALUATORS):
+                    check_part(key, value, TOP[key])
+        faults.tell()
     _check_strategy(cfg)
     check_schedule(cfg)
     if initialises:
