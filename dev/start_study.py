@@ -52,7 +52,9 @@ class Records:
         if path.is_file():
             content = json.loads(path.read_text())
             if not isinstance(content, dict) or set(content) != {'runs'}:
-                raise ValueError(f"'{path}' holds no records of this study: expected the one key 'runs'; name another --records")
+                raise ValueError(
+                    f"'{path}' holds no records of this study: expected the one key 'runs'; name another --records"
+                )
             self.runs = content['runs']
 
     def find(self, family: str, size: str, arm: str, seed: int) -> dict[str, Any] | None:

@@ -1,1 +1,1 @@
-"""The parts of dev/start_study.py: what is compared (`arms`), how it is trained (`training`), and what is written (`report`)."""
+"""The parts of dev/start_study.py: what is compared (`arms`), how it trains (`training`), and what is written (`report`)."""

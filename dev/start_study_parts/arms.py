@@ -91,7 +91,13 @@ SIZES = {
         num_samples=381,
     ),
     'toy': replace(
-        _TINY, arch={**_MEDIUM_ARCH, 'depth': 3, 'embed_dims': 24}, steps=4, interval=2, epochs=2, num_times=2, num_samples=4,
+        _TINY,
+        arch={**_MEDIUM_ARCH, 'depth': 3, 'embed_dims': 24},
+        steps=4,
+        interval=2,
+        epochs=2,
+        num_times=2,
+        num_samples=4,
         batch_size=4,
     ),
 }

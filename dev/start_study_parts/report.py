@@ -128,7 +128,9 @@ def tables(records: Sequence[dict[str, Any]], stem: str = 'usp-start') -> str:
         facts = ', '.join(sorted({f'{run["processor"]}, {run["threads"]} thread(s), {run["clock"]} time' for run in runs}))
         commits = ', '.join(sorted({run['commit'] for run in runs}))
         steps, batch = runs[0]['steps'], runs[0]['batch_size']
-        parts.append(f'**{family.upper()[0]}i{family.upper()[-1]} {size}**, {steps:,} steps of batch {batch}; {facts}; {commits}:')
+        parts.append(
+            f'**{family.upper()[0]}i{family.upper()[-1]} {size}**, {steps:,} steps of batch {batch}; {facts}; {commits}:'
+        )
         parts += [comparison(records, family, size), 'Mean loss by steps:', by_step(records, family, size)]
         parts.append(f'![{family} {size}]({stem}-{family}-{size}.png)')
     return '\n\n'.join(parts) if parts else f'{NOT_RUN}.'

@@ -86,7 +86,9 @@ def test_the_tables(report):
     lines = report.comparison([*SCRATCH, *USP[:2]], 'sit', 'tiny').splitlines()
     assert len(lines) == 2 + len(report.ARMS)
     assert lines[2] == '| scratch | 0, 1, 2 | 0.100 ± 0.000 | 1.0000 ± 0.0000 | – | – | – |'
-    assert lines[3].startswith('| usp | 0, 1 | 0.200 ± 0.000 (2 seeds) | 0.8000 ± 0.0000 (2 seeds) | -20.00 % [-20.00, -20.00] | 2.00')
+    assert lines[3].startswith(
+        '| usp | 0, 1 | 0.200 ± 0.000 (2 seeds) | 0.8000 ± 0.0000 (2 seeds) | -20.00 % [-20.00, -20.00] | 2.00'
+    )
     assert lines[4] == '| usp-tread | not run | not run | not run | not run | not run | not run |'
     assert report.by_step([*SCRATCH, *USP], 'sit', 'tiny').splitlines()[2:] == [
         '| scratch | 4.0000 | 3.0000 | 2.0000 | 1.0000 |',
@@ -160,7 +162,9 @@ def test_finished_runs_are_found_and_other_settings_refused(dev, arms, tmp_path)
     assert json.loads(path.read_text()) == dict(runs=[done])
     records = Records(path)
     assert records.find('sit', 'toy', 'usp', 1) == done
-    assert [records.find(*key) for key in (('dit', 'toy', 'usp', 1), ('sit', 'toy', 'usp', 0), ('sit', 'toy', 'scratch', 1))] == [None] * 3
+    assert [
+        records.find(*key) for key in (('dit', 'toy', 'usp', 1), ('sit', 'toy', 'usp', 0), ('sit', 'toy', 'scratch', 1))
+    ] == [None] * 3
     path.write_text(json.dumps(dict(runs=[dict(done, steps=7)])))
     with pytest.raises(ValueError, match=rf'usp seed 1 with steps=7, now it is {size.steps}: name another --records'):
         Records(path).find('sit', 'toy', 'usp', 1)
@@ -186,7 +190,10 @@ def test_a_toy_study_and_a_second_call(tmp_path):
     assert done.returncode == 0, done.stderr
     runs = json.loads(records.read_text())['runs']
     assert [set(run) for run in runs] == [KEYS] * 2
-    assert [(run['arm'], run['seed'], run['at'], run['steps']) for run in runs] == [('scratch', 0, [2, 4], 4), ('usp', 0, [2, 4], 4)]
+    assert [(run['arm'], run['seed'], run['at'], run['steps']) for run in runs] == [
+        ('scratch', 0, [2, 4], 4),
+        ('usp', 0, [2, 4], 4),
+    ]
     assert all(run['losses'][0] != run['losses'][1] and run['seconds_per_step'] > 0 for run in runs)
     assert runs[0]['losses'][0] != runs[1]['losses'][0]
     assert not list(tmp_path.glob('work/toy/runs/*/*.pth'))
