@@ -133,7 +133,15 @@ def tables(records: Sequence[dict[str, Any]], stem: str = 'usp-start') -> str:
         )
         parts += [comparison(records, family, size), 'Mean loss by steps:', by_step(records, family, size)]
         parts.append(f'![{family} {size}]({stem}-{family}-{size}.png)')
-    return '\n\n'.join(parts) if parts else f'{NOT_RUN}.'
+    missing = [title(*key) for key in product(FAMILIES, SIZES) if key not in shown(records) and key[1] != 'toy']
+    if missing:
+        parts.append(f'Not run: {", ".join(missing)}.')
+    return '\n\n'.join(parts)
+
+
+def title(family: str, size: str) -> str:
+    """'SiT tiny'."""
+    return f'{family[0].upper()}i{family[-1].upper()} {size}'
 
 
 def draw(records: Sequence[dict[str, Any]], family: str, size: str, out: Path) -> None:
@@ -153,7 +161,7 @@ def draw(records: Sequence[dict[str, Any]], family: str, size: str, out: Path) -
         for axes, x in zip(panels, (steps, seconds), strict=True):
             (line,) = axes.plot(x, losses.mean(axis=0), marker='.', label=arm)
             axes.fill_between(x, losses.mean(axis=0) - spread, losses.mean(axis=0) + spread, color=line.get_color(), alpha=0.15)
-    panels[0].set(xlabel='steps', ylabel='denoising loss, held out', title=f'{family} {size}', yscale='log')
+    panels[0].set(xlabel='steps', ylabel='denoising loss, held out', title=title(family, size), yscale='log')
     panels[1].set(xlabel=f'{unit} of training', title='without pretraining')
     panels[0].legend(fontsize='small')
     for axes in panels:

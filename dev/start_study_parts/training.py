@@ -67,6 +67,7 @@ class Study:
 
     def __init__(self, name: str, work_dir: Path) -> None:
         self.name, self.size = name, SIZES[name]
+        self.facts = facts(self.size)  # before the first run, as a commit meanwhile changes no code that runs
         data = replace(DATA['emoji'], vae_steps=2) if name == 'toy' else DATA['emoji']
         self.inputs = Inputs('emoji', data, work_dir / (name if name == 'toy' else f'emoji-{self.size.img_size}px'))
         self.folder = self.inputs.folder
@@ -128,7 +129,7 @@ class Study:
             runner.train()
         found = [(row['step'], row['denoising_loss']) for row in scalars(folder) if 'denoising_loss' in row]
         return dict(
-            facts(size),
+            self.facts,
             family=family,
             size=self.name,
             arm=name,

@@ -94,7 +94,8 @@ def test_the_tables(report):
         '| scratch | 4.0000 | 3.0000 | 2.0000 | 1.0000 |',
         '| usp | 1.6667 | 0.9667 | 0.8667 | 0.7667 |',
     ]
-    assert report.tables([]) == 'not run.'
+    assert report.tables([]) == 'Not run: SiT tiny, SiT medium, SiT small, DiT tiny, DiT medium, DiT small.'
+    assert report.tables(SCRATCH).endswith('\n\nNot run: SiT medium, SiT small, DiT tiny, DiT medium, DiT small.')
 
 
 def test_the_page_keeps_what_is_around_the_marks(report, tmp_path):
