@@ -61,17 +61,26 @@ def speed_up_cell(own: Runs, other: Runs, axis: str) -> str:
     return f'{lower}{found.ratio:.2f} [{found.interval[0]:.2f}, {found.interval[1]:.2f}]{few}'
 
 
-def difference_cell(own: Runs, other: Runs) -> str:
-    """Difference of the last losses in per cent of the other's, with the 95 % interval over paired seeds."""
-    seeds = sorted(set(own) & set(other))
-    if not seeds:
+def difference_cell(own: Runs, other: Runs, axis: str = 'steps') -> str:
+    """Difference of the losses in per cent of the other's, with the 95 % interval over paired seeds.
+
+    With axis 'steps' they are the last losses; with 'time' those at the time at which the first of the two runs ends, linear
+    between evaluations.
+    """
+    found = []
+    for seed in sorted(set(own) & set(other)):
+        logs = [as_log(runs[seed], axis) for runs in (own, other)]
+        end = min(int(log.steps[-1]) for log in logs)
+        mine, theirs = (float(np.interp(end, *log.metric(METRIC))) for log in logs)
+        found.append(100 * (mine / theirs - 1))
+    if not found:
         return NOT_RUN
-    found = [100 * (own[seed]['losses'][-1] / other[seed]['losses'][-1] - 1) for seed in seeds]
     mean = statistics.mean(found)
     if len(found) == 1:
         return f'{mean:+.2f} % (1 seed)'
     half = float(student.ppf(0.975, len(found) - 1)) * statistics.stdev(found) / math.sqrt(len(found))
-    return f'{mean:+.2f} % [{mean - half:+.2f}, {mean + half:+.2f}]'
+    few = '' if len(found) == SEEDS else f' ({len(found)} seeds)'
+    return f'{mean:+.2f} % [{mean - half:+.2f}, {mean + half:+.2f}]{few}'
 
 
 def mean_cell(values: Sequence[float], digits: int) -> str:
@@ -87,8 +96,9 @@ def mean_cell(values: Sequence[float], digits: int) -> str:
 def comparison(records: Sequence[dict[str, Any]], family: str, size: str) -> str:
     """Each arm against scratch, as a Markdown table."""
     lines = [
-        '| arm | seeds | seconds a step | last loss | difference to scratch | speed-up, equal steps | speed-up, equal time |',
-        '|---' * 7 + '|',
+        '| arm | seeds | seconds a step | last loss | difference, equal steps | difference, equal time | speed-up, steps | '
+        'speed-up, time |',
+        '|---' * 8 + '|',
     ]
     base = runs_of(records, family, size, BASELINE)
     for arm in ARMS:
@@ -97,9 +107,9 @@ def comparison(records: Sequence[dict[str, Any]], family: str, size: str) -> str
         cells.append(mean_cell([run['seconds_per_step'] for run in own.values()], 3))
         cells.append(mean_cell([run['losses'][-1] for run in own.values()], 4))
         if arm == BASELINE:
-            cells += ['–'] * 3
+            cells += ['–'] * 4
         else:
-            cells += [difference_cell(own, base), speed_up_cell(own, base, 'steps'), speed_up_cell(own, base, 'time')]
+            cells += [cell(own, base, axis) for cell in (difference_cell, speed_up_cell) for axis in ('steps', 'time')]
         lines.append(f'| {arm} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
@@ -161,7 +171,7 @@ def draw(records: Sequence[dict[str, Any]], family: str, size: str, out: Path) -
         for axes, x in zip(panels, (steps, seconds), strict=True):
             (line,) = axes.plot(x, losses.mean(axis=0), marker='.', label=arm)
             axes.fill_between(x, losses.mean(axis=0) - spread, losses.mean(axis=0) + spread, color=line.get_color(), alpha=0.15)
-    panels[0].set(xlabel='steps', ylabel='denoising loss, held out', title=title(family, size), yscale='log')
+    panels[0].set(xlabel='steps', ylabel='denoising loss, held out', title=title(family, size))
     panels[1].set(xlabel=f'{unit} of training', title='without pretraining')
     panels[0].legend(fontsize='small')
     for axes in panels:

@@ -82,14 +82,22 @@ def test_the_difference_over_seeds(report):
     assert report.difference_cell({0: USP[0]}, BY_SEED[1]) == '-20.00 % (1 seed)'
 
 
+def test_at_equal_time_the_run_that_lasts_longer_is_cut(report):
+    """Scratch ends after 4 s at a loss of 1, when the others, at 0.2 s a step, are at their second evaluation: 0, 0, -10 %."""
+    usp, scratch = BY_SEED
+    assert report.difference_cell(usp, scratch, 'time') == '-3.33 % [-17.68, +11.01]'
+    cheap = {0: record('usp', 0, [2.0, 1.0], 0.15)}  # ends after 3 s, at 30 of scratch's steps
+    assert report.difference_cell(cheap, scratch, 'time') == '-50.00 % (1 seed)'
+
+
 def test_the_tables(report):
     lines = report.comparison([*SCRATCH, *USP[:2]], 'sit', 'tiny').splitlines()
     assert len(lines) == 2 + len(report.ARMS)
-    assert lines[2] == '| scratch | 0, 1, 2 | 0.100 ± 0.000 | 1.0000 ± 0.0000 | – | – | – |'
+    assert lines[2] == '| scratch | 0, 1, 2 | 0.100 ± 0.000 | 1.0000 ± 0.0000 | – | – | – | – |'
     assert lines[3].startswith(
-        '| usp | 0, 1 | 0.200 ± 0.000 (2 seeds) | 0.8000 ± 0.0000 (2 seeds) | -20.00 % [-20.00, -20.00] | 2.00'
+        '| usp | 0, 1 | 0.200 ± 0.000 (2 seeds) | 0.8000 ± 0.0000 (2 seeds) | -20.00 % [-20.00, -20.00] (2 seeds) | +0.00 %'
     )
-    assert lines[4] == '| usp-tread | not run | not run | not run | not run | not run | not run |'
+    assert lines[4] == '| usp-tread | not run | not run | not run | not run | not run | not run | not run |'
     assert report.by_step([*SCRATCH, *USP], 'sit', 'tiny').splitlines()[2:] == [
         '| scratch | 4.0000 | 3.0000 | 2.0000 | 1.0000 |',
         '| usp | 1.6667 | 0.9667 | 0.8667 | 0.7667 |',
