@@ -47,10 +47,10 @@ def test_the_name_tells_the_truth(path):
         assert cfg.model.data_preprocessor.mix_space == ('image' if 'image-mix' in name else 'latent')
         assert cfg.model.backbone.get('train_vae', False) == ('train-vae' in name)
     assert cfg.model.backbone.arch == re.search(r'vit-(\w+?)_', name).group(1)
-    size = 64 if name.endswith(('_digits', '_own')) else 256 if '256px' in name else 224
+    size = 64 if name.endswith(('_digits', '_own')) else int((re.search(r'(\d+)px', name) or ['', 224])[1])
     assert cfg.model.backbone.img_size == size
     vae = re.search('kl-f16d16|va-f16d32', name)
-    default = 'pixel' if 'mae' in name else 'laptop' if name.endswith('_own') else 'sd-f8d4'
+    default = 'pixel' if 'mae' in name else 'laptop' if name.endswith(('_own', '_emoji-128px')) else 'sd-f8d4'
     vae = 'tiny' if 'digits' in name and 'mae' not in name else vae[0] if vae else default
     assert cfg.model.data_preprocessor.vae.name == vae
     dataset = cfg.train_dataloader.dataset

@@ -13,8 +13,8 @@ from usp_mm.engine.checks.config import check_config
 from usp_mm.presets import VAES
 
 NAME = re.compile(
-    r'(?P<model>dit|sit)-(?P<arch>tiny|base|large|xl)-p(?P<patch>\d)(?:_(?P<start>usp|mae|sft)-pre)?(?:_(?P<variant>[a-z0-9-]+))?'
-    r'_(?P<gpus>\d+)xb(?P<batch>\d+)(?P<amp>-amp)?-(?P<steps>\d+)k_(?P<data>in1k|digits|own)(?:-(?P<px>\d+)px)?(?P<latents>-latents)?'
+    r'(?P<model>dit|sit)-(?P<arch>tiny|small|base|large|xl)-p(?P<patch>\d)(?:_(?P<start>usp|mae|sft)-pre)?(?:_(?P<variant>[a-z0-9-]+))?'
+    r'_(?P<gpus>\d+)xb(?P<batch>\d+)(?P<amp>-amp)?-(?P<steps>\d+)k_(?P<data>in1k|digits|own|emoji)(?:-(?P<px>\d+)px)?(?P<latents>-latents)?'
 )
 #: What the other configs have, and a variant's name says it has otherwise.
 COMMON = dict(
@@ -44,6 +44,11 @@ VARIANTS = {
     'denoising-loss': {},
 }
 IMAGENET = [path for path in GENERATION if '_in1k' in path.stem]
+DEMO = [
+    path
+    for path in GENERATION
+    if path.stem.endswith(('_digits', '_emoji-128px')) and 'usp-pre' in path.stem and '_repa_' not in path.stem
+]
 TABLE_3 = [path for path in IMAGENET if '8xb128-80k' in path.stem]
 leaves = pytest.mark.parametrize('path', GENERATION, ids=lambda p: p.stem)
 table_14 = pytest.mark.parametrize('path', [path for path in IMAGENET if path not in TABLE_3], ids=lambda p: p.stem)
@@ -61,7 +66,7 @@ def load(path):
 @leaves
 def test_the_name_tells_the_truth(path):
     cfg, name = load(path)
-    small = name['data'] in ('digits', 'own')
+    small = name['data'] in ('digits', 'own', 'emoji')
     assert cfg.train_dataloader.batch_size == int(name['batch'])
     assert cfg.auto_scale_lr.base_batch_size == int(name['gpus']) * int(name['batch'])
     assert cfg.train_cfg.max_iters == int(name['steps']) * 1000 and cfg.train_cfg.max_iters % cfg.train_cfg.val_interval == 0
@@ -71,7 +76,9 @@ def test_the_name_tells_the_truth(path):
     assert model.objective.type == {'dit': 'DDPMObjective', 'sit': 'FlowObjective'}[name['model']]
     assert denoiser.img_size == int(name['px'] or 64)
     assert int(name['patch']) == denoiser.get('patch_size', VAES[model.data_preprocessor.vae.name]['patch_size'])
-    assert denoiser.num_classes == cfg.test_dataloader.dataset.num_classes == (10 if small else 1000)
+    assert denoiser.num_classes == {'in1k': 1000, 'emoji': 8}.get(name['data'], 10)
+    if name['data'] != 'emoji':  # whose validation samples nothing
+        assert cfg.test_dataloader.dataset.num_classes == denoiser.num_classes
     dataset = cfg.train_dataloader.dataset
     assert dataset.type == ('LatentCacheDataset' if name['latents'] or small else 'ImageFolder')
     if dataset.type == 'ImageFolder':
@@ -95,7 +102,7 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
             check_config(cfg)
     # plain DiT and SiT have no affine norms, LightningDiT has; the demo's two arms are one network
     lightning = 'lightning' in (name['variant'] or '')
-    plain = name['variant'] == 'noaffine' or (init is None and name['data'] != 'digits' and not lightning)
+    plain = name['variant'] == 'noaffine' or (init is None and name['data'] not in ('digits', 'emoji') and not lightning)
     assert model.denoiser.get('norm_affine', True) == (not plain)
     init, repa = init or {}, model.get('repa')
     found = dict(
@@ -109,9 +116,11 @@ def test_the_start_and_the_variant_are_those_of_the_name(path):
         repa=(repa.teacher.name, repa.depth, repa.get('weight', 0.5)) if repa else None,
         route=model.denoiser.get('route'),
     )
-    data = {'digits': dict(vae='tiny'), 'own': dict(vae='laptop'), 'in1k': {}}[name['data']]
+    data = {'digits': dict(vae='tiny'), 'own': dict(vae='laptop'), 'emoji': dict(vae='laptop'), 'in1k': {}}[name['data']]
     if name['data'] == 'digits' and repa:
         data['repa'] = ('usp-digits', 2, 0.5)
+    if name['data'] == 'emoji' and repa:
+        data['repa'] = ('usp-emoji', 6, 0.5)
     if name['data'] == 'digits' and name['variant'] == 'tread':
         data['route'] = dict(keep=0.5, start=1, end=-1)
     recipe = dict(sampler='ODESampler') if lightning or path in TABLE_3 else {}
@@ -177,7 +186,7 @@ def test_testing_is_validation(path):
     assert dataset.data_root == plain.train_dataloader.dataset.data_root.replace('train', 'val')
 
 
-@pytest.mark.parametrize('path', [path for path in GENERATION if path.stem.endswith('_digits') and 'pre' in path.stem], ids=str)
+@pytest.mark.parametrize('path', DEMO, ids=str)
 def test_the_demo_arms_differ_in_the_start_alone(path):
     started = load_leaf(path)
     scratch = load_leaf(str(path).replace('_usp-pre', ''))
@@ -194,7 +203,7 @@ def test_trains_samples_scores_and_saves(path, small_world, tmp_path):
     assert train_quickly(cfg, tmp_path).iter == 1
     scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
     records = {key: value for line in scalars for key, value in json.loads(line).items()}
-    score = 'denoising_loss' if 'denoising-loss' in path.stem else 'Feature/FD'
+    score = 'denoising_loss' if 'denoising-loss' in path.stem or '_emoji' in path.stem else 'Feature/FD'
     assert torch.isfinite(torch.tensor([records['loss'], records[score]])).all()
     assert len(list(tmp_path.glob('*/vis_data/vis_image/samples_1.png'))) == 1
     state = torch.load(tmp_path / 'iter_1.pth', map_location='cpu', weights_only=True)['state_dict']

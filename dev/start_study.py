@@ -1,0 +1,112 @@
+"""Does a generator start faster from USP weights? Emoji, several arms and seeds, judged by the denoising loss.
+
+python dev/start_study.py --records docs/usp-start.json                                   # everything that a laptop can do
+python dev/start_study.py --records docs/usp-start.json --family sit --size tiny --arm usp --seed 0      # one run
+python dev/start_study.py --records work_dirs/start-gpu.json --size small                 # on a GPU: 128 pixels
+python dev/start_study.py --records docs/usp-start.json --report                          # table and curves of what there is
+
+The protocol stands in docs/usp-start.md and was fixed before the first run. Runs go one after another in this process, in the
+order of the protocol; set OMP_NUM_THREADS=1 for the CPU time of one thread. A finished run's record goes into the file of
+--records at once, and a run that has a record is not repeated. Pictures, VAE, caches and encoders stay in --work-dir; a
+generator's checkpoint is not kept.
+
+Beside the records, the page of the same name (docs/usp-start.md) gets the tables between its two marks, and a picture for each
+family and size is written (docs/usp-start-sit-tiny.png).
+"""
+
+import argparse
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from start_study_parts.arms import ARMS, FAMILIES, SEEDS, SIZES
+
+from usp_mm.fileio.atomic import write_json
+from usp_mm.runtime.command import run_command
+
+LAPTOP = ('tiny', 'medium')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--records', type=Path, required=True, metavar='FILE', help='JSON file of the runs')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/start-study'), help='default: %(default)s')
+    parser.add_argument('--family', choices=FAMILIES, nargs='+', default=FAMILIES, help='default: both')
+    parser.add_argument('--size', choices=SIZES, nargs='+', default=LAPTOP, help=f'default: {" ".join(LAPTOP)}')
+    parser.add_argument('--arm', choices=ARMS, nargs='+', default=list(ARMS), help='default: all')
+    parser.add_argument('--seed', type=int, choices=range(SEEDS), nargs='+', default=range(SEEDS), help='default: all')
+    parser.add_argument('--report', action='store_true', help='train nothing')
+    return parser.parse_args()
+
+
+class Records:
+    """The finished runs, in one JSON file that is written anew after each.
+
+    Raises:
+        ValueError: The file is none of this script's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.runs = path, list[dict[str, Any]]()
+        if path.is_file():
+            content = json.loads(path.read_text())
+            if not isinstance(content, dict) or set(content) != {'runs'}:
+                raise ValueError(
+                    f"'{path}' holds no records of this study: expected the one key 'runs'; name another --records"
+                )
+            self.runs = content['runs']
+
+    def find(self, family: str, size: str, arm: str, seed: int) -> dict[str, Any] | None:
+        """The record of a run, None if it was not finished.
+
+        Raises:
+            ValueError: It was made with other numbers of steps or samples than now.
+        """
+        wanted = dict(family=family, size=size, arm=arm, seed=seed)
+        for run in self.runs:
+            if all(run[key] == value for key, value in wanted.items()):
+                for key in ('steps', 'batch_size'):
+                    if run[key] != getattr(SIZES[size], key):
+                        raise ValueError(
+                            f"'{self.path}' has {family} {size} {arm} seed {seed} with {key}={run[key]}, now it is "
+                            f'{getattr(SIZES[size], key)}: name another --records'
+                        )
+                return run
+        return None
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.runs.append(record)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, dict(runs=self.runs))
+
+
+def run_missing(args: argparse.Namespace, records: Records) -> None:
+    """Train what has no record, and report after each run."""
+    wanted = [key for key in product(args.family, args.size, args.arm, args.seed) if records.find(*key) is None]
+    if not wanted:
+        return
+    from start_study_parts.report import write_report
+    from start_study_parts.training import Study
+
+    studies = {size: Study(size, args.work_dir) for size in dict.fromkeys(size for _, size, _, _ in wanted)}
+    for study in studies.values():
+        study.make_inputs()
+    for family, size, arm, seed in wanted:
+        records.add(studies[size].train(family, arm, seed))
+        write_report(records.path, records.runs)
+
+
+def main() -> None:
+    args = parse_args()
+    records = Records(args.records)
+    if not args.report:
+        run_missing(args, records)
+    from start_study_parts.report import tables, write_report
+
+    write_report(args.records, records.runs)
+    print(tables(records.runs, args.records.stem))
+
+
+if __name__ == '__main__':
+    run_command(main)
