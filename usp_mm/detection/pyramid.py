@@ -15,8 +15,8 @@ class SimpleFeaturePyramid(nn.Module):
 
     The map is enlarged by transposed convolutions of kernel and stride 2, kept, or halved by max pooling. Each of the four
     results goes through a 1 × 1 and a 3 × 3 convolution without bias, each followed by a LayerNorm over the channels. The
-    fifth map, which only the proposals use, takes every second pixel of the fourth (Feature Pyramid Networks, arXiv 1612.03144).
-    There are no lateral connections.
+    fifth map, which only the proposals use, takes every second pixel of the fourth (Feature Pyramid Networks, arXiv
+    1612.03144). There are no lateral connections.
 
     Parameters are named `levels.LEVEL.LAYER`, the finest level first; the layers are `up1`, `up1_norm` and `up2` (of the levels
     that are enlarged), `reduce`, `reduce_norm`, `smooth`, `smooth_norm`.
