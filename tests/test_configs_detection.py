@@ -81,6 +81,11 @@ def test_builds_small_steps_and_validates(path, small_world, scenes, tmp_path):
     records = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()]
     parts = [records[0][name] for name in ('loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'loss_mask')]
     assert records[0]['loss'] == pytest.approx(sum(parts), abs=1e-4)
+    with torch.no_grad():  # boxes and masks on the scale of the file, in float32 where encoder and heads compute in bfloat16
+        (found, *_) = runner.model.test_step(next(iter(runner.val_dataloader)))
+    boxes, masks = found.pred_instances.bboxes, found.pred_instances.masks
+    assert len(boxes) > 0 and boxes.dtype == torch.float32 and masks.shape == (len(boxes), SIDE, SIDE)
+    assert boxes.min() >= 0 and boxes.max() <= SIDE
     assert all(-1 <= records[1][f'coco/{kind}_mAP'] <= 1 for kind in ('bbox', 'segm'))
     saved = torch.load(tmp_path / 'iter_1.pth', weights_only=True)['state_dict']
     assert {name.split('.')[0] for name in saved} == {'backbone', 'neck', 'rpn_head', 'roi_head'}

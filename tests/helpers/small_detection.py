@@ -23,6 +23,8 @@ def shrink_detection(world: SmallWorld, cfg: Config, scenes: Path, iterations: i
     model.roi_head.mask_head.num_classes = 8
     model.train_cfg.rpn_proposal.update(nms_pre=50, max_per_img=20)
     model.train_cfg.rcnn.sampler.num = 16
+    model.test_cfg.rcnn.score_thr = 0.0  # so that an untrained model has boxes and masks
+    model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
     for name in ('train', 'val', 'test'):
         loader = cfg[f'{name}_dataloader']
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)

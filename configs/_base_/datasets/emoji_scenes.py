@@ -26,6 +26,7 @@ val_dataloader = dict(
         data_root='data/scenes',
         pipeline=[
             dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+            dict(type='Resize', scale=(128, 128), keep_ratio=True),  # masks are scaled back by its factor
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         ],
