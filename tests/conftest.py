@@ -13,6 +13,7 @@ from helpers.small_world import ROOT, SmallWorld
 from helpers.vae_files import GOLDEN_KL16, kl_weights, save
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.utils.dl_utils import mmcv_full_available
 
 import usp_mm  # noqa: F401  (upstream patches before anything else is imported)
 
@@ -27,7 +28,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Files with slow tests first, so that no process is left with a long one at the end; none that need what is not here."""
     import torch
 
-    here = dict(gpu=torch.cuda.is_available(), browser=bool(shutil.which('chromium') and find_spec('playwright')))
+    here = dict(
+        gpu=torch.cuda.is_available(),
+        browser=bool(shutil.which('chromium') and find_spec('playwright')),
+        mmcv_ops=bool(find_spec('mmdet') and mmcv_full_available()),
+    )
     absent = [item for item in items if any(item.get_closest_marker(name) for name, there in here.items() if not there)]
     config.hook.pytest_deselected(items=absent)
     items[:] = [item for item in items if item not in absent]

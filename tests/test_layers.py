@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent / 'usp_mm'
 #: From the bottom up; a layer may import itself and those before it.
 ORDER = [
     'version', 'renaming', 'presets', 'fileio', 'config', 'images', 'runtime', 'functional', 'registry', 'compat', 'utils',
-    'vaes', 'layers', 'datasets', 'models', 'segmentation', 'evaluation', 'engine', 'checkpoints', 'sampling', 'probing',
-    'analysis', 'apis', 'app', 'own_pictures', 'cli',
+    'vaes', 'layers', 'datasets', 'models', 'segmentation', 'detection', 'evaluation', 'engine', 'checkpoints', 'sampling',
+    'probing', 'analysis', 'apis', 'app', 'own_pictures', 'cli',
 ]  # fmt: skip
 #: The same inside the packages that hold tools for all the others: a module may import itself and those before it.
 INSIDE = {

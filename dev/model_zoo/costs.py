@@ -15,6 +15,8 @@ from .entries import Claim, Zoo
 #: Counts of all configs: those of a config that has not changed since are taken from there.
 COUNTS = 'docs/complexity.json'
 SAMPLES = 50_000
+#: Types of models whose operations are not counted: feature extractors, and detectors, which need mmcv's operators.
+NOT_COUNTED = ('ImageClassifier', 'USPMaskRCNN')
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Costs:
         return self._configs[name]
 
     def count(self, name: str) -> dict[str, Any] | None:
-        """`complexity` of a model; None of what it does not count, a feature extractor."""
+        """`complexity` of a model; None of what is in `NOT_COUNTED`."""
         if name not in self._counted:
             signature = _signature(self.config(name))
             known = self._known.get(name, {})
@@ -104,7 +106,7 @@ class Costs:
 
 
 def _count(cfg: Config) -> dict[str, Any] | None:
-    return None if cfg.model.type == 'ImageClassifier' else complexity(cfg)
+    return None if cfg.model.type in NOT_COUNTED else complexity(cfg)
 
 
 def _signature(cfg: Config) -> str:

@@ -98,7 +98,7 @@ def parsed(words: list[str], monkeypatch) -> Namespace | None:
 
 
 def _of_pip(words: list[str]) -> None:
-    assert words[0] == 'install', words
+    assert words[0] in ('install', 'uninstall'), words
     extras = {path.stem for path in (ROOT / 'requirements').glob('*.txt')} | {'all'}
     for word in words:
         if found := re.fullmatch(r'usp-mm\[(.*)\]', word):

@@ -1,17 +1,18 @@
-"""Write demo data: real handwritten digits in ImageNet's layout and scenes of them in ADE20K's, crops of photographs, or emoji.
+"""Write demo data: handwritten digits and scenes of them, crops of photographs, emoji, or scenes of emoji with boxes and masks.
 
 python tools/make_demo_data.py data/demo
 python tools/make_demo_data.py data/crops --kind crops
 python tools/make_demo_data.py data/emoji --kind emoji
+python tools/make_demo_data.py data/scenes --kind scenes
 """
 
 import argparse
 from collections.abc import Callable
 
 from usp_mm.config.arguments import ToolParser
-from usp_mm.config.options import DemoCrops, DemoData, DemoEmoji
+from usp_mm.config.options import DemoCrops, DemoData, DemoEmoji, DemoScenes
 
-KINDS = {'digits': DemoData, 'crops': DemoCrops, 'emoji': DemoEmoji}
+KINDS = {'digits': DemoData, 'crops': DemoCrops, 'emoji': DemoEmoji, 'scenes': DemoScenes}
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,9 +37,10 @@ def main() -> None:
     from usp_mm.datasets.demo import make_demo_data
     from usp_mm.datasets.demo_crops import make_demo_crops
     from usp_mm.datasets.demo_emoji import make_demo_emoji
+    from usp_mm.datasets.demo_scenes import make_demo_scenes
 
     out, kind = args.pop('out'), args.pop('kind')
     makers: dict[type, Callable[..., bool]]
-    makers = {DemoData: make_demo_data, DemoCrops: make_demo_crops, DemoEmoji: make_demo_emoji}
+    makers = {DemoData: make_demo_data, DemoCrops: make_demo_crops, DemoEmoji: make_demo_emoji, DemoScenes: make_demo_scenes}
     written = makers[KINDS[kind]](out, KINDS[kind](**args))
     print(f'{out}: written' if written else f'{out}: already there')

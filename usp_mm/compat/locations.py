@@ -23,6 +23,7 @@ LOCATIONS = {
 #: Further modules for the registries of a single project, which import that project.
 PROJECT_LOCATIONS = {
     'mmseg.registry': dict.fromkeys(('MODELS', 'DATASETS', 'VISUALIZERS'), 'usp_mm.segmentation'),
+    'mmdet.registry': dict(MODELS='usp_mm.detection.detector', DATASETS='usp_mm.detection.datasets'),
 }
 
 

@@ -9,7 +9,7 @@ import wrapt
 from usp_mm.compat.locations import add_locations, own_type
 
 #: The projects whose registries can build this package's types.
-PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic')
+PROJECTS = ('mmengine', 'mmpretrain', 'mmseg', 'mmagic', 'mmdet')
 
 
 def register_on_import() -> None:

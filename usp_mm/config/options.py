@@ -80,6 +80,22 @@ class DemoEmoji:
 
 
 @dataclass(frozen=True)
+class DemoScenes:
+    """How many scenes of emoji to make.
+
+    Attributes:
+        train_scenes, val_scenes: Images in COCO's layout; a scene shows only emoji of its own split.
+        scene_size: Side of the images in pixels, from 64 to 512.
+        seed: Seed of the scenes.
+    """
+
+    train_scenes: int = 400
+    val_scenes: int = 100
+    scene_size: int = 128
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class VAETraining:
     """How to train a VAE.
 

