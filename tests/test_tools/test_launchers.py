@@ -68,9 +68,7 @@ def test_a_job_that_cannot_be_requeued_says_so_and_ends_with_the_code_of_the_tra
     env = {**recorder, 'SLURM_JOB_ID': '7'}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 75 and len((tmp_path / 'calls').read_text().splitlines()) == 1
-    assert done.stderr == (
-        'job 7 cannot be requeued (salloc, or no --requeue): the same command with --resume goes on\n'
-    )
+    assert done.stderr == ('job 7 cannot be requeued (salloc, or no --requeue): the same command with --resume goes on\n')
 
 
 def test_one_node_takes_a_free_port(recorder):
