@@ -14,6 +14,8 @@ NOWHERE = (
     '`save_param_scheduler` is True but `self.param_schedulers` is None',
     'Failed to search registry with scope "mmseg" in the "function" registry tree',
     'The prefix is not set in metric class IoUMetric',
+    'Exp name: ',  # again after each epoch; it is in the name of the log
+    'Loads checkpoint by local backend from path: ',  # in each process; who asked for the file says so once
 )
 #: Beginnings of records of a hundred lines and more, which only the log file keeps.
 IN_THE_FILE = ('\n' + '-' * 60 + '\nSystem environment:', 'Config:\n', 'Hooks will be executed in the following order')
