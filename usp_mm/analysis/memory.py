@@ -47,7 +47,7 @@ def training_memory(cfg: Config, processes: int = 1) -> dict[str, int]:
     wrapper = cfg.get('optim_wrapper') or {}
     optimizer, kind = wrapper.get('optimizer') or {}, wrapper.get('type', 'OptimWrapper')
     shared = optimizer.get('type') == NAME
-    name = optimizer.optimizer_type if shared else optimizer.get('type')
+    name = optimizer.get('optimizer_type') if shared else optimizer.get('type')
     if name not in _TWO_MOMENTS or kind not in _AUTOCAST:
         raise ValueError(
             f'cannot estimate the memory of {kind} with {name}: expected {", ".join(_AUTOCAST)} and {" or ".join(_TWO_MOMENTS)}'
