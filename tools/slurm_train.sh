@@ -31,7 +31,9 @@ CODE=0
 run "$@" || CODE=$?
 while [ "$CODE" = "$PREEMPTED" ] && [ "${REQUEUE:-1}" != 0 ]; do
     if [ -n "${SLURM_JOB_ID:-}" ]; then
-        exec scontrol requeue "$SLURM_JOB_ID"
+        scontrol requeue "$SLURM_JOB_ID" && exit
+        echo "job $SLURM_JOB_ID cannot be requeued (salloc, or no --requeue): the same command with --resume goes on" >&2
+        break
     fi
     CODE=0
     run "$@" --resume || CODE=$?

@@ -201,6 +201,14 @@ def test_tool(tmp_path, tool_here):
     assert result['network']['trainable'] == pytest.approx(130e6, rel=0.01)
     assert result['gpu_hours'] == pytest.approx(result['total'] / 1e14 / 0.5 / 3600)
     assert result['sample']['calls'] == 20
+    held = result['memory']
+    assert held['moments'] == 2 * held['gradients'] == 8 * result['network']['trainable']
+    assert f'memory of each process: {held["total"] / 2**30:.1f} GiB, of which' in text and 'activations of 64 images' in text
+    linear = ROOT / 'configs/vit/vit-tiny_usp-pre_1xb64-linear-coslr-30e_digits.py'
+    assert 'memory of a training: estimated for pretraining and generators alone' in call(linear, '--json', out)
+    unknown = call(tiny, '--cfg-options', 'optim_wrapper.optimizer.type=RAdam')
+    assert 'memory of a training: cannot estimate the memory of OptimWrapper with RAdam: expected' in unknown
+    assert json.loads(out.read_text())['memory'] is None
     assert 'no way to count the operations of a ImageClassifier' in call(
         ROOT / 'configs/features/resnet18-w16_1xb64-coslr-8e_digits.py'
     )

@@ -64,6 +64,8 @@ def test_checkpointing_keeps_less():
 def test_what_it_cannot_estimate():
     with pytest.raises(ValueError, match='cannot estimate the memory of OptimWrapper with SGD: expected OptimWrapper'):
         training_memory(config(DIT, **{'optim_wrapper.optimizer.type': 'SGD'}))
+    with pytest.raises(ValueError, match='cannot estimate the memory of OptimWrapper with None'):
+        training_memory(config(DIT, optim_wrapper=None))  # several optimizers have no single one either
     with pytest.raises(ValueError, match='cannot estimate the memory of a Linear'):
         kept_for_backward(torch.nn.Linear(1, 1), 2)
 

@@ -21,7 +21,12 @@ def logger(tmp_path):
 def test_long_records_go_to_the_file_alone_and_noise_nowhere(logger, tmp_path):
     dashes = '-' * 60
     long = [f'\n{dashes}\nSystem environment:\n    a: 1', 'Config:\na = 1', 'Hooks will be executed in the following order:\nx']
-    for record in [*long, '"FileClient" will be deprecated in future. Please', 'Configs differ', 'Config: none']:
+    noise = [
+        '"FileClient" will be deprecated in future. Please',
+        'Exp name: usp_20261127',
+        'Loads checkpoint by local backend from path: a.pth',
+    ]
+    for record in [*long, *noise, 'Configs differ', 'Config: none']:
         logger.info(record)
     logger.warning(ValueError('not a text'))  # a record may be any object
     assert logger.handlers[0].stream.getvalue() == 'Configs differ\nConfig: none\nnot a text\n'

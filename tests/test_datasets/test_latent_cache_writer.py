@@ -4,11 +4,13 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from fake_codec import fake_codec, image_folder, truncate_jpeg
+from helpers.forked_world import forked_world
 from helpers.full_disk import fill_disk_at
 from helpers.held_lock import held_elsewhere
 from PIL import Image
@@ -18,8 +20,9 @@ from usp_mm.datasets import LatentCacheDataset
 from usp_mm.datasets.latent_cache import plan, read_manifest
 from usp_mm.datasets.latent_cache.crops import AS_STORED, center_crop
 from usp_mm.datasets.latent_cache.plan import CacheSpec
+from usp_mm.datasets.latent_cache.shard_filling import StageTimes
 from usp_mm.datasets.latent_cache.verify import describe_cache, verify_cache
-from usp_mm.datasets.latent_cache.writer import write_cache
+from usp_mm.datasets.latent_cache.writer import speed_line, write_cache
 from usp_mm.images import DECODING
 from usp_mm.vaes import build_codec
 
@@ -140,6 +143,34 @@ def test_two_processes_write_what_one_does(images: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(f'{module}.run_on_rank0', lambda action: action())
     write(images, tmp_path / 'two')
     assert contents(tmp_path / 'two') == expected
+
+
+@pytest.mark.parametrize(
+    ('processes', 'written', 'bar'), [(1, [8], (8, 'encoding')), (2, [5, 3], (5, 'encoding, process 1 of 2'))]
+)
+def test_the_speed_is_that_of_all_processes(
+    processes: int, written: list[int], bar: tuple[int, str], images: Path, tmp_path: Path
+) -> None:
+    """8 images in shards of 3, 3 and 2: of two processes the first writes 5, which is what its bar shows."""
+
+    def work(rank: int) -> None:
+        writer, filling = 'usp_mm.datasets.latent_cache.writer.speed_line', 'usp_mm.datasets.latent_cache.shard_filling.tqdm'
+        with patch(writer, return_value='') as line, patch(filling) as bar:
+            write(images, tmp_path / 'out')
+        if rank == 0:
+            shown = [times.images for times in line.call_args.args[0]], [bar.call_args.kwargs[key] for key in ('total', 'desc')]
+            (tmp_path / 'shown').write_text(repr(shown))
+        else:
+            assert bar.call_args.kwargs['disable'] and not line.called
+
+    assert forked_world(processes, work) == [0] * processes
+    assert (tmp_path / 'shown').read_text() == repr((written, list(bar)))
+
+
+def test_times_of_processes_are_summed_up() -> None:
+    times = [StageTimes(images=64, encode=0.9, write=0.1, total=1.0), StageTimes(images=136, encode=1.5, write=0.4, total=2.0)]
+    assert speed_line(times) == ('100.0 images/s in 2.0 s by 2 processes, writing 17 % of the time and the encoder busy 80 %')
+    assert speed_line(times[:1]) == '64.0 images/s in 1.0 s, writing 10 % of the time and the encoder busy 90 %'
 
 
 def test_finished_shards_are_kept(images: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def dynamo_as_it_was():
     compiling._COMPILED.clear()
     yield
     dynamo.recompile_limit = limit
-    compiling._warn_once.cache_clear()
+    compiling._log_once.cache_clear()
     torch.compiler.reset()
 
 
@@ -53,6 +53,16 @@ def graphs():
 def no_break(function, *args):
     found = torch._dynamo.explain(function)(*args)
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
+@pytest.mark.parametrize(('region', 'what'), [('blocks', 'blocks are'), ('loss', 'loss is')])
+def test_a_first_step_that_compiles_is_announced_once(region, what, told):
+    for _ in range(2):
+        compiling.Compiling(region)
+    line = f'compile: the {what} compiled when first used: that step takes seconds to minutes longer, without a line here'
+    assert told == [(line, logging.INFO)]
+    compiling.Compiling(False)
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize('block', ['plain', 'lightning'])
@@ -201,8 +211,8 @@ def test_what_runs_eager_is_told_once(told):
     dynamo.recompile_limit = 1
     for num in (4, 3, 2, 1):
         step(model, num)
-    ((line, level),) = told
-    assert level == logging.WARNING
+    announced, (line, level) = told
+    assert announced[1] == logging.INFO and level == logging.WARNING
     assert "'forward'" in line and 'has its 1 graphs (torch._dynamo.config.recompile_limit)' in line and 'runs eager' in line
 
 
@@ -215,7 +225,8 @@ def test_a_graph_break_is_told_once(told, monkeypatch):
 
     monkeypatch.setattr(ModulatedBlock, 'forward', broken)
     step(build('SiT', compile=EAGER))
-    assert len(told) == 1 and 'part of the model runs eager' in told[0][0]
+    announced, (line, level) = told
+    assert announced[1] == logging.INFO and level == logging.WARNING and 'part of the model runs eager' in line
     monkeypatch.setattr(ModulatedBlock, 'forward', forward)
 
 

@@ -59,6 +59,18 @@ def test_a_preempted_slurm_job_goes_on(batch_job, recorder, tmp_path):
         assert subprocess.run([*map(str, command)], cwd=tmp_path, env=recorder).returncode == 3
 
 
+def test_a_job_that_cannot_be_requeued_says_so_and_ends_with_the_code_of_the_training(recorder, tmp_path):
+    """Within `salloc` there is a job and nothing to requeue."""
+    (tmp_path / 'bin' / 'srun').write_text('#!/bin/sh\necho "srun $*" >> calls\nexit 75\n')
+    (tmp_path / 'bin' / 'scontrol').write_text('#!/bin/sh\nexit 1\n')
+    (tmp_path / 'bin' / 'scontrol').chmod(0o755)
+    command = ['bash', str(ROOT / 'tools/slurm_train.sh'), 'gpu', 'job', 'c.py', 'out']
+    env = {**recorder, 'SLURM_JOB_ID': '7'}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 75 and len((tmp_path / 'calls').read_text().splitlines()) == 1
+    assert done.stderr == ('job 7 cannot be requeued (salloc, or no --requeue): the same command with --resume goes on\n')
+
+
 def test_one_node_takes_a_free_port(recorder):
     line = called(recorder, 'tools/dist_train.sh', 'c.py', '2')
     assert (

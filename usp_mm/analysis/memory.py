@@ -44,10 +44,10 @@ def training_memory(cfg: Config, processes: int = 1) -> dict[str, int]:
     Raises:
         ValueError: The optimizer, its wrapper or the model is of another kind.
     """
-    wrapper = cfg.optim_wrapper
-    optimizer, kind = wrapper.optimizer, wrapper.get('type', 'OptimWrapper')
-    shared = optimizer.type == NAME
-    name = optimizer.optimizer_type if shared else optimizer.type
+    wrapper = cfg.get('optim_wrapper') or {}
+    optimizer, kind = wrapper.get('optimizer') or {}, wrapper.get('type', 'OptimWrapper')
+    shared = optimizer.get('type') == NAME
+    name = optimizer.get('optimizer_type') if shared else optimizer.get('type')
     if name not in _TWO_MOMENTS or kind not in _AUTOCAST:
         raise ValueError(
             f'cannot estimate the memory of {kind} with {name}: expected {", ".join(_AUTOCAST)} and {" or ".join(_TWO_MOMENTS)}'

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of any config, and what its training costs, without weights, data or memory (the meta device).
+"""Parameters and FLOPs of any config, and what its training costs and holds, without weights or data (the meta device).
 
 python tools/analysis/get_flops.py configs/dit/dit-xl-p2_usp-pre_8xb32-400k_in1k-256px.py
 python tools/analysis/get_flops.py CONFIG --cfg-options model.backbone.arch=large --json cost.json
@@ -9,13 +9,16 @@ REPA's teacher are listed apart. GPU-hours are those of the training's FLOPs at 
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usp_mm.config.arguments import ToolParser, add_config_arguments
 from usp_mm.config.options import H100_BF16, UTILISATION
 from usp_mm.fileio.atomic import write_json
 from usp_mm.fileio.outputs import check_file
 from usp_mm.runtime.console import table_console
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,6 +71,23 @@ def totals(cost: dict[str, Any], hours: float | None) -> list[str]:
     return lines
 
 
+def memory(cfg: 'Config') -> tuple[dict[str, int] | None, str]:
+    """Bytes of `training_memory` on each process, if it can estimate them, and a line that says them, or why not."""
+    if cfg.model.type != 'USP' and 'denoiser' not in cfg.model:
+        return None, 'memory of a training: estimated for pretraining and generators alone'
+    from usp_mm.analysis.memory import training_memory
+
+    try:
+        found = training_memory(cfg)
+    except ValueError as error:
+        return None, f'memory of a training: {error}'
+    total, activations = (found[key] / 2**30 for key in ('total', 'activations'))
+    return found, (
+        f'memory of each process: {total:.1f} GiB, of which {activations:.1f} are activations of '
+        f'{cfg.train_dataloader.batch_size} images; without a VAE or teacher that runs, and what CUDA and operations take'
+    )
+
+
 def main() -> None:
     args = parse_args()
     check_file(args.json, '--json')
@@ -78,7 +98,8 @@ def main() -> None:
     from usp_mm.analysis.complexity import complexity, gpu_hours
     from usp_mm.engine.starting.loading import load_config
 
-    cost = complexity(load_config(args.config, args.cfg_options, initialises=False, evaluates=False))
+    cfg = load_config(args.config, args.cfg_options, initialises=False, evaluates=False)
+    cost, (held, of_memory) = complexity(cfg), memory(cfg)
     hours = None if cost['total'] is None else gpu_hours(cost['total'], args.peak * 1e12, args.utilisation)
     table = Table('part', title=f'{args.config}, {cost["model"]}', caption='a multiply-add is 2 FLOPs')
     for name in ('parameters', 'trained', 'FLOPs, forward', 'FLOPs, training image'):
@@ -87,8 +108,10 @@ def main() -> None:
         table.add_row(*line)
     console = table_console()
     console.print(table)
-    console.print('\n'.join(totals(cost, hours)), highlight=False)
+    console.print('\n'.join([*totals(cost, hours), of_memory]), highlight=False)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         assumed = dict(peak=args.peak * 1e12, utilisation=args.utilisation)
-        write_json(args.json, dict(config=args.config, flops_per_multiply_add=2, **cost, gpu_hours=hours, **assumed))
+        write_json(
+            args.json, dict(config=args.config, flops_per_multiply_add=2, **cost, memory=held, gpu_hours=hours, **assumed)
+        )

@@ -54,6 +54,7 @@ def main() -> None:
     import mmengine
 
     from usp_mm.analysis.noise import add_image_noise, add_latent_noise
+    from usp_mm.engine.checks.cache import check_cache_folders
     from usp_mm.engine.optim.amp import slow_bfloat16
     from usp_mm.engine.starting.build_errors import explain_arguments
     from usp_mm.engine.starting.build_runner import KeepMetrics, build_runner, load_run_config
@@ -62,6 +63,7 @@ def main() -> None:
     cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args), initialises=False)
     if cfg.get('test_cfg') is None or not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise ValueError(f"'{args.config}' has no test: set test_dataloader, test_cfg and test_evaluator")
+    check_cache_folders(cfg, 'test_dataloader')
     cfg.load_from = args.checkpoint
     if args.image_noise is not None:
         add_image_noise(cfg, args.image_noise)

@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 #: Beginnings of records that are left out of the terminal and of the log file: about MMEngine's own code, or about nothing.
@@ -12,6 +14,8 @@ NOWHERE = (
     '`save_param_scheduler` is True but `self.param_schedulers` is None',
     'Failed to search registry with scope "mmseg" in the "function" registry tree',
     'The prefix is not set in metric class IoUMetric',
+    'Exp name: ',  # again after each epoch; it is in the name of the log
+    'Loads checkpoint by local backend from path: ',  # in each process; who asked for the file says so once
 )
 #: Beginnings of records of a hundred lines and more, which only the log file keeps.
 IN_THE_FILE = ('\n' + '-' * 60 + '\nSystem environment:', 'Config:\n', 'Hooks will be executed in the following order')
@@ -23,6 +27,8 @@ WARNINGS = (
     (r'``build_loss`` would be deprecated soon', r'mmseg\.models\.builder'),
     (r'Default ``avg_non_ignore`` is False', r'mmseg\.models\.losses\.cross_entropy_loss'),
 )
+#: MMEngine's warning that a schedule began before the first step of the optimizer.
+_EARLY = r'Detected call of `scheduler\.step\(\)` before `optimizer\.step\(\)`', r'mmengine\.optim\.scheduler\.param_scheduler'
 
 
 def quiet_logger(logger: logging.Logger) -> None:
@@ -37,6 +43,22 @@ def quiet_warnings() -> None:
     """Ignore the warnings above; filters that are set later, such as those of `python -W`, come before these."""
     for message, module in WARNINGS:
         warnings.filterwarnings('ignore', message, module=module)
+
+
+@contextmanager
+def schedule_before_steps() -> Iterator[None]:
+    """Ignore, in the block, the warning that a schedule began before the first step of the optimizer.
+
+    Where gradients accumulate it is false: the schedule counts iterations, and the first step comes after several.
+    """
+    message, module = _EARLY
+    warnings.filterwarnings('ignore', message, UserWarning, module)
+    added = warnings.filters[0]
+    try:
+        yield
+    finally:
+        if added in warnings.filters:  # a `catch_warnings` that has ended took it away
+            warnings.filters.remove(added)  # type: ignore[attr-defined]
 
 
 def _not_upstream(record: logging.LogRecord) -> bool:

@@ -43,6 +43,11 @@ class Compiling:
         if region is not None:
             _allow_graphs()
             _watch()
+            what = 'blocks are' if region == 'blocks' else 'loss is'
+            _log_once(
+                f'compile: the {what} compiled when first used: that step takes seconds to minutes longer, without a line here',
+                logging.INFO,
+            )
 
     def compile_blocks(self, *blocks: Iterable[nn.Module]) -> None:
         """Compile blocks in place, if the model compiles anything."""
@@ -121,7 +126,7 @@ class _LimitHandler(logging.Handler):
         if 'hit config.' in record.msg:
             assert isinstance(record.args, tuple)
             limit, value, function, reason = (str(part) for part in record.args[:4])
-            _warn_once(
+            _log_once(
                 f'compile: {function} has its {value} graphs (torch._dynamo.config.{limit}), and from now on runs eager where '
                 f'it would need another, first because of: {reason.strip().splitlines()[0]}. Let nothing but the batch size '
                 'change between calls, raise that limit, or leave out model.compile'
@@ -135,12 +140,12 @@ def _log_graph_breaks() -> None:
     from torch._dynamo.utils import counters
 
     for reason in counters['graph_break']:
-        _warn_once(
+        _log_once(
             f'compile: part of the model runs eager between its graphs, because of: {reason.strip().splitlines()[0]}. '
             'model.compile.fullgraph=True shows where'
         )
 
 
 @functools.cache
-def _warn_once(line: str) -> None:
-    print_log(line, 'current', logging.WARNING)
+def _log_once(line: str, level: int = logging.WARNING) -> None:
+    print_log(line, 'current', level)

@@ -1,5 +1,7 @@
 """Accumulated gradients: every checkpoint is at a step, and a resumed run ends where an uninterrupted one does."""
 
+import warnings
+
 import pytest
 import torch
 from helpers.toy_runs import Data, Model, Recorder, log_of, run, saved
@@ -65,6 +67,22 @@ def test_an_interval_between_two_steps_is_refused_with_the_nearest(cfg, message,
     with pytest.raises(ValueError, match=message):
         run(tmp_path, **cfg, **THREE)
     assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.parametrize('counts', [2, 3])
+def test_a_schedule_that_begins_before_the_first_step_is_no_fault_where_gradients_accumulate(counts, tmp_path):
+    rates = dict(type='LinearLR', by_epoch=False, end=6)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        filters = list(warnings.filters)
+        run(tmp_path, train_cfg=dict(max_iters=6), checkpoint=dict(interval=counts), schedulers=rates,
+            wrapper=dict(accumulative_counts=counts))  # fmt: skip
+        assert not [one for one in caught if 'before `optimizer.step()`' in str(one.message)]
+        assert list(warnings.filters) == filters  # the next training warns where it is true
+        runner, _ = run(tmp_path / 'wrong', train_cfg=dict(max_iters=6), schedulers=rates, train=False)
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.build_param_scheduler(rates)[0].step()
+    assert len([one for one in caught if 'before `optimizer.step()`' in str(one.message)]) == 1
 
 
 def test_the_score_that_saves_anew_comes_at_a_step(tmp_path):

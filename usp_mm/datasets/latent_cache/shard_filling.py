@@ -166,7 +166,7 @@ def fill_shards(
     batch_size: int,
     num_workers: int,
     device: torch.device | str,
-    show: bool = False,
+    title: str | None = None,
 ) -> StageTimes:
     """Fill shards. The shards of latents and of tokens of the same images are filled together, so that images are decoded once.
 
@@ -177,7 +177,7 @@ def fill_shards(
         batch_size: Images decoded and sent to the device at a time.
         num_workers: Processes that decode images.
         device: Device of the encoders.
-        show: Whether to draw a progress bar.
+        title: Title of a progress bar; None draws none.
 
     Raises:
         ValueError: An image can't be decoded, or the output of an encoder cannot be stored.
@@ -197,7 +197,7 @@ def fill_shards(
         held.enter_context(_current(device))
         batches = _decoded(images, groups, batch_size, num_workers, pin=device.type == 'cuda')  # processes before threads
         total = sum(group[0][0].count for group in groups)
-        progress = held.enter_context(tqdm(total=total, unit='img', disable=not show, desc='encoding'))
+        progress = held.enter_context(tqdm(total=total, unit='img', disable=title is None, desc=title))
         thread = held.enter_context(ShardThread([[shard for shard, _ in group] for group in groups], plan, times))
         for group in groups:
             for rows in _rows(group, batch_size):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import all_gather_object, barrier, get_dist_info
 from mmengine.logging import MMLogger
 from torch import Tensor
 
@@ -77,9 +77,9 @@ def write_cache(
         held.enter_context(explain_full_disk(out, lambda: sum(s.num_bytes for s in mine + my_tokens if not s.is_whole())))
         with tf32(spec.encode_dtype == 'tf32'):
             jobs = _jobs(mine, my_tokens, codec, teacher, plan, device)
-            times = fill_shards(jobs, plan, data_root, batch_size, num_workers, device, show=rank == 0)
-        barrier()
-        run_on_rank0(lambda: _finish(out, plan, len(shards), times))
+            times = fill_shards(jobs, plan, data_root, batch_size, num_workers, device, _title(rank, world_size))
+        everyones = all_gather_object(times)  # when all shards are whole
+        run_on_rank0(lambda: _finish(out, plan, len(shards), everyones))
     barrier()
     return plan
 
@@ -123,19 +123,30 @@ def _jobs(
     return jobs
 
 
-def _finish(out: Path, plan: dict[str, Any], num_shards: int, times: StageTimes) -> None:
+def _finish(out: Path, plan: dict[str, Any], num_shards: int, everyones: Sequence[StageTimes]) -> None:
     finish(out, plan)
     logger = MMLogger.get_current_instance()
     logger.info(f"latent cache '{out}' is complete: {plan['num_samples']} samples in {num_shards} shards")
-    if times.total:  # else there was nothing for this process to fill
-        logger.info(_speed_line(times))
+    if at_work := [times for times in everyones if times.total]:  # the others had nothing to fill
+        logger.info(speed_line(at_work))
 
 
-def _speed_line(times: StageTimes) -> str:
-    busy = {what: 100 * seconds / times.total for what, seconds in (('encoder', times.encode), ('writing', times.write))}
-    idle = times.total > 60 and max(busy.values()) < 90  # in less, starting the processes counts
+def _title(rank: int, world_size: int) -> str | None:
+    """Title of the progress bar, which is that of the first process's own images."""
+    if rank:
+        return None
+    return 'encoding' if world_size == 1 else f'encoding, process 1 of {world_size}'
+
+
+def speed_line(processes: Sequence[StageTimes]) -> str:
+    """Images of all processes in the time of the slowest, and the mean share of its time that each was busy."""
+    seconds, whole = max(times.total for times in processes), sum(times.total for times in processes)
+    images, encode = sum(times.images for times in processes), sum(times.encode for times in processes)
+    busy = dict(encoder=100 * encode / whole, writing=100 * sum(times.write for times in processes) / whole)
+    idle = seconds > 60 and max(busy.values()) < 90  # in less, starting the processes counts
     hint = ': more workers keep it busier, where there are cores for them' if idle else ''
-    rate = f'{times.images / times.total:,.1f} images/s in {times.total:,.1f} s'
+    by = f' by {len(processes)} processes' if len(processes) > 1 else ''
+    rate = f'{images / seconds:,.1f} images/s in {seconds:,.1f} s{by}'
     return f'{rate}, writing {busy["writing"]:.0f} % of the time and the encoder busy {busy["encoder"]:.0f} %{hint}'
 
 

@@ -1,11 +1,13 @@
 """AccumulationHook: keep checkpoints at optimizer steps when gradients accumulate over several iterations."""
 
 import logging
+from contextlib import ExitStack
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
 
+from usp_mm.compat.log_noise import schedule_before_steps
 from usp_mm.registry import HOOKS
 
 from ..runner_parts import accumulative_counts, by_epoch, wrappers
@@ -27,6 +29,9 @@ class AccumulationHook(Hook):
 
     priority = 'HIGH'  # refuses before anything is written
 
+    def __init__(self) -> None:
+        self._quiet = ExitStack()
+
     def before_run(self, runner: Runner) -> None:
         if not isinstance(runner._train_loop, BaseLoop) or _counts(runner) == 1:
             return
@@ -42,7 +47,12 @@ class AccumulationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._count_on(runner)
+        if _counts(runner) > 1:
+            self._quiet.enter_context(schedule_before_steps())
         runner.logger.removeFilter(_not_upstreams_warning)
+
+    def after_train(self, runner: Runner) -> None:
+        self._quiet.close()
 
     def before_train_epoch(self, runner: Runner) -> None:
         if by_epoch(runner) and _counts(runner) > 1:
