@@ -21,7 +21,7 @@ from usp_mm.functional.patchify import unpatchify
 from usp_mm.models import USP, USPViT
 from usp_mm.models.attention_maps import QUERIES, attention_maps, block_number
 from usp_mm.models.random_keys import sample_keys
-from usp_mm.probing.features import block_tokens, check_layers
+from usp_mm.probing.features import check_layers
 
 from .images_in import Picture, batches, cropped, evaluation_crop, square_crop
 from .pretrained_base import Pretrained
@@ -98,7 +98,7 @@ class Encoder(Pretrained):
         check_layers(layers, self.network.num_layers)
         parts = []
         for latents in self._latents(images, batch_size):
-            tokens = block_tokens(self.network, latents, layers)
+            tokens = self.network.tokens_after(latents, layers)
             parts.append([_pooled(x, pool).float().cpu() for x in tokens])
         found = [torch.cat(one) for one in zip(*parts, strict=True)]
         return found if isinstance(layer, Sequence) else found[0]

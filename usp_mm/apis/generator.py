@@ -1,9 +1,11 @@
 """A trained generator that samples pictures of classes."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mmengine.config import ConfigDict
 from PIL import Image
@@ -17,9 +19,12 @@ from usp_mm.sampling.loaded import LoadedGenerator
 from .diffusers_export import write_pipeline
 from .pretrained_base import Pretrained
 
+#: The lock of each model that has sampled: guidance, sampler and the type of the weights are set on the model for one call.
+_TURNS: WeakKeyDictionary[LatentDiffusionGenerator, threading.Lock] = WeakKeyDictionary()
+
 
 class Generator(Pretrained):
-    """A `LatentDiffusionGenerator` for inference, made by `usp_mm.from_pretrained`."""
+    """A `LatentDiffusionGenerator` for inference, made by `usp_mm.from_pretrained`; threads that share one take turns."""
 
     model: LatentDiffusionGenerator
 
@@ -77,7 +82,13 @@ class Generator(Pretrained):
 
     @contextmanager
     def _settings(self, guidance: float | None, steps: int | None) -> Iterator[None]:
-        """Use these settings in place of the config's within the context."""
+        """Use these settings in place of the config's within the context, which one thread at a time enters."""
+        with _TURNS.setdefault(self.model, threading.Lock()):
+            with self._replaced(guidance, steps):
+                yield
+
+    @contextmanager
+    def _replaced(self, guidance: float | None, steps: int | None) -> Iterator[None]:
         model = self.model
         before: tuple[Guidance, Any] = model.guidance, model.sampler
         scale = before[0].scale if guidance is None else guidance
