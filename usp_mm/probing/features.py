@@ -9,6 +9,7 @@ Shape legend: N samples, C×h×w latent, L tokens, D width.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def check_layers(layers: Sequence[int], depth: int) -> None:
     if not layers:
         raise ValueError(f'no layer: name blocks from 1 to {depth}')
     for k in layers:
-        if not 1 <= k <= depth:
+        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= depth:
             raise ValueError(f'layer {k} is not there: the model has blocks 1 to {depth}')
 
 
