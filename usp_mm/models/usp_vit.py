@@ -132,12 +132,22 @@ class USPViT(BaseBackbone):
 
     # ------------------------------------------------------------------ forward
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Outputs of the blocks `out_indices`, each in the form `out_type`."""
-        outs, grid = self._run(x, self.out_indices)
-        return tuple(self._format(out, grid) for out in outs.values())
+    def forward(self, x: Tensor, layers: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Outputs of the blocks `out_indices`, each in the form `out_type`; with `layers`, those of `tokens_after`."""
+        indices = self.out_indices if layers is None else [k - 1 for k in layers]
+        x, grid = self._embed(x)
+        x = torch.cat([self._class_token(x.shape[0]), x], dim=1)
+        rope = None if self.rope is None else self.rope(grid)
+        outs = {}
+        for i, block in enumerate(self.blocks):
+            x = block(x, rope)
+            if i in indices:
+                outs[i] = self.norm(x) if i == self.num_layers - 1 else x
+        if layers is None:
+            return tuple(self._format(out, grid) for out in outs.values())
+        return tuple(outs[i] for i in indices)
 
-    def tokens_after(self, x: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def tokens_after(self, x: Tensor, layers: Sequence[int]) -> tuple[Tensor, ...]:
         """All tokens after blocks, whatever `out_type` is; it changes nothing in the module, so that threads may share it.
 
         Args:
@@ -147,20 +157,8 @@ class USPViT(BaseBackbone):
         Returns:
             float[N, 1 + L, D] for each of `layers`, the class token first.
         """
-        outs, _ = self._run(x, [k - 1 for k in layers])
-        return [outs[k - 1] for k in layers]
-
-    def _run(self, x: Tensor, indices: Sequence[int]) -> tuple[dict[int, Tensor], tuple[int, int]]:
-        """The tokens after each block of `indices`, [N, 1 + L, D], in the order of the blocks, and the grid."""
-        x, grid = self._embed(x)
-        x = torch.cat([self._class_token(x.shape[0]), x], dim=1)
-        rope = None if self.rope is None else self.rope(grid)
-        outs = {}
-        for i, block in enumerate(self.blocks):
-            x = block(x, rope)
-            if i in indices:
-                outs[i] = self.norm(x) if i == self.num_layers - 1 else x
-        return outs, grid
+        found: tuple[Tensor, ...] = self(x, layers)
+        return found
 
     def attention_weights(self, x: Tensor, layer: int) -> tuple[Tensor, tuple[int, int]]:
         """Attention weights of one block, see `usp_mm.layers.attention_weights`.

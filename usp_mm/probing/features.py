@@ -9,7 +9,6 @@ Shape legend: N samples, C×h×w latent, L tokens, D width.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ def check_layers(layers: Sequence[int], depth: int) -> None:
     if not layers:
         raise ValueError(f'no layer: name blocks from 1 to {depth}')
     for k in layers:
-        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= depth:
+        if k not in range(1, depth + 1):
             raise ValueError(f'layer {k} is not there: the model has blocks 1 to {depth}')
 
 
