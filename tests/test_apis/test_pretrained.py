@@ -1,6 +1,7 @@
 """Model folders, encoders and generators: what is loaded is what was trained."""
 
 import json
+import re
 import shutil
 import subprocess
 import warnings
@@ -149,6 +150,10 @@ def test_a_picture_in_any_form_gives_the_same_features(files, kind):
     small = torch.tensor(np.array(image.resize((64, 64)))).permute(2, 0, 1)[None]
     assert torch.equal(enc.encode(small), enc.encode(np.asarray(image.resize((64, 64)))))
     torch.testing.assert_close(enc.encode(small.float() / 255), enc.encode(small))
+    assert torch.equal(enc.encode([small[0], small[0]])[1:], enc.encode(torch.cat([small, small]))[1:])
+    grey = image.convert('L')
+    assert torch.equal(enc.encode(np.asarray(grey)), enc.encode(grey))
+    assert not torch.equal(enc.encode(grey), enc.encode(image))
 
 
 @pytest.mark.parametrize(
@@ -156,8 +161,14 @@ def test_a_picture_in_any_form_gives_the_same_features(files, kind):
     [
         ([], 'no images'),
         (np.zeros((4, 4, 3)), r'float64\[4, 4, 3\] is no picture: expected a file'),
-        (np.zeros((4, 4), np.uint8), r'uint8\[4, 4\] is no picture'),
+        (np.zeros((4, 4)), r'float64\[4, 4\] is no picture'),
+        (np.zeros((2, 4, 4), np.uint8), r'uint8\[2, 4, 4\] is no picture'),
         ([3], 'a int is no picture'),
+        ([np.zeros((4, 4), np.uint8), 3], r'^images\[1\]: a int is no picture'),
+        (None, '^images=None: expected a file, a PIL image'),
+        (b'pixels', '^images: a bytes is no picture'),
+        ([torch.zeros(3, 64, 64), torch.zeros(3, 32, 64)], r'tensors \[3, 64, 64\] .* and \[3, 32, 64\] .*one shape'),
+        ([torch.zeros(64, 64)], r'a tensor \[1, 64, 64\]: expected'),
         (torch.zeros(3, 64, 64), r'a tensor \[3, 64, 64\]: expected \[N, 3, H, W\] \(images\) or \[N, 4, h, w\] \(latents\)'),
         (torch.full((1, 3, 64, 64), 200.0), 'from 200.0 to 200.0: expected uint8, or floats from 0 to 1'),
         (Image.new('I;16', (64, 64)), "mode 'I;16': convert it to 'RGB'"),
@@ -169,10 +180,55 @@ def test_what_is_no_picture_is_refused(files, images, told):
         load(files['pretraining']).encode(images)
 
 
+@pytest.mark.parametrize('cut', ['text', 'half'])
+def test_pictures_that_cannot_be_read_are_named(files, tmp_path, cut):
+    content = files['picture'].read_bytes()
+    (tmp_path / 'bad.png').write_bytes(b'hello' if cut == 'text' else content[: len(content) // 2])
+    enc = load(files['pretraining'])
+    with pytest.raises(ValueError, match=r"cannot decode image '.*bad.png': (?!.*BytesIO)"):
+        enc.encode([files['picture'], tmp_path / 'bad.png'])
+    if cut == 'half':
+        with pytest.raises(ValueError, match=r'^images\[1\]: .*truncated'):
+            enc.encode([Image.open(files['picture']), Image.open(tmp_path / 'bad.png')])
+
+
+@pytest.mark.parametrize('value', [0, -1, 1.5, None, True, '2'])
+def test_counts_and_seeds_that_are_none(files, value):
+    enc, gen = load(files['classifier']), load(files['generator'])
+    count = f'={value!r} must be a whole number, 1 or more'
+    for name, call in (('batch_size', enc.encode), ('batch_size', enc.attention), ('topk', enc.classify)):
+        with pytest.raises(ValueError, match=re.escape(name + count)):
+            call(files['picture'], **{name: value})
+    for name in ('batch_size', 'per_class', *(() if value is None else ('steps',))):
+        with pytest.raises(ValueError, match=re.escape(name + count)):
+            gen.sample([3], **{name: value})
+    with pytest.raises(ValueError, match=re.escape('frames' + count)):
+        gen.trajectory([3], frames=value)
+    if value != 0:
+        for call in (gen.sample, gen.trajectory, load(files['pretraining']).restore):
+            with pytest.raises(ValueError, match=re.escape(f'seed={value!r} must be a whole number from 0 to')):
+                call(3, seed=value)
+
+
+@pytest.mark.parametrize('classes', [[3.5], 3.5, [None], None, [[3]]])
+def test_classes_that_are_none(files, classes):
+    with pytest.raises(ValueError, match=r'^class (3.5|None|\[3\]): expected a whole number or a name'):
+        load(files['generator']).sample(classes)
+
+
+def test_numbers_of_numpy_are_numbers(files):
+    enc, gen = load(files['pretraining']), load(files['generator'])
+    both = enc.encode(files['picture'], layer=np.array([1, 2]), batch_size=np.int64(2))
+    assert torch.equal(both[0], enc.encode(files['picture'], layer=1)) and len(both) == 2
+    assert np.array_equal(pixels(gen.sample(np.int64(3), seed=np.int64(1))), pixels(gen.sample(3, seed=1)))
+
+
 def test_layers_and_pools_that_there_are_not(files):
     enc = load(files['pretraining'])
     with pytest.raises(ValueError, match='layer 3 is not there: the model has blocks 1 to 2'):
         enc.encode(files['picture'], layer=3)
+    with pytest.raises(ValueError, match=r'layer 1.5 is not there: the model has blocks 1 to 2'):
+        enc.encode(files['picture'], layer=1.5)
     with pytest.raises(ValueError, match="pool='max' must be one of"):
         enc.encode(files['picture'], pool='max')
 

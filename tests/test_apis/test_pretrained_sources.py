@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +115,39 @@ def test_revisions_and_what_the_hub_has_not(hub, files):
         load('owner/files')
     with pytest.raises(FileNotFoundError, match=r"'/absent/file.pth' is no file or folder here, and no id on the hub"):
         load('/absent/file.pth')
+
+
+@pytest.mark.parametrize('kind', ['checkpoint', 'folder', 'dot', 'two dots', 'root', 'home', 'path'])
+def test_local_paths_that_are_absent_are_not_sought_on_the_hub(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'runs' / 'enc').mkdir(parents=True)
+    (tmp_path / 'runs' / 'enc' / 'epoch_3.pth').touch()
+    source, near = {
+        'checkpoint': ('runs/enc/epoch_9.pth', "'runs/enc' has epoch_3.pth; of the hub it would be hf://runs/enc/epoch_9.pth"),
+        'folder': ('runs/dec', "'runs' has enc; of the hub"),
+        'dot': ('./nope', "'.' has runs"),
+        'two dots': ('../absent/nope', 'no id on the hub .*has .*'),
+        'root': (f'{tmp_path}/runs/enc/x/y.pth', "/runs/enc' has epoch_3.pth"),
+        'home': ('~/nope', f"'{tmp_path}' has runs"),
+        'path': (Path('owner/name'), "'.' has runs"),
+    }[kind]
+    monkeypatch.setattr('usp_mm.apis.pretrained.hub_address', lambda *_: pytest.fail('the hub was asked'))
+    with pytest.raises(FileNotFoundError, match=f"^'{source}' is no file or folder here.*{near}") as caught:
+        load(source)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_work_folder_stands_for_its_model_folder(folders, files, tmp_path, logged_lines):
+    run = tmp_path / 'run'
+    shutil.copytree(folders['pretraining'], run / 'model')
+    (run / 'last_checkpoint').write_text('epoch_3.pth')
+    found = load(run)
+    assert torch.equal(found.encode(files['picture']), load(folders['pretraining']).encode(files['picture']))
+    assert ('info', f"'{run}' is the work folder of a training: its model folder '{run / 'model'}' is taken") in logged_lines
+    (run / 'model' / 'config.py').unlink()
+    with pytest.raises(FileNotFoundError, match=r"run' is not a model folder .*\(last_checkpoint, model\)"):
+        load(run)
 
 
 def test_what_was_fetched_is_there_without_a_network(hub, files):

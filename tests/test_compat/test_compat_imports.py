@@ -56,7 +56,8 @@ def test_projects_import_and_their_registries_find_our_types():
 
 def test_modules_that_exist_are_left_alone(tmp_path):
     optional = {f'{name.replace("-", "_")}/core.py' for names in MMAGIC_OPTIONAL.values() for name in names}
-    for name in ('mmcv/_ext.py', 'diffusers/models/unet_2d_condition.py', *sorted(optional)):
+    moved = ('diffusers/models/unet_2d_condition.py', 'diffusers/pipelines/paint_by_example.py')
+    for name in ('mmcv/_ext.py', *moved, *sorted(optional)):
         file = tmp_path / name
         file.parent.mkdir(parents=True)
         file.write_text('real = True')
@@ -66,8 +67,8 @@ def test_modules_that_exist_are_left_alone(tmp_path):
         """
         import sys
         import usp_mm
-        import mmcv._ext, diffusers.models.unet_2d_condition
-        assert mmcv._ext.real and diffusers.models.unet_2d_condition.real
+        import mmcv._ext, diffusers.models.unet_2d_condition, diffusers.pipelines.paint_by_example
+        assert mmcv._ext.real and diffusers.models.unet_2d_condition.real and diffusers.pipelines.paint_by_example.real
         assert len(usp_mm.compat.mmagic.MMAGIC_OPTIONAL) == 6
         assert not [name for name in sys.modules if name.startswith('mmagic')]
         """,

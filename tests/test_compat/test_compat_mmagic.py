@@ -91,6 +91,30 @@ def test_placeholders_have_no_private_attributes_of_their_own():
     assert not hasattr(module, '__file__')
 
 
+def test_modules_that_diffusers_moved_are_found_under_their_older_names(tmp_path):
+    for name in ('models/unets/unet_2d_condition.py', 'pipelines/deprecated/paint_by_example.py'):
+        file = tmp_path / 'diffusers' / name
+        file.parent.mkdir(parents=True)
+        file.write_text(f'name = {name!r}')
+        for folder in file.relative_to(tmp_path).parents[:-1]:
+            (tmp_path / folder / '__init__.py').touch()
+    out = run_script(
+        """
+        import usp_mm
+        from diffusers.models.unet_2d_condition import name
+        from diffusers.pipelines.paint_by_example import name as other
+        print(name, other)
+        try:
+            from diffusers.pipelines.paint_by_example import Absent
+        except ImportError as error:
+            print(error)
+        """,
+        tmp_path,
+    ).splitlines()
+    assert out[0] == 'models/unets/unet_2d_condition.py pipelines/deprecated/paint_by_example.py'
+    assert out[1].startswith("cannot import name 'Absent'")
+
+
 def test_numpy_bool8_is_added_only_where_it_is_gone(monkeypatch):
     monkeypatch.setattr(np, 'bool8', 'numpy 1', raising=False)
     mmagic.numpy_bool8()

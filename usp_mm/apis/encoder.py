@@ -3,9 +3,8 @@
 Shape legend: N images, L patch tokens, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +20,10 @@ from usp_mm.functional.patchify import unpatchify
 from usp_mm.models import USP, USPViT
 from usp_mm.models.attention_maps import QUERIES, attention_maps, block_number
 from usp_mm.models.random_keys import sample_keys
-from usp_mm.probing.features import block_tokens, check_layers
+from usp_mm.probing.features import check_layers
 
-from .images_in import Picture, batches, cropped, evaluation_crop, square_crop
+from .images_in import Picture, batches, cropped, evaluation_crop, listed, square_crop
+from .numbers_in import check_counts, check_seed
 from .pretrained_base import Pretrained
 
 _POOLS = ('cls', 'mean', None)
@@ -46,9 +46,10 @@ class Restoration(NamedTuple):
 class Encoder(Pretrained):
     """A `USP` or `USPClassifier` for inference, made by `usp_mm.from_pretrained`.
 
-    Images are one or several files, PIL images or arrays uint8[H, W, 3] (RGB) of any size. They are resized and cropped: for a
-    classifier as its config does in tests, otherwise to a square at the centre. Tensors [N, 3, H, W], uint8 or floats in [0,
-    1], and scaled latents [N, C, h, w] are used unchanged.
+    Images are one or several files, PIL images or arrays uint8[H, W, 3] (RGB) or uint8[H, W] (grey) of any size. They are
+    resized and cropped: for a classifier as its config does in tests, otherwise to a square at the centre. Tensors [N, 3, H,
+    W], uint8 or floats in [0, 1], and scaled latents [N, C, h, w] are used unchanged; a list of tensors without N is stacked.
+    Several threads may share an encoder.
     """
 
     @property
@@ -94,14 +95,14 @@ class Encoder(Pretrained):
         """
         if pool not in _POOLS:
             raise ValueError(f'pool={pool!r} must be one of {_POOLS}')
-        layers = [self.network.num_layers] if layer is None else [layer] if isinstance(layer, int) else list(layer)
+        layers = list(layer) if isinstance(layer, Iterable) else [self.network.num_layers if layer is None else layer]
         check_layers(layers, self.network.num_layers)
         parts = []
         for latents in self._latents(images, batch_size):
-            tokens = block_tokens(self.network, latents, layers)
+            tokens = self.network.tokens_after(latents, layers)
             parts.append([_pooled(x, pool).float().cpu() for x in tokens])
         found = [torch.cat(one) for one in zip(*parts, strict=True)]
-        return found if isinstance(layer, Sequence) else found[0]
+        return found if isinstance(layer, Iterable) else found[0]
 
     @torch.no_grad()
     def attention(self, images: Any, layer: int = -1, query: str = 'cls', batch_size: int = 32) -> np.ndarray:
@@ -130,8 +131,7 @@ class Encoder(Pretrained):
 
     def cropped(self, images: Picture | Sequence[Picture]) -> np.ndarray:
         """Pictures after the resizing and cropping that the other methods apply: uint8[N, S, S, 3] with S = `img_size`, RGB."""
-        listed = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
-        return torch.stack([cropped(image, self._crop) for image in listed]).permute(0, 2, 3, 1).numpy()
+        return torch.stack([cropped(image, self._crop) for image in listed(images)]).permute(0, 2, 3, 1).numpy()
 
     @torch.no_grad()
     def classify(self, images: Any, topk: int = 5, batch_size: int = 32) -> list[list[dict[str, Any]]]:
@@ -150,8 +150,7 @@ class Encoder(Pretrained):
         """
         if self.classifier is None:
             raise ValueError(f'{self!r} has no classifier: encode(images) gives its features')
-        if topk < 1:
-            raise ValueError(f'topk={topk} must be 1 or more')
+        check_counts(topk=topk)
         names, found = self._class_names(), []
         for latents in self._latents(images, batch_size):
             logits = self.classifier(self.model.extract_feat(latents))
@@ -179,8 +178,9 @@ class Encoder(Pretrained):
             The reconstructed picture, the mask, and the VAE's reconstruction of the image.
 
         Raises:
-            ValueError: The model has no decoder, or the ratio is invalid.
+            ValueError: The model has no decoder, or the ratio or the seed is invalid.
         """
+        check_seed(seed)
         model = self.model
         if not isinstance(model, USP):
             raise ValueError(f'{self!r} has no decoder: only pretraining checkpoints restore pictures')
@@ -207,6 +207,7 @@ class Encoder(Pretrained):
         return Image.fromarray(pixels[0].permute(1, 2, 0).cpu().numpy())
 
     def _latents(self, images: Any, batch_size: int) -> Iterator[Tensor]:
+        check_counts(batch_size=batch_size)
         preprocessor = self.model.data_preprocessor
         for batch in batches(images, self._crop, batch_size, self.network.geometry.channels):
             if batch.shape[1] == 3 and preprocessor.bgr_to_rgb:

@@ -10,8 +10,7 @@ from usp_mm.fileio.atomic import write_folder
 from usp_mm.fileio.weights import FOLDER_CONFIG, FOLDER_INFO, FOLDER_WEIGHTS, read_trained
 
 from .pretrained import from_pretrained
-
-FOLDER = 'model'
+from .sources import OF_A_RUN
 
 
 @master_only
@@ -22,7 +21,7 @@ def write_final_folder(runner: Runner) -> None:
     is a line in the log: a kind of model that has none, a VAE that is not at hand, a checkpoint of an earlier iteration, a full
     disk, or a folder of that name with other content.
     """
-    out = Path(runner.work_dir) / FOLDER
+    out = Path(runner.work_dir) / OF_A_RUN
     try:
         checkpoint = _last_checkpoint(runner)
         if out.exists() and not all((out / name).is_file() for name in (FOLDER_CONFIG, FOLDER_WEIGHTS, FOLDER_INFO)):

@@ -1,9 +1,11 @@
 """A trained generator that samples pictures of classes."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mmengine.config import ConfigDict
 from PIL import Image
@@ -15,11 +17,15 @@ from usp_mm.sampling.draw import sample_classes, sample_trajectory
 from usp_mm.sampling.loaded import LoadedGenerator
 
 from .diffusers_export import write_pipeline
+from .numbers_in import check_counts, check_seed
 from .pretrained_base import Pretrained
+
+#: The lock of each model that has sampled: guidance, sampler and the type of the weights are set on the model for one call.
+_TURNS: WeakKeyDictionary[LatentDiffusionGenerator, threading.Lock] = WeakKeyDictionary()
 
 
 class Generator(Pretrained):
-    """A `LatentDiffusionGenerator` for inference, made by `usp_mm.from_pretrained`."""
+    """A `LatentDiffusionGenerator` for inference, made by `usp_mm.from_pretrained`; threads that share one take turns."""
 
     model: LatentDiffusionGenerator
 
@@ -44,8 +50,9 @@ class Generator(Pretrained):
             batch_size: Number of pictures that are drawn at a time.
 
         Raises:
-            ValueError: A class does not exist, or the model or sampler does not have a setting.
+            ValueError: A class does not exist, a number is out of range, or the model or sampler does not have a setting.
         """
+        _check_numbers(seed, steps, per_class=per_class, batch_size=batch_size)
         draw = dict(seed=seed, batch_size=batch_size)
         with self._settings(guidance, steps):
             rows = sample_classes(self._loaded(), _listed(classes), per_class, **draw)  # type: ignore[arg-type]
@@ -63,6 +70,7 @@ class Generator(Pretrained):
         batch_size: int = 16,
     ) -> list[list[Image.Image]]:
         """Show how the pictures of `sample` arise: a list as from `sample` for each of at most `frames` states."""
+        _check_numbers(seed, steps, per_class=per_class, frames=frames, batch_size=batch_size)
         draw = dict(num_frames=frames, seed=seed, batch_size=batch_size)
         with self._settings(guidance, steps):
             found = sample_trajectory(self._loaded(), _listed(classes), per_class, **draw)  # type: ignore[arg-type]
@@ -77,7 +85,13 @@ class Generator(Pretrained):
 
     @contextmanager
     def _settings(self, guidance: float | None, steps: int | None) -> Iterator[None]:
-        """Use these settings in place of the config's within the context."""
+        """Use these settings in place of the config's within the context, which one thread at a time enters."""
+        with _TURNS.setdefault(self.model, threading.Lock()):
+            with self._replaced(guidance, steps):
+                yield
+
+    @contextmanager
+    def _replaced(self, guidance: float | None, steps: int | None) -> Iterator[None]:
         model = self.model
         before: tuple[Guidance, Any] = model.guidance, model.sampler
         scale = before[0].scale if guidance is None else guidance
@@ -98,4 +112,9 @@ class Generator(Pretrained):
 
 
 def _listed(classes: int | str | Sequence[int | str]) -> list[int | str]:
-    return [classes] if isinstance(classes, int | str) else list(classes)
+    return list(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else [classes]
+
+
+def _check_numbers(seed: int, steps: int | None, **counts: int) -> None:
+    check_seed(seed)
+    check_counts(**counts, **({} if steps is None else dict(steps=steps)))

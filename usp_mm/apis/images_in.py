@@ -1,6 +1,6 @@
 """Convert images of any supported form to the input of a model's preprocessor."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from usp_mm.images import load_image
 
 from .config_data import check_steps
 
-#: A picture: a file, a PIL image, or uint8[H, W, 3] in RGB.
+#: A picture: a file, a PIL image, or uint8[H, W, 3] in RGB or uint8[H, W] in grey.
 Picture = str | Path | Image.Image | np.ndarray
 #: Steps that only files, or only batches of a data set, need.
 _AROUND = ('LoadImage', 'LoadImageFromFile', 'PackInputs')
+_EXPECTED = 'expected a file, a PIL image, uint8[H, W, 3] or [H, W], or a tensor [N, 3, H, W] of all'
 _EIGHT_BITS = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'HSV', 'LAB')
 
 
@@ -56,7 +57,7 @@ def batches(images: Any, crop: Compose, batch_size: int, channels: int) -> Itera
 
     Args:
         images: One or several pictures; or a tensor [N, 3, H, W] (RGB, uint8 or float in [0, 1]), which is not resized; or
-            scaled latents [N, `channels`, h, w].
+            scaled latents [N, `channels`, h, w]; or a list of such tensors without N, of one shape and dtype.
         crop: Resizing and cropping of pictures.
         batch_size: Maximum number of images in a batch.
         channels: Number of channels of the model's latents.
@@ -68,13 +69,46 @@ def batches(images: Any, crop: Compose, batch_size: int, channels: int) -> Itera
     if isinstance(images, Tensor):
         yield from _of_tensor(images, channels).split(batch_size)
         return
-    listed = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        listed = list(images)
-    if not listed:
+    pictures = listed(images)
+    if all(isinstance(image, Tensor) for image in pictures):
+        yield from _of_tensor(_stacked(pictures), channels).split(batch_size)
+        return
+    names = [f'images[{i}]' for i in range(len(pictures))] if len(pictures) > 1 else ['images']
+    for start in range(0, len(pictures), batch_size):
+        chunk = slice(start, start + batch_size)
+        yield torch.stack([_named(image, crop, name) for image, name in zip(pictures[chunk], names[chunk], strict=True)])
+
+
+def listed(images: Any) -> list[Any]:
+    """One or several pictures as a list.
+
+    Raises:
+        ValueError: There are none, or it is neither a picture nor a list.
+    """
+    if isinstance(images, str | bytes | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise ValueError(f'images={images!r}: {_EXPECTED}')
+    if not (several := list(images)):
         raise ValueError('no images: give one at least')
-    for start in range(0, len(listed), batch_size):
-        yield torch.stack([cropped(image, crop) for image in listed[start : start + batch_size]])
+    return several
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    kinds = list(dict.fromkeys(f'{list(x.shape)} ({x.dtype})' for x in tensors))
+    if len(kinds) > 1:
+        raise ValueError(f'images: tensors {kinds[0]} and {kinds[1]} in one list: expected one shape and dtype')
+    return torch.stack(list(tensors))
+
+
+def _named(image: Picture, crop: Compose, name: str) -> Tensor:
+    """Crop a picture; errors of one that has no path of its own begin with `name`."""
+    try:
+        return cropped(image, crop)
+    except (OSError, ValueError) as error:
+        if isinstance(image, str | Path):
+            raise
+        raise ValueError(f'{name}: {error}') from error
 
 
 def _of_tensor(images: Tensor, channels: int) -> Tensor:
@@ -111,7 +145,10 @@ def rgb(image: Picture) -> np.ndarray:
             raise ValueError(f"a PIL image of mode '{image.mode}': convert it to 'RGB', or give its file, which is scaled")
         upright = ImageOps.exif_transpose(image)  # as when files are read
         return np.asarray((upright or image).convert('RGB'))
-    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
-        return image
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        if image.ndim == 3 and image.shape[2] == 3:
+            return image
+        if image.ndim == 2:
+            return np.repeat(image[..., None], 3, axis=2)  # as PIL converts mode 'L'
     given = f'{image.dtype}{list(image.shape)}' if isinstance(image, np.ndarray) else f'a {type(image).__name__}'
-    raise ValueError(f'{given} is no picture: expected a file, a PIL image, uint8[H, W, 3], or a tensor [N, 3, H, W] of all')
+    raise ValueError(f'{given} is no picture: {_EXPECTED}')

@@ -1,7 +1,7 @@
 """`usp_mm.from_pretrained`: load a trained model from a folder, a checkpoint or the hub."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from .sources import (
     SEGMENTOR,
     WEIGHTS,
     build,
+    folder_of_run,
     prepare_source,
     read_file,
     read_foreign,
@@ -55,9 +56,10 @@ def from_pretrained(
     Nothing that is downloaded is executed: weights are read as data, and so is the config beside or inside them.
 
     Args:
-        source: A model folder (from `usp export` or `save_pretrained`), or a checkpoint of this package or of another project
-            (official USP, MAE, timm, DiT, SiT, REPA, LightningDiT, a folder of diffusers), which is converted. A path, or
-            `owner/name` or `owner/name/file` on the hub, `hf://…` or `https://…`. Local paths are tried before the hub.
+        source: A model folder (from `usp export` or `save_pretrained`), the work folder of a training with one in it, or a
+            checkpoint of this package or of another project (official USP, MAE, timm, DiT, SiT, REPA, LightningDiT, a folder
+            of diffusers), which is converted. A path, or `owner/name` or `owner/name/file` on the hub, `hf://…` or
+            `https://…`. Local is what exists, and what begins with '.', '/' or '~', or with a folder that exists.
         revision: Branch, tag or commit on the hub.
         device: Device of the model; by default the GPU if there is one, else the CPU.
         config: Config for a checkpoint of this package; by default the one stored in it.
@@ -77,7 +79,7 @@ def from_pretrained(
         ValueError: The source is not a model or is of another kind, or the message names an argument that is needed.
         ImportError: A segmentor needs mmsegmentation, which is not installed.
     """
-    where = _fetched(source, revision)
+    where = folder_of_run(_fetched(source, revision))
     given = Given(arch, vae_given(vae).get('name'), num_classes)
     if where.is_file():
         found = read_file(where, config, kind, given, weights)
@@ -111,10 +113,7 @@ def _fetched(source: str | Path, revision: str | None) -> Path:
             if revision is not None:
                 raise ValueError(f"revision='{revision}' is of the hub, and '{source}' is not there: leave it out")
             return local_file(text) if is_address(text) else path
-        if not isinstance(source, str) or not _ON_THE_HUB.fullmatch(text):
-            raise FileNotFoundError(
-                f"'{source}' is no file or folder here, and no id on the hub (owner/name or owner/name/file)"
-            )
+        _check_may_be_on_the_hub(source)
     address = hub_address(re.sub('^hf:/+', '', text), revision)
     try:
         return hub_file(address) if address.file else hub_folder(address, PATTERNS)
@@ -124,6 +123,25 @@ def _fetched(source: str | Path, revision: str | None) -> Path:
         raise type(error)(f"'{source}' is no file or folder here, and on the hub: {error}") from error
 
 
+def _check_may_be_on_the_hub(source: str | Path) -> None:
+    """Raise a FileNotFoundError, with what lies nearby, if a source that is not here is a local path all the same."""
+    text, near = str(source), Path(source).expanduser().parent
+    while not near.is_dir() and near != near.parent:
+        near = near.parent
+    there = f"'{near}' has {_shown(path.name for path in near.iterdir()) or 'nothing in it'}"
+    if not isinstance(source, str) or text.startswith(('.', '/', '~')) or not _ON_THE_HUB.fullmatch(text):
+        raise FileNotFoundError(
+            f"'{source}' is no file or folder here, and no id on the hub (owner/name or owner/name/file): {there}"
+        )
+    if Path(text.partition('/')[0]).is_dir():
+        raise FileNotFoundError(f"'{source}' is no file or folder here: {there}; of the hub it would be hf://{source}")
+
+
+def _shown(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ', '.join(ordered[:8]) + (', …' if len(ordered) > 8 else '')
+
+
 def _contents_error(source: str | Path, folder: Path) -> str:
     """What to pass instead of a folder that is not a model folder."""
     on_hub = not Path(source).exists()
@@ -131,8 +149,8 @@ def _contents_error(source: str | Path, folder: Path) -> str:
         address = hub_address(re.sub('^hf:/+', '', str(source)))
         names = hub_listing(address)
     else:
-        names = sorted(path.name for path in folder.iterdir())
-    shown = ', '.join(names[:8]) + (', …' if len(names) > 8 else '')
+        names = [path.name for path in folder.iterdir()]
+    shown = _shown(names)
     expected = f'a model folder ({CONFIG}, {WEIGHTS}) or one of diffusers'
     how = 'give one of its files, owner/name/FILE' if on_hub else 'give one of its files'
     return f"'{source}' is not {expected}: {how} ({shown or 'it is empty'})"

@@ -33,6 +33,8 @@ from .recorded import difference
 CONFIG, WEIGHTS, INFO, STATS = FOLDER_CONFIG, FOLDER_WEIGHTS, FOLDER_INFO, 'vae_stats.json'
 #: What of a repository is fetched: a model folder, or the transformer of a diffusers pipeline.
 PATTERNS = [CONFIG, WEIGHTS, INFO, STATS, 'vae/*', 'vae.*', 'transformer/*', 'config.json', 'diffusion_pytorch_model*']
+#: Name of the model folder in the work folder of a training.
+OF_A_RUN = 'model'
 #: MMEngine's name for the folder of a config, within one.
 HERE = '{{ fileDirname }}'
 #: Which weights of a generator -> beginnings of the names that are kept.
@@ -98,6 +100,15 @@ def read_model_folder(folder: Path, config: str | Path | Config | None = None) -
         cfg, weights, str(folder), folder / WEIGHTS,
         tuple(map(str, classes)) if classes else None, info.get('vae'), info,
     )  # fmt: skip
+
+
+def folder_of_run(folder: Path) -> Path:
+    """The model folder in a training's work folder, which is logged; any other folder is returned unchanged."""
+    inside = folder / OF_A_RUN
+    if (folder / CONFIG).is_file() or not all((inside / name).is_file() for name in (CONFIG, WEIGHTS)):
+        return folder
+    MMLogger.get_current_instance().info(f"'{folder}' is the work folder of a training: its model folder '{inside}' is taken")
+    return inside
 
 
 def _placed(node: Any, folder: Path) -> Any:

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from usp_mm.apis import Encoder, Generator, Segmentor, from_pretrained
+from usp_mm.apis import Encoder, Generator, from_pretrained
 from usp_mm.engine.checkpointing.latest_checkpoint import named_checkpoint
 from usp_mm.models import USP
 
-Model = Encoder | Generator | Segmentor
-_Kind = TypeVar('_Kind', Encoder, Generator, Segmentor)
+if TYPE_CHECKING:  # importing it needs mmsegmentation
+    from usp_mm.apis import Segmentor
+
+_Kind = TypeVar('_Kind', Encoder, Generator)
 
 
 class AppModels(NamedTuple):
@@ -27,7 +29,7 @@ class AppModels(NamedTuple):
     classifiers: dict[str, Encoder]
     encoders: dict[str, Encoder]
     generators: dict[str, Generator]
-    segmentors: dict[str, Segmentor]
+    segmentors: 'dict[str, Segmentor]'
 
 
 def load_models(sources: Sequence[str], device: str | None = None) -> AppModels:
@@ -37,16 +39,17 @@ def load_models(sources: Sequence[str], device: str | None = None) -> AppModels:
         FileNotFoundError: A source does not exist.
         ValueError: A source is no model.
     """
-    found: dict[str, Model] = {name: load_model(source, device) for name, source in _names(sources).items()}
+    found = {name: load_model(source, device) for name, source in _names(sources).items()}
     encoders = _of_kind(found, Encoder)
     return AppModels(
         {name: one for name, one in encoders.items() if isinstance(one.model, USP)},
         {name: one for name, one in encoders.items() if one.classifier is not None},
-        encoders, _of_kind(found, Generator), _of_kind(found, Segmentor),
+        encoders, _of_kind(found, Generator),
+        {name: one for name, one in found.items() if not isinstance(one, Encoder | Generator)},
     )  # fmt: skip
 
 
-def load_model(source: str, device: str | None = None) -> Model:
+def load_model(source: str, device: str | None = None) -> 'Encoder | Generator | Segmentor':
     """Load one model.
 
     Args:
@@ -70,5 +73,5 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     return {name if short.count(name) == 1 else source: source for name, source in zip(short, sources, strict=True)}
 
 
-def _of_kind(models: dict[str, Model], kind: type[_Kind]) -> dict[str, _Kind]:
+def _of_kind(models: 'dict[str, Encoder | Generator | Segmentor]', kind: type[_Kind]) -> dict[str, _Kind]:
     return {name: one for name, one in models.items() if isinstance(one, kind)}

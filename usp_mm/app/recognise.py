@@ -3,16 +3,19 @@
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import gradio as gr
 from PIL import Image
 
-from usp_mm.apis import Encoder, Segmentor
-from usp_mm.apis.segmentation import segment_images
+from usp_mm.apis import Encoder
 
 from .event_handlers import ONE_AT_A_TIME, in_turn
 from .model_choice import choose_model
 from .pictures import enlarged, read_upload, result_box, upload_box
+
+if TYPE_CHECKING:  # importing it needs mmsegmentation
+    from usp_mm.apis import Segmentor
 
 TOPK = 5
 
@@ -27,8 +30,10 @@ def classify_picture(encoder: Encoder, path: str | None) -> dict[str, float]:
     }
 
 
-def segment_picture(segmentor: Segmentor, path: str | None) -> tuple[Image.Image, dict[str, float]]:
+def segment_picture(segmentor: 'Segmentor', path: str | None) -> tuple[Image.Image, dict[str, float]]:
     """Colours of the classes over an uploaded picture, and the share of pixels of each class."""
+    from usp_mm.apis.segmentation import segment_images
+
     with TemporaryDirectory() as folder:
         file = Path(folder, 'picture.png')
         read_upload(path).save(file)
@@ -52,7 +57,7 @@ def classify_tab(encoders: Mapping[str, Encoder]) -> None:
     gr.on([upload.change, model.input], classify, [model, upload], result, trigger_mode='always_last', **ONE_AT_A_TIME)
 
 
-def segment_tab(segmentors: Mapping[str, Segmentor]) -> None:
+def segment_tab(segmentors: 'Mapping[str, Segmentor]') -> None:
     """Lay out the tab inside the current `gr.Blocks`."""
 
     @in_turn

@@ -7,7 +7,7 @@ it is applied when the library is first imported, so that `import usp_mm` import
 import functools
 
 from .diffusers import diffusers_dit_times, diffusers_without_transformers
-from .mmagic import diffusers_unet, mmagic_optional_packages, mmcv_ext, numpy_bool8
+from .mmagic import diffusers_moved, mmagic_optional_packages, mmcv_ext, numpy_bool8
 from .mmengine import (
     checkpoint_files,
     configs_formatted_once,
@@ -32,7 +32,7 @@ def apply() -> None:
     torchvision_schemas()
     mmcv_ext()
     numpy_bool8()
-    diffusers_unet()
+    diffusers_moved()
     diffusers_without_transformers()
     mmagic_optional_packages()
     checkpoint_globals()

@@ -39,15 +39,26 @@ def _add_bool8(module: Any) -> None:
         module.bool8 = module.bool_
 
 
-def diffusers_unet() -> None:
-    """Let `diffusers.models.unet_2d_condition` mean `diffusers.models.unets.unet_2d_condition`.
+#: Modules of diffusers under the names by which mmagic imports them -> their newer names (the second since 0.38).
+DIFFUSERS_MOVED = {
+    'diffusers.models.unet_2d_condition': 'diffusers.models.unets.unet_2d_condition',
+    'diffusers.pipelines.paint_by_example': 'diffusers.pipelines.deprecated.paint_by_example',
+}
 
-    Reason: mmagic imports from the old path, diffusers moved it.
-    Delete when: mmagic imports from the new path.
+
+def diffusers_moved() -> None:
+    """Let the older names of modules of diffusers mean the newer ones, where the older ones are gone.
+
+    Reason: mmagic imports from the old paths, diffusers moved them.
+    Delete when: mmagic imports from the new paths.
     """
-    if not exists('diffusers.models.unet_2d_condition'):
-        moved = 'diffusers.models.unets.unet_2d_condition'
-        placeholder('diffusers.models.unet_2d_condition', lambda name: getattr(importlib.import_module(moved), name))
+    for old, new in DIFFUSERS_MOVED.items():
+        if not exists(old):
+            placeholder(old, functools.partial(_moved_name, new))
+
+
+def _moved_name(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
 
 
 #: Modules of mmagic that fail to import without packages that nothing here calls, and those packages.

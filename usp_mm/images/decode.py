@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from mmengine import fileio
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from .limit import VARIABLE, check_pixels, max_image_pixels
 
@@ -143,6 +143,8 @@ def _named(name: str) -> Iterator[None]:
         raise ValueError(
             f"cannot decode image '{name}': {error} Make it smaller, or set {VARIABLE} to its number of pixels to read it"
         ) from error
+    except UnidentifiedImageError as error:  # whose text names the buffer
+        raise ValueError(f"cannot decode image '{name}': cannot identify its format; replace or delete it") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise ValueError(f"cannot decode image '{name}': {reason}; replace or delete it") from error

@@ -135,17 +135,33 @@ class USPViT(BaseBackbone):
 
     # ------------------------------------------------------------------ forward
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Outputs of the blocks `out_indices`, each in the form `out_type`."""
+    def forward(self, x: Tensor, layers: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Outputs of the blocks `out_indices`, each in the form `out_type`; with `layers`, those of `tokens_after`."""
+        indices = self.out_indices if layers is None else [k - 1 for k in layers]
         x, grid = self._embed(x)
         x = torch.cat([self._class_token(x.shape[0]), x], dim=1)
         rope = None if self.rope is None else self.rope(grid)
-        outs = []
+        outs = {}
         for i, block in enumerate(self.blocks):
             x = block(x, rope)
-            if i in self.out_indices:
-                outs.append(self._format(self.norm(x) if i == self.num_layers - 1 else x, grid))
-        return tuple(outs)
+            if i in indices:
+                outs[i] = self.norm(x) if i == self.num_layers - 1 else x
+        if layers is None:
+            return tuple(self._format(out, grid) for out in outs.values())
+        return tuple(outs[i] for i in indices)
+
+    def tokens_after(self, x: Tensor, layers: Sequence[int]) -> tuple[Tensor, ...]:
+        """All tokens after blocks, whatever `out_type` is; it changes nothing in the module, so that threads may share it.
+
+        Args:
+            x: Input as of `forward`.
+            layers: Numbers of blocks, 1 … depth, in any order. The output of the last block is taken after the final norm.
+
+        Returns:
+            float[N, 1 + L, D] for each of `layers`, the class token first.
+        """
+        found: tuple[Tensor, ...] = self(x, layers)
+        return found
 
     def attention_weights(self, x: Tensor, layer: int) -> tuple[Tensor, tuple[int, int]]:
         """Attention weights of one block, see `usp_mm.layers.attention_weights`.

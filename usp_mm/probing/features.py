@@ -23,7 +23,6 @@ from usp_mm.functional import random
 from usp_mm.functional.ddpm import diffuse
 from usp_mm.functional.flow import interpolate
 from usp_mm.models import DiT, USPViT
-from usp_mm.models.block_tokens import block_tokens
 from usp_mm.models.data_preprocessor import preprocessor_config
 from usp_mm.models.geometry import share_vae
 from usp_mm.models.objectives import DDPMObjective, FlowObjective, Objective
@@ -65,7 +64,7 @@ def block_features(
     check_pool(model, pool)
     if pool == 'cls' and isinstance(model, USPViT):
         _check_no_time(t)
-        return [x[:, 0].float() for x in block_tokens(model, latents, layers)]
+        return [x[:, 0].float() for x in model.tokens_after(latents, layers)]
     return [x.float().mean(1) for x in patch_tokens(model, latents, layers, t)]
 
 
@@ -74,7 +73,7 @@ def patch_tokens(model: USPViT | DiT, latents: Tensor, layers: Sequence[int], t:
     """Patch tokens after blocks, [N, L, D] each, without the class token; arguments and errors as in `block_features`."""
     if not isinstance(model, DiT):
         _check_no_time(t)
-        return [x[:, 1:] for x in block_tokens(model, latents, layers)]
+        return [x[:, 1:] for x in model.tokens_after(latents, layers)]
     if t is None:
         raise ValueError(f'{type(model).__name__} needs a time t')
     if not model.class_dropout:
@@ -95,7 +94,7 @@ def check_layers(layers: Sequence[int], depth: int) -> None:
     if not layers:
         raise ValueError(f'no layer: name blocks from 1 to {depth}')
     for k in layers:
-        if not 1 <= k <= depth:
+        if k not in range(1, depth + 1):
             raise ValueError(f'layer {k} is not there: the model has blocks 1 to {depth}')
 
 

@@ -56,10 +56,17 @@ def _request(entry: int | str, names: '_Names', per_class: int) -> ClassRequest:
         word, count = _split_count(entry, names, per_class)
         label = names.find(word)
     else:  # any integer, including numpy's
-        label, count = names.by_number(str(index(entry))), per_class
+        label, count = names.by_number(str(_whole(entry))), per_class
     if count < 1:
         raise ValueError(f"class '{entry}': {count} pictures are asked for, give 1 or more")
     return ClassRequest(label, names.first(label), count)
+
+
+def _whole(entry: object) -> int:
+    try:
+        return index(entry)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ValueError(f'class {entry!r}: expected a whole number or a name, in quotes') from error
 
 
 def _split_count(entry: str, names: '_Names', per_class: int) -> tuple[str, int]:

@@ -24,7 +24,6 @@ from usp_mm.models.attention_maps import (
     sight_picture,
     token_colours,
 )
-from usp_mm.models.block_tokens import block_tokens
 from usp_mm.models.restoration_picture import original_images
 from usp_mm.registry import HOOKS
 
@@ -110,7 +109,7 @@ class ShowHook(Hook):
         model.eval()
         latents = model.data_preprocessor(default_collate(samples), training=False)['inputs']
         maps = attention_maps(model.backbone, latents, self._number, self.query)
-        tokens = block_tokens(model.backbone, latents, [self._number])[0][:, 1:]
+        tokens = model.backbone.tokens_after(latents, [self._number])[0][:, 1:]
         model.train(was_training)
         colours, _ = token_colours(tokens)
         cells = colours.unflatten(1, maps.shape[2:]).cpu().numpy()
