@@ -1,11 +1,11 @@
 """Write, check and describe a cache of VAE latents.
 
-    python tools/cache_latents.py write data/imagenet/train data/latents-224 --vae sd-f8d4 --img-size 224
-    torchrun --nproc-per-node 8 tools/cache_latents.py write ...      # the same cache, byte for byte, sooner
-    python tools/cache_latents.py write data/imagenet/train data/latents-256 --img-size 256 --teacher dinov2-b    # for REPA
-    python tools/cache_latents.py import CACHED data/latents-256 --images data/imagenet/train      # of MAR's and USP's code
-    python tools/cache_latents.py verify data/latents-224
-    python tools/cache_latents.py info data/latents-224
+    usp cache write data/imagenet/train data/latents-224 --vae sd-f8d4 --img-size 224
+    torchrun --nproc-per-node 8 --no-python usp cache write ...      # the same cache, byte for byte, sooner
+    usp cache write data/imagenet/train data/latents-256 --img-size 256 --teacher dinov2-b    # for REPA
+    usp cache import CACHED data/latents-256 --images data/imagenet/train      # of MAR's and USP's code
+    usp cache verify data/latents-224
+    usp cache info data/latents-224
 
 A `write` that was killed goes on where it stopped when the same command is run again. `--teacher` also adds an encoder's
 tokens to a cache that has none: the latents stay as they are, and can be read meanwhile. `import` takes over a folder of `.npz`

@@ -1,8 +1,8 @@
 """Write demo data: real handwritten digits in ImageNet's layout and scenes of them in ADE20K's, crops of photographs, or emoji.
 
-python tools/make_demo_data.py data/demo
-python tools/make_demo_data.py data/crops --kind crops
-python tools/make_demo_data.py data/emoji --kind emoji
+usp demo-data data/demo
+usp demo-data data/crops --kind crops
+usp demo-data data/emoji --kind emoji
 """
 
 import argparse

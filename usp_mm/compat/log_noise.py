@@ -15,6 +15,8 @@ NOWHERE = (
 )
 #: Beginnings of records of a hundred lines and more, which only the log file keeps.
 IN_THE_FILE = ('\n' + '-' * 60 + '\nSystem environment:', 'Config:\n', 'Hooks will be executed in the following order')
+#: Loggers of libraries whose own handlers write such records while they are imported, and the beginning of each.
+ON_IMPORT = {'transformers.utils.import_utils': ('`Siglip2ImageProcessorFast` is deprecated',)}  # diffusers' own import
 #: Warnings about code of a library, not about what the user does: (message as a regular expression, module that issues it).
 WARNINGS = (
     (r'This DataLoader will create \d+ worker processes', r'torch\.utils\.data\.dataloader'),
@@ -31,6 +33,12 @@ def quiet_logger(logger: logging.Logger) -> None:
         handler.addFilter(_not_upstream)
         if not isinstance(handler, logging.FileHandler):
             handler.addFilter(_not_long)
+
+
+def quiet_imports() -> None:
+    """Leave out what `ON_IMPORT` lists, at the loggers themselves, before the libraries are imported."""
+    for name, beginnings in ON_IMPORT.items():
+        logging.getLogger(name).addFilter(lambda record, beginnings=beginnings: not _begins(record, beginnings))
 
 
 def quiet_warnings() -> None:
