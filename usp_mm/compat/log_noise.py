@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from functools import partial
 from typing import Any
 
 #: Beginnings of records that are left out of the terminal and of the log file: about MMEngine's own code, or about nothing.
@@ -38,7 +39,7 @@ def quiet_logger(logger: logging.Logger) -> None:
 def quiet_imports() -> None:
     """Leave out what `ON_IMPORT` lists, at the loggers themselves, before the libraries are imported."""
     for name, beginnings in ON_IMPORT.items():
-        logging.getLogger(name).addFilter(lambda record, beginnings=beginnings: not _begins(record, beginnings))
+        logging.getLogger(name).addFilter(partial(_begins_otherwise, beginnings=beginnings))
 
 
 def quiet_warnings() -> None:
@@ -53,6 +54,10 @@ def _not_upstream(record: logging.LogRecord) -> bool:
 
 def _not_long(record: logging.LogRecord) -> bool:
     return not _begins(record, IN_THE_FILE)
+
+
+def _begins_otherwise(record: logging.LogRecord, beginnings: tuple[str, ...]) -> bool:
+    return not _begins(record, beginnings)
 
 
 def _begins(record: logging.LogRecord, beginnings: tuple[str, ...]) -> bool:
