@@ -6,8 +6,10 @@ import pytest
 import torch
 from helpers.doc_blocks import blocks, commands
 from helpers.trained_files import picture
+from mmengine.config import Config
 
 from usp_mm.cli.main import main
+from usp_mm.config.lookup import find_config
 
 
 @pytest.fixture
@@ -44,6 +46,26 @@ def test_the_stages_by_hand(tmp_path, demo_data, usp, monkeypatch):
     found: dict = {}
     exec(code.text, found)  # noqa: S102
     assert found['features'].shape == (2, 128)
+
+
+@pytest.mark.slow
+def test_the_digits_that_the_configs_read(tmp_path, demo_data, usp, monkeypatch):
+    """On 40 digits, for 2 steps of the VAE: what the commands make is where the configs look, and pretraining runs on it."""
+    make, use = [block for block in blocks('docs/demo-data.md') if 'work_dirs/quickstart' in block.text]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(demo_data, 'work_dirs/quickstart/data')
+    first, vae, *caches = commands(make)
+    assert first == ['usp', 'demo-data', 'work_dirs/quickstart/data']
+    usp([*vae, '--steps', '2'])
+    for words in caches:
+        usp([*words, '--workers', '0'])
+    train = next(commands(use))
+    short = ['train_cfg.max_epochs=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'train_dataloader.batch_size=16']
+    usp([*train, '--cfg-options', *short])
+    assert (tmp_path / 'work_dirs/digits-usp/epoch_2.pth').is_file()
+    data = Config.fromfile(find_config('vit-tiny_usp-pre_1xb64-coslr-10e_digits'))
+    for split in ('train', 'val'):
+        assert (tmp_path / data[f'{split}_dataloader'].dataset.data_root / 'manifest.json').is_file()
 
 
 def test_the_docstring_in_contributing():

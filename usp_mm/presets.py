@@ -29,8 +29,8 @@ VAES: dict[str, dict[str, Any]] = {
     'kl-f16d16':   dict(codec='kl',        channels=16, stride=16, scale=0.2325,  patch_size=1,  source='kl16.ckpt of LTH14/mar', licence='MIT'),      # Tables 6, 8f
     'va-f16d32':   dict(codec='kl',        channels=32, stride=16, scale=None,    patch_size=1,  source='vavae-imagenet256-f16d32-dinov2.pt of hustvl/vavae-imagenet256-f16d32-dinov2', licence='MIT'),  # Table 3
     'taesd':       dict(codec='taesd',     channels=4,  stride=8,  scale=1.0,     patch_size=2,  source='madebyollin/taesd', licence='MIT'),  # imitates sd-f8d4 at a fraction of its cost
-    'tiny':        dict(codec='diffusers', channels=4,  stride=8,  scale=1.0,     patch_size=2,  source='tools/train_tiny_vae.py', licence=''),  # demo, tests
-    'laptop':      dict(codec='dc',        channels=4,  stride=4,  scale=1.0,     patch_size=2,  source='tools/train_tiny_vae.py', licence=''),  # colour
+    'tiny':        dict(codec='diffusers', channels=4,  stride=8,  scale=1.0,     patch_size=2,  source='usp train-vae', licence=''),  # demo, tests
+    'laptop':      dict(codec='dc',        channels=4,  stride=4,  scale=1.0,     patch_size=2,  source='usp train-vae', licence=''),  # colour
     'pixel':       dict(codec='pixel',     channels=3,  stride=1,  scale=1.0,     patch_size=16, source='', licence=''),  # no VAE: the MAE baseline
 }
 

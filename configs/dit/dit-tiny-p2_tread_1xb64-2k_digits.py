@@ -1,6 +1,6 @@
 """DiT on handwritten digits from scratch with TREAD's routed tokens, the demo.
 
-python tools/train.py configs/dit/dit-tiny-p2_tread_1xb64-2k_digits.py  (after tools/quickstart.sh has made the data)
+python tools/train.py configs/dit/dit-tiny-p2_tread_1xb64-2k_digits.py  (on the data of docs/demo-data.md#digits)
 """
 
 _base_ = './dit-tiny-p2_1xb64-2k_digits.py'

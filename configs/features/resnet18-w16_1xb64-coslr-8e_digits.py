@@ -1,6 +1,6 @@
 """A small classifier of handwritten digits: its features judge the samples of the demo's generators.
 
-python tools/train.py configs/features/resnet18-w16_1xb64-coslr-8e_digits.py  (after tools/quickstart.sh has made the data)
+python tools/train.py configs/features/resnet18-w16_1xb64-coslr-8e_digits.py  (on the data of docs/demo-data.md#digits)
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """SiT on handwritten digits from scratch, validated every 50 steps by the denoising loss of held-out latents.
 
-python tools/train.py configs/sit/sit-tiny-p2_denoising-loss_1xb64-2k_digits.py  (after tools/quickstart.sh has made the data)
+python tools/train.py configs/sit/sit-tiny-p2_denoising-loss_1xb64-2k_digits.py  (on the data of docs/demo-data.md#digits)
 """
 
 _base_ = [

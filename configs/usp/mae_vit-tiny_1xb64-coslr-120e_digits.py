@@ -1,6 +1,6 @@
 """Pixel-space MAE on handwritten digits, with the encoder, the tokens and the steps of the demo's USP: its baseline.
 
-python tools/train.py configs/usp/mae_vit-tiny_1xb64-coslr-120e_digits.py  (after tools/quickstart.sh has made the data)
+python tools/train.py configs/usp/mae_vit-tiny_1xb64-coslr-120e_digits.py  (on the data of docs/demo-data.md#digits)
 """
 
 _base_ = './usp_vit-tiny_1xb64-coslr-120e_digits.py'

@@ -1,6 +1,6 @@
 """USP on handwritten digits, the demo: a minute or two on two CPU cores.
 
-python tools/train.py configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py  (after tools/quickstart.sh has made the data)
+python tools/train.py configs/usp/usp_vit-tiny_1xb64-coslr-120e_digits.py  (on the data of docs/demo-data.md#digits)
 """
 
 _base_ = [

@@ -1,6 +1,9 @@
 """Generators as pipelines of diffusers: loaded in a process without this package, and equal to it."""
 
+import io
 import json
+import logging
+import re
 import subprocess
 import sys
 
@@ -140,6 +143,7 @@ def test_the_folder_holds_code_configs_and_weights(sit):
     ('call', 'told'),
     [
         (dict(class_labels=['eleven']), "class 'eleven' is not one of the 10 classes"),
+        (dict(class_labels=[]), 'there is no class in the list: give at least one'),
         (dict(class_labels=[10]), 'class 10 is not one of the 10 classes'),
         (dict(class_labels=[1], method='dopri5'), "method='dopri5' must be one of"),
         (dict(class_labels=[1], num_inference_steps=1), 'num_inference_steps=1 must be at least 2'),
@@ -150,6 +154,27 @@ def test_the_folder_holds_code_configs_and_weights(sit):
 def test_the_pipeline_refuses_in_one_line(call, told, pipe):
     with pytest.raises(ValueError, match=told):
         pipe(**call)
+
+
+def test_names_become_numbers_as_in_diffusers_own_pipeline(pipe):
+    assert (pipe.get_label_ids(['three', 'zero']), pipe.get_label_ids('seven')) == ([3, 0], [7])
+    with pytest.raises(ValueError, match="class 'eleven' is not one of the 10 classes"):
+        pipe.get_label_ids(['three', 'eleven'])
+
+
+def test_no_keyword_argument_is_unexpected(sit, tmp_path):
+    """Neither when the folder is loaded as the page says, nor from what the pipeline saves again."""
+    folder = str(sit[1])
+    shown, logger = io.StringIO(), logging.getLogger('diffusers.pipelines.pipeline_utils')
+    handler = logging.StreamHandler(shown)
+    logger.addHandler(handler)
+    try:
+        loaded = pipeline_of(folder)
+        DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True, wrong=1)
+    finally:
+        logger.removeHandler(handler)
+    assert re.findall(r'Keyword arguments (.*?) are not expected', shown.getvalue()) == ["{'wrong': 1}"]
+    assert 'trust_remote_code' not in loaded.config
 
 
 def test_a_dit_becomes_diffusers_own_pipeline(tmp_path, tiny_vae_folder):

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from usp_mm.compat.log_noise import quiet_logger, quiet_warnings
+from usp_mm.compat.log_noise import quiet_imports, quiet_logger, quiet_warnings
 
 
 @pytest.fixture
@@ -41,3 +41,16 @@ def test_a_warning_is_ignored_by_its_text_and_its_module():
         for message, module in ((text, place), (text, 'mine'), ('num_workers is large', place)):
             warnings.warn_explicit(message, UserWarning, 'file.py', 1, module=module)
     assert [str(one.message) for one in caught] == [text, 'num_workers is large']
+
+
+def test_a_record_of_an_import_is_left_out_and_its_neighbours_stay(monkeypatch):
+    """As transformers logs it when diffusers imports an image processor by its older name."""
+    logger, shown = logging.getLogger('transformers.utils.import_utils'), io.StringIO()
+    monkeypatch.setattr(logger, 'handlers', [logging.StreamHandler(shown)])
+    monkeypatch.setattr(logger, 'propagate', False)
+    monkeypatch.setattr(logger, 'filters', [])
+    quiet_imports()
+    ends = 'is deprecated. The `Fast` suffix for image processors has been removed'
+    for record in (f'`Siglip2ImageProcessorFast` {ends}', f'`SiglipImageProcessorFast` {ends}', '`Siglip2ImageProcessorFast`'):
+        logger.warning(record)
+    assert shown.getvalue() == f'`SiglipImageProcessorFast` {ends}\n`Siglip2ImageProcessorFast`\n'

@@ -203,9 +203,7 @@ def test_another_cache_is_refused(cache: Path, expected: dict, message: str) -> 
 
 
 def test_incomplete_and_damaged_caches_are_refused(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=f"no latent cache in '{tmp_path}': write one with 'tools/cache_latents.py write'"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"no latent cache in '{tmp_path}': write one with 'usp cache write'"):
         LatentCacheDataset(str(tmp_path))
     write(images, tmp_path)
     with (tmp_path / 'shard-00002.npy').open('ab') as file:
@@ -214,7 +212,7 @@ def test_incomplete_and_damaged_caches_are_refused(images: Path, tmp_path: Path)
     with pytest.raises(ValueError, match=r'shard-00002.npy, shard-00004.npy missing or of the wrong size: run the same'):
         LatentCacheDataset(str(tmp_path))
     (tmp_path / 'manifest.json').unlink()
-    with pytest.raises(FileNotFoundError, match=r"is incomplete: run the same 'tools/cache_latents.py write' command again"):
+    with pytest.raises(FileNotFoundError, match=r"is incomplete: run the same 'usp cache write' command again"):
         LatentCacheDataset(str(tmp_path))
 
 

@@ -78,7 +78,7 @@ def reference(trained, tmp_path_factory):
     done = run(*command(trained, folder / 'samples.npz', '--batch-size', 4, *pictures), threads=2)
     assert done.returncode == 0, done.stderr
     assert '24/24' in done.stderr
-    assert 'to use K cores: torchrun --nproc-per-node K -- tools/sample.py' in done.stdout + done.stderr
+    assert 'to use K cores: torchrun --nproc-per-node K --no-python usp sample' in done.stdout + done.stderr
     return folder, done.stdout
 
 

@@ -121,11 +121,9 @@ def test_other_folders_are_refused(folder: Path, tiny_vae_folder: Path, tmp_path
         build_codec('tiny', path=folder)
     with pytest.raises(ValueError, match="is a diffusers 'AutoencoderKL', but the codec reads an 'AutoencoderDC'"):
         build_codec('laptop', path=tiny_vae_folder)
-    with pytest.raises(ValueError, match=r"'laptop' needs a path.*train_tiny_vae\.py DATA OUT --vae laptop"):
+    with pytest.raises(ValueError, match=r"'laptop' needs a path.*usp train-vae DATA OUT --vae laptop"):
         build_codec('laptop')
-    with pytest.raises(
-        FileNotFoundError, match=r'none does not exist: make it with .*train_tiny_vae\.py DATA OUT --vae laptop'
-    ):
+    with pytest.raises(FileNotFoundError, match=r'none does not exist: make it with `usp train-vae DATA OUT --vae laptop'):
         build_codec('laptop', path=tmp_path / 'none')
 
 

@@ -115,9 +115,9 @@ def test_a_pickle_of_tensors_is_read(folder: Path, tiny_vae_folder: Path) -> Non
 def test_missing_folders_say_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r'a/b/c does not exist: .*`hf download stabilityai/sd-vae-ft-ema'):
         build_codec('sd-f8d4', path='a/b/c')
-    with pytest.raises(FileNotFoundError, match=r"holds neither 'config\.json' nor 'vae/config\.json'.*train_tiny_vae\.py"):
+    with pytest.raises(FileNotFoundError, match=r"holds neither 'config\.json' nor 'vae/config\.json'.*usp train-vae"):
         build_codec('tiny', path=tmp_path)
-    with pytest.raises(ValueError, match=r"'tiny' needs a path.*train_tiny_vae\.py DATA OUT"):
+    with pytest.raises(ValueError, match=r"'tiny' needs a path.*usp train-vae DATA OUT"):
         build_codec('tiny')
     (tmp_path / 'vae.ckpt').touch()
     with pytest.raises(ValueError, match='is a file, but a VAE of diffusers is a folder'):

@@ -79,7 +79,7 @@ def read_run(folder: str | Path) -> RunLog:
     parts = [_Part(path, info) for path, info in zip(files, infos, strict=True)]
     parts = [part for part in parts if part.steps]
     if not parts:
-        wanted = 'TIMESTAMP/vis_data/scalars.json with the times of iterations, as tools/train.py writes it'
+        wanted = 'TIMESTAMP/vis_data/scalars.json with the times of iterations, as usp train writes it'
         raise FileNotFoundError(f"no training log in '{folder}': expected {wanted}")
     return _join(folder, *_lineage(parts))
 

@@ -41,11 +41,11 @@ class _FromFiles:
 
 
 class FileClassifier(_FromFiles, ImageClassificationInferencer):
-    """mmpretrain's `ImageClassificationInferencer`, with the same scores as `tools/test.py`."""
+    """mmpretrain's `ImageClassificationInferencer`, with the same scores as `usp test`."""
 
 
 class FileFeatureExtractor(_FromFiles, FeatureExtractor):
-    """mmpretrain's `FeatureExtractor`, with images decoded as in `tools/test.py`."""
+    """mmpretrain's `FeatureExtractor`, with images decoded as in `usp test`."""
 
 
 KINDS: dict[str, type[FileClassifier | FileFeatureExtractor]] = {'classify': FileClassifier, 'embed': FileFeatureExtractor}
@@ -62,7 +62,7 @@ def inferencer(
 
     Args:
         config: Config, as `usp_mm.engine.starting.loading.load_config` takes it; its test data may be a latent cache.
-        checkpoint: Checkpoint of `tools/train.py`, a file or a URL.
+        checkpoint: Checkpoint of `usp train`, a file or a URL.
         kind: 'classify' or 'embed'.
         device: Device of the model; by default the GPU if there is one, else the CPU.
         cfg_options: Settings to override.

@@ -19,6 +19,7 @@ from .sources import (
     PATTERNS,
     SEGMENTOR,
     WEIGHTS,
+    Source,
     build,
     folder_of_run,
     prepare_source,
@@ -91,6 +92,11 @@ def from_pretrained(
         raise FileNotFoundError(_contents_error(source, where))
     found.where = str(source)
     prepare_source(found, weights, vae, load_vae, cfg_options)
+    return _built(found, device, allow_other_vae)
+
+
+def _built(found: Source, device: str | torch.device | None, allow_other_vae: bool) -> 'Encoder | Generator | Segmentor':
+    """Build the model, with the source's weights, which the source then gives up."""
     if found.cfg['model']['type'] == SEGMENTOR:
         from .segmentor import Segmentor
 
@@ -99,9 +105,7 @@ def from_pretrained(
         return segmentor
     model = build(found, allow_other_vae).to(device or get_device())
     found.weights = {}  # the model has its own copy
-    if 'denoiser' not in found.cfg['model']:
-        return Encoder(model, found)
-    return Generator(model, found)
+    return Generator(model, found) if 'denoiser' in found.cfg['model'] else Encoder(model, found)
 
 
 def _fetched(source: str | Path, revision: str | None) -> Path:

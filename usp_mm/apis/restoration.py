@@ -28,7 +28,7 @@ def load_algorithm(
 
     Args:
         config: Config, as `usp_mm.engine.starting.loading.load_config` takes it.
-        checkpoint: Checkpoint of `tools/train.py`, or official weights.
+        checkpoint: Checkpoint of `usp train`, or official weights.
         device: Device of the model; by default the GPU if there is one, else the CPU.
         cfg_options: Settings to override.
 

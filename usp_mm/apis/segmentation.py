@@ -23,7 +23,7 @@ from usp_mm.segmentation.picture import draw_segments
 
 
 class FileSegmentor(MMSegInferencer):
-    """mmseg's `MMSegInferencer` for a config and a checkpoint of tools/train.py, or a file with only its weights.
+    """mmseg's `MMSegInferencer` for a config and a checkpoint of usp train, or a file with only its weights.
 
     Args:
         cfg: Config of a segmentor, whose test pipeline decodes the images.

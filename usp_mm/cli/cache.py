@@ -1,11 +1,11 @@
 """Write, check and describe a cache of VAE latents.
 
-    python tools/cache_latents.py write data/imagenet/train data/latents-224 --vae sd-f8d4 --img-size 224
-    torchrun --nproc-per-node 8 tools/cache_latents.py write ...      # the same cache, byte for byte, sooner
-    python tools/cache_latents.py write data/imagenet/train data/latents-256 --img-size 256 --teacher dinov2-b    # for REPA
-    python tools/cache_latents.py import CACHED data/latents-256 --images data/imagenet/train      # of MAR's and USP's code
-    python tools/cache_latents.py verify data/latents-224
-    python tools/cache_latents.py info data/latents-224
+    usp cache write data/imagenet/train data/latents-224 --vae sd-f8d4 --img-size 224
+    torchrun --nproc-per-node 8 --no-python usp cache write ...      # the same cache, byte for byte, sooner
+    usp cache write data/imagenet/train data/latents-256 --img-size 256 --teacher dinov2-b    # for REPA
+    usp cache import CACHED data/latents-256 --images data/imagenet/train      # of MAR's and USP's code
+    usp cache verify data/latents-224
+    usp cache info data/latents-224
 
 A `write` that was killed goes on where it stopped when the same command is run again. `--teacher` also adds an encoder's
 tokens to a cache that has none: the latents stay as they are, and can be read meanwhile. `import` takes over a folder of `.npz`
@@ -88,11 +88,16 @@ def parse_args() -> argparse.Namespace:
     )
     write.add_argument('--device', help="default: this process's GPU, else the CPU")
     add_import(commands)
+    add_verify_and_info(commands)
+    return parser.parse_args()
+
+
+def add_verify_and_info(commands: Any) -> None:
+    """Add the commands that read a cache."""
     verify = commands.add_parser('verify', help='compare every file with its checksum; exit code 1 if one differs')
     verify.add_argument('out', type=Path)
     verify.add_argument('--delete-bad', action='store_true', help='delete bad files, so that `write` redoes them')
     commands.add_parser('info', help='print what a cache holds').add_argument('out', type=Path)
-    return parser.parse_args()
 
 
 def add_import(commands: Any) -> None:

@@ -1,8 +1,8 @@
 """Compare the blocks of generators with those of the encoder that they started from, by centred kernel alignment (CKA).
 
-python tools/cka.py work_dirs/sit/iter_100.pth work_dirs/sit/iter_1200.pth --against work_dirs/usp/epoch_800.pth \\
+usp cka work_dirs/sit/iter_100.pth work_dirs/sit/iter_1200.pth --against work_dirs/usp/epoch_800.pth \\
     --data data/latents-256/val --out work_dirs/cka
-python tools/cka.py my-generator --against my-encoder --data data/imagenet/val --t 0.5 --pool mean --out work_dirs/cka
+usp cka my-generator --against my-encoder --data data/imagenet/val --t 0.5 --pool mean --out work_dirs/cka
 
 Each model is a model folder, or a checkpoint that holds its config. The encoder sees clean latents; a generator runs without a
 class, on latents with the noise of --t. 1 means the same features up to rotation and scale. Writes cka.png and cka.json, which

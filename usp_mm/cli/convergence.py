@@ -1,7 +1,7 @@
 """Draw a metric of several runs against steps and GPU-hours, and print how many times faster each converges.
 
-python tools/plot_convergence.py work_dirs/sit-scratch work_dirs/sit-usp --labels scratch USP --metric Feature/FD
-python tools/plot_convergence.py scratch=runs/s0,runs/s1,runs/s2 usp=runs/u0,runs/u1,runs/u2    # mean ± deviation over seeds
+usp convergence work_dirs/sit-scratch work_dirs/sit-usp --labels scratch USP --metric Feature/FD
+usp convergence scratch=runs/s0,runs/s1,runs/s2 usp=runs/u0,runs/u1,runs/u2    # mean ± deviation over seeds
 
 Hours are those of training only, times the number of processes; validation and sampling are not in them.
 

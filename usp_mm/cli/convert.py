@@ -1,9 +1,9 @@
 """Convert a checkpoint from or to another project's format.
 
-python tools/convert_checkpoint.py DiT-XL-2-256x256.pt work_dirs/dit-xl.pth                 # for this package: the default
-python tools/convert_checkpoint.py work_dirs/RUN/epoch_800.pth usp.pth --to official
-python tools/convert_checkpoint.py work_dirs/RUN/epoch_800.pth vit.safetensors --to timm
-python tools/convert_checkpoint.py work_dirs/RUN/iter_400000.pth dit-pipeline --to diffusers --vae sd-vae-ft-ema
+usp convert DiT-XL-2-256x256.pt work_dirs/dit-xl.pth                 # for this package: the default
+usp convert work_dirs/RUN/epoch_800.pth usp.pth --to official
+usp convert work_dirs/RUN/epoch_800.pth vit.safetensors --to timm
+usp convert work_dirs/RUN/iter_400000.pth dit-pipeline --to diffusers --vae sd-vae-ft-ema
 
 The kind is detected from the names of the tensors. Every tensor is listed as used, renamed, folded or dropped, with the
 reason; a tensor without a place in the target fails the conversion. Files are read as data and never run, and the result

@@ -1,7 +1,7 @@
 """Time, throughput, operations and GPU-days of training runs, one row each, and their sums (Table 5).
 
-python tools/cost_table.py work_dirs/usp_vit-base work_dirs/sit-base_usp-pre
-python tools/cost_table.py work_dirs/usp_vit-xl work_dirs/dit-xl_usp-pre@600000 --markdown    # of the second, 600,000 steps
+usp cost work_dirs/usp_vit-base work_dirs/sit-base_usp-pre
+usp cost work_dirs/usp_vit-xl work_dirs/dit-xl_usp-pre@600000 --markdown    # of the second, 600,000 steps
 
 Read from the logs and run_info.json. Operations are those of forward and backward pass (a multiplication and an addition
 are two), without the VAE and without what activation checkpointing repeats. Validation and sampling are not counted.

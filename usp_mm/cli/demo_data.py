@@ -1,9 +1,9 @@
 """Write demo data: handwritten digits and scenes of them, crops of photographs, emoji, or scenes of emoji with boxes and masks.
 
-python tools/make_demo_data.py data/demo
-python tools/make_demo_data.py data/crops --kind crops
-python tools/make_demo_data.py data/emoji --kind emoji
-python tools/make_demo_data.py data/scenes --kind scenes
+usp demo-data data/demo
+usp demo-data data/crops --kind crops
+usp demo-data data/emoji --kind emoji
+usp demo-data data/scenes --kind scenes
 """
 
 import argparse

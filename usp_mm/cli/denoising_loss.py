@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from usp_mm.sampling.loaded import LoadedGenerator
 
 HOW_TO_GIVE = (
-    "give --data DIR, a cache that 'python tools/cache_latents.py write' made of images that are not trained on, or their "
-    'folder of class folders'
+    "give --data DIR, a cache that 'usp cache write' made of images that are not trained on, or their folder of class folders"
 )
 #: Options that only scores of samples have.
 _OF_SAMPLES = (

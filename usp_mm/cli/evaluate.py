@@ -1,15 +1,15 @@
 """Score samples: FID, sFID, IS, precision and recall as ADM's evaluator does, or other features' distances.
 With --loss, the denoising loss of a generator on held-out data, which needs no samples.
 
-python tools/evaluate.py samples.npz --ref VIRTUAL_imagenet256_labeled.npz
-python tools/evaluate.py samples.npz --ref data/imagenet/train --img-size 256 --workers 8
-python tools/evaluate.py samples/ --ref data/digits/val --features pixel
-python tools/evaluate.py samples/ --ref data/digits/val --classifier CONFIG.py CHECKPOINT
-torchrun --nproc-per-node 8 tools/evaluate.py samples.npz --ref ...      # the same numbers, sooner
-python tools/evaluate.py CONFIG CHECKPOINT --loss --data data/imagenet_latents/val --num 5000 --json loss.json
+usp evaluate samples.npz --ref VIRTUAL_imagenet256_labeled.npz
+usp evaluate samples.npz --ref data/imagenet/train --img-size 256 --workers 8
+usp evaluate samples/ --ref data/digits/val --features pixel
+usp evaluate samples/ --ref data/digits/val --classifier CONFIG.py CHECKPOINT
+torchrun --nproc-per-node 8 --no-python usp evaluate samples.npz --ref ...      # the same numbers, sooner
+usp evaluate CONFIG CHECKPOINT --loss --data data/imagenet_latents/val --num 5000 --json loss.json
 
 Samples and reference are an .npz with uint8 images [N, H, W, 3] as arr_0, or a folder of images; a reference may also hold
-ADM's statistics. How the samples were drawn is taken from `<samples>.json`, which tools/sample.py writes.
+ADM's statistics. How the samples were drawn is taken from `<samples>.json`, which usp sample writes.
 
 The denoising loss is the error of the generator's prediction at fixed times and with fixed noise, for held-out samples with
 their own classes: see `usp_mm.models.denoising_loss`. It is the same for any number of processes and any batch size.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('samples', help='.npz of tools/sample.py, or a folder of images; with --loss, a config or model folder')
+    parser.add_argument('samples', help='.npz of usp sample, or a folder of images; with --loss, a config or model folder')
     parser.add_argument('checkpoint', nargs='?', help="with --loss: the config's checkpoint")
     parser.add_argument('--ref', help="ADM's reference .npz, an .npz of images, or a folder of images")
     features = parser.add_mutually_exclusive_group()

@@ -1,7 +1,7 @@
 """Parameters and FLOPs of any config, and what its training costs and holds, without weights or data (the meta device).
 
-python tools/analysis/get_flops.py configs/dit/dit-xl-p2_usp-pre_8xb32-400k_in1k-256px.py
-python tools/analysis/get_flops.py CONFIG --cfg-options model.backbone.arch=large --json cost.json
+usp flops configs/dit/dit-xl-p2_usp-pre_8xb32-400k_in1k-256px.py
+usp flops CONFIG --cfg-options model.backbone.arch=large --json cost.json
 
 A multiplication and an addition are two FLOPs; matrix products and convolutions count. The VAE, which is not trained, and
 REPA's teacher are listed apart. GPU-hours are those of the training's FLOPs at --utilisation of --peak.

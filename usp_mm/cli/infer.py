@@ -1,8 +1,8 @@
 """Run a trained classifier or segmentor on images: their classes, their features, or the class of every pixel.
 
-python tools/infer.py classify CONFIG CHECKPOINT data/imagenet/val/n01440764 --out work_dirs/classes
-python tools/infer.py embed CONFIG CHECKPOINT data/imagenet/val --out work_dirs/features
-python tools/infer.py segment CONFIG CHECKPOINT data/ade/ADEChallengeData2016/images/validation --out work_dirs/labels
+usp infer classify CONFIG CHECKPOINT data/imagenet/val/n01440764 --out work_dirs/classes
+usp infer embed CONFIG CHECKPOINT data/imagenet/val --out work_dirs/features
+usp infer segment CONFIG CHECKPOINT data/ade/ADEChallengeData2016/images/validation --out work_dirs/labels
 
 classify writes predictions.json and predictions.png; embed writes embeddings.npz, float32[N, D] 'embeddings' of the
 backbone and 'paths'; segment writes labels/NAME.png, overlays/NAME.png and segments.json. A classifier's config that

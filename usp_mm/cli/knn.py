@@ -1,7 +1,7 @@
 """k-NN probe of a frozen USP encoder, DiT or SiT: weighted vote of the nearest training samples, as in DINO (arXiv 2104.14294).
 
-python tools/knn.py CONFIG CHECKPOINT --data data/imagenet
-python tools/knn.py CONFIG CHECKPOINT --train latents/train --val latents/val --k 10 20 --pool cls
+usp knn CONFIG CHECKPOINT --data data/imagenet
+usp knn CONFIG CHECKPOINT --train latents/train --val latents/val --k 10 20 --pool cls
 
 Nothing is trained and nothing augmented. Features are those of the last block (--layer), of an encoder after its final norm;
 a DiT or SiT runs without a class and on clean latents unless --t says otherwise. They are kept in the work folder by

@@ -1,7 +1,7 @@
 """Bits per dimension of the latents of data under a SiT, by the change of variables along its ODE.
 
-python tools/likelihood.py CONFIG CHECKPOINT --data data/imagenet_latents/val --num 1000
-python tools/likelihood.py CONFIG CHECKPOINT --data data/imagenet/val --num 1000 --method rk4 --steps 50 --out likelihood.json
+usp likelihood CONFIG CHECKPOINT --data data/imagenet_latents/val --num 1000
+usp likelihood CONFIG CHECKPOINT --data data/imagenet/val --num 1000 --method rk4 --steps 50 --out likelihood.json
 
 Each sample is scored with its own class and without guidance, on the mode of its posterior. The density is that of the scaled
 latents: it compares generators on the same VAE, not with likelihoods of pixels.

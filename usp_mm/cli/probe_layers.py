@@ -1,7 +1,7 @@
 """Linear probe of every layer of a frozen USP encoder, DiT or SiT (Figure 4): which layer separates the classes best?
 
-python tools/probe_layers.py CONFIG CHECKPOINT --data data/imagenet
-python tools/probe_layers.py CONFIG CHECKPOINT --train latents/train --val latents/val --optimizer adamw --epochs 30
+usp probe-layers CONFIG CHECKPOINT --data data/imagenet
+usp probe-layers CONFIG CHECKPOINT --train latents/train --val latents/val --optimizer adamw --epochs 30
 
 CONFIG is of pretraining, classification or generation. A feature is the mean of a block's patch tokens, of an encoder's last
 block after its final norm. A DiT or SiT runs without a class and on clean latents unless --t says otherwise. The heads, a

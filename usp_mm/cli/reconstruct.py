@@ -1,6 +1,6 @@
 """Draw what a pretrained USP restores of masked images: original, masked, restored, and as the VAE alone reproduces them.
 
-python tools/reconstruct.py CONFIG CHECKPOINT --images data/imagenet/val/n01440764 --out restoration.png
+usp reconstruct CONFIG CHECKPOINT --images data/imagenet/val/n01440764 --out restoration.png
 """
 
 import argparse

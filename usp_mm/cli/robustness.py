@@ -1,6 +1,6 @@
 """Accuracy of a trained classifier by level of noise: Gaussian on images (ImageNet-C's), diffusion of latents.
 
-python tools/robustness.py CONFIG CHECKPOINT --noise both --out work_dirs/robustness
+usp robustness CONFIG CHECKPOINT --noise both --out work_dirs/robustness
 
 Writes robustness.json and robustness.png. The noise of image i is the same in every run.
 """

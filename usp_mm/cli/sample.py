@@ -1,9 +1,9 @@
 """Draw samples of a trained generator: pictures for people, files for evaluators.
 
-python tools/sample.py CONFIG CKPT --classes 207 "golden retriever" 88:2 --grid samples.png
-python tools/sample.py CONFIG CKPT --classes 207 --per-class 8 --trajectory samples.mp4
-python tools/sample.py CONFIG CKPT --num 50000 --out samples.npz
-torchrun --nproc-per-node 8 -- tools/sample.py CONFIG CKPT --num 50000 --out samples.npz      # the same, sooner
+usp sample CONFIG CKPT --classes 207 "golden retriever" 88:2 --grid samples.png
+usp sample CONFIG CKPT --classes 207 --per-class 8 --trajectory samples.mp4
+usp sample CONFIG CKPT --num 50000 --out samples.npz
+torchrun --nproc-per-node 8 --no-python usp sample CONFIG CKPT --num 50000 --out samples.npz      # the same, sooner
 
 A grid has one row a class. The .npz is what ADM's evaluator reads, and samples.npz.json says what it is of. A `--num` that
 was killed goes on where it stopped when the same command is run again, with any number of processes and any batch size.

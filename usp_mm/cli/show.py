@@ -1,7 +1,7 @@
 """Draw what an encoder sees of images: where its attention looks, and the principal components of its patch tokens.
 
-python tools/show.py MODEL_FOLDER cat.jpg dog.jpg --out work_dirs/sight
-python tools/show.py CONFIG CHECKPOINT data/imagenet/val --num 6 --pca-layer 8 --out work_dirs/sight
+usp show MODEL_FOLDER cat.jpg dog.jpg --out work_dirs/sight
+usp show CONFIG CHECKPOINT data/imagenet/val --num 6 --pca-layer 8 --out work_dirs/sight
 
 A row for each image: the image, the attention of the class token in one block (mean of all heads, then each head), and the
 first three principal components of a block's patch tokens as red, green and blue, fitted over all images of the picture.

@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: `usp test CONFIG CHECKPOINT`, or `usp test FOLDER` for a model folder.
 
-A classifier under noise, one level (tools/robustness.py runs them all): `--image-noise 3`, `--latent-noise 400`.
+A classifier under noise, one level (usp robustness runs them all): `--image-noise 3`, `--latent-noise 400`.
 """
 
 import argparse

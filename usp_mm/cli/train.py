@@ -150,6 +150,7 @@ def main() -> None:
         train_pictures(args)
         return
     _check_config(args.config)
+    from usp_mm.engine.checkpointing.interruption import telling_what_is_saved
     from usp_mm.engine.checkpointing.preemption import noting_signals
     from usp_mm.engine.checks.cache import check_cache_folders
     from usp_mm.engine.optim.amp import slow_bfloat16
@@ -171,7 +172,7 @@ def main() -> None:
             runner.logger.warning(warning)
         if args.overwrite:
             delete_checkpoints(runner)
-        with explain_arguments(cfg), noting_signals(runner.hooks):
+        with explain_arguments(cfg), noting_signals(runner.hooks), telling_what_is_saved(runner):
             runner.train()
         if cfg.get('model_folder', True):
             from usp_mm.apis.end_of_training import write_final_folder

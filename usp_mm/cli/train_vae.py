@@ -1,7 +1,7 @@
 """Train a small VAE (preset 'tiny' or 'laptop') on folders of images, on two CPU cores.
 
-python tools/train_tiny_vae.py data/demo/imagenet/train work_dirs/tiny_vae                              # a minute: digits
-python tools/train_tiny_vae.py data/emoji/imagenet/train work_dirs/laptop_vae --vae laptop              # minutes: colours
+usp train-vae data/demo/imagenet/train work_dirs/tiny_vae                              # a minute: digits
+usp train-vae data/emoji/imagenet/train work_dirs/laptop_vae --vae laptop              # minutes: colours
 """
 
 import argparse

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 #: Beginnings of records that are left out of the terminal and of the log file: about MMEngine's own code, or about nothing.
@@ -19,6 +20,8 @@ NOWHERE = (
 )
 #: Beginnings of records of a hundred lines and more, which only the log file keeps.
 IN_THE_FILE = ('\n' + '-' * 60 + '\nSystem environment:', 'Config:\n', 'Hooks will be executed in the following order')
+#: Loggers of libraries whose own handlers write such records while they are imported, and the beginning of each.
+ON_IMPORT = {'transformers.utils.import_utils': ('`Siglip2ImageProcessorFast` is deprecated',)}  # diffusers' own import
 #: Warnings about code of a library, not about what the user does: (message as a regular expression, module that issues it).
 WARNINGS = (
     (r'This DataLoader will create \d+ worker processes', r'torch\.utils\.data\.dataloader'),
@@ -37,6 +40,12 @@ def quiet_logger(logger: logging.Logger) -> None:
         handler.addFilter(_not_upstream)
         if not isinstance(handler, logging.FileHandler):
             handler.addFilter(_not_long)
+
+
+def quiet_imports() -> None:
+    """Leave out what `ON_IMPORT` lists, at the loggers themselves, before the libraries are imported."""
+    for name, beginnings in ON_IMPORT.items():
+        logging.getLogger(name).addFilter(partial(_begins_otherwise, beginnings=beginnings))
 
 
 def quiet_warnings() -> None:
@@ -67,6 +76,10 @@ def _not_upstream(record: logging.LogRecord) -> bool:
 
 def _not_long(record: logging.LogRecord) -> bool:
     return not _begins(record, IN_THE_FILE)
+
+
+def _begins_otherwise(record: logging.LogRecord, beginnings: tuple[str, ...]) -> bool:
+    return not _begins(record, beginnings)
 
 
 def _begins(record: logging.LogRecord, beginnings: tuple[str, ...]) -> bool:

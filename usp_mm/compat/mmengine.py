@@ -12,7 +12,7 @@ from typing import Any
 
 import wrapt
 
-from usp_mm.compat.log_noise import quiet_logger, quiet_warnings
+from usp_mm.compat.log_noise import quiet_imports, quiet_logger, quiet_warnings
 from usp_mm.config.data_loaders import check_has_batch, without_workers
 
 from .torch import carried
@@ -126,6 +126,7 @@ def no_noise() -> None:
     Delete when: MMEngine's `Runner` logs these only to the file.
     """
     quiet_warnings()
+    quiet_imports()
     wrapt.register_post_import_hook(_quiet_loggers, 'mmengine.logging.logger')
 
 

@@ -80,7 +80,7 @@ def add_weights_argument(parser: ArgumentParser, description: str) -> None:
 
 
 def add_probe_arguments(parser: ArgumentParser) -> None:
-    """Add the options of tools/probe_layers.py and tools/knn.py for the model, the data and the output folder."""
+    """Add the options of usp probe-layers and usp knn for the model, the data and the output folder."""
     add_model_arguments(
         parser, 'config of pretraining, classification or generation', 'its checkpoint, or official weights of an encoder'
     )

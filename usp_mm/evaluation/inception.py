@@ -36,7 +36,7 @@ def find_weights(path: str | Path | None = None) -> Path:
     if not found.is_file():
         raise FileNotFoundError(
             f"no Inception weights at '{found}': fetch {WEIGHTS_URL} and put it there, "
-            'or say where it is (ADMMetrics: inception=FILE, tools/evaluate.py: --inception FILE)'
+            'or say where it is (ADMMetrics: inception=FILE, usp evaluate: --inception FILE)'
         )
     return found
 

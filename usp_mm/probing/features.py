@@ -228,7 +228,7 @@ def load_frozen(
 
     Args:
         cfg: Config of pretraining, classification or generation.
-        checkpoint: Checkpoint of `tools/train.py`; for an encoder also official weights.
+        checkpoint: Checkpoint of `usp train`; for an encoder also official weights.
         weights: Weights of a generator, 'ema' (the default) or 'model'.
         t: Time of a generator; None for the time of clean data.
         pool: As in `block_features`.

@@ -44,9 +44,14 @@ def stop_on(*numbers: signal.Signals) -> None:
 
 
 def how_it_ended(error: KeyboardInterrupt) -> tuple[str, int]:
-    """Describe the signal in words and give the exit code: ('interrupted', 130) after Ctrl-C."""
+    """Describe the signal in words and give the exit code: ('interrupted', 130) after Ctrl-C.
+
+    The arguments of a KeyboardInterrupt, of which Python itself gives none, follow: 'interrupted after iteration 37: …'.
+    """
     number = getattr(error, 'number', signal.SIGINT)
-    return 'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}', SIGNALLED + number
+    if number != signal.SIGINT:
+        return f'stopped by {signal.Signals(number).name}', SIGNALLED + number
+    return ' '.join(['interrupted', *map(str, error.args)]), SIGNALLED + number
 
 
 def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -46,7 +46,7 @@ def load_generator(
 
     Args:
         config: Config, as `usp_mm.engine.starting.loading.load_config` takes it.
-        checkpoint: Checkpoint of `tools/train.py`, a file or a URL.
+        checkpoint: Checkpoint of `usp train`, a file or a URL.
         device: Device of the model; by default the GPU if there is one, else the CPU.
         cfg_options: Settings to override, such as {'model.sampler.num_steps': 50}.
         sample_model: Weights to sample with, 'ema' or 'model'; None for the config's choice. With 'model', averaged weights

@@ -29,7 +29,7 @@ PLAN = 'plan.json'
 #: How to make use of more cores.
 ONE_THREAD = (
     'on a CPU a process samples with one thread, so that the bytes do not depend on the number of cores; '
-    'to use K cores: torchrun --nproc-per-node K -- tools/sample.py …'
+    'to use K cores: torchrun --nproc-per-node K --no-python usp sample …'
 )
 
 

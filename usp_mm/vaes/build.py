@@ -115,12 +115,12 @@ def build_preset(
 def _diffusers(name: str, row: dict[str, Any], path: str | None, load_weights: bool, common: dict[str, Any]) -> LatentCodec:
     own_scale = name in OWN_SCALE
     if own_scale and path is None:
-        raise ValueError(f"VAE '{name}' needs a path: make its folder with `python {_made_by(name, row)}`, pass path=OUT")
+        raise ValueError(f"VAE '{name}' needs a path: make its folder with `{_made_by(name, row)}`, pass path=OUT")
     codec, architecture = _ARCHITECTURES[row['codec']]
     if not load_weights and not own_scale:
         return codec(None, **common)
     obtain = (
-        f'make it with `python {_made_by(name, row)}`'
+        f'make it with `{_made_by(name, row)}`'
         if own_scale
         else f'download it with `hf download {row["source"]} --local-dir DIR` and pass path=DIR'
     )

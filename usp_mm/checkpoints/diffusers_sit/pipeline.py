@@ -41,6 +41,7 @@ class SiTPipeline(DiffusionPipeline):
         guidance_channels: Number of leading channels that are guided; None for all.
         guidance_interval: Times between which guidance applies; None for all.
         has_null_label: Whether the last row of the label embedding means "no class".
+        trust_remote_code: Not used: diffusers hands its own argument of `from_pretrained` on, and warns if it is not taken.
     """
 
     # for type checkers, which diffusers shows a stand-in
@@ -69,6 +70,7 @@ class SiTPipeline(DiffusionPipeline):
         guidance_channels: int | None = 3,
         guidance_interval: list[float] | None = None,
         has_null_label: bool = True,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(transformer=transformer, vae=vae)
@@ -77,6 +79,14 @@ class SiTPipeline(DiffusionPipeline):
             time_convention=time_convention, guidance_scale=guidance_scale, guidance_channels=guidance_channels,
             guidance_interval=guidance_interval, has_null_label=has_null_label,
         )  # fmt: skip
+
+    def get_label_ids(self, label: str | Sequence[str]) -> list[int]:
+        """The numbers of classes by their names, as in diffusers' DiTPipeline.
+
+        Raises:
+            ValueError: A name is not one of `id2label`.
+        """
+        return self._labels([label] if isinstance(label, str) else list(label)).tolist()
 
     @torch.no_grad()
     def __call__(
@@ -101,7 +111,7 @@ class SiTPipeline(DiffusionPipeline):
             return_dict: Whether to return an `ImagePipelineOutput` instead of a tuple.
 
         Raises:
-            ValueError: An argument is out of range.
+            ValueError: An argument is out of range, or there is no class.
         """
         labels = self._labels([class_labels] if isinstance(class_labels, int | str) else list(class_labels))
         steps = num_inference_steps or self.config.num_inference_steps
@@ -120,6 +130,8 @@ class SiTPipeline(DiffusionPipeline):
     def _labels(self, wanted: list[int | str]) -> Tensor:
         numbers = {name: int(number) for number, name in (self.config.id2label or {}).items()}
         num_classes = self.transformer.config.num_embeddings - self.config.has_null_label
+        if not wanted:
+            raise ValueError('there is no class in the list: give at least one number or name')
         for one in wanted:
             if one not in numbers if isinstance(one, str) else not 0 <= one < num_classes:
                 raise ValueError(f'class {one!r} is not one of the {num_classes} classes')

@@ -1,4 +1,4 @@
-"""Latents of a frozen VAE, computed once: written by `tools/cache_latents.py`, read by `LatentCacheDataset`."""
+"""Latents of a frozen VAE, computed once: written by `usp cache`, read by `LatentCacheDataset`."""
 
 from .collate import collate_latents
 from .dataset import LatentCacheDataset

@@ -27,7 +27,7 @@ from .verify import verify_at_start
 
 @DATASETS.register_module()
 class LatentCacheDataset(BaseDataset):
-    """Posterior moments from the cache that `tools/cache_latents.py write` made, in place of images.
+    """Posterior moments from the cache that `usp cache write` made, in place of images.
 
     A sample is `dict(inputs=float32[2C, h, w], data_samples=DataSample)`: mean and log-variance,
     unscaled, with `gt_label` and `sample_idx`. The model's data preprocessor draws the latent.

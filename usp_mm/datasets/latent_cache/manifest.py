@@ -19,7 +19,7 @@ from .manifest_fields import check_manifest, check_plan
 
 FORMAT_VERSION = 1
 MANIFEST, PLAN, SAMPLES, LABELS, LOCK = 'manifest.json', 'plan.json', 'samples.txt', 'labels.npy', '.lock'
-WRITE_COMMAND = 'tools/cache_latents.py write'
+WRITE_COMMAND = 'usp cache write'
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:

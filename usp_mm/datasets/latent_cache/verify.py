@@ -79,7 +79,7 @@ def verify_at_start(folder: Path, manifest: dict[str, Any], verify: str, with_to
     for name in tqdm(names, unit='file', desc=f'verifying {folder.name}', leave=False, delay=2, disable=rank > 0):
         if problem := _known_problem(folder / name, digests[name]):
             raise ValueError(
-                f"latent cache '{folder}': {name} is damaged ({problem}): run 'tools/cache_latents.py verify --delete-bad' on "
+                f"latent cache '{folder}': {name} is damaged ({problem}): run 'usp cache verify --delete-bad' on "
                 f"it and the same '{WRITE_COMMAND}' command again"
             )
 

@@ -31,7 +31,7 @@ class CheckpointMatchHook(Hook):
         if not in_part or len(found.missing) + len(found.reshaped) == len(ours):
             fix = ITS_CONFIG
             if len(found.missing) == len(ours):
-                fix += ', or convert it if it is of another project (tools/convert_checkpoint.py)'
+                fix += ', or convert it if it is of another project (usp convert)'
             if found.missing and not found.without(('denoiser_ema.',), ()):
                 fix = "it holds no averaged weights: --cfg-options model.ema=None model.sample_model='model' samples without"
             raise misfit_error('the checkpoint', 'the config', found, fix)

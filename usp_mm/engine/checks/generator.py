@@ -98,7 +98,7 @@ def check_held_out(model: LatentDiffusionGenerator, loop: BaseLoop, training: An
             other = next(type(metric).__name__ for metric in metrics if metric not in losses)
             raise ValueError(
                 f'DenoisingLoss needs held-out data and {other} requests for samples, but they share a data loader: keep '
-                f'DenoisingLoss in val_evaluator and {other} in test_evaluator, for tools/test.py'
+                f'DenoisingLoss in val_evaluator and {other} in test_evaluator, for usp test'
             )
         for metric in losses:
             metric.prepare(model, loader)
@@ -143,7 +143,7 @@ def _check_tokens(model: Any, dataset: Any) -> None:
             raise ValueError(
                 f"model.repa needs what teacher '{repa.teacher.name}' sees beside the latents of '{dataset.folder}': set "
                 f"train_dataloader.dataset.teacher='{repa.teacher.name}' for tokens that were cached too "
-                "('tools/cache_latents.py write … --teacher'), or .images to the folder that it was written from"
+                "('usp cache write … --teacher'), or .images to the folder that it was written from"
             )
         repa.prepare(model.denoiser.pos_embed.device)
         return

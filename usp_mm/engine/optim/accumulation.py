@@ -39,7 +39,7 @@ class AccumulationHook(Hook):
         if (scale or {}).get('enable'):
             raise ValueError(
                 "MMEngine's auto_scale_lr does not count optim_wrapper.accumulative_counts: train with this package's "
-                'tools/train.py --auto-scale-lr, or set the learning rate and auto_scale_lr.enable=False'
+                'usp train --auto-scale-lr, or set the learning rate and auto_scale_lr.enable=False'
             )
         _check_intervals(runner)
         # it also appears where nothing is lost, and names a class that does not exist; `before_train` warns instead

@@ -1,4 +1,4 @@
-"""`--amp` and `--fast` of tools/train.py: bfloat16 autocast, whatever the config trains with."""
+"""`--amp` and `--fast` of usp train: bfloat16 autocast, whatever the config trains with."""
 
 import inspect
 import logging
