@@ -13,9 +13,12 @@ from usp_mm.runtime.command import run_command
 ARCH = dict(embed_dims=32, depth=4, num_heads=2)
 NUM = 4
 ROUTE = dict(keep=0.5, start=1, end=-1)
+STD = 0.1  #: of the weights that two processes share: larger ones amplify float32's rounding
 
 
-def generator(kind: str = 'SiT', route: dict | None = ROUTE, changes: dict | None = None, **denoiser: Any) -> Any:
+def generator(
+    kind: str = 'SiT', route: dict | None = ROUTE, changes: dict | None = None, std: float = 0.25, **denoiser: Any
+) -> Any:
     """A generator of four blocks that training routes, with weights that let every block matter."""
     model = build(kind, denoiser=dict(arch=ARCH, route=route, **denoiser), **(changes or {}))
     random = torch.Generator().manual_seed(7)
@@ -23,7 +26,7 @@ def generator(kind: str = 'SiT', route: dict | None = ROUTE, changes: dict | Non
         for name, parameter in model.denoiser.named_parameters():
             if parameter.requires_grad:
                 scale = 1.0 if 'norm' in name and name.endswith('weight') else 0.0
-                parameter.copy_(scale + 0.25 * torch.randn(parameter.shape, generator=random))
+                parameter.copy_(scale + std * torch.randn(parameter.shape, generator=random))
     model._sync_ema()
     return model.train()
 
@@ -32,7 +35,7 @@ def main(folder: Path) -> None:
     torch.distributed.init_process_group('gloo')
     rank, share = torch.distributed.get_rank(), NUM // torch.distributed.get_world_size()
     rows = slice(rank * share, (rank + 1) * share)
-    model = generator()
+    model = generator(std=STD)
     whole = batch(NUM)
     wrapped = DistributedDataParallel(model)
     loss = wrapped(whole['inputs'][rows], whole['data_samples'][rows], mode='loss')['loss']

@@ -30,9 +30,9 @@ def dynamo_as_it_was():
     torch.compiler.reset()
     counters.clear()
     compiling._COMPILED.clear()
+    compiling._log_once.cache_clear()
     yield
     dynamo.recompile_limit = limit
-    compiling._log_once.cache_clear()
     torch.compiler.reset()
 
 

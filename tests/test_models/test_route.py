@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.compiled_models import batch, gradients, step
-from helpers.route_share import NUM, ROUTE, generator
+from helpers.route_share import NUM, ROUTE, STD, generator
 from helpers.small_world import ROOT
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
@@ -148,10 +148,14 @@ def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path):
     script = ROOT / 'tests' / 'helpers' / 'route_share.py'
     done = subprocess.run([*launcher, script, tmp_path], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found, model = torch.load(tmp_path / 'found.pth'), generator()
+    found, model, plain = torch.load(tmp_path / 'found.pth'), generator(std=STD), generator(route=None, std=STD)
     torch.testing.assert_close(found['loss'], step(model, NUM), rtol=1e-5, atol=0)
+    step(plain, NUM)
     for name, value in gradients(model).items():
-        close(found['gradients'][name], value, 3e-4)  # float32, whose products depend on the batch
+        close(found['gradients'][name], value, 1e-5)
+    qkv = 'denoiser.blocks.1.attn.qkv.weight'  # of a block on the route
+    with pytest.raises(AssertionError):
+        close(found['gradients'][qkv], gradients(plain)[qkv], 0.1)
 
 
 # ------------------------------------------------------------------ where it does not apply

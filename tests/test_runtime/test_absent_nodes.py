@@ -16,7 +16,7 @@ from torch.distributed.run import parse_args
 
 from usp_mm.runtime.absent_nodes import Nodes, nodes_of
 
-TOOL = str(Path(__file__).with_name('helpers') / 'launched_tool.py')
+TOOL = str(Path(__file__).parents[1] / 'helpers' / 'launched_tool.py')
 OPTIONS = ['--nproc_per_node=1', '--master_addr=127.0.0.1', '--master_port=29700']
 
 

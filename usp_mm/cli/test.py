@@ -63,7 +63,6 @@ def main() -> None:
     cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args), initialises=False)
     if cfg.get('test_cfg') is None or not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise ValueError(f"'{args.config}' has no test: set test_dataloader, test_cfg and test_evaluator")
-    check_cache_folders(cfg, 'test_dataloader')
     cfg.load_from = args.checkpoint
     if args.image_noise is not None:
         add_image_noise(cfg, args.image_noise)
@@ -78,6 +77,7 @@ def main() -> None:
         cfg.test_cfg.fp16 = True
     if args.tta:
         augment(cfg)
+    check_cache_folders(cfg, 'test_dataloader')
     kept = KeepMetrics()
     with explain_arguments(cfg):
         runner = build_runner(cfg)
