@@ -47,6 +47,8 @@ def raising(error):
         (ValueError('no such thing'), 1, 'error: no such thing  (USP_TRACEBACK=1 shows where)'),
         (SystemExit('error: no input'), 1, 'error: no input'),
         (KeyboardInterrupt(), 130, 'interrupted'),
+        (KeyboardInterrupt('after iteration 3'), 130, 'interrupted after iteration 3'),
+        (processes.Stopped(signal.SIGINT), 130, 'interrupted'),
         (processes.Stopped(signal.SIGTERM), 143, 'stopped by SIGTERM'),
     ],
 )

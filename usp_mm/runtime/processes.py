@@ -25,7 +25,7 @@ PREEMPTED = 75
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised for a signal other than Ctrl-C's that asks the process to end; `number` is the signal's number."""
+    """Raised for a signal that asks the process to end, where Python itself raises nothing; `number` is the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -48,10 +48,10 @@ def how_it_ended(error: KeyboardInterrupt) -> tuple[str, int]:
 
     The arguments of a KeyboardInterrupt, of which Python itself gives none, follow: 'interrupted after iteration 37: …'.
     """
-    number = getattr(error, 'number', signal.SIGINT)
-    if number != signal.SIGINT:
-        return f'stopped by {signal.Signals(number).name}', SIGNALLED + number
-    return ' '.join(['interrupted', *map(str, error.args)]), SIGNALLED + number
+    if not isinstance(error, Stopped):
+        return ' '.join(['interrupted', *map(str, error.args)]), SIGNALLED + signal.SIGINT
+    how = 'interrupted' if error.number == signal.SIGINT else f'stopped by {signal.Signals(error.number).name}'
+    return how, SIGNALLED + error.number
 
 
 def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
