@@ -7,8 +7,9 @@ python dev/start_study.py --records docs/usp-start.json --report                
 
 The protocol stands in docs/usp-start.md and was fixed before the first run. Runs go one after another in this process, in the
 order of the protocol; set OMP_NUM_THREADS=1 for the CPU time of one thread. A finished run's record goes into the file of
---records at once, and a run that has a record is not repeated. Pictures, VAE, caches and encoders stay in --work-dir; a
-generator's checkpoint is not kept.
+--records at once, and a run that has a record is not repeated. Several processes may share the file and the work folder if each
+has a size of its own and the pictures, VAE and caches are there. Those and the encoders stay in --work-dir; a generator's
+checkpoint is not kept.
 
 Beside the records, the page of the same name (docs/usp-start.md) gets the tables between its two marks, and a picture for each
 family and size is written (docs/usp-start-sit-tiny.png).
@@ -16,16 +17,18 @@ family and size is written (docs/usp-start-sit-tiny.png).
 
 import argparse
 import json
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from start_study_parts.arms import ARMS, FAMILIES, SEEDS, SIZES
 
 from usp_mm.fileio.atomic import write_json
 from usp_mm.runtime.command import run_command
 
-LAPTOP = ('tiny', 'medium')
+LAPTOP = ('tiny', 'medium', 'tiny-long')
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,21 +44,14 @@ def parse_args() -> argparse.Namespace:
 
 
 class Records:
-    """The finished runs, in one JSON file that is written anew after each.
+    """The finished runs, in one JSON file that is written anew after each; several processes may share it.
 
     Raises:
         ValueError: The file is none of this script's.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.runs = path, list[dict[str, Any]]()
-        if path.is_file():
-            content = json.loads(path.read_text())
-            if not isinstance(content, dict) or set(content) != {'runs'}:
-                raise ValueError(
-                    f"'{path}' holds no records of this study: expected the one key 'runs'; name another --records"
-                )
-            self.runs = content['runs']
+        self.path, self.runs = path, _read(path)
 
     def find(self, family: str, size: str, arm: str, seed: int) -> dict[str, Any] | None:
         """The record of a run, None if it was not finished.
@@ -75,10 +71,23 @@ class Records:
                 return run
         return None
 
-    def add(self, record: dict[str, Any]) -> None:
-        self.runs.append(record)
+    def add(self, record: dict[str, Any], report: Callable[[Path, list[dict[str, Any]]], None]) -> None:
+        """Write a run behind those that other processes have finished meanwhile, and the report of all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, dict(runs=self.runs))
+        with FileLock(self.path.with_name(f'.{self.path.name}.lock')):
+            self.runs = [*_read(self.path), record]
+            write_json(self.path, dict(runs=self.runs))
+            report(self.path, self.runs)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict) or set(content) != {'runs'}:
+        raise ValueError(f"'{path}' holds no records of this study: expected the one key 'runs'; name another --records")
+    runs: list[dict[str, Any]] = content['runs']
+    return runs
 
 
 def run_missing(args: argparse.Namespace, records: Records) -> None:
@@ -93,8 +102,7 @@ def run_missing(args: argparse.Namespace, records: Records) -> None:
     for study in studies.values():
         study.make_inputs()
     for family, size, arm, seed in wanted:
-        records.add(studies[size].train(family, arm, seed))
-        write_report(records.path, records.runs)
+        records.add(studies[size].train(family, arm, seed), write_report)
 
 
 def main() -> None:

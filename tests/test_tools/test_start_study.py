@@ -102,8 +102,11 @@ def test_the_tables(report):
         '| scratch | 4.0000 | 3.0000 | 2.0000 | 1.0000 |',
         '| usp | 1.6667 | 0.9667 | 0.8667 | 0.7667 |',
     ]
-    assert report.tables([]) == 'Not run: SiT tiny, SiT medium, SiT small, DiT tiny, DiT medium, DiT small.'
-    assert report.tables(SCRATCH).endswith('\n\nNot run: SiT medium, SiT small, DiT tiny, DiT medium, DiT small.')
+    sizes = ('tiny', 'medium', 'tiny-long', 'small')
+    assert report.tables([]) == f'Not run: {", ".join(f"{family} {size}" for family in ("SiT", "DiT") for size in sizes)}.'
+    assert report.tables(SCRATCH).endswith(
+        '\n\nNot run: SiT medium, SiT tiny-long, SiT small, DiT tiny, DiT medium, DiT tiny-long, DiT small.'
+    )
 
 
 def test_the_page_keeps_what_is_around_the_marks(report, tmp_path):
@@ -167,8 +170,13 @@ def test_finished_runs_are_found_and_other_settings_refused(dev, arms, tmp_path)
     path = tmp_path / 'records.json'
     size = arms.SIZES['toy']
     done = record('usp', 1, [1.0], size='toy', steps=size.steps, batch_size=size.batch_size)
-    Records(path).add(done)
-    assert json.loads(path.read_text()) == dict(runs=[done])
+    earlier, reported = Records(path), []
+    Records(path).add(done, lambda where, runs: reported.append((where, list(runs))))
+    assert json.loads(path.read_text()) == dict(runs=[done]) and reported == [(path, [done])]
+    other = dict(done, arm='scratch')  # of a process that had read the file before
+    earlier.add(other, lambda where, runs: None)
+    assert json.loads(path.read_text()) == dict(runs=[done, other])
+    path.write_text(json.dumps(dict(runs=[done])))
     records = Records(path)
     assert records.find('sit', 'toy', 'usp', 1) == done
     assert [
