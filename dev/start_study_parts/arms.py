@@ -68,8 +68,8 @@ _TINY = Size(
     num_samples=96,
 )
 _MEDIUM_ARCH = dict(depth=8, num_heads=6, embed_dims=192, decoder_depth=2, decoder_heads=4, decoder_dims=64)
-#: `tiny`, `medium` and `tiny-long` (`tiny` trained four times as long) are for a laptop, `small` is for a GPU, and `toy` is to try
-#: the script: its numbers mean nothing.
+#: `tiny`, `medium` and `tiny-long` (`tiny` trained four times as long) are for a laptop, `small` is for a GPU, and `toy` is to
+#: try the script: its numbers mean nothing.
 SIZES = {
     'tiny': _TINY,
     'medium': replace(_TINY, arch=_MEDIUM_ARCH, route=(2, 2), lr=6e-4, pretrain_lr=6e-4),
