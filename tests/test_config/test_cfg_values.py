@@ -30,6 +30,11 @@ def test_what_mmengine_reads_is_read_alike(text):
         ("{'type': 'Mixup', 'alpha': 0.8}", {'type': 'Mixup', 'alpha': 0.8}),
         ("[{'type': 'A', 'x': (1, 2)}, {'type': 'B'}]", [{'type': 'A', 'x': (1, 2)}, {'type': 'B'}]),
         ('(1,2),(3,4)', [(1, 2), (3, 4)]),
+        ("dict(type='Mixup', alpha=0.8)", {'type': 'Mixup', 'alpha': 0.8}),
+        ('[dict(type="A", x=dict(y=[1, dict()])), b]', [{'type': 'A', 'x': {'y': [1, {}]}}, 'b']),
+        ("{'a': dict(b=-1)}", {'a': {'b': -1}}),
+        ('dict(a).pth', 'dict(a).pth'),
+        ("'dict(a=1)'", 'dict(a=1)'),
     ],
 )
 def test_text_in_quotes_spaces_and_dicts(text, value):
@@ -44,6 +49,10 @@ def test_text_in_quotes_spaces_and_dicts(text, value):
         ('a:(b,c', 'has a bracket without its partner'),
         ('{a: 1}', r'\{a: 1\} is no dict as Python writes it'),
         ('{1, 2}', 'is a set, expected a dict'),
+        ('dict(a=b)', r'dict\(a=b\) is no dict as Python writes it'),
+        ('dict(1)', 'is no dict as Python writes it'),
+        ('dict(**{"a": 1})', 'is no dict as Python writes it'),
+        ('dict(a=open("x"))', 'is no dict as Python writes it'),
     ],
 )
 def test_what_is_no_value(text, message):

@@ -54,7 +54,7 @@ def main() -> None:
     import mmengine
 
     from usp_mm.analysis.noise import add_image_noise, add_latent_noise
-    from usp_mm.engine.checks.cache import check_cache_folders
+    from usp_mm.engine.checks.data_folders import check_data_folders
     from usp_mm.engine.optim.amp import slow_bfloat16
     from usp_mm.engine.starting.build_errors import explain_arguments
     from usp_mm.engine.starting.build_runner import KeepMetrics, build_runner, load_run_config
@@ -77,7 +77,7 @@ def main() -> None:
         cfg.test_cfg.fp16 = True
     if args.tta:
         augment(cfg)
-    check_cache_folders(cfg, 'test_dataloader')
+    check_data_folders(cfg, 'test_dataloader')
     kept = KeepMetrics()
     with explain_arguments(cfg):
         runner = build_runner(cfg)

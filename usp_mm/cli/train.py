@@ -152,7 +152,7 @@ def main() -> None:
     _check_config(args.config)
     from usp_mm.engine.checkpointing.interruption import telling_what_is_saved
     from usp_mm.engine.checkpointing.preemption import noting_signals
-    from usp_mm.engine.checks.cache import check_cache_folders
+    from usp_mm.engine.checks.data_folders import check_data_folders
     from usp_mm.engine.optim.amp import slow_bfloat16
     from usp_mm.engine.optim.lr_scaling import other_batch
     from usp_mm.engine.starting.build_errors import explain_arguments
@@ -162,7 +162,7 @@ def main() -> None:
     cfg = load_run_config(args.config, args.cfg_options, **run_arguments(args))
     with own_folder(cfg):
         lines = apply_flags(cfg, args)
-        check_cache_folders(cfg, 'train_dataloader', 'val_dataloader')
+        check_data_folders(cfg, 'train_dataloader', 'val_dataloader')
         runner = build_runner(cfg)
         check_same_start(cfg)
         for line in lines:

@@ -4,7 +4,8 @@ The syntax is that of MMEngine's `DictAction` (`3`, `1e-3`, `True`, `None`, `a,b
 
 - a quoted value is always text and is kept unchanged: `'/data/a b, c=d'`, `"8"`;
 - spaces inside a value are kept;
-- `{'type': 'Mixup', 'alpha': 0.8}` is a dict in Python's syntax, alone or as an item of a list.
+- `{'type': 'Mixup', 'alpha': 0.8}` and `dict(type='Mixup', alpha=0.8)` are a dict in Python's syntax, alone or as an item of a
+  list.
 """
 
 import ast
@@ -12,6 +13,7 @@ import math
 import re
 from typing import Any
 
+_CALL = 'dict('
 _PAIRS = {'(': ')', '[': ']', '{': '}'}
 #: How deeply brackets may be nested.
 _DEEPEST = 50
@@ -40,6 +42,8 @@ def _parse(text: str, depth: int) -> Any:
             return _parse_dict(text)
         values = [_parse(part, depth + 1) for part in _split(text[1:-1])]
         return tuple(values) if text[0] == '(' else values
+    if text.startswith(_CALL) and _closing(text, len(_CALL) - 1) == len(text) - 1:
+        return _parse_dict(text)
     parts = _split(text)
     return [_parse(part, depth + 1) for part in parts] if ',' in text and parts != [text] else _parse_word(text)
 
@@ -83,14 +87,30 @@ def _parse_word(text: str) -> Any:
 
 def _parse_dict(text: str) -> dict[Any, Any]:
     try:
-        value = ast.literal_eval(text)
+        value = _evaluate(ast.parse(text, mode='eval').body)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f"{_shown(text)} is no dict as Python writes it ({{'key': value}}); text is put in quotes of its own"
+            f"{_shown(text)} is no dict as Python writes it ({{'key': value}} or dict(key=value)); text is put in quotes of "
+            'its own'
         ) from error
     if not isinstance(value, dict):
         raise ValueError(f"{_shown(text)} is a {type(value).__name__}, expected a dict ({{'key': value}})")
     return value
+
+
+def _evaluate(node: ast.expr) -> Any:
+    """Like `ast.literal_eval`, with `dict(key=value)`."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+        found = {word.arg: _evaluate(word.value) for word in node.keywords}
+        if None not in found:  # no `**`
+            return found
+    if isinstance(node, ast.List | ast.Tuple):
+        items = [_evaluate(item) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
+    if isinstance(node, ast.Dict) and None not in node.keys:
+        keys = [ast.literal_eval(key) for key in node.keys if key is not None]
+        return dict(zip(keys, map(_evaluate, node.values), strict=True))
+    return ast.literal_eval(node)
 
 
 def _split(text: str) -> list[str]:

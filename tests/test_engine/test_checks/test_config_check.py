@@ -33,6 +33,21 @@ def test_options_that_lead_nowhere(option, message):
         merge_cfg_options(Config.fromfile(CONFIG), {option: 1})
 
 
+@pytest.mark.parametrize(
+    'part', ["{'type':'Pretrained','checkpoint':'x'}", "dict(type='Pretrained',_delete_=True,checkpoint='x')"]
+)
+def test_a_dict_where_there_was_nothing(part):
+    cfg = checked(CONFIG, f'model.backbone.init_cfg={part}')
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='x')
+    cfg = checked(CONFIG, "train_cfg=None model_wrapper_cfg={'type':'MMDistributedDataParallel'}")
+    assert cfg.model_wrapper_cfg == dict(type='MMDistributedDataParallel')
+
+
+def test_all_misspelt_keys_at_the_top_come_at_once():
+    with pytest.raises(ValueError, match=r"custom_hoks: .*'custom_hooks'\?(.|\n)*modle.a: .*did you mean 'model'"):
+        merge_cfg_options(Config.fromfile(CONFIG), {'custom_hoks': [], 'model.neck': None, 'modle.a': 3})
+
+
 def test_valid_options_pass():
     cfg = Config.fromfile(CONFIG)
     options = {

@@ -1,42 +1,12 @@
-"""Check that latent caches are there, and that they fit the model."""
+"""Check that latent caches fit the model."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
-from usp_mm.datasets import LatentCacheDataset, dataset_configs
-from usp_mm.datasets.latent_cache import read_manifest
+from usp_mm.datasets import LatentCacheDataset
 from usp_mm.registry import HOOKS
 
 from ..runner_parts import datasets_of, unwrapped
-
-
-def check_cache_folders(cfg: Config, *loaders: str) -> None:
-    """Look for the latent caches that a run will read, before its model is built and the VAE loaded.
-
-    Args:
-        cfg: The run's config.
-        loaders: Keys of data loaders in it.
-
-    Raises:
-        FileNotFoundError: A folder has no cache, or an unfinished one.
-        ValueError: The manifest of a cache is not valid.
-    """
-    for folder in (folder for key in loaders for folder in _folders(cfg.get(key))):
-        read_manifest(Path(folder).expanduser())
-
-
-def _folders(loader: Any) -> Iterator[str]:
-    for one in loader if isinstance(loader, list | tuple) else [loader]:
-        for dataset in dataset_configs(one.get('dataset') if isinstance(one, dict) else None):
-            kind, folder = dataset.get('type'), dataset.get('data_root')
-            name = kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
-            if name == LatentCacheDataset.__name__ and isinstance(folder, str):
-                yield folder
 
 
 @HOOKS.register_module()

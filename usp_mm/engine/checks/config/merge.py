@@ -1,7 +1,7 @@
 """Put `--cfg-options` into a config."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Set
+from typing import Any, NoReturn
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
@@ -10,6 +10,7 @@ from mmengine.utils import import_modules_from_strings
 from usp_mm.presets import nearest
 from usp_mm.vaes.settings import fold_older_keys, vae_name, vae_settings
 
+from .faults import Faults
 from .rules import PROJECTS, TOP, project_of, runner_keys
 from .whole_config import check_installed, find_runner
 
@@ -34,11 +35,8 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
     options = _vae_as_dict(cfg, options)
     for option, value in list(options.items()):
         there = _make_way(cfg, option)
-        if _set_item(cfg, option, value, there):
+        if _replace(cfg, option, value, there):
             del options[option]
-            continue
-        if isinstance(value, dict) and not isinstance(there, dict):
-            value['_delete_'] = True  # a dict replaces a list
     cfg.merge_from_dict(options)
     fold_older_keys(cfg._cfg_dict)
     hooks = cfg.get('default_hooks') or {}
@@ -56,20 +54,27 @@ def _check_top(cfg: Config, options: dict[str, Any]) -> None:
     read = runner_keys(runner)
     if read is None:
         return
-    known = read | set(TOP)
+    known, faults = read | set(TOP), Faults()
     for option in options:
         key = option.split('.')[0]
         if key in known or (key in cfg and project_of(runner) not in PROJECTS):  # such a runner may read any key
             continue
-        if key in cfg:
-            places = [place for place, value in _leaves(cfg._cfg_dict, '') if _is(value, cfg[key]) and place != key]
-            places = [place for place in places if place.split('.')[0] in known]
-            fix = f': set {" and ".join(places[:3])}' if places else ''
-            raise ValueError(
-                f"--cfg-options {option}: '{key}' is a variable of the config file, which has used it already, so that "
-                f'setting it would change nothing{fix}'
-            )
+        with faults.of_a_part():
+            _refuse_top(cfg, option, known)
+    faults.tell()
+
+
+def _refuse_top(cfg: Config, option: str, known: Set[str]) -> NoReturn:
+    key = option.split('.')[0]
+    if key not in cfg:
         raise ValueError(f"unknown key '{key}' in --cfg-options {option}: the config has {sorted(known)}{nearest(key, known)}")
+    places = [place for place, value in _leaves(cfg._cfg_dict, '') if _is(value, cfg[key]) and place != key]
+    places = [place for place in places if place.split('.')[0] in known]
+    fix = f': set {" and ".join(places[:3])}' if places else ''
+    raise ValueError(
+        f"--cfg-options {option}: '{key}' is a variable of the config file, which has used it already, so that "
+        f'setting it would change nothing{fix}'
+    )
 
 
 def _vae_as_dict(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
@@ -118,8 +123,8 @@ def _make_way(cfg: Config, option: str) -> Any:
     return node
 
 
-def _set_item(cfg: Config, option: str, value: Any, there: Any) -> bool:
-    """Set an item of a list unless both values are dicts, since MMEngine only merges dicts into items; whether it was set.
+def _replace(cfg: Config, option: str, value: Any, there: Any) -> bool:
+    """Replace what MMEngine would not: an item of a list, and by a dict what is none; whether it did. Two dicts are merged.
 
     Raises:
         ValueError: The item is one of a tuple.
@@ -131,9 +136,16 @@ def _set_item(cfg: Config, option: str, value: Any, there: Any) -> bool:
     if isinstance(node, tuple):
         where = '.'.join(parents)
         raise ValueError(f'--cfg-options {option}: {where} is {node!r}, a tuple: set {where} as a whole')
-    if not isinstance(node, list) or (isinstance(value, dict) and isinstance(there, dict)):
+    if isinstance(value, dict) and isinstance(there, dict):
         return False
-    node[int(last)] = value
+    if isinstance(value, dict):
+        value.pop('_delete_', None)  # which nothing takes once there is nothing to delete
+    if isinstance(node, list):
+        node[int(last)] = value
+    elif isinstance(node, dict) and isinstance(value, dict):
+        node[last] = value
+    else:
+        return False
     return True
 
 
