@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from helpers.small_world import run_tool
 from mmengine.registry import DefaultScope
 from PIL import Image
@@ -160,6 +161,17 @@ def test_a_third_call_does_nothing_and_other_settings_are_refused(finished, shel
     assert not shell.commands and done.stat().st_mtime_ns == before
 
 
+def assert_same_as_uninterrupted(shell, folder, checkpoint, command):
+    """The command without --resume, in a folder of its own, gives the weights that the training in two parts has."""
+    whole = folder.with_name('whole')
+    words = [str(whole) if word == str(folder.relative_to(shell.folder)) else word for word in command if word != '--resume']
+    assert str(whole) in words
+    code, text = shell.run(*words)
+    assert code == 0, text
+    parts, once = (torch.load(one / checkpoint, weights_only=False)['state_dict'] for one in (folder, whole))
+    assert parts.keys() == once.keys() and all(torch.equal(parts[key], once[key]) for key in once)
+
+
 @pytest.mark.slow
 def test_more_steps_go_on_from_the_finished_generator(finished, shell, world):
     """Earlier parts are not run again; checkpoint, samples and model folder are those of the longer training."""
@@ -176,6 +188,7 @@ def test_more_steps_go_on_from_the_finished_generator(finished, shell, world):
     assert summary['plan']['steps'] == 5 and summary['generate']['checkpoint'].endswith('iter_5.pth')
     assert (out / 'pretrain' / 'last_checkpoint').stat().st_mtime_ns == before
     assert 'is finished, there is nothing to do' in shell.run('train', 'photos', *longer)[1]
+    assert_same_as_uninterrupted(shell, out / 'generate', 'iter_5.pth', shell.commands['generator'])
     code, text = shell.run('train', 'photos', *SHORT)
     assert code == 1 and 'was begun with steps=5, now steps=2: a training goes on with more, not with fewer' in text
 
