@@ -14,7 +14,7 @@ import httpx
 import pytest
 from helpers.small_world import ROOT
 
-from usp_mm.app.server import PORTS, SESSIONS, TIMED, free_port, private_folder
+from usp_mm.app.server import PORTS, QUEUED, SESSIONS, TIMED, free_port, private_folder
 
 SECRET = 'the secret'
 
@@ -177,6 +177,18 @@ def test_the_state_of_old_visitors_is_dropped(demo, uploads, monkeypatch):
     for seed in range(4):
         assert call(url, functions(page, 'restore')[0], 'pretraining.pth', upload(url, uploads['good.png']), 0.5, seed)[0]
     assert len(states.session_data) == 2
+
+
+def test_the_messages_of_old_visitors_are_dropped(demo, uploads, monkeypatch):
+    page, url = demo
+    kept = page._queue.pending_messages_per_session, page._queue.pending_event_ids_session
+    for one in kept:
+        assert one.max_size == QUEUED == 300
+        one.clear()  # of other tests
+        monkeypatch.setattr(one, 'max_size', 2)
+    for seed in range(4):
+        assert call(url, functions(page, 'restore')[0], 'pretraining.pth', upload(url, uploads['good.png']), 0.5, seed)[0]
+    assert [len(one) for one in kept] == [2, 2]
 
 
 def test_the_durations_of_old_requests_are_dropped(demo, uploads, monkeypatch):

@@ -13,6 +13,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from usp_mm.compat.gradio import fewer_queued_sessions
+
 from .build import CSS
 from .pictures import MAX_FILE
 
@@ -23,6 +25,8 @@ PORTS = range(7860, 7960)
 SESSIONS = 100
 #: Requests of which Gradio keeps the duration, and makes a table after each; it would keep 10,000.
 TIMED = 100
+#: Sessions of which Gradio keeps queued messages; it would keep 2,000, and the numbers of their requests for ever.
+QUEUED = 300
 _WITHIN = "'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 #: The browser refuses to load anything from elsewhere, whatever a library's page asks for.
 POLICY = f"default-src {_WITHIN}; frame-ancestors 'self'; base-uri 'self'; form-action 'self'"
@@ -94,6 +98,7 @@ _IN_USE = (98, 48)  # Linux, macOS
 def launch_page(page: gr.Blocks, host: str, port: int) -> None:
     """Start the server in threads of this process; `page.close()` ends it."""
     font = ['system-ui', 'sans-serif']  # Gradio's own would come from Google
+    fewer_queued_sessions(page, QUEUED)
     page.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
         allowed_paths=[], max_file_size=MAX_FILE, footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
