@@ -95,6 +95,10 @@ class DemoScenes:
     seed: int = 0
 
 
+#: File beside the weights of a VAE that was trained here, with the numbers of its training.
+VAE_NUMBERS = 'training.json'
+
+
 @dataclass(frozen=True)
 class VAETraining:
     """How to train a VAE.

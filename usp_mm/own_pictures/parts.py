@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from usp_mm.analysis.run_log import read_run
-from usp_mm.config.options import LaptopVAETraining
+from usp_mm.config.options import VAE_NUMBERS, LaptopVAETraining
+from usp_mm.fileio.atomic import read_json
 from usp_mm.presets import ARCHS
 
 from .plan import PICTURES, ROWS, Plan
-from .stages import Stages, last_checkpoint, latent_options, option
+from .stages import Stages, console, last_checkpoint, latent_options, option
 
 PRETRAIN = 'usp_vit-tiny_1xb32-coslr-200e_own'
 PROBE = 'vit-tiny_usp-pre_1xb32-linear-coslr-60e_own'
@@ -96,7 +97,10 @@ def vae(run: Run) -> dict[str, Any]:
         defaults = LaptopVAETraining()
         settings = ['--steps', plan.vae_steps, '--seed', run.seed, '--size', min(defaults.size, plan.img_size)]
         run.stages.run('VAE', 'usp', 'train-vae', run.pictures('train'), out, '--vae', 'laptop', *settings)
-    return dict(vae=plan.vae, path=str(out))
+    numbers = read_json(out / VAE_NUMBERS) or {}
+    if 'psnr' in numbers:
+        console.print(f'  {numbers["psnr"]:.1f} dB on held-out pictures ({numbers["held_out"]})', highlight=False)
+    return dict(vae=plan.vae, path=str(out), psnr=numbers.get('psnr'))
 
 
 def cache(run: Run) -> dict[str, Any]:

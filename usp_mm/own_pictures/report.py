@@ -24,6 +24,8 @@ def show_plan(plan: Plan, seconds: dict[str, float], minutes: float) -> None:
 
     table = Table(title='plan', show_header=False)
     for name, value in asdict(plan).items():
+        if value is None:  # the VAE's path, if it has none
+            continue
         table.add_row(name, f'{value:,}' if isinstance(value, int) else str(value))
     console.print(table)
     total = sum(seconds.values()) / 60
@@ -58,6 +60,8 @@ def show_end(out: Path, what: str) -> None:
     """Print the numbers, the files and what to try next."""
     summary = read_json(out / 'summary.json') or {}
     console.print(f'\n{out}: {what}', markup=False, highlight=False, soft_wrap=True)
+    if (psnr := summary.get('vae', {}).get('psnr')) is not None:
+        console.print(f'  VAE {psnr:.1f} dB on held-out pictures', highlight=False)
     if 'linear' in (found := summary.get('probe', {})):
         numbers = f'linear probe {found["linear"]:.1f} %, {found["k"]} nearest neighbours {found["knn"]:.1f} %'
         console.print(f'  {numbers}, by chance {found["chance"]:.1f} %, on {found["pictures"]} pictures', highlight=False)

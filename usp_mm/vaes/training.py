@@ -1,7 +1,7 @@
 """Train a VAE on folders of images on the CPU; shared by all recipes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from usp_mm.config.options import VAETraining
-from usp_mm.fileio.atomic import write_folder
+from usp_mm.config.options import VAE_NUMBERS, VAETraining
+from usp_mm.fileio.atomic import write_folder, write_json
 from usp_mm.images import images_below, load_image
 
 
@@ -44,10 +44,15 @@ class Recipe(Protocol):
         """Encode images to unscaled latents; without a generator, these are the posterior's mean."""
 
 
-def save_vae(vae: Any, out: str | Path) -> None:
-    """Write a VAE of diffusers to a folder, atomically. Raises an OSError if `out` exists and is not empty."""
+def save_vae(vae: Any, out: str | Path, numbers: Mapping[str, float] | None = None) -> None:
+    """Write a VAE of diffusers to a folder, atomically, and `numbers` to training.json beside it.
+
+    Raises an OSError if `out` exists and is not empty.
+    """
     with write_folder(Path(out)) as folder:
         vae.save_pretrained(folder)
+        if numbers is not None:
+            write_json(folder / VAE_NUMBERS, dict(numbers))
 
 
 def train_vae(recipe: Recipe, data: str | Path | Sequence[str | Path], out: str | Path, config: VAETraining) -> VAEReport:
@@ -74,7 +79,8 @@ def train_vae(recipe: Recipe, data: str | Path | Sequence[str | Path], out: str 
     vae.eval()
     vae.register_to_config(scaling_factor=_scaling_factor(recipe, vae, train[:256], config))
     psnr = _psnr(recipe, vae, held_out, config)
-    save_vae(vae.to(memory_format=torch.contiguous_format), out)
+    numbers = dict(psnr=psnr, held_out=len(held_out), steps=config.steps, seed=config.seed)
+    save_vae(vae.to(memory_format=torch.contiguous_format), out, numbers)
     report = VAEReport(psnr, vae.config.scaling_factor, time.monotonic() - start)
     MMLogger.get_current_instance().info(
         f'{out}: PSNR {psnr:.2f} dB on {len(held_out)} held-out images, scaling factor {report.scaling_factor:.4f}, '
