@@ -17,7 +17,12 @@ def main() -> None:
         raise ValueError('there is no such thing: give another')
     if kind == 'mistake of the last' and rank == 1:
         raise ValueError('it is only me')
-    time.sleep(120)
+    try:
+        time.sleep(120)
+    except KeyboardInterrupt as error:
+        if kind == 'wait and tell' and type(error) is KeyboardInterrupt:
+            error.args = (f'after iteration {3 + rank}',)
+        raise
 
 
 if __name__ == '__main__':

@@ -117,7 +117,10 @@ def test_the_pictures_the_models_and_the_summary(finished, world):
     assert summary['plan']['img_size'] == 32 and summary['plan']['batch_size'] == 8
     numbers = json.loads((out / 'vae' / 'training.json').read_text())
     assert summary['vae']['psnr'] == numbers['psnr'] and (numbers['held_out'], numbers['steps'], numbers['seed']) == (1, 2, 0)
-    assert f'{numbers["psnr"]:.1f} dB on held-out pictures (1)' in finished[0][1] and f'VAE {numbers["psnr"]:.1f} dB' in finished[1]
+    assert (
+        f'{numbers["psnr"]:.1f} dB on held-out pictures (1)' in finished[0][1]
+        and f'VAE {numbers["psnr"]:.1f} dB' in finished[1]
+    )
     assert summary['probe']['chance'] == 50 and {0, 50, 100} >= {summary['probe']['linear'], summary['probe']['knn']}
     assert Image.open(out / 'restoration.png').size == (4 * 36, 2 * 36 + TITLES)
     samples = Image.open(out / 'samples.png').size  # with the classes' names on the left

@@ -94,6 +94,19 @@ def test_the_cause_is_shown_and_not_its_consequences(tmp_path):
     assert torchrun._explain({0: usage, 1: ended}) == (None, 2)  # argparse has said it
 
 
+def test_the_line_after_a_signal(tmp_path):
+    """The first process's own line, if it is about that signal; a file that was cut off is passed over."""
+    assert torchrun._after_signal(signal.SIGINT, tmp_path) == ('interrupted', 130)
+    for rank, message in enumerate(('error: closed', 'interrupted after iteration 3', 'interrupted after iteration 4')):
+        info = dict(time=1.0, line=message, foreseen=True)
+        (tmp_path / str(rank)).mkdir()
+        (tmp_path / str(rank) / 'error.json').write_text(json.dumps(dict(message=dict(message=message, extraInfo=info))))
+    assert torchrun._after_signal(signal.SIGINT, tmp_path) == ('interrupted after iteration 3', 130)
+    (tmp_path / '1' / 'error.json').write_text('{"mess')
+    assert torchrun._after_signal(signal.SIGINT, tmp_path) == ('interrupted after iteration 4', 130)
+    assert torchrun._after_signal(signal.SIGTERM, tmp_path) == ('stopped by SIGTERM', 143)
+
+
 def test_threads_and_nohup_are_respected(monkeypatch):
     args = SimpleNamespace(nproc_per_node='2', signals_to_handle='SIGTERM,SIGINT,SIGHUP', max_restarts=0)
     for name in ('OMP_NUM_THREADS', 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT', processes.PARENT):
@@ -211,6 +224,20 @@ def test_a_signal_ends_all_within_seconds(number, to_all, code, line):
     wait_until_ended(pids)
     assert process.wait(15) == code
     assert process.stderr.read() == line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('to_all', [True, False])
+def test_ctrl_c_tells_what_the_first_process_tells_and_leaves_no_folder(to_all, tmp_path, monkeypatch):
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
+    process = launch('usp_mm.runtime.torchrun', 'wait and tell')
+    pids = read_pids(process, 2)
+    assert list(tmp_path.glob('torchelastic_*'))
+    (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+    wait_until_ended(pids)
+    assert process.wait(15) == 130
+    assert process.stderr.read() == 'interrupted after iteration 3\n'
+    assert not list(tmp_path.glob('torchelastic_*'))
 
 
 @pytest.mark.slow

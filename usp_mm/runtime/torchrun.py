@@ -5,12 +5,16 @@ processes instead of a ChildFailedError or SignalException with tracebacks. The 
 first, or 128 plus the signal's number after a signal.
 """
 
+import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from usp_mm.runtime.absent_nodes import Nodes, nodes_of
@@ -62,22 +66,47 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
     _prepare(args)
     nodes = nodes_of(args)
     begun = time.monotonic()
-    try:
-        if nodes is None:
-            run.run(args)
-        else:
-            nodes.wait_for_first()
-            with nodes.telling():
+    with _error_files(args) as folder:
+        try:
+            if nodes is None:
                 run.run(args)
-    except ChildFailedError as error:
-        return _explain(error.failures)
-    except SignalException as error:
-        return how_it_ended(Stopped(error.sigval))
-    except DistError as error:  # no ChildFailedError: of the launchers' own connection
-        if os.environ.get('USP_TRACEBACK'):
-            raise
-        return f'error: {_unconnected(args, error, nodes, time.monotonic() - begun)}  (USP_TRACEBACK=1 shows where)', 1
+            else:
+                nodes.wait_for_first()
+                with nodes.telling():
+                    run.run(args)
+        except ChildFailedError as error:
+            return _explain(error.failures)
+        except SignalException as error:
+            return _after_signal(error.sigval, folder)
+        except DistError as error:  # no ChildFailedError: of the launchers' own connection
+            if os.environ.get('USP_TRACEBACK'):
+                raise
+            return f'error: {_unconnected(args, error, nodes, time.monotonic() - begun)}  (USP_TRACEBACK=1 shows where)', 1
     return None, 0
+
+
+@contextmanager
+def _error_files(args: 'Namespace') -> Iterator[Path]:
+    """The folder in which the processes' error files are; torchrun leaves one for each run in the system's temporary folder."""
+    if args.log_dir:
+        yield Path(args.log_dir)
+        return
+    with TemporaryDirectory(prefix='torchelastic_', ignore_cleanup_errors=True) as folder:
+        args.log_dir = folder
+        yield Path(folder)
+
+
+def _after_signal(number: int, folder: Path) -> tuple[str, int]:
+    """The line and the exit code after a signal; the line is that of the first process, which knows what is saved."""
+    line, code = how_it_ended(Stopped(number))
+    for file in sorted(folder.rglob('error.json')):
+        try:
+            reason = read_reason(json.loads(file.read_text()))
+        except ValueError:  # its process was ended while it wrote
+            continue
+        if reason is not None and reason.message.startswith(line):
+            return reason.message, code
+    return line, code
 
 
 def _prepare(args: 'Namespace') -> None:
