@@ -15,6 +15,7 @@ from PIL import Image
 import usp_mm
 from usp_mm.analysis.run_log import read_run
 from usp_mm.cli import main as usp
+from usp_mm.fileio.locks import locked
 from usp_mm.own_pictures.plan import Machine, choose_plan
 from usp_mm.own_pictures.record import Record
 from usp_mm.own_pictures.run import _pictures
@@ -235,6 +236,19 @@ def test_what_cannot_be_meant_is_refused_before_any_work(world, shell, tmp_path)
     assert not (world / 'new' / 'pictures').exists() and not (world / 'brief').exists()
 
 
+def test_two_trainings_in_one_folder_are_refused(world, shell, tmp_path):
+    out = tmp_path / 'out'
+    out.mkdir()
+    with locked(out / '.lock', 'taken'):
+        code, text = shell.run('train', 'photos', '--out', out, *SHORT)
+    assert code == 1 and f"another usp train is running in '{out}': wait for it, or give another --out (process " in text
+    assert [path.name for path in out.iterdir()] == ['.lock']  # nothing was begun, and what was left of a kill is no training
+    shell.interrupt_at = 'VAE'
+    code, text = shell.run('train', 'photos', '--out', out, *SHORT)
+    shell.interrupt_at = None
+    assert code == 130 and (out / 'plan.json').exists()
+
+
 def test_overwrite_deletes_its_own_files_alone(world, shell):
     out = world / 'again'
     (out / 'latents').mkdir(parents=True)
@@ -245,7 +259,7 @@ def test_overwrite_deletes_its_own_files_alone(world, shell):
     assert shell.run('train', 'photos', '--out', out, '--overwrite', '--minutes', '0.01')[0] == 1
     assert (out / 'latents').exists()  # the refusal came first
     Record(out).clear()
-    assert [path.name for path in out.iterdir()] == ['mine.txt']
+    assert sorted(path.name for path in out.iterdir()) == ['mine.txt']
 
 
 def test_a_file_whose_damage_shows_when_it_is_decoded_is_named_in_each_call(world, tmp_path, capsys):

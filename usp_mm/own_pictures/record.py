@@ -10,6 +10,8 @@ from usp_mm.fileio.atomic import read_json, write_json
 from .plan import Plan
 
 _BEGUN = 'plan.json'
+#: Held while a training runs; the file stays.
+LOCK = '.lock'
 #: All that a training writes into its folder.
 _OURS = (
     'pictures', 'vae', 'latents', 'pretrain', 'probe', 'knn', 'generate', 'encoder', 'generator', 'done', 'logs',
@@ -34,7 +36,7 @@ class Record:
         """
         begun = read_json(self.folder / _BEGUN, f'add --overwrite to begin anew in {self.folder}')
         if begun is None:
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            if self._holds_something():
                 raise ValueError(
                     f"'{self.folder}' holds something else than a training of `usp train FOLDER`: give another --out"
                 )
@@ -49,6 +51,9 @@ class Record:
                 )
         return Plan(**begun['plan'])
 
+    def _holds_something(self) -> bool:
+        return self.folder.is_dir() and any(path.name != LOCK for path in self.folder.iterdir())
+
     def begin(self, asked: dict[str, Any], plan: Plan) -> None:
         """Record what is asked for and the plan."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +61,7 @@ class Record:
 
     def check_own(self) -> None:
         """Raise a ValueError if the folder holds something, but no training."""
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / _BEGUN).is_file():
+        if self._holds_something() and not (self.folder / _BEGUN).is_file():
             raise ValueError(f"--overwrite: '{self.folder}' holds no training of `usp train FOLDER`: give another --out")
 
     def clear(self) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from usp_mm.config.options import LAYOUTS
+from usp_mm.fileio.locks import locked
 
 from .longer import LENGTHS, lengthen
 from .parts import NEEDS, PARTS, Run, reached
 from .pictures import copy_pictures
 from .plan import Machine, Plan, choose_plan, core_speed, estimate, override
-from .record import Record
+from .record import LOCK, Record
 from .report import finish_report, is_reported, show_end, show_plan
 from .scan import Scan, scan_pictures
 from .stages import Stages, console
@@ -94,11 +95,19 @@ def train_folder(request: Request) -> None:
     seconds = estimate(left, num, len(scan.classes), scan.megapixels, machine, core_speed())
     parts = [name for name in ('pictures', *missing) if name != 'pictures' or request.overwrite or not record.result(name)]
     show_plan(plan, {command: value for name in parts for command, value in seconds[name].items()}, request.minutes)
-    if request.overwrite:
-        record.clear()
-    elif longer:
-        longer.reopen(record)
-    record.begin(asked, plan)
+    request.out.mkdir(parents=True, exist_ok=True)
+    taken = f"another usp train is running in '{request.out}': wait for it, or give another --out"
+    with locked(request.out / LOCK, taken):
+        if request.overwrite:
+            record.clear()
+        elif longer:
+            longer.reopen(record)
+        record.begin(asked, plan)
+        _run_parts(request, scan, plan, record, missing)
+
+
+def _run_parts(request: Request, scan: Scan, plan: Plan, record: Record, missing: Sequence[str]) -> None:
+    """Run the parts that are missing, each noted in the record when it is finished, and write the report."""
     stages = Stages(request.out, f'the same command goes on where it stopped: {shlex.join(["usp", "train", *sys.argv[1:]])}')
     with stages.going_on():
         data = _pictures(scan, plan, record)
