@@ -3,6 +3,8 @@
 import runpy
 import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -72,6 +74,14 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, demo_data: Path, tiny_
     """Everything that lets any config take a step in a second; treat it as read-only."""
     folder = tmp_path_factory.mktemp('small_world')
     return SmallWorld(folder, demo_data, tiny_vae_folder, save(kl_weights(GOLDEN_KL16), folder / 'kl16.safetensors'))
+
+
+@pytest.fixture(scope='session')
+def ended_process() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, '-c', '']) as process:
+        pass
+    return process.pid
 
 
 @pytest.fixture

@@ -33,6 +33,15 @@ def test_docstring_gives_the_command(path):
     assert str(path) in ast.get_docstring(ast.parse((ROOT / path).read_text()))
 
 
+@pytest.mark.parametrize('path', LEAVES, ids=lambda p: p.stem)
+def test_a_training_can_go_on_within_an_epoch_on_other_numbers_of_processes(path):
+    """The order of the samples has to be a function of the seed and of what was seen; test_resume_runs.py runs it."""
+    cfg = load_leaf(path)
+    if cfg.get('train_cfg'):
+        found = cfg.train_cfg.type, cfg.train_dataloader.sampler.type
+        assert found in [('EpochBasedTrainLoop', 'EpochSampler'), ('PositionedIterTrainLoop', 'EpochInfiniteSampler')]
+
+
 @leaves
 def test_the_name_tells_the_truth(path):
     cfg = load_leaf(path)

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import shutil
+from contextlib import nullcontext
 from unittest.mock import Mock
 
 import pytest
@@ -13,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from usp_mm.checkpoints import convert
 from usp_mm.checkpoints.diffusers_dit import check_table
+from usp_mm.fileio import atomic
+from usp_mm.fileio.atomic import _machine
 from usp_mm.functional.pos_embed import sincos_table
 
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
@@ -220,6 +224,27 @@ def test_a_pipeline_is_replaced_when_asked_and_another_folder_never(plain, tmp_p
     convert(source, out, force=True, **arguments)
     assert json.loads((out / 'model_index.json').read_text())['vae'] == [None, None]
     assert sorted(path.name for path in tmp_path.iterdir()) == ['out', 'vae']
+
+
+def test_what_a_killed_conversion_left_is_put_back_or_removed(plain, tmp_path, ended_process):
+    """The replaced folder returns, also before the conversion is refused; half a folder and half a file go."""
+    source, pipeline, _ = plain
+    aside, half = tmp_path / '.out.old', tmp_path / f'.out.{_machine()}-{ended_process}-00000000.tmp'
+    for force in (False, True):
+        shutil.copytree(pipeline, aside)
+        (aside / 'mine').touch()
+        half.mkdir()
+        (half / WEIGHTS).write_bytes(b'half')
+        (tmp_path / f'.out.pth.{_machine()}-{ended_process}-00000000.tmp').write_bytes(b'half')
+        atomic._TIDIED.discard(tmp_path)
+        with nullcontext() if force else pytest.raises(FileExistsError, match=r"out' exists: .* replace it with --force"):
+            convert(source, tmp_path / 'out', 'diffusers', num_heads=3, force=force)
+        assert (tmp_path / 'out' / 'mine').exists() != force and not aside.exists()
+        if force:
+            assert [path.name for path in tmp_path.iterdir()] == ['out']
+        else:
+            shutil.rmtree(half)
+            shutil.rmtree(tmp_path / 'out')
 
 
 def test_the_table_is_the_one_that_diffusers_computes():

@@ -37,6 +37,23 @@ def test_operators_that_are_there_are_not_declared(monkeypatch):
     assert declared == []
 
 
+def test_processes_that_are_started_again_have_a_part_of_the_store_to_themselves(monkeypatch):
+    server = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+    for name, value in dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=server.port, RANK=0, WORLD_SIZE=1).items():
+        monkeypatch.setenv(name, str(value))
+
+    def store_of(start, shared='True'):
+        monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', start)
+        monkeypatch.setenv('TORCHELASTIC_USE_AGENT_STORE', shared)
+        return next(torch.distributed.rendezvous('env://'))[0]
+
+    first, second, third = (store_of(start) for start in ('0', '1', '2'))
+    first.set('address', 'old')
+    second.set('address', 'new')
+    assert first.get('address') == b'old' and second.get('address') == b'new' and not third.check(['address'])
+    assert server.get('address') == b'old'  # the first start is as torch makes it
+
+
 class Reduced:
     """Pickles as a call of `function`."""
 

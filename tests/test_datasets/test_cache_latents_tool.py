@@ -1,6 +1,7 @@
 """tools/cache_latents.py as a user runs it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,21 @@ def reference(images: Path, tiny_vae_folder: Path, tmp_path_factory: pytest.Temp
 
 def write_command(images: Path, out: Path, vae: Path) -> list[str]:
     return [*TOOL, 'write', str(images), str(out), '--vae', 'tiny', '--vae-path', str(vae), *OPTIONS]
+
+
+@pytest.mark.slow
+def test_names_beyond_ascii_under_the_locale_c(images: Path, tiny_vae_folder: Path, tmp_path: Path) -> None:
+    """A cache of class folders with such names is the one of any locale."""
+    shutil.copytree(images / '0', tmp_path / 'bilder' / 'größe')
+    shutil.copytree(images / '1', tmp_path / 'bilder' / '猫')
+    found = {}
+    for locale in ('C', 'C.UTF-8'):
+        command = write_command(tmp_path / 'bilder', tmp_path / locale, tiny_vae_folder)
+        done = subprocess.run(command, cwd=ROOT, env={**ENV, 'LC_ALL': locale}, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found[locale] = contents(tmp_path / locale)
+    assert found['C'] == found['C.UTF-8']
+    assert found['C']['samples.txt'].decode().startswith('größe/') and b'\xe7\x8c\xab/' in found['C']['samples.txt']
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """Reading a latent cache."""
 
 import json
+import os
 import pickle
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,14 @@ from fake_codec import fake_codec, image_folder
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from usp_mm.datasets import EpochIndex, LatentCacheDataset
 from usp_mm.datasets.latent_cache import collate_latents, read_manifest
 from usp_mm.datasets.latent_cache.plan import CacheSpec
 from usp_mm.datasets.latent_cache.writer import write_cache
 from usp_mm.functional.random import uniform
+from usp_mm.runtime.machine_errors import explain_machine
 
 
 @pytest.fixture(scope='module')
@@ -74,6 +78,32 @@ def test_batch_is_its_samples_in_order(cache: Path) -> None:
     for index in (50, -51):
         with pytest.raises(IndexError, match=f'index {index} is out of range for 50 samples'):
             dataset[index]
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_more_shards_than_files_may_be_open(num_workers: int, images: Path, tmp_path: Path) -> None:
+    """A mapped shard takes one; where 30 more may be open, 50 shards are one line with the fix."""
+    dataset = LatentCacheDataset(str(write(images, tmp_path / 'cache', shard_size=1)))
+    loader = DataLoader(
+        dataset,
+        50,
+        collate_fn=collate_latents,
+        num_workers=num_workers,
+        multiprocessing_context='fork' if num_workers else None,
+    )
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = set(map(int, os.listdir('/proc/self/fd')))
+    limit = sorted(set(range(4096)) - used)[29] + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
+    try:
+        with pytest.raises(OSError, match='Too many open files') as error:
+            next(iter(loader))
+        assert explain_machine(error.value) == (
+            f'this needs more than the {limit} files that a process may have open here: `ulimit -n 4096`, or fewer num_workers'
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(next(iter(loader))['inputs']) == 50
 
 
 def test_flip_follows_the_stream(cache: Path) -> None:

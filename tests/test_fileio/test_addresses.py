@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -139,6 +140,26 @@ def test_a_hub_that_does_not_answer_is_left_at_once(hub, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r'owner/name is no folder here, .*: get it \(ConnectError: '):
         read_config('owner/name', 'get it')
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize('through', ['', 'proxy'])
+def test_a_server_that_takes_the_call_and_says_nothing(through, hub, monkeypatch):
+    """As a firewall or a wrong proxy: one line after eight seconds, here after one."""
+    monkeypatch.setattr(addresses, '_SECONDS', 1.0)
+    monkeypatch.setattr(addresses, '_SILENCE', {})
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        url = f'http://127.0.0.1:{silent.getsockname()[1]}'
+        if through:
+            monkeypatch.setenv('HTTP_PROXY', url)
+            monkeypatch.setenv('NO_PROXY', '')
+            url = 'http://hub.invalid'
+        monkeypatch.setattr('huggingface_hub.constants.ENDPOINT', url)
+        began = time.monotonic()
+        for address in ('hf://owner/name/other.pth', f'{url}/files/other.pth'):
+            with pytest.raises(ConnectionError, match=r"other\.pth' can't be (reached|fetched) \(") as error:
+                local_file(address)
+            assert '\n' not in str(error.value)
+        assert time.monotonic() - began < 5
 
 
 def test_a_file_of_the_hub_is_kept_in_its_cache(hub, tmp_path, lines):

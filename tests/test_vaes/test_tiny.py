@@ -1,6 +1,8 @@
 """The tiny autoencoder and its trainer."""
 
+import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from usp_mm.fileio import atomic
 from usp_mm.vaes import build_codec
 from usp_mm.vaes.tiny import TinyVAETraining, make_tiny_vae, save_vae, train_tiny_vae
 
@@ -34,6 +37,19 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     with pytest.raises(OSError, match='no space left'):
         save_vae(Full(), tmp_path / 'vae')
     assert not list(tmp_path.iterdir())
+
+
+def test_others_may_read_it_and_what_a_killed_training_left_goes(tmp_path: Path, ended_process: int) -> None:
+    left = tmp_path / f'.vae.{atomic._machine()}-{ended_process}-00000000.tmp'
+    left.mkdir()
+    (left / 'config.json').touch()
+    before = os.umask(0o027)
+    try:
+        save_vae(make_tiny_vae(), tmp_path / 'vae')
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob('*')}
+    assert modes == {'vae': 0o750, 'config.json': 0o640, 'diffusion_pytorch_model.safetensors': 0o640}
 
 
 def test_training_is_deterministic_and_says_its_scale(demo_data: Path, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ A classifier under noise, one level (usp robustness runs them all): `--image-noi
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from usp_mm.config.arguments import ToolParser, add_model_arguments, add_run_arguments, run_arguments
 from usp_mm.fileio.addresses import local_file
+from usp_mm.fileio.atomic import write_whole
 from usp_mm.fileio.outputs import check_file
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ def augment(cfg: 'Config') -> None:
     cfg.model = {**cfg.tta_model, 'module': cfg.model}
 
 
+def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Write metrics in the format of the file's ending, whole or not at all."""
+    import mmengine
+
+    content = mmengine.dump(metrics, file_format=path.suffix[1:])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
+
+
 def main() -> None:
     args = parse_args()
     check_file(args.out, '--out', METRIC_FILES)
@@ -51,8 +62,6 @@ def main() -> None:
     take_folder(args)
     if not local_file(args.checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint at '{args.checkpoint}'")
-    import mmengine
-
     from usp_mm.analysis.noise import add_image_noise, add_latent_noise
     from usp_mm.engine.checks.data_folders import check_data_folders
     from usp_mm.engine.optim.amp import slow_bfloat16
@@ -86,5 +95,5 @@ def main() -> None:
         runner.register_hook(kept)
         runner.test()
     if args.out and runner.rank == 0:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        mmengine.dump(kept.metrics, args.out)
+        assert kept.metrics is not None
+        write_metrics(Path(args.out), kept.metrics)

@@ -21,7 +21,7 @@ from .mmengine import (
 )
 from .model_index import configs_by_name
 from .registries import own_types_first, register_on_import
-from .torch import checkpoint_globals, index_of_subset, lost_batches, torchvision_schemas
+from .torch import addresses_of_a_restart, checkpoint_globals, index_of_subset, lost_batches, torchvision_schemas
 
 __all__ = ['apply']
 
@@ -41,6 +41,7 @@ def apply() -> None:
     epochs_without_batches()
     loader_settings_without_effect()
     lost_batches()
+    addresses_of_a_restart()
     index_of_subset()
     index_of_class_balanced()
     register_on_import()

@@ -122,3 +122,26 @@ def _end_without_batch(module: ModuleType) -> None:
         sys.stderr.write(f'error: a batch cannot be sent: {explain_machine(args[0]) or args[0]}\n')
         sys.stderr.flush()
         os._exit(1)
+
+
+def addresses_of_a_restart() -> None:
+    """Give processes that a launcher starts again (`--max-restarts`) a part of its store to themselves.
+
+    Reason: torchrun hosts one store for all starts, and in torch 2.13 nothing tells them apart in it. The processes then find
+    the addresses of those that have ended, and wait for them, or end with "Gloo connectFullMesh failed".
+    Delete when: `torch.distributed.rendezvous` sets the starts apart itself (pytorch/pytorch issue 135712).
+    """
+    wrapt.register_post_import_hook(_set_restarts_apart, 'torch.distributed.rendezvous')
+
+
+def _set_restarts_apart(module: ModuleType) -> None:
+    if not hasattr(module, '_create_c10d_store'):  # a torch without torch.distributed
+        return
+
+    @wrapt.patch_function_wrapper(module, '_create_c10d_store')
+    def create(wrapped: Callable[..., Any], instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        from torch.distributed import PrefixStore
+
+        store, start = wrapped(*args, **kwargs), os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+        shared = os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+        return PrefixStore(f'start_{start}', store) if shared and start != '0' else store

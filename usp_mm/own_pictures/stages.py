@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from usp_mm.config.values import quote_value
+from usp_mm.fileio.atomic import write_whole
 from usp_mm.runtime.console import table_console
 from usp_mm.runtime.processes import child_environment, how_it_ended
 
@@ -133,7 +134,8 @@ def _end(processes: Sequence[subprocess.Popen]) -> None:
 def _drop_bars(log: Path) -> None:
     """Rewrite a log without what its program wrote over on a terminal: of a progress bar the last state stays."""
     lines = log.read_bytes().split(b'\n')
-    log.write_bytes(b'\n'.join(line.rstrip(b'\r').rpartition(b'\r')[2] for line in lines))
+    with write_whole(log) as file:
+        file.write(b'\n'.join(line.rstrip(b'\r').rpartition(b'\r')[2] for line in lines))
 
 
 def _tail(log: Path, num: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.full_disk import fill_disk_at
 from helpers.toy_runs import HOOKS, log_of, run, saved
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
@@ -132,6 +133,27 @@ def test_the_best_checkpoint_goes_after_the_better_one_is_whole(tmp_path, monkey
         if number % 3 and (found is None or found.name != 'epoch_4.pth'):  # a validation that was cut off is not made up for
             scored_run(folder, **best(), resume=found is not None, load_from=found and str(found))
             assert names(folder) == names(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize(
+    ('name', 'left', 'newest'),
+    [
+        ('epoch_3.pth', ['best_score_epoch_2.pth', 'epoch_2.pth', 'last_checkpoint'], 'epoch_2.pth'),
+        ('best_score_epoch_4.pth', ['best_score_epoch_2.pth', 'epoch_4.pth', 'last_checkpoint'], 'epoch_4.pth'),
+        ('last_checkpoint', ['epoch_1.pth'], 'epoch_1.pth'),
+    ],
+)
+def test_a_full_disk_leaves_what_was_kept(name, left, newest, tmp_path, monkeypatch):
+    """With one checkpoint kept: the older one, the older best one, or one that nothing names."""
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, name)
+        with pytest.raises(OSError, match=rf"cannot write '{tmp_path}/run/{name}', the disk is full: "):
+            scored_run(tmp_path / 'run', **best())
+    assert names(tmp_path / 'run') == left
+    assert newest_checkpoint(tmp_path / 'run').path == tmp_path / 'run' / newest
+    if name == 'epoch_3.pth':  # with room again
+        scored_run(tmp_path / 'run', **best(), resume=True, load_from=str(tmp_path / 'run' / newest))
+        assert names(tmp_path / 'run') == ['best_score_epoch_4.pth', 'epoch_4.pth', 'last_checkpoint']
 
 
 def test_a_copied_folder_leaves_the_original_alone(tmp_path):

@@ -100,6 +100,15 @@ def test_a_generators_checkpoint_without_averaged_weights():
         CheckpointMatchHook().after_load_checkpoint(runner_of(generator_of()), dict(state_dict=plain))
 
 
+def test_a_key_too_many_is_not_taken_for_missing_averaged_weights():
+    """Whether the averages are there or not."""
+    model = generator_of()
+    extra = {'teacher.weight': torch.zeros(1)}
+    for weights in (model.state_dict(), generator_of(ema=None, sample_model='model').state_dict()):
+        with pytest.raises(ValueError, match=r'1 unexpected \(teacher\.weight\).*: give the config it was trained with$'):
+            CheckpointMatchHook().after_load_checkpoint(runner_of(model), dict(state_dict={**weights, **extra}))
+
+
 def test_a_generators_checkpoint_of_another_size():
     small, large = generator_of(), generator_of(img_size=128)
     for kwargs in (dict(), dict(training=True, resume=True)):
