@@ -1,6 +1,7 @@
 """What a process's memory holds, for dev/soak.py: of this process, or of a tool that is asked over a socket.
 
-python dev/soak_memory.py SOCKET TOOL [ARGUMENT …] runs a tool of this repository and answers at a Unix socket.
+python dev/soak_memory.py SOCKET TOOL [ARGUMENT …] runs a tool of this repository and answers at a Unix socket. With SOAK_KEPT
+in the environment, `usp app` deletes pictures after so many seconds in place of an hour.
 """
 
 import ctypes
@@ -70,6 +71,10 @@ def main() -> None:
     server.bind(path)
     server.listen()
     threading.Thread(target=_answer, args=(server,), daemon=True).start()
+    if kept := os.environ.get('SOAK_KEPT'):
+        from usp_mm.app import build
+
+        build._KEPT = int(kept)
     sys.argv = [tool, *words]
     sys.path[0] = os.path.dirname(tool)
     runpy.run_path(tool, run_name='__main__')

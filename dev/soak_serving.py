@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Different pictures of a cache; the others are further names of these.
 DISTINCT = 1000
 _PORT = 7959
+#: Seconds after which the demo deletes pictures, here: a run is then long enough to see that their number stays the same.
+_KEPT = 30
 
 
 def serve(
@@ -39,7 +41,7 @@ def serve(
     command = [sys.executable, str(ROOT / 'dev/soak_memory.py'), str(asked), str(ROOT / 'tools/app.py')]
     command += [str(model), '--port', str(_PORT), '--device', 'cpu']
     with (folder / 'app.log').open('w') as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+        server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, 'SOAK_KEPT': str(_KEPT)})
     rows = []
     try:
         with httpx.Client(base_url=url, timeout=120) as client:

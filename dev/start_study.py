@@ -1,7 +1,7 @@
 """Does a generator start faster from USP weights? Emoji, several arms and seeds, judged by the denoising loss.
 
-python dev/start_study.py --records docs/usp-start.json                                   # everything that a laptop can do
-python dev/start_study.py --records docs/usp-start.json --family sit --size tiny --arm usp --seed 0      # one run
+python dev/start_study.py --records work_dirs/start.json                                  # everything that a laptop can do
+python dev/start_study.py --records work_dirs/start.json --family sit --size tiny --arm usp --seed 0     # one run
 python dev/start_study.py --records work_dirs/start-gpu.json --size small                 # on a GPU: 128 pixels
 python dev/start_study.py --records docs/usp-start.json --report                          # table and curves of what there is
 
@@ -92,9 +92,13 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def run_missing(args: argparse.Namespace, records: Records) -> None:
     """Train what has no record, and report after each run."""
-    wanted = [key for key in product(args.family, args.size, args.arm, args.seed) if records.find(*key) is None]
+    asked = list(product(args.family, args.size, args.arm, args.seed))
+    wanted = [key for key in asked if records.find(*key) is None]
+    if len(wanted) < len(asked):
+        print(f"{len(asked) - len(wanted)} of {len(asked)} runs have a record in '{records.path}' and are not repeated")
     if not wanted:
         return
+    check_own_code()
     from start_study_parts.report import write_report
     from start_study_parts.training import Study
 
@@ -103,6 +107,17 @@ def run_missing(args: argparse.Namespace, records: Records) -> None:
         study.make_inputs()
     for family, size, arm, seed in wanted:
         records.add(studies[size].train(family, arm, seed), write_report)
+
+
+def check_own_code() -> None:
+    """Raise a ValueError unless usp_mm is this checkout's, whose commit the records name."""
+    import usp_mm
+
+    checkout, found = Path(__file__).resolve().parent.parent, Path(usp_mm.__file__).resolve().parents[1]
+    if found != checkout:
+        raise ValueError(
+            f"usp_mm is that of '{found}', and the records would name the commit of '{checkout}': pip install -e it"
+        )
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import pytest
 from helpers.small_world import ROOT, load_leaf, run_tool
 from PIL import Image
 
+import usp_mm
 from usp_mm.config.options import DemoEmoji
 from usp_mm.datasets.demo_emoji import make_demo_emoji
 
@@ -198,6 +199,22 @@ def test_unknown_words_are_refused(words, message, tmp_path):
     assert done.returncode == 2 and message in done.stderr and not (tmp_path / 'r.json').exists()
 
 
+def test_another_copy_of_the_package_is_refused(dev, tmp_path, monkeypatch):
+    import start_study
+
+    start_study.check_own_code()
+    monkeypatch.setattr(usp_mm, '__file__', str(tmp_path / 'usp_mm' / '__init__.py'))
+    with pytest.raises(ValueError, match=f"usp_mm is that of '{tmp_path}', and the records would name the commit of '{ROOT}'"):
+        start_study.check_own_code()
+
+
+def test_the_page_shows_its_records(dev, report):
+    """The tables of docs/usp-start.md are those of docs/usp-start.json."""
+    page = (ROOT / 'docs' / 'usp-start.md').read_text()
+    runs = json.loads((ROOT / 'docs' / 'usp-start.json').read_text())['runs']
+    assert f'{report.BEGIN}\n\n{report.tables(runs)}\n\n{report.END}' in page
+
+
 @pytest.mark.slow
 def test_a_toy_study_and_a_second_call(tmp_path):
     records = tmp_path / 'study.json'
@@ -216,6 +233,7 @@ def test_a_toy_study_and_a_second_call(tmp_path):
     assert not list(tmp_path.glob('work/toy/runs/*/*.pth'))
     again = run_tool('dev/start_study.py', *words, '--arm', 'scratch', 'usp', 'scratch-tread')
     assert again.returncode == 0, again.stderr
+    assert f"2 of 3 runs have a record in '{records}' and are not repeated" in again.stdout
     third = json.loads(records.read_text())['runs']
     assert third[:2] == runs and [run['arm'] for run in third[2:]] == ['scratch-tread']
     assert '| scratch-tread | 0 |' in (tmp_path / 'study.md').read_text()
