@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from usp_mm.compat.gradio import fewer_queued_sessions
+from usp_mm.compat.gradio import fewer_queued_sessions, old_files_deleted
 
 from .build import CSS
 from .pictures import MAX_FILE
@@ -99,6 +99,7 @@ def launch_page(page: gr.Blocks, host: str, port: int) -> None:
     """Start the server in threads of this process; `page.close()` ends it."""
     font = ['system-ui', 'sans-serif']  # Gradio's own would come from Google
     fewer_queued_sessions(page, QUEUED)
+    old_files_deleted()
     page.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
         allowed_paths=[], max_file_size=MAX_FILE, footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,

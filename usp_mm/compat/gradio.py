@@ -1,5 +1,7 @@
-"""Patches of Gradio, of the demo's own page alone: `usp_mm.app.server` applies them."""
+"""Patches of Gradio, which `usp_mm.app.server` applies when it serves a page."""
 
+import os
+import time
 from typing import Any
 
 
@@ -21,3 +23,29 @@ def fewer_queued_sessions(page: Any, number: int) -> None:
     for name in ('pending_messages_per_session', 'pending_event_ids_session'):
         assert isinstance(getattr(queue, name), dict), name
         setattr(queue, name, LRUCache(number))
+
+
+def old_files_deleted() -> None:
+    """Replace the function that deletes the files of `delete_cache=(frequency, age)`.
+
+    Reason: Gradio's raises "Set changed size during iteration" if a picture comes while it runs, and from then on no file is
+    deleted; and of a file that two components know, one keeps the name for ever.
+    Delete when: `gradio.route_utils.delete_files_created_by_app` iterates over copies and forgets files that are gone.
+    """
+    from gradio import route_utils
+
+    route_utils.delete_files_created_by_app = _delete_files
+
+
+def _delete_files(blocks: Any, age: float | None) -> None:
+    """Delete the files of a page that changed more than `age` seconds ago, or all if None, but for those that it keeps."""
+    kept = {file for component in blocks.blocks.values() for file in getattr(component, 'keep_in_cache', ())}
+    for files in blocks.temp_file_sets:
+        for file in set(files) - kept:
+            try:
+                if age is not None and time.time() - os.lstat(file).st_ctime <= age:
+                    continue
+                os.remove(file)
+            except FileNotFoundError:  # another component knew it too
+                pass
+            files.discard(file)
