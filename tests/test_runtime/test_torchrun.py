@@ -148,16 +148,18 @@ def test_a_port_that_is_taken(host, capfd, monkeypatch):
 
 
 def start(*command):
-    """A command in a process group of its own, as a terminal starts it: SIGHUP ends it, also if the tests run under nohup."""
+    """A command in a process group of its own, as a terminal starts it: SIGHUP and SIGINT end it, even if ignored here."""
     env = {key: value for key, value in os.environ.items() if key not in ('USP_TRACEBACK', 'USP_PARENT')}
     env['PYTHONPATH'] = str(ROOT)
     words = [sys.executable, *map(str, command)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    heard = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored stays so in a new process
+    numbers = (signal.SIGHUP, signal.SIGINT)
+    heard = [signal.signal(number, signal.SIG_DFL) for number in numbers]  # what is ignored stays so in a new process
     try:
         return subprocess.Popen(words, cwd=ROOT, env=env, start_new_session=True, **pipes)
     finally:
-        signal.signal(signal.SIGHUP, heard)
+        for number, handler in zip(numbers, heard, strict=True):
+            signal.signal(number, handler)
 
 
 def launch(module, kind, processes=2):
