@@ -208,7 +208,7 @@ def accuracies(work_dir):
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
-        ('train_dataloader.dataset.data_root={tmp}/nowhere', r"image folder '.*/nowhere/train' does not exist"),
+        ('train_dataloader.dataset.data_root={tmp}/nowhere', r"image folder '.*/nowhere/train' of train_dataloader does"),
         ('train_dataloader.dataset.data_root={tmp}/empty_class', r"no image in class folder '7'"),
         ('train_dataloader.dataset.data_root={tmp}/truncated', r"cannot decode image '.*/0/broken.jpg'"),
         ('model.backbone.drop_pth_rate=0.1', r"unknown key 'drop_pth_rate' in model.backbone.*did you mean 'drop_path_rate'"),
