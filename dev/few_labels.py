@@ -97,9 +97,8 @@ def score_arm(inputs: Any, arm: str, seed: int, args: argparse.Namespace, number
 def main() -> None:
     args = parse_args()
     import torch
-    from few_labels_parts.arms import ARMS, DATA, Inputs, shortened
+    from few_labels_parts.arms import ARMS, DATA, Inputs, code_version, shortened
     from few_labels_parts.report import table, write_report
-    from mmengine.utils import get_git_hash
 
     from usp_mm.runtime.processor import processor_name
 
@@ -107,7 +106,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     seconds: dict[str, Any] = {}
     facts: dict[str, Any] = dict(small=args.small, cpu=processor_name(), threads=os.environ.get('OMP_NUM_THREADS', 'all'))
-    facts |= dict(torch=torch.__version__, commit=get_git_hash(digits=10))
+    facts |= dict(torch=torch.__version__, commit=code_version())
     for name in args.data:
         data = shortened(DATA[name]) if args.small else DATA[name]
         inputs = Inputs(name, data, args.work_dir / name)

@@ -1,6 +1,8 @@
 """The data sets, the arms, and their pretraining: the first half of the protocol in docs/few-labels.md."""
 
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
+import usp_mm
 from usp_mm.config.options import DemoData, LaptopVAETraining, TinyVAETraining
 from usp_mm.datasets.demo import make_demo_data
 from usp_mm.datasets.demo_emoji import make_demo_emoji
@@ -69,6 +72,21 @@ ARMS = {
 def shortened(data: DataSet) -> DataSet:
     """The same in seconds, to try the script: the numbers mean nothing."""
     return replace(data, vae_steps=2, epochs=2, warmup=1)
+
+
+def code_version() -> str:
+    """Commit of this checkout, whose usp_mm has to be the one that runs; 'unknown' without git.
+
+    Raises:
+        ValueError: usp_mm is imported from elsewhere, such as from an installed copy.
+    """
+    found = Path(usp_mm.__file__).resolve().parents[1]
+    if found != ROOT:
+        raise ValueError(f"usp_mm is that of '{found}', and the records would name the commit of '{ROOT}': pip install -e '.'")
+    if not shutil.which('git'):
+        return 'unknown'
+    words = ['git', '-C', str(ROOT), 'rev-parse', '--short=10', 'HEAD']
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip() or 'unknown'
 
 
 @contextmanager

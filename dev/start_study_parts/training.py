@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from few_labels_parts.arms import DATA, ROOT, Inputs, cpu_time, load
+from few_labels_parts.arms import DATA, ROOT, Inputs, code_version, cpu_time, load
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.utils import get_git_hash
 
 from usp_mm.config.options import DemoEmoji, LaptopVAETraining
 from usp_mm.datasets.demo_emoji import make_demo_emoji
@@ -152,7 +151,7 @@ def facts(size: Size) -> dict[str, Any]:
         clock='wall' if gpu else 'CPU',
         threads=torch.get_num_threads(),
         torch=torch.__version__,
-        commit=get_git_hash(digits=10),
+        commit=code_version(),
     )
 
 

@@ -183,12 +183,27 @@ def test_the_messages_of_old_visitors_are_dropped(demo, uploads, monkeypatch):
     page, url = demo
     kept = page._queue.pending_messages_per_session, page._queue.pending_event_ids_session
     for one in kept:
-        assert one.max_size == QUEUED == 300
+        assert (one.number, one.most) == (QUEUED, 2000) == (300, 2000)
         one.clear()  # of other tests
-        monkeypatch.setattr(one, 'max_size', 2)
+        monkeypatch.setattr(one, 'number', 2)
+    page._queue.pending_messages_per_session['waiting'] = 'its messages'
+    page._queue.pending_event_ids_session['waiting'] = {'an event'}
     for seed in range(4):
         assert call(url, functions(page, 'restore')[0], 'pretraining.pth', upload(url, uploads['good.png']), 0.5, seed)[0]
-    assert [len(one) for one in kept] == [2, 2]
+    assert all('waiting' in one and len(one) <= 3 for one in kept)
+    page._queue.pending_event_ids_session['waiting'] = set()
+    for seed in range(2):
+        assert call(url, functions(page, 'restore')[0], 'pretraining.pth', upload(url, uploads['good.png']), 0.5, seed)[0]
+    assert all('waiting' not in one and len(one) == 2 for one in kept)
+
+
+def test_old_pictures_are_deleted_by_our_function(demo):
+    from gradio import route_utils
+
+    from usp_mm.compat import gradio as patches
+
+    assert route_utils.delete_files_created_by_app is patches._delete_files
+    assert route_utils.delete_files_on_schedule.__globals__['delete_files_created_by_app'] is patches._delete_files
 
 
 def test_the_durations_of_old_requests_are_dropped(demo, uploads, monkeypatch):

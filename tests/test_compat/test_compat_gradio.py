@@ -59,9 +59,17 @@ def test_a_file_that_comes_meanwhile_stays(files, monkeypatch):
     assert page.temp_file_sets == [{files['late']}, set()] and os.path.exists(files['late'])
 
 
-def test_the_server_of_the_demo_uses_it():
-    from gradio import route_utils
-
-    patches.old_files_deleted()
-    assert route_utils.delete_files_created_by_app is patches._delete_files
-    assert route_utils.delete_files_on_schedule.__globals__['delete_files_created_by_app'] is patches._delete_files
+def test_a_session_that_waits_is_kept_up_to_a_limit():
+    waiting = {'a', 'b'}
+    kept = patches.LatestSessions(2, 4, waiting.__contains__)
+    for session in 'abcde':
+        kept[session] = session
+    assert list(kept) == ['a', 'b', 'd', 'e']
+    kept['a'] = 'again'  # moved to the end
+    assert list(kept) == ['b', 'e', 'a']
+    waiting |= set('efg')
+    kept['f'] = kept['g'] = ''
+    assert list(kept) == ['e', 'a', 'f', 'g']  # all wait, and four are the most
+    waiting.clear()
+    kept['h'] = ''
+    assert list(kept) == ['g', 'h']

@@ -52,6 +52,8 @@ def test_processes_that_are_started_again_have_a_part_of_the_store_to_themselves
     second.set('address', 'new')
     assert first.get('address') == b'old' and second.get('address') == b'new' and not third.check(['address'])
     assert server.get('address') == b'old'  # the first start is as torch makes it
+    monkeypatch.setenv('GROUP_WORLD_SIZE', '2')  # several nodes, whose launchers count apart
+    assert store_of('1').get('address') == b'old'
 
 
 class Reduced:

@@ -34,6 +34,9 @@ def test_what_mmengine_reads_is_read_alike(text):
         ('[dict(type="A", x=dict(y=[1, dict()])), b]', [{'type': 'A', 'x': {'y': [1, {}]}}, 'b']),
         ("{'a': dict(b=-1)}", {'a': {'b': -1}}),
         ('dict(a).pth', 'dict(a).pth'),
+        ("dict(type='A',checkpoint='/x/a).pth')", {'type': 'A', 'checkpoint': '/x/a).pth'}),
+        ('[dict(a=":)",b=1),c]', [{'a': ':)', 'b': 1}, 'c']),
+        ('dict(a="it\'s, (x")', {'a': "it's, (x"}),
         ("'dict(a=1)'", 'dict(a=1)'),
     ],
 )
@@ -51,6 +54,7 @@ def test_text_in_quotes_spaces_and_dicts(text, value):
         ('{1, 2}', 'is a set, expected a dict'),
         ('dict(a=b)', r'dict\(a=b\) is no dict as Python writes it'),
         ('dict(1)', 'is no dict as Python writes it'),
+        ('dict(a=1,a=2)', 'is no dict as Python writes it'),
         ('dict(**{"a": 1})', 'is no dict as Python writes it'),
         ('dict(a=open("x"))', 'is no dict as Python writes it'),
     ],

@@ -95,16 +95,29 @@ def test_the_cause_is_shown_and_not_its_consequences(tmp_path):
 
 
 def test_the_line_after_a_signal(tmp_path):
-    """The first process's own line, if it is about that signal; a file that was cut off is passed over."""
-    assert torchrun._after_signal(signal.SIGINT, tmp_path) == ('interrupted', 130)
+    """The first process's own line, if it is about that signal; other runs' and broken files are passed over."""
+    told = [torchrun._after_signal(signal.SIGINT, folder, 0.0) for folder in (tmp_path, None)]
+    assert told == [('interrupted', 130)] * 2
     for rank, message in enumerate(('error: closed', 'interrupted after iteration 3', 'interrupted after iteration 4')):
         info = dict(time=1.0, line=message, foreseen=True)
         (tmp_path / str(rank)).mkdir()
         (tmp_path / str(rank) / 'error.json').write_text(json.dumps(dict(message=dict(message=message, extraInfo=info))))
-    assert torchrun._after_signal(signal.SIGINT, tmp_path) == ('interrupted after iteration 3', 130)
-    (tmp_path / '1' / 'error.json').write_text('{"mess')
-    assert torchrun._after_signal(signal.SIGINT, tmp_path) == ('interrupted after iteration 4', 130)
-    assert torchrun._after_signal(signal.SIGTERM, tmp_path) == ('stopped by SIGTERM', 143)
+    assert torchrun._after_signal(signal.SIGINT, tmp_path, 0.0) == ('interrupted after iteration 3', 130)
+    assert torchrun._after_signal(signal.SIGINT, tmp_path, time.time() + 60) == ('interrupted', 130)
+    for content in ('{"mess', '[]'):
+        (tmp_path / '1' / 'error.json').write_text(content)
+        assert torchrun._after_signal(signal.SIGINT, tmp_path, 0.0) == ('interrupted after iteration 4', 130)
+    assert torchrun._after_signal(signal.SIGTERM, tmp_path, 0.0) == ('stopped by SIGTERM', 143)
+
+
+@pytest.mark.parametrize(
+    ('redirects', 'tee', 'log_dir', 'ours'), [('0', '0', None, True), ('3', '0', None, False), ('0', '0', 'x', False)]
+)
+def test_the_folder_of_error_files(redirects, tee, log_dir, ours):
+    args = SimpleNamespace(redirects=redirects, tee=tee, log_dir=log_dir)
+    with torchrun._error_files(args) as folder:
+        assert (args.log_dir == str(folder) and folder.is_dir()) == ours
+    assert folder is None or not folder.exists()
 
 
 def test_threads_and_nohup_are_respected(monkeypatch):

@@ -1,6 +1,7 @@
 """dev/start_study.py: its arms, records and tables, and runs of seconds."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -200,12 +201,13 @@ def test_unknown_words_are_refused(words, message, tmp_path):
 
 
 def test_another_copy_of_the_package_is_refused(dev, tmp_path, monkeypatch):
-    import start_study
+    from few_labels_parts.arms import code_version
 
-    start_study.check_own_code()
+    monkeypatch.chdir(tmp_path)  # the commit is the checkout's, not that of the current folder
+    assert re.fullmatch('[0-9a-f]{10}|unknown', code_version())
     monkeypatch.setattr(usp_mm, '__file__', str(tmp_path / 'usp_mm' / '__init__.py'))
     with pytest.raises(ValueError, match=f"usp_mm is that of '{tmp_path}', and the records would name the commit of '{ROOT}'"):
-        start_study.check_own_code()
+        code_version()
 
 
 def test_the_page_shows_its_records(dev, report):

@@ -2,13 +2,30 @@
 
 import os
 import time
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 
-def fewer_queued_sessions(page: Any, number: int) -> None:
-    """Let the queue of a page keep what it notes of the latest `number` sessions.
+class LatestSessions(OrderedDict[str, Any]):
+    """What is kept by session, of the latest `number` ones, and of those that wait for an answer."""
 
-    A session that waits for its answer while so many newer ones come is forgotten, so `number` exceeds what can wait.
+    def __init__(self, number: int, most: int, waits: Callable[[str], bool]) -> None:
+        super().__init__()
+        self.number, self.most, self._waits = number, most, waits
+
+    def __setitem__(self, session: str, value: Any) -> None:
+        super().__setitem__(session, value)
+        self.move_to_end(session)
+        older = list(self)[: max(0, len(self) - self.number)]
+        for old in [one for one in older if not self._waits(one)]:
+            del self[old]
+        while len(self) > self.most:
+            self.popitem(last=False)
+
+
+def fewer_queued_sessions(page: Any, number: int) -> None:
+    """Let the queue of a page keep what it notes of the latest `number` sessions, and of those that wait for an answer.
 
     Reason: Gradio keeps the messages of 2,000 sessions, 3.2 KiB each, and the event numbers of all sessions for ever.
     Delete when: Gradio drops both when a session has its answer.
@@ -17,12 +34,11 @@ def fewer_queued_sessions(page: Any, number: int) -> None:
         page: `gradio.Blocks` before its launch.
         number: 1 or more.
     """
-    from gradio.utils import LRUCache
-
     queue = page._queue
-    for name in ('pending_messages_per_session', 'pending_event_ids_session'):
-        assert isinstance(getattr(queue, name), dict), name
-        setattr(queue, name, LRUCache(number))
+    names = ('pending_messages_per_session', 'pending_event_ids_session')
+    most = max(number, queue.pending_messages_per_session.max_size)
+    for name in names:
+        setattr(queue, name, LatestSessions(number, most, lambda session: bool(queue.pending_event_ids_session.get(session))))
 
 
 def old_files_deleted() -> None:

@@ -125,11 +125,12 @@ def _end_without_batch(module: ModuleType) -> None:
 
 
 def addresses_of_a_restart() -> None:
-    """Give processes that a launcher starts again (`--max-restarts`) a part of its store to themselves.
+    """Give processes of one node that a launcher starts again (`--max-restarts`) a part of its store to themselves.
 
     Reason: torchrun hosts one store for all starts, and in torch 2.13 nothing tells them apart in it. The processes then find
-    the addresses of those that have ended, and wait for them, or end with "Gloo connectFullMesh failed".
-    Delete when: `torch.distributed.rendezvous` sets the starts apart itself (pytorch/pytorch issue 135712).
+    the addresses of those that have ended, and wait for them, or end with "Gloo connectFullMesh failed". Several nodes are left
+    to torch, since each launcher counts its own starts (pytorch/pytorch issue 135712).
+    Delete when: `torch.distributed.rendezvous` sets the starts apart itself.
     """
     wrapt.register_post_import_hook(_set_restarts_apart, 'torch.distributed.rendezvous')
 
@@ -143,5 +144,5 @@ def _set_restarts_apart(module: ModuleType) -> None:
         from torch.distributed import PrefixStore
 
         store, start = wrapped(*args, **kwargs), os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
-        shared = os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+        shared = os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True' and os.environ.get('GROUP_WORLD_SIZE', '1') == '1'
         return PrefixStore(f'start_{start}', store) if shared and start != '0' else store

@@ -102,7 +102,7 @@ def _evaluate(node: ast.expr) -> Any:
     """Like `ast.literal_eval`, with `dict(key=value)`."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
         found = {word.arg: _evaluate(word.value) for word in node.keywords}
-        if None not in found:  # no `**`
+        if None not in found and len(found) == len(node.keywords):  # no `**`, no key twice
             return found
     if isinstance(node, ast.List | ast.Tuple):
         items = [_evaluate(item) for item in node.elts]
@@ -136,17 +136,19 @@ def _closing(text: str, start: int = 0) -> int:
     Raises:
         ValueError: The bracket is never closed, and `text` begins with it or contains commas.
     """
-    open_, quote = [], ''
+    open_, calls, quote = list[str](), list[bool](), ''  # brackets that are open, and whether each is that of `dict(`
     for i in range(start, len(text)):
         char = text[i]
         if quote:
             quote = '' if char == quote else quote
-        elif char in '\'"' and text[i - 1] in ' ([{,:':
+        elif char in '\'"' and (text[i - 1] in ' ([{,:' or (text[i - 1] == '=' and calls and calls[-1])):
             quote = char
         elif char in _PAIRS:
             open_.append(_PAIRS[char])
+            calls.append(text[: i + 1].endswith(_CALL))
         elif open_ and char == open_[-1]:
             open_.pop()
+            calls.pop()
             if not open_:
                 return i
     if ',' in text or start == 0:

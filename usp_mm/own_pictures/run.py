@@ -5,7 +5,8 @@ import resource
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +64,18 @@ def train_folder(request: Request) -> None:
         SystemExit: A command failed, or the training was interrupted.
     """
     _check_places(request)
+    lock = request.out / LOCK
+    taken = f"another usp train is running in '{request.out}': wait for it, or give another --out"
+    with ExitStack() as held:
+        if lock.exists():  # of an earlier call: hold it before its record is read
+            held.enter_context(locked(lock, taken))
+            _train(request, nullcontext)
+        else:
+            _train(request, lambda: locked(lock, taken))
+
+
+def _train(request: Request, hold: Callable[[], AbstractContextManager[None]]) -> None:
+    """Run the missing parts in the block of `hold`, which nothing is written before."""
     scan = scan_pictures(request.folder, LAYOUTS.get(request.layout or ''))
     for line in scan.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -96,8 +109,7 @@ def train_folder(request: Request) -> None:
     parts = [name for name in ('pictures', *missing) if name != 'pictures' or request.overwrite or not record.result(name)]
     show_plan(plan, {command: value for name in parts for command, value in seconds[name].items()}, request.minutes)
     request.out.mkdir(parents=True, exist_ok=True)
-    taken = f"another usp train is running in '{request.out}': wait for it, or give another --out"
-    with locked(request.out / LOCK, taken):
+    with hold():
         if request.overwrite:
             record.clear()
         elif longer:

@@ -65,7 +65,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
     args = run.parse_args(arguments)
     _prepare(args)
     nodes = nodes_of(args)
-    begun = time.monotonic()
+    begun, started = time.monotonic(), time.time()
     with _error_files(args) as folder:
         try:
             if nodes is None:
@@ -77,7 +77,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
         except ChildFailedError as error:
             return _explain(error.failures)
         except SignalException as error:
-            return _after_signal(error.sigval, folder)
+            return _after_signal(error.sigval, folder, started)
         except DistError as error:  # no ChildFailedError: of the launchers' own connection
             if os.environ.get('USP_TRACEBACK'):
                 raise
@@ -86,24 +86,34 @@ def _run(arguments: Sequence[str] | None) -> tuple[str | None, int]:
 
 
 @contextmanager
-def _error_files(args: 'Namespace') -> Iterator[Path]:
-    """The folder in which the processes' error files are; torchrun leaves one for each run in the system's temporary folder."""
-    if args.log_dir:
-        yield Path(args.log_dir)
+def _error_files(args: 'Namespace') -> Iterator[Path | None]:
+    """The folder in which the processes' error files are, if it is known.
+
+    torchrun leaves one for each run in the system's temporary folder. Here it is removed, unless it holds the processes'
+    output.
+    """
+    if args.log_dir or (args.redirects, args.tee) != ('0', '0'):
+        yield Path(args.log_dir) if args.log_dir else None
         return
     with TemporaryDirectory(prefix='torchelastic_', ignore_cleanup_errors=True) as folder:
         args.log_dir = folder
         yield Path(folder)
 
 
-def _after_signal(number: int, folder: Path) -> tuple[str, int]:
-    """The line and the exit code after a signal; the line is that of the first process, which knows what is saved."""
+def _after_signal(number: int, folder: Path | None, started: float) -> tuple[str, int]:
+    """The line and the exit code after a signal; the line is that of the first process, which knows what is saved.
+
+    Args:
+        folder: Where error files are, RUN/attempt_N/RANK/error.json; those from before `started`, in s, are of other runs.
+    """
     line, code = how_it_ended(Stopped(number))
-    for file in sorted(folder.rglob('error.json')):
+    files = [file for file in (folder.rglob('error.json') if folder else ()) if file.stat().st_mtime >= started]
+    for file in sorted(files, key=lambda file: file.parent.name):
         try:
-            reason = read_reason(json.loads(file.read_text()))
+            content = json.loads(file.read_text())
         except ValueError:  # its process was ended while it wrote
             continue
+        reason = read_reason(content) if isinstance(content, dict) else None
         if reason is not None and reason.message.startswith(line):
             return reason.message, code
     return line, code

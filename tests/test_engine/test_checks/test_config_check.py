@@ -43,6 +43,29 @@ def test_a_dict_where_there_was_nothing(part):
     assert cfg.model_wrapper_cfg == dict(type='MMDistributedDataParallel')
 
 
+def test_dicts_beside_and_inside_one_another_all_arrive():
+    """Whatever the order, below a dict that replaces another one, and where a dict inside a dict has nothing to meet."""
+    replaced = {'optim_wrapper': dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))}
+    clipped = {'optim_wrapper.clip_grad': dict(max_norm=1)}
+    for options in (replaced | clipped, clipped | replaced):
+        cfg = Config.fromfile(CONFIG)
+        merge_cfg_options(cfg, options)
+        assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1), clip_grad=dict(max_norm=1))
+    cfg = Config(
+        dict(model=dict(backbone=dict(init_cfg=None, depth=1), neck=None), param_scheduler=[dict(type='B', x=1), dict(x=2)])
+    )
+    options = {
+        'model.backbone': dict(init_cfg=dict(_delete_=True, type='P', more=dict(_delete_=True, a=1))),
+        'model.neck': dict(_delete_=True, inner=dict(_delete_=True, b=2)),
+        'param_scheduler.0': dict(_delete_=True, type='C'),
+        'param_scheduler.1': dict(x=3),
+    }
+    merge_cfg_options(cfg, options)
+    assert cfg.model == dict(
+        backbone=dict(init_cfg=dict(type='P', more=dict(a=1)), depth=1), neck=dict(inner=dict(b=2))
+    ) and cfg.param_scheduler == [dict(type='C'), dict(x=3)]
+
+
 def test_all_misspelt_keys_at_the_top_come_at_once():
     with pytest.raises(ValueError, match=r"custom_hoks: .*'custom_hooks'\?(.|\n)*modle.a: .*did you mean 'model'"):
         merge_cfg_options(Config.fromfile(CONFIG), {'custom_hoks': [], 'model.neck': None, 'modle.a': 3})

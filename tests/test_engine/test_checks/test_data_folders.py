@@ -2,8 +2,10 @@
 
 import pytest
 from mmengine.config import Config
+from PIL import Image
 
 from usp_mm.datasets import LatentCacheDataset
+from usp_mm.datasets.folder import ImageFolder
 from usp_mm.engine.checks.data_folders import check_data_folders
 
 LOADERS = 'train_dataloader', 'val_dataloader'
@@ -48,20 +50,31 @@ def test_a_missing_image_folder_is_refused(dataset, tmp_path):
     where = tmp_path / 'none' / ('train' if 'data_prefix' in dataset else '')
     with pytest.raises(FileNotFoundError) as refused:
         check_data_folders(Config(dict(val_dataloader=dict(dataset=dataset))), *LOADERS)
-    assert (
-        str(refused.value) == f"image folder '{where}' of val_dataloader does not exist: set val_dataloader.dataset.data_root"
-    )
+    told = 'of val_dataloader does not exist: check data_root and data_prefix of its data set'
+    assert str(refused.value) == f"image folder '{where}' {told}"
     where.mkdir(parents=True)
     check_data_folders(Config(dict(val_dataloader=dict(dataset=dataset))), *LOADERS)
 
 
-def test_a_home_folder_is_found(tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(tmp_path))
-    loader = dict(dataset=dict(type='ImageFolder', data_root='~/pictures', data_prefix='train'))
-    with pytest.raises(FileNotFoundError, match='~/pictures/train'):
-        check_data_folders(Config(dict(train_dataloader=loader)), *LOADERS)
-    (tmp_path / 'pictures' / 'train').mkdir(parents=True)
-    check_data_folders(Config(dict(train_dataloader=loader)), *LOADERS)
+@pytest.mark.parametrize(
+    'dataset', [dict(data_root='{}', data_prefix='~/pics'), dict(data_root='{}', data_prefix='{}/home/pics')]
+)
+def test_what_the_data_set_finds_is_found(dataset, tmp_path, monkeypatch):
+    """A prefix in the home folder, or an absolute one, is not joined with the root."""
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    dataset = dict({key: value.format(tmp_path) for key, value in dataset.items()}, type='ImageFolder')
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    with pytest.raises(FileNotFoundError, match=f"'{tmp_path}/home/pics'"):
+        check_data_folders(cfg, *LOADERS)
+    (tmp_path / 'home' / 'pics' / 'a').mkdir(parents=True)
+    Image.new('RGB', (8, 8)).save(tmp_path / 'home' / 'pics' / 'a' / '0.png')
+    check_data_folders(cfg, *LOADERS)
+    assert len(ImageFolder(data_root=dataset['data_root'], data_prefix=dataset['data_prefix'])) == 1
+
+
+def test_a_folder_elsewhere_is_left_to_its_data_set():
+    for dataset in (dict(data_root='s3://pictures'), dict(data_root='data', data_prefix='s3://pictures')):
+        check_data_folders(Config(dict(train_dataloader=dict(dataset=dict(dataset, type='ImageFolder')))), *LOADERS)
 
 
 def test_what_the_run_does_not_read_is_not_looked_for(small_world, tmp_path):

@@ -1,11 +1,13 @@
 """Check that the data of a run are there."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine import fileio
 from mmengine.config import Config
+from mmengine.utils import is_abs
 
 from usp_mm.datasets import dataset_configs
 from usp_mm.datasets.latent_cache import read_manifest
@@ -24,14 +26,17 @@ def check_data_folders(cfg: Config, *loaders: str) -> None:
     """
     for key in loaders:
         for dataset in _datasets(cfg.get(key)):
-            folder = dataset.get('data_root')
+            folder, kind = dataset.get('data_root'), _name(dataset.get('type'))
             if not isinstance(folder, str):
                 continue
-            kind = _name(dataset.get('type'))
             if kind == 'LatentCacheDataset':
                 read_manifest(Path(folder).expanduser())
-            elif kind in ('ImageFolder', 'ADE20KFolder'):
+            elif kind in IMAGES:
                 _check_images(_images(folder, dataset.get('data_prefix')), key)
+
+
+#: Data sets whose images are in the folder `data_prefix` of `data_root`.
+IMAGES = ('ImageFolder', 'ADE20KFolder', 'DemoScenes', 'DemoEmojiScenes')
 
 
 def _datasets(loader: Any) -> Iterator[Any]:
@@ -44,11 +49,18 @@ def _name(kind: Any) -> str:
 
 
 def _images(root: str, prefix: Any) -> str:
-    """The folder of the images, as MMEngine's `BaseDataset` joins it."""
-    inside = prefix.get('img_path') if isinstance(prefix, dict) else prefix
-    return str(fileio.join_path(root, inside)) if isinstance(inside, str) and inside else root
+    """The folder of the images, as MMEngine's `BaseDataset` joins it; mmpretrain's expands '~' in a prefix that is a text."""
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path', prefix.get('img'))
+    elif isinstance(prefix, str):
+        prefix = os.path.expanduser(prefix)
+    if not isinstance(prefix, str) or not prefix:
+        return root
+    return prefix if is_abs(prefix) else str(fileio.join_path(root, prefix))
 
 
 def _check_images(folder: str, loader: str) -> None:
-    if not fileio.isdir(str(Path(folder).expanduser()) if folder.startswith('~') else folder):
-        raise FileNotFoundError(f"image folder '{folder}' of {loader} does not exist: set {loader}.dataset.data_root")
+    if '://' not in folder and not fileio.isdir(folder):
+        raise FileNotFoundError(
+            f"image folder '{folder}' of {loader} does not exist: check data_root and data_prefix of its data set"
+        )

@@ -14,6 +14,8 @@ from .faults import Faults
 from .rules import PROJECTS, TOP, project_of, runner_keys
 from .whole_config import check_installed, find_runner
 
+#: MMEngine's key that asks for a dict to be replaced rather than merged.
+_DELETE = '_delete_'
 #: Hooks that MMEngine registers by itself, and leaves out where the config says None.
 _OWN_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
@@ -33,6 +35,7 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
     _check_top(cfg, options)
     fold_older_keys(cfg._cfg_dict)
     options = _vae_as_dict(cfg, options)
+    options = dict(sorted(options.items(), key=lambda item: item[0].count('.')))  # parts go on top of the whole, in any order
     for option, value in list(options.items()):
         there = _make_way(cfg, option)
         if _replace(cfg, option, value, there):
@@ -124,7 +127,9 @@ def _make_way(cfg: Config, option: str) -> Any:
 
 
 def _replace(cfg: Config, option: str, value: Any, there: Any) -> bool:
-    """Replace what MMEngine would not: an item of a list, and by a dict what is none; whether it did. Two dicts are merged.
+    """Set an item of a list, which MMEngine only does with dicts that it merges; whether it was set.
+
+    Where a dict comes and none is, an empty one is put, since MMEngine merges a dict into nothing else.
 
     Raises:
         ValueError: The item is one of a tuple.
@@ -136,17 +141,39 @@ def _replace(cfg: Config, option: str, value: Any, there: Any) -> bool:
     if isinstance(node, tuple):
         where = '.'.join(parents)
         raise ValueError(f'--cfg-options {option}: {where} is {node!r}, a tuple: set {where} as a whole')
-    if isinstance(value, dict) and isinstance(there, dict):
-        return False
-    if isinstance(value, dict):
-        value.pop('_delete_', None)  # which nothing takes once there is nothing to delete
-    if isinstance(node, list):
-        node[int(last)] = value
+    both = isinstance(value, dict) and isinstance(there, dict)
+    if isinstance(node, list) and not (both and not value.get(_DELETE)):
+        node[int(last)] = _without_delete(value)
+        return True
+    if both:
+        _make_room(value, there)
     elif isinstance(node, dict) and isinstance(value, dict):
-        node[last] = value
-    else:
-        return False
-    return True
+        node[last] = ConfigDict()
+        _make_room(value, node[last])
+    return False
+
+
+def _make_room(value: dict[str, Any], there: dict[str, Any]) -> None:
+    """Put an empty dict wherever `value` has one and `there` has neither a dict nor a list whose items the keys number."""
+    for key, one in value.items():
+        if not isinstance(one, dict):
+            continue
+        if value.get(_DELETE):
+            value[key] = _without_delete(one)
+            continue
+        old = there.get(key)
+        if isinstance(old, list) and all(name.isdecimal() for name in one):
+            continue
+        if not isinstance(old, dict):
+            there[key] = ConfigDict()
+        _make_room(one, there[key])
+
+
+def _without_delete(value: Any) -> Any:
+    """The value without MMEngine's request to delete, in dicts at any depth."""
+    if isinstance(value, dict):
+        return ConfigDict({key: _without_delete(one) for key, one in value.items() if key != _DELETE})
+    return [_without_delete(one) for one in value] if isinstance(value, list) else value
 
 
 def _is(value: Any, other: Any) -> bool:
