@@ -66,6 +66,23 @@ def test_dicts_beside_and_inside_one_another_all_arrive():
     ) and cfg.param_scheduler == [dict(type='C'), dict(x=3)]
 
 
+@pytest.mark.parametrize(
+    ('options', 'found'),
+    [
+        ({'model.a': {1: 2}}, dict(a={1: 2}, b={1: 2, 3: dict(x=1)})),
+        ({'model.a': dict(x={1: dict(y=2)})}, dict(a=dict(x={1: dict(y=2)}), b={1: 2, 3: dict(x=1)})),
+        ({'model.b': {3: dict(y=2), 4: 5}}, dict(a=None, b={1: 2, 3: dict(x=1, y=2), 4: 5})),
+        ({'model.b': {'_delete_': True, 4: 5}}, dict(a=None, b={4: 5})),
+        ({'model.b': dict(l={0: 1})}, dict(a=None, b={1: 2, 3: dict(x=1), 'l': {0: 1}})),
+        ({'model': dict(c={5: 6})}, dict(a=None, b={1: 2, 3: dict(x=1)}, c={5: 6})),
+    ],
+)
+def test_keys_that_are_numbers(options, found):
+    cfg = Config(dict(model=dict(a=None, b={1: 2, 3: dict(x=1)})))
+    merge_cfg_options(cfg, options)
+    assert cfg.model == found
+
+
 def test_all_misspelt_keys_at_the_top_come_at_once():
     with pytest.raises(ValueError, match=r"custom_hoks: .*'custom_hooks'\?(.|\n)*modle.a: .*did you mean 'model'"):
         merge_cfg_options(Config.fromfile(CONFIG), {'custom_hoks': [], 'model.neck': None, 'modle.a': 3})

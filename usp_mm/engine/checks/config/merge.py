@@ -36,11 +36,10 @@ def merge_cfg_options(cfg: Config, options: dict[str, Any]) -> None:
     fold_older_keys(cfg._cfg_dict)
     options = _vae_as_dict(cfg, options)
     options = dict(sorted(options.items(), key=lambda item: item[0].count('.')))  # parts go on top of the whole, in any order
-    for option, value in list(options.items()):
+    for option, value in options.items():
         there = _make_way(cfg, option)
-        if _replace(cfg, option, value, there):
-            del options[option]
-    cfg.merge_from_dict(options)
+        if not _replace(cfg, option, value, there):
+            cfg.merge_from_dict({option: value})
     fold_older_keys(cfg._cfg_dict)
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name, hook in hooks.items() if hook is None and name not in _OWN_HOOKS]:
@@ -127,9 +126,7 @@ def _make_way(cfg: Config, option: str) -> Any:
 
 
 def _replace(cfg: Config, option: str, value: Any, there: Any) -> bool:
-    """Set an item of a list, which MMEngine only does with dicts that it merges; whether it was set.
-
-    Where a dict comes and none is, an empty one is put, since MMEngine merges a dict into nothing else.
+    """Set what MMEngine would not: an item of a list, and a dict where none is; whether it did. Two dicts are left to it.
 
     Raises:
         ValueError: The item is one of a tuple.
@@ -146,27 +143,32 @@ def _replace(cfg: Config, option: str, value: Any, there: Any) -> bool:
         node[int(last)] = _without_delete(value)
         return True
     if both:
-        _make_room(value, there)
+        _settle(value, there)
     elif isinstance(node, dict) and isinstance(value, dict):
-        node[last] = ConfigDict()
-        _make_room(value, node[last])
+        node[last] = _without_delete(value)
+        return True
     return False
 
 
-def _make_room(value: dict[str, Any], there: dict[str, Any]) -> None:
-    """Put an empty dict wherever `value` has one and `there` has neither a dict nor a list whose items the keys number."""
-    for key, one in value.items():
-        if not isinstance(one, dict):
-            continue
-        if value.get(_DELETE):
-            value[key] = _without_delete(one)
-            continue
+def _settle(value: dict[Any, Any], there: dict[Any, Any]) -> None:
+    """Move what MMEngine's merging of two dicts refuses: dicts where none is, and keys that are no text.
+
+    A list stays where the keys of a dict number its items.
+    """
+    replaces = value.get(_DELETE)
+    for key, one in list(value.items()):
         old = there.get(key)
-        if isinstance(old, list) and all(name.isdecimal() for name in one):
-            continue
-        if not isinstance(old, dict):
-            there[key] = ConfigDict()
-        _make_room(one, there[key])
+        if replaces:
+            value[key] = _without_delete(one)
+        elif not isinstance(key, str):
+            there[key] = Config._merge_a_into_b(one, old) if isinstance(one, dict) and isinstance(old, dict) else value[key]
+            del value[key]
+        elif isinstance(one, dict) and isinstance(old, dict):
+            _settle(one, old)
+        elif isinstance(one, dict) and not (
+            isinstance(old, list) and all(isinstance(name, str) and name.isdecimal() for name in one)
+        ):
+            there[key] = _without_delete(value.pop(key))
 
 
 def _without_delete(value: Any) -> Any:
