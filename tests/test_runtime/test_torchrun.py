@@ -144,6 +144,29 @@ def test_a_process_whose_launcher_has_ended_before_it_could_say_so_ends(monkeypa
     assert codes == [143]
 
 
+def test_ctrl_c_that_the_launcher_repeats_does_not_cut_off_the_end(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    now = time.monotonic()
+    try:
+        monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
+        processes.interrupt_once()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nobody repeats it there
+        monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
+        processes.interrupt_once()
+        for seconds, heard in ((0, True), (0.01, False), (1.0, False), (2.5, True), (3.0, False)):
+            monkeypatch.setattr(processes.time, 'monotonic', lambda now=now + seconds: now)
+            if heard:
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+            else:
+                signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        processes.interrupt_once()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as nohup and a shell's background ask
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 # ---------------------------------------------------------------------- real processes
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from usp_mm.runtime.heartbeat import end_as_failed
 from usp_mm.runtime.machine_errors import explain_closed, explain_machine
-from usp_mm.runtime.processes import end_with_parent, how_it_ended, report_to_launcher
+from usp_mm.runtime.processes import end_with_parent, how_it_ended, interrupt_once, report_to_launcher
 
 #: Errors of users; ImportError is an optional package that is not installed.
 _FORESEEN = (ValueError, OSError, ImportError)
@@ -30,6 +30,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     imports are handled too.
     """
     end_with_parent()
+    interrupt_once()
     _print_any_name()
     code: int | str | None
     line: str | None = None

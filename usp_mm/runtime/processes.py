@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import math
 import os
 import signal
 import sys
@@ -41,6 +42,25 @@ def stop_on(*numbers: signal.Signals) -> None:
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+def interrupt_once(seconds: float = 1.0) -> None:
+    """Let one SIGINT raise KeyboardInterrupt and pass over those of the next `seconds`, in a process of torch's elastic agent.
+
+    The agent passes Ctrl-C on to processes that the terminal has already told. The second signal, some milliseconds after the
+    first, would cut off what a process does and says at its end.
+    """
+    if 'TORCHELASTIC_RUN_ID' not in os.environ or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+    last = -math.inf
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > seconds:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def how_it_ended(error: KeyboardInterrupt) -> tuple[str, int]:
