@@ -97,8 +97,8 @@ def comparison(records: Sequence[dict[str, Any]], family: str, size: str) -> str
     """Each arm against scratch, as a Markdown table."""
     lines = [
         '| arm | seeds | seconds a step | last loss | difference, equal steps | difference, equal time | speed-up, steps | '
-        'speed-up, time |',
-        '|---' * 8 + '|',
+        'speed-up, time | FD of samples |',
+        '|---' * 9 + '|',
     ]
     base = runs_of(records, family, size, BASELINE)
     for arm in ARMS:
@@ -110,6 +110,7 @@ def comparison(records: Sequence[dict[str, Any]], family: str, size: str) -> str
             cells += ['–'] * 4
         else:
             cells += [cell(own, base, axis) for cell in (difference_cell, speed_up_cell) for axis in ('steps', 'time')]
+        cells.append(mean_cell([run['fd'] for run in own.values() if 'fd' in run], 2))
         lines.append(f'| {arm} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 

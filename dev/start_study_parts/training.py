@@ -23,6 +23,7 @@ from usp_mm.vaes import build_codec
 from usp_mm.vaes.laptop import train_laptop_vae
 
 from .arms import ARMS, SIZES, Size, generator_options, start_options, teacher_options, teacher_seed
+from .samples import Judge, fd_of
 
 
 class StepClock(Hook):
@@ -70,6 +71,8 @@ class Study:
         data = replace(DATA['emoji'], vae_steps=2) if name == 'toy' else DATA['emoji']
         self.inputs = Inputs('emoji', data, work_dir / (name if name == 'toy' else f'emoji-{self.size.img_size}px'))
         self.folder = self.inputs.folder
+        toy = dict(num_samples=16, epochs=3) if name == 'toy' else {}
+        self.judge = Judge(self.folder / 'features', self.inputs.images, self.size.img_size, **toy)
 
     def make_inputs(self) -> None:
         """Draw the pictures, train the VAE and write the caches."""
@@ -110,8 +113,8 @@ class Study:
             'train_dataloader.dataset.data_root': str(self.folder / 'latents' / 'train'),
         }
 
-    def train(self, family: str, name: str, seed: int) -> dict[str, Any]:
-        """Train an arm and return its record."""
+    def train(self, family: str, name: str, seed: int, judged: bool = False) -> dict[str, Any]:
+        """Train an arm and return its record, with FD of its samples if they are `judged`."""
         size, arm = self.size, ARMS[name]
         options = generator_options(size, arm, seed, self.folder)
         if arm.pretraining:
@@ -121,13 +124,16 @@ class Study:
             options |= teacher_options(size, teacher, self.folder, self.inputs.images)
         folder = self.folder / 'runs' / f'{family}-{self.name}-{name}-seed{seed}'
         cfg = load(_config(family, size.config.format(family)), options, folder)
-        cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg = None, None, None
+        if judged:
+            cfg.merge_from_dict(self.judge.test_parts())
+        else:
+            cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg = None, None, None
         runner, clock, spent = build_runner(cfg), StepClock(size.interval), dict[str, float]()
         runner.register_hook(clock)
         with cpu_time(spent, 'run'):
             runner.train()
         found = [(row['step'], row['denoising_loss']) for row in scalars(folder) if 'denoising_loss' in row]
-        return dict(
+        record = dict(
             self.facts,
             family=family,
             size=self.name,
@@ -139,6 +145,7 @@ class Study:
             seconds_per_step=round(statistics.median(clock.seconds), 5),
             cpu_seconds=spent['run'],
         )
+        return record | (dict(fd=fd_of(runner), fd_commit=record['commit']) if judged else {})
 
 
 def facts(size: Size) -> dict[str, Any]:

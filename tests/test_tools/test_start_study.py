@@ -16,6 +16,7 @@ KEYS = {
     'family', 'size', 'arm', 'seed', 'teacher_seed', 'steps', 'batch_size', 'at', 'losses', 'seconds_per_step', 'cpu_seconds',
     'processor', 'clock', 'threads', 'torch', 'commit',
 }  # fmt: skip
+FD_KEYS = {'fd', 'fd_commit'}
 
 
 @pytest.fixture
@@ -95,11 +96,11 @@ def test_at_equal_time_the_run_that_lasts_longer_is_cut(report):
 def test_the_tables(report):
     lines = report.comparison([*SCRATCH, *USP[:2]], 'sit', 'tiny').splitlines()
     assert len(lines) == 2 + len(report.ARMS)
-    assert lines[2] == '| scratch | 0, 1, 2 | 0.100 ± 0.000 | 1.0000 ± 0.0000 | – | – | – | – |'
+    assert lines[2] == '| scratch | 0, 1, 2 | 0.100 ± 0.000 | 1.0000 ± 0.0000 | – | – | – | – | not run |'
     assert lines[3].startswith(
         '| usp | 0, 1 | 0.200 ± 0.000 (2 seeds) | 0.8000 ± 0.0000 (2 seeds) | -20.00 % [-20.00, -20.00] (2 seeds) | +0.00 %'
     )
-    assert lines[4] == '| usp-tread | not run | not run | not run | not run | not run | not run | not run |'
+    assert lines[4] == f'| usp-tread |{" not run |" * 8}'
     assert report.by_step([*SCRATCH, *USP], 'sit', 'tiny').splitlines()[2:] == [
         '| scratch | 4.0000 | 3.0000 | 2.0000 | 1.0000 |',
         '| usp | 1.6667 | 0.9667 | 0.8667 | 0.7667 |',
@@ -192,6 +193,19 @@ def test_finished_runs_are_found_and_other_settings_refused(dev, arms, tmp_path)
         Records(path)
 
 
+def test_fd_joins_the_record_of_the_same_losses_alone(dev, tmp_path):
+    from start_study import Records, with_fd
+
+    old, again = record('usp', 0, [2.0, 1.0], 0.2), record('usp', 0, [2.0, 1.0], 0.9, fd=3.5, commit='def')
+    assert with_fd(old, again) == old | dict(fd=3.5, fd_commit='def')
+    with pytest.raises(ValueError, match=r'sit tiny usp 0 has now the losses \[2.0, 1.1\], and in its record \[2.0, 1.0\]'):
+        with_fd(old, dict(again, losses=[2.0, 1.1]))
+    records, other = Records(tmp_path / 'records.json'), record('scratch', 0, [2.0, 1.0])
+    for run in (old, other, with_fd(old, again)):
+        records.add(run, lambda where, runs: None)
+    assert json.loads(records.path.read_text())['runs'] == [with_fd(old, again), other]
+
+
 @pytest.mark.parametrize(
     ('words', 'message'), [(['--arm', 'uspp'], "invalid choice: 'uspp'"), (['--seed', 3], 'invalid choice: 3')]
 )
@@ -239,3 +253,9 @@ def test_a_toy_study_and_a_second_call(tmp_path):
     third = json.loads(records.read_text())['runs']
     assert third[:2] == runs and [run['arm'] for run in third[2:]] == ['scratch-tread']
     assert '| scratch-tread | 0 |' in (tmp_path / 'study.md').read_text()
+    judged = run_tool('dev/start_study.py', *words, '--arm', 'scratch', 'usp-tread', '--fd')
+    assert judged.returncode == 0, judged.stderr
+    with_fd = json.loads(records.read_text())['runs']
+    assert with_fd[0] == runs[0] | {key: with_fd[0][key] for key in FD_KEYS} and with_fd[1:3] == third[1:]
+    assert set(with_fd[3]) == KEYS | FD_KEYS and with_fd[3]['fd'] > 0
+    assert f'| {with_fd[0]["fd"]:.2f} (1 seed) |' in (tmp_path / 'study.md').read_text()
