@@ -40,6 +40,8 @@ def test_a_warning_is_ignored_by_its_text_and_its_module():
         quiet_warnings()
         for message, module in ((text, place), (text, 'mine'), ('num_workers is large', place)):
             warnings.warn_explicit(message, UserWarning, 'file.py', 1, module=module)
+        buffers, wrapper = '`broadcast_buffers` is deprecated. Use', 'mmengine.model.wrappers.distributed'
+        warnings.warn_explicit(buffers, FutureWarning, 'file.py', 1, module=wrapper)
     assert [str(one.message) for one in caught] == [text, 'num_workers is large']
 
 

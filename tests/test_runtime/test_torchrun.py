@@ -122,15 +122,20 @@ def test_the_folder_of_error_files(redirects, tee, log_dir, ours):
 
 def test_threads_and_nohup_are_respected(monkeypatch):
     args = SimpleNamespace(nproc_per_node='2', signals_to_handle='SIGTERM,SIGINT,SIGHUP', max_restarts=0)
-    for name in ('OMP_NUM_THREADS', 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT', processes.PARENT):
+    threads = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
+    for name in (*threads, 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT', processes.PARENT):
         monkeypatch.setenv(name, '')
         monkeypatch.delenv(name)
     monkeypatch.setattr(signal, 'getsignal', lambda number: signal.SIG_IGN)
     torchrun._prepare(args)
-    assert (args.signals_to_handle, os.environ['OMP_NUM_THREADS']) == ('SIGTERM,SIGINT,SIGUSR1', '1')
-    monkeypatch.setenv('OMP_NUM_THREADS', '7')
-    torchrun._prepare(args)
-    assert os.environ['OMP_NUM_THREADS'] == '7'
+    assert (args.signals_to_handle, *map(os.environ.get, threads)) == ('SIGTERM,SIGINT,SIGUSR1', '1', '1')
+    for omp, mkl, kept in (('7', None, '7'), ('7', '3', '3')):
+        monkeypatch.setenv('OMP_NUM_THREADS', omp)
+        monkeypatch.setenv('MKL_NUM_THREADS', mkl or '')
+        if mkl is None:
+            monkeypatch.delenv('MKL_NUM_THREADS')
+        torchrun._prepare(args)
+        assert [os.environ[name] for name in threads] == [omp, kept]
 
 
 def test_a_process_whose_launcher_has_ended_before_it_could_say_so_ends(monkeypatch, capfd):
@@ -173,7 +178,7 @@ def test_ctrl_c_that_the_launcher_repeats_does_not_cut_off_the_end(monkeypatch):
 @pytest.mark.parametrize('host', ['127.0.0.1', '0.0.0.0'])
 def test_a_port_that_is_taken(host, capfd, monkeypatch):
     monkeypatch.delenv('USP_TRACEBACK', raising=False)
-    for name in (processes.PARENT, 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT', 'OMP_NUM_THREADS'):
+    for name in (processes.PARENT, 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
         monkeypatch.setenv(name, '1')  # restored afterwards
     with socket.create_server((host, 0)) as taken:
         port = taken.getsockname()[1]

@@ -116,6 +116,24 @@ def test_two_nodes_train_as_one_and_end_together(config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('to_all', [True, False])
+def test_ctrl_c_of_a_training_says_what_is_saved(to_all, config, tmp_path):
+    """A terminal sends it to the launcher and both processes, which the launcher then tells again."""
+    words = ['--work-dir', tmp_path / 'run', '--cfg-options', 'train_cfg.max_epochs=10000']
+    process = start('bash', 'tools/dist_train.sh', config, 2, *words)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / 'run' / 'last_checkpoint').exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+    said = finished(process, code=130)
+    assert 'Traceback' not in said and 'Warning' not in said
+    line = r'interrupted after iteration (\d+): the last checkpoint is (\S+); the same command with --resume goes on from there'
+    found = re.fullmatch(line, said.splitlines()[-1])
+    assert Path(found[2]).exists() and 5 <= int(found[1]) < 50000
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('module', ['usp_mm.runtime.torchrun', 'torch.distributed.run'])
 def test_max_restarts_goes_on_from_the_checkpoint_of_a_signal(module, config, tmp_path):
     """A process that is asked to end exits with 75; the launcher starts all again, which go on without --resume."""

@@ -25,6 +25,7 @@ ON_IMPORT = {'transformers.utils.import_utils': ('`Siglip2ImageProcessorFast` is
 #: Warnings about code of a library, not about what the user does: (message as a regular expression, module that issues it).
 WARNINGS = (
     (r'This DataLoader will create \d+ worker processes', r'torch\.utils\.data\.dataloader'),
+    (r'`broadcast_buffers` is deprecated', r'mmengine\.model\.wrappers\.distributed'),  # MMEngine names it in every case
     (r"Failed to add <class 'mmengine\.visualization\.", r'mmengine\.visualization\.visualizer'),
     (r'The draw is False, it means that the hook', r'mmseg\.engine\.hooks\.visualization_hook'),
     (r'``build_loss`` would be deprecated soon', r'mmseg\.models\.builder'),

@@ -127,6 +127,8 @@ def _prepare(args: 'Namespace') -> None:
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(_PATIENCE))
     if determine_local_world_size(args.nproc_per_node) > 1:
         os.environ.setdefault('OMP_NUM_THREADS', '1')  # as torchrun does with a warning
+    if 'OMP_NUM_THREADS' in os.environ:  # MKL's own rule, which MMEngine would replace by 1, with a warning in each process
+        os.environ.setdefault('MKL_NUM_THREADS', os.environ['OMP_NUM_THREADS'])
     handled = getattr(args, 'signals_to_handle', None)
     if handled and _ALSO_HANDLED not in handled:
         handled = args.signals_to_handle = f'{handled},{_ALSO_HANDLED}'
