@@ -40,8 +40,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', choices=SIZES, nargs='+', default=LAPTOP, help=f'default: {" ".join(LAPTOP)}')
     parser.add_argument('--arm', choices=ARMS, nargs='+', default=list(ARMS), help='default: all')
     parser.add_argument('--seed', type=int, choices=range(SEEDS), nargs='+', default=range(SEEDS), help='default: all')
-    parser.add_argument('--fd', action='store_true', help='also FD of samples, a minute a run')
-    parser.add_argument('--report', action='store_true', help='train nothing')
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument('--fd', action='store_true', help='also FD of samples, a minute a run')
+    kind.add_argument('--report', action='store_true', help='train nothing')
     return parser.parse_args()
 
 

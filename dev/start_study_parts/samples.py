@@ -47,8 +47,8 @@ class Judge:
             options[f'{split}_dataloader.dataset.data_root'] = str(self.images)
         build_runner(load(str(ROOT / 'configs' / 'features' / f'{_CONFIG}.py'), options, self.folder)).train()
 
-    def test_parts(self) -> dict[str, Any]:
-        """`test_dataloader` and `test_evaluator` of a generator's config."""
+    def test_parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`test_dataloader` and `test_evaluator` of a generator's config, in place of whatever it has."""
         if not (self.folder / 'last_checkpoint').is_file():
             self._train()
         extractor = dict(
@@ -64,7 +64,7 @@ class Judge:
             collate_fn=dict(type='default_collate'),
             dataset=dataset,
         )
-        return dict(test_dataloader=loader, test_evaluator=dict(type='Evaluator', metrics=[metric]))
+        return loader, dict(type='Evaluator', metrics=[metric])
 
 
 def fd_of(runner: Runner) -> float:

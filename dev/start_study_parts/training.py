@@ -125,7 +125,7 @@ class Study:
         folder = self.folder / 'runs' / f'{family}-{self.name}-{name}-seed{seed}'
         cfg = load(_config(family, size.config.format(family)), options, folder)
         if judged:
-            cfg.merge_from_dict(self.judge.test_parts())
+            cfg.test_dataloader, cfg.test_evaluator = self.judge.test_parts()
         else:
             cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg = None, None, None
         runner, clock, spent = build_runner(cfg), StepClock(size.interval), dict[str, float]()

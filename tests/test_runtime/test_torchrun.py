@@ -158,7 +158,7 @@ def test_ctrl_c_that_the_launcher_repeats_does_not_cut_off_the_end(monkeypatch):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nobody repeats it there
         monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
         processes.interrupt_once()
-        for seconds, heard in ((0, True), (0.01, False), (1.0, False), (2.5, True), (3.0, False)):
+        for seconds, heard in ((0, True), (0.01, False), (0.9, False), (1.5, True), (2.4, False), (2.6, True)):
             monkeypatch.setattr(processes.time, 'monotonic', lambda now=now + seconds: now)
             if heard:
                 with pytest.raises(KeyboardInterrupt):

@@ -130,6 +130,7 @@ def test_ctrl_c_of_a_training_says_what_is_saved(to_all, config, tmp_path):
     assert 'Traceback' not in said and 'Warning' not in said
     line = r'interrupted after iteration (\d+): the last checkpoint is (\S+); the same command with --resume goes on from there'
     found = re.fullmatch(line, said.splitlines()[-1])
+    assert found, said
     assert Path(found[2]).exists() and 5 <= int(found[1]) < 50000
 
 

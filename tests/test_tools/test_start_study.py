@@ -207,7 +207,12 @@ def test_fd_joins_the_record_of_the_same_losses_alone(dev, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('words', 'message'), [(['--arm', 'uspp'], "invalid choice: 'uspp'"), (['--seed', 3], 'invalid choice: 3')]
+    ('words', 'message'),
+    [
+        (['--arm', 'uspp'], "invalid choice: 'uspp'"),
+        (['--seed', 3], 'invalid choice: 3'),
+        (['--fd', '--report'], 'not allowed with argument --fd'),
+    ],
 )
 def test_unknown_words_are_refused(words, message, tmp_path):
     done = run_tool('dev/start_study.py', '--records', tmp_path / 'r.json', *words)

@@ -17,6 +17,8 @@ from typing import Any
 #: Environment variable of a launched process: id of the process with which it ends.
 PARENT = 'USP_PARENT'
 _PR_SET_PDEATHSIG = 1
+#: Seconds after a SIGINT within which another one is the same Ctrl-C, passed on by the launcher.
+_REPEATED_WITHIN = 1.0
 #: Environment variables of torch's elastic agent: the error file, and how often a process was and may be restarted.
 _ERROR_FILE, _RESTARTS, _MOST_RESTARTS = 'TORCHELASTIC_ERROR_FILE', 'TORCHELASTIC_RESTART_COUNT', 'TORCHELASTIC_MAX_RESTARTS'
 #: The exit code after a signal is this plus the signal's number, as in shells.
@@ -44,20 +46,20 @@ def stop_on(*numbers: signal.Signals) -> None:
             signal.signal(number, stop)
 
 
-def interrupt_once(seconds: float = 1.0) -> None:
-    """Let one SIGINT raise KeyboardInterrupt and pass over those of the next `seconds`, in a process of torch's elastic agent.
+def interrupt_once() -> None:
+    """Let a SIGINT raise KeyboardInterrupt and pass over those of the next second, in a process of torch's elastic agent.
 
     The agent passes Ctrl-C on to processes that the terminal has already told. The second signal, some milliseconds after the
     first, would cut off what a process does and says at its end.
     """
     if 'TORCHELASTIC_RUN_ID' not in os.environ or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
-    last = -math.inf
+    heard = -math.inf
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        before, last = last, time.monotonic()
-        if last - before > seconds:
+        nonlocal heard
+        if time.monotonic() - heard > _REPEATED_WITHIN:
+            heard = time.monotonic()
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
